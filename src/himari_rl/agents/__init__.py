@@ -1,0 +1,1 @@
+"""Who decides: networks, distributions and the PPO agents."""

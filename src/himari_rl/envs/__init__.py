@@ -1,0 +1,1 @@
+"""The ledger wired to time, batched, behind gymnasium's faces."""

@@ -1,0 +1,1 @@
+"""What a bundle is worth: backtest, statistics, certification, the verdict."""

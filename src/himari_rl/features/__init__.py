@@ -1,0 +1,1 @@
+"""Bars become the sixteen numbers: causal, numpy only."""

@@ -1,0 +1,1 @@
+"""Names of metrics, in one place."""

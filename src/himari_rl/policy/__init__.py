@@ -1,0 +1,1 @@
+"""What ships: the bundle, its runtime, the ledger and the risk limits. No torch."""

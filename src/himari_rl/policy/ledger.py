@@ -1,0 +1,54 @@
+"""The ledger: what a position earns, costs and becomes. One arithmetic for reward, equity and paper trading.
+
+Plain array expressions that run unchanged on numpy arrays and torch tensors (and are differentiable on the
+latter), so the batched environment, the backtest and a paper account are the same lines. Exposures are
+fractions of equity, shape (..., A); equity-level numbers are (...).
+
+    fill      at the open:   w = target where the bar trades, else what is held;  cost = rate * sum |w - held|
+    grow      over the bar:  G = 1 + sum w R - cost - sum w F                     g = log G
+    drift     afterwards:    held' = w (1 + R) / G
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+Array = Any  # numpy.ndarray or torch.Tensor: the same operators, the same function names
+
+
+def namespace(array: Array) -> Any:
+    """The module (numpy or torch) whose functions act on `array`, without importing either."""
+    return sys.modules[type(array).__module__.partition(".")[0]]
+
+
+def fill(held: Array, target: Array, tradable: Array, cost_rate: Array | float) -> tuple[Array, Array]:
+    """Trades from `held` to `target` at the open.
+
+    Args:
+        held: (..., A) exposure carried into the open.
+        target: (..., A) exposure wanted.
+        tradable: (..., A) bool; False keeps `held` and costs nothing.
+        cost_rate: commission + slippage as a fraction of the traded notional, scalar or (..., A).
+
+    Returns:
+        exposure (..., A) after the fill and cost (...), both as fractions of equity before the fill.
+    """
+    exposure = namespace(held).where(tradable, target, held)
+    cost = (cost_rate * abs(exposure - held)).sum(-1)
+    return exposure, cost
+
+
+def grow(exposure: Array, cost: Array, returns: Array, funding: Array | float = 0.0) -> Array:
+    """Growth factor G (...) of equity: 1 + sum w (R - F) - cost.
+
+    Args:
+        returns: (..., A) simple returns while `exposure` is held.
+        funding: (..., A) or scalar; positive is paid by a long.
+    """
+    return 1.0 + (exposure * (returns - funding)).sum(-1) - cost
+
+
+def drift(exposure: Array, returns: Array, growth: Array) -> Array:
+    """Exposure (..., A) after prices moved and equity became `growth` times itself."""
+    return exposure * (1.0 + returns) / growth[..., None]
