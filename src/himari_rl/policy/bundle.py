@@ -1,0 +1,136 @@
+"""The policy bundle: a folder with manifest.json and weights.safetensors, and nothing that can run code.
+
+`weights_sha256` binds the weights to the manifest and `manifest_sha256` binds the manifest to itself, so
+that one flipped bit anywhere is refused. The manifest is written in one canonical form and read back byte
+for byte: no two files mean the same bundle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from himari_rl.errors import BundleError
+from himari_rl.policy.manifest import Manifest, new_manifest, parse_manifest, tensor_shapes
+from himari_rl.storage import local, read_bytes, write_folder
+
+__all__ = ["Manifest", "Tensors", "check_tensors", "new_manifest", "read_bundle", "tensor_shapes", "write_bundle"]
+
+BUNDLE_VERSION = 1
+MANIFEST, WEIGHTS = "manifest.json", "weights.safetensors"
+
+Tensors = dict[str, NDArray[np.float32]]
+
+
+def write_bundle(folder: str | Path, manifest: Manifest, tensors: Mapping[str, NDArray[Any]]) -> Manifest:
+    """Writes a bundle that appears whole or not at all, replacing an earlier bundle at the same path.
+
+    Args:
+        folder: where; its parents are made.
+        manifest: from `new_manifest`; its digests are computed here.
+        tensors: the weights, see `tensor_shapes`; stored as float32.
+
+    Returns:
+        The manifest as written, with digests.
+
+    Raises:
+        BundleError: a tensor is missing, unknown, of the wrong shape or not finite.
+        StorageError: the folder cannot be written; nothing is left half-written.
+    """
+    with np.errstate(over="ignore"):  # what does not fit float32 becomes infinite and is refused below
+        arrays = {name: np.ascontiguousarray(values, dtype=np.float32) for name, values in tensors.items()}
+    check_tensors(manifest, arrays, "the weights to write", "fix the exporter")
+    weights = save(dict(sorted(arrays.items())))
+    draft = manifest.model_dump(mode="json") | {"weights_sha256": hashlib.sha256(weights).hexdigest()}
+    draft["manifest_sha256"] = _self_hash(draft)
+    text = _render(draft)
+    write_folder(folder, {MANIFEST: text, WEIGHTS: weights}, marker=MANIFEST)
+    return parse_manifest(text, str(folder), "")
+
+
+def read_bundle(folder: str | Path) -> tuple[Manifest, Tensors]:
+    """Reads a bundle and checks all of it: both digests, the schema, names, shapes, finiteness.
+
+    Raises:
+        BundleError: it is missing, truncated, altered, or from another version.
+        StorageError: a file exists but cannot be read.
+    """
+    place = local(folder)
+    cure = "export the policy again or fetch the bundle again"
+    for name in (MANIFEST, WEIGHTS):
+        if not (place / name).is_file():
+            found = f"{place} has no {name}" if place.is_dir() else f"there is no policy bundle at {place}"
+            raise BundleError(
+                found, f"a folder with {MANIFEST} and {WEIGHTS}", "himari train base --data ... makes one"
+            )
+    text = read_bytes(place / MANIFEST)
+    document = _document(text, place, cure)
+    if document.get("bundle_version") != BUNDLE_VERSION:
+        version = document.get("bundle_version")
+        raise BundleError(f"{place} has bundle_version {version!r}", f"{BUNDLE_VERSION}", "export it with this release")
+    if document.get("manifest_sha256") != _self_hash(document) or _render(document) != text:
+        raise BundleError(f"{place / MANIFEST} was altered: its sha256 does not match", "the file as written", cure)
+    manifest = parse_manifest(text, str(place / MANIFEST), cure)
+    weights = read_bytes(place / WEIGHTS)
+    digest = hashlib.sha256(weights).hexdigest()
+    if digest != manifest.weights_sha256:
+        expected = f"sha256 {manifest.weights_sha256[:12]}"
+        raise BundleError(f"{place / WEIGHTS} is damaged: sha256 {digest[:12]}", expected, cure)
+    try:
+        tensors = load(weights)
+    except SafetensorError as error:
+        raise BundleError(f"{place / WEIGHTS} is not a safetensors file: {error}", cure=cure) from error
+    check_tensors(manifest, tensors, str(place / WEIGHTS), cure)
+    return manifest, tensors
+
+
+def check_tensors(manifest: Manifest, tensors: Mapping[str, NDArray[Any]], where: str, cure: str) -> None:
+    """Refuses weights that are not exactly those the manifest asks for.
+
+    Raises:
+        BundleError: a tensor is missing, unknown, of another shape or type, or not finite.
+    """
+    shapes = tensor_shapes(manifest)
+    for kind, names in (("no", shapes.keys() - tensors.keys()), ("an unknown", tensors.keys() - shapes.keys())):
+        if names:
+            raise BundleError(f"{where}: {kind} tensor {min(names)}", f"{len(shapes)} tensors", cure)
+    for name, shape in shapes.items():
+        array = tensors[name]
+        if array.shape != shape or array.dtype != np.float32:
+            raise BundleError(f"{where}: {name} is {array.dtype} {array.shape}", f"float32 {shape}", cure)
+        if not np.isfinite(array).all():
+            raise BundleError(
+                f"{where}: {name} holds NaN or infinity", "finite weights", "train again; this run diverged"
+            )
+
+
+def _document(text: bytes, place: Path, cure: str) -> dict[str, Any]:
+    try:
+        document = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+        raise BundleError(f"{place / MANIFEST} is not JSON: {error}", "the file as written", cure) from error
+    if not isinstance(document, dict):
+        raise BundleError(f"{place / MANIFEST} holds a {type(document).__name__}", "a JSON object", cure)
+    return document
+
+
+def _self_hash(document: Mapping[str, Any]) -> str:
+    rest = {name: value for name, value in document.items() if name != "manifest_sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _render(document: Mapping[str, Any]) -> bytes:
+    """The one form a manifest has on disk; reading compares bytes with it."""
+    return (json.dumps(document, indent=2, ensure_ascii=True) + "\n").encode()
+
+
+def _no_constant(token: str) -> NoReturn:
+    raise ValueError(f"{token} is not JSON")

@@ -1,0 +1,231 @@
+"""The manifest of a policy bundle: what a policy is, what it was trained on, how it must be used.
+
+Strict and frozen: an unknown field, a number where a string belongs, or two fields that contradict each
+other are refused, when the exporter builds it and again when anybody reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from himari_rl.config import from_dict
+from himari_rl.errors import BundleError, ConfigError
+from himari_rl.policy.risk import RiskLimits
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[int, Field(gt=0)]
+Digest = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class NormaliserSpec(_Part):
+    """x = clip((state - mean) / std, -clip, clip) * keep, fitted on training rows only. All (F,)."""
+
+    mean: tuple[Finite, ...]
+    std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]
+    keep: tuple[Literal[0, 1], ...]  # 0 hides a feature from the network
+    clip: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class NetworkSpec(_Part):
+    """[LSTM layers ->] tanh layers -> linear output -> head."""
+
+    trunk: Literal["mlp", "lstm"]
+    hidden: tuple[Positive, ...]  # width of each tanh layer, after the LSTM where there is one
+    activation: Literal["tanh"] = "tanh"
+    head: Literal["band", "centre", "squash"]
+    lstm_hidden: Annotated[int, Field(ge=0)] = 0
+    lstm_layers: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _agree(self) -> NetworkSpec:
+        recurrent = self.lstm_hidden > 0 and self.lstm_layers > 0
+        if recurrent != (self.trunk == "lstm") or (self.lstm_hidden > 0) != (self.lstm_layers > 0):
+            raise ValueError("lstm_hidden and lstm_layers are positive exactly where trunk is lstm")
+        return self
+
+
+class TrainingData(_Part):
+    """The bars the policy was trained on."""
+
+    sha256: str
+    source: str
+    start: str  # ISO 8601, UTC, open of the first bar
+    end: str  # open of the last bar
+    rows: Positive
+    interval_ms: Positive
+    synthetic: bool
+
+
+class LedgerSpec(_Part):
+    """The ledger the policy was trained in: evaluation uses it unless told otherwise."""
+
+    max_position_pct: Finite
+    commission_rate: Finite
+    slippage_bps: Finite
+    allow_short: bool
+    interval_ms: Positive
+    limits: dict[str, Finite | None]  # RiskLimits by name; None is infinity: that limit is off
+
+    @model_validator(mode="after")
+    def _limits_are_limits(self) -> LedgerSpec:
+        try:
+            _ = self.risk_limits
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    @property
+    def risk_limits(self) -> RiskLimits:
+        """The limits as policy/risk.py takes them."""
+        return from_dict(RiskLimits, {k: math.inf if v is None else v for k, v in self.limits.items()})
+
+
+class ConfidenceSpec(_Part):
+    """What `confidence` is read from; see policy/confidence.py, which fits it."""
+
+    probabilities: tuple[Finite, ...]
+    distance_quantiles: tuple[Finite, ...]
+    spread_half: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+    @model_validator(mode="after")
+    def _increasing(self) -> ConfidenceSpec:
+        p, q = self.probabilities, self.distance_quantiles
+        if len(p) < 2 or len(p) != len(q) or p[0] != 0.0 or p[-1] != 1.0:
+            raise ValueError("probabilities run from 0 to 1 with one quantile each")
+        if any(b <= a for a, b in pairwise(p)) or any(b < a for a, b in pairwise(q)):
+            raise ValueError("probabilities and quantiles increase")
+        return self
+
+
+class Manifest(_Part):
+    """Everything about a policy but its weights. Build one with `new_manifest`."""
+
+    bundle_version: Literal[1] = 1
+    kind: Literal["base", "lstm", "multi"]
+    symbols: tuple[str, ...]
+    state_dim: Positive
+    action_dim: Positive
+    feature_names: tuple[str, ...]
+    encoder_hash: str
+    normaliser: NormaliserSpec
+    network: NetworkSpec
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)]  # one member of the ensemble each
+    training_data: TrainingData
+    ledger: LedgerSpec
+    config: dict[str, JsonValue]
+    config_hash: str
+    code_version: str
+    created_at: str
+    confidence: ConfidenceSpec
+    evaluation: dict[str, JsonValue] | None = None
+    gate: dict[str, JsonValue] | None = None
+    weights_sha256: Digest = ""  # both digests are filled in by write_bundle
+    signature: str | None = None  # Ed25519 over everything but itself and manifest_sha256
+    manifest_sha256: Digest = ""
+
+    @model_validator(mode="after")
+    def _dimensions_agree(self) -> Manifest:
+        normaliser = self.normaliser
+        lengths = {
+            "feature_names": len(self.feature_names),
+            "normaliser.mean": len(normaliser.mean),
+            "normaliser.std": len(normaliser.std),
+            "normaliser.keep": len(normaliser.keep),
+        }
+        for name, length in lengths.items():
+            if length != self.state_dim:
+                raise ValueError(f"{name} has {length} entries, state_dim is {self.state_dim}")
+        if len(self.symbols) != self.action_dim or len(set(self.symbols)) != self.action_dim:
+            raise ValueError(f"{len(set(self.symbols))} different symbols, action_dim is {self.action_dim}")
+        if (self.kind == "multi") != (self.action_dim > 1) or (self.kind == "lstm" and self.network.trunk != "lstm"):
+            raise ValueError(f"kind {self.kind} with {self.action_dim} actions and a {self.network.trunk} trunk")
+        if self.kind == "base" and self.network.trunk != "mlp":
+            raise ValueError("kind base has a lstm trunk")
+        if not any(normaliser.keep):
+            raise ValueError("normaliser.keep hides every feature")
+        return self
+
+    @property
+    def version(self) -> str:
+        """What clients see as model_version: the kind and the start of the manifest's digest."""
+        return f"{self.kind}-{self.manifest_sha256[:12]}"
+
+
+def new_manifest(**fields: Any) -> Manifest:
+    """A manifest from plain values: dicts, lists, numpy arrays; limits may be infinite.
+
+    Raises:
+        BundleError: a field is missing, unknown, of the wrong type or contradicts another.
+    """
+    try:
+        text = json.dumps(_plain(fields), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"the new manifest: {error}", "plain finite values") from error
+    return parse_manifest(text, "the new manifest", "give what the field's type asks for")
+
+
+def tensor_shapes(manifest: Manifest) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor the manifest asks for.
+
+    Member i: {i}.lstm.{k}.weight_ih (4L, in), weight_hh (4L, L), bias (4L) in gate order i, f, g, o;
+    {i}.trunk.{k}.weight (out, in), bias (out); {i}.out.weight (K, in), bias (K), K = 2A for a band, else A.
+    """
+    network = manifest.network
+    outputs = manifest.action_dim * (2 if network.head == "band" else 1)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for i in range(len(manifest.seeds)):
+        width = manifest.state_dim
+        for k in range(network.lstm_layers):
+            gates, cells = 4 * network.lstm_hidden, network.lstm_hidden
+            shapes[f"{i}.lstm.{k}.weight_ih"] = (gates, width)
+            shapes[f"{i}.lstm.{k}.weight_hh"] = (gates, cells)
+            shapes[f"{i}.lstm.{k}.bias"] = (gates,)
+            width = cells
+        for k, hidden in enumerate(network.hidden):
+            shapes[f"{i}.trunk.{k}.weight"], shapes[f"{i}.trunk.{k}.bias"] = (hidden, width), (hidden,)
+            width = hidden
+        shapes[f"{i}.out.weight"], shapes[f"{i}.out.bias"] = (outputs, width), (outputs,)
+    return shapes
+
+
+def parse_manifest(text: str | bytes, where: str, cure: str) -> Manifest:
+    """A manifest from its JSON text.
+
+    Args:
+        where: what the text is, for the error line.
+        cure: what the reader can do about a bad one.
+
+    Raises:
+        BundleError: a field is missing, unknown, of the wrong type or contradicts another.
+    """
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "manifest"
+        message = " ".join(first["msg"].split())
+        raise BundleError(f"{where}: {field}: {message}", cure=cure) from error
+
+
+def _plain(value: Any) -> Any:
+    """Plain JSON types; +infinity becomes None, which of the checked fields only `limits` accepts."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return None if value == math.inf else value

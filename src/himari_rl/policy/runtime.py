@@ -1,0 +1,177 @@
+"""The runtime: a bundle that answers. Evaluation and serving run this and nothing else.
+
+    policy = load_policy("runs/base/bundle")
+    decision = policy.decide(state)            # ~10 microseconds: multipliers, confidence, memory
+    multipliers, memory = policy.decide_batch(states)
+
+numpy float32, preallocated. A Policy reuses its buffers, so it belongs to one thread; load one per thread.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from himari_rl.errors import BundleError, StateError
+from himari_rl.features.contract import schema_hash, state_dim
+from himari_rl.policy.bundle import read_bundle
+from himari_rl.policy.confidence import Confidence
+from himari_rl.policy.manifest import Manifest
+from himari_rl.policy.network import F32, HEADS, Member, Normaliser, with_one
+from himari_rl.schema import FloatArray
+
+
+class Decision(NamedTuple):
+    """One answer."""
+
+    multipliers: FloatArray  # (A,) in [0, 2], in the order of the manifest's symbols
+    confidence: float  # [0, 1]; policy/confidence.py says what it means
+    memory: F32  # (S,) to pass with the next state; size 0 where the policy has none
+    out_of_distribution: bool  # further out than 99.9 % of the training states
+    spread: float  # standard deviation of the ensemble's members, the largest over assets
+
+
+class Policy:
+    """A loaded bundle. Build one with `load_policy`."""
+
+    def __init__(self, manifest: Manifest, tensors: Mapping[str, F32]) -> None:
+        self.manifest = manifest
+        self._members = [Member(manifest, tensors, i) for i in range(len(manifest.seeds))]
+        self._normaliser = Normaliser(manifest.normaliser)
+        self._confidence = Confidence(manifest.confidence)
+        self._head_one, self._head_many = HEADS[manifest.network.head]
+        self._dim = manifest.state_dim
+        self._state = np.zeros(self._dim, np.float32)
+        self._input = with_one(self._dim)
+        self._x = self._input[: self._dim]
+        self.memory_size = sum(member.memory_size for member in self._members)
+        self._none = np.zeros(0, np.float32)
+        self._none.flags.writeable = False
+
+    def initial_memory(self, batch: int | None = None) -> F32:
+        """Memory before the first state: (S,), or (batch, S). S is 0 for a policy without memory."""
+        return np.zeros(self.memory_size if batch is None else (batch, self.memory_size), np.float32)
+
+    def decide(self, state: Sequence[float] | NDArray[np.floating], memory: F32 | None = None) -> Decision:
+        """One decision.
+
+        Args:
+            state: (F,) as the encoder makes it.
+            memory: (S,) from the previous decision; None starts an episode. It is not changed.
+
+        Raises:
+            StateError: the state or the memory has another length, or is not finite.
+            BundleError: the network answers something that is not a multiplier.
+        """
+        values = state.tolist() if isinstance(state, np.ndarray) else state
+        if len(values) != self._dim:
+            raise _wrong_length(len(values), self._dim)
+        self._state[:] = values
+        self._normaliser.one(self._state, self._x)
+        after = self._start(memory)
+        offset = 0
+        answers = []
+        for member in self._members:
+            end = offset + member.memory_size
+            answers.append(self._head_one(member.one(self._input, after[offset:end]), values))
+            offset = end
+        multipliers, spread = _combine(answers)
+        for value in multipliers:
+            if not 0.0 <= value <= 2.0:  # NaN fails both
+                raise self._no_answer(self._state)
+        distance = float(self._x.dot(self._x)) / self._normaliser.kept
+        return Decision(
+            np.array(multipliers),
+            self._confidence(distance, spread),
+            after,
+            self._confidence.outside(distance),
+            spread,
+        )
+
+    def decide_batch(self, states: NDArray[np.floating], memory: F32 | None = None) -> tuple[FloatArray, F32]:
+        """Decisions for states (B, F): multipliers (B, A) and the new memory (B, S).
+
+        Raises:
+            StateError: the states or the memory have another shape, or are not finite.
+            BundleError: the network answers something that is not a multiplier.
+        """
+        if states.ndim != 2 or states.shape[1] != self._dim:
+            raise StateError(f"states have shape {states.shape}", f"(B, {self._dim})", "send whole states")
+        rows = np.asarray(states, np.float32)
+        before = self.initial_memory(len(rows)) if memory is None else np.asarray(memory, np.float32)
+        if before.shape != (len(rows), self.memory_size):
+            raise StateError(f"memory has shape {before.shape}", f"{(len(rows), self.memory_size)}", _KEEP_MEMORY)
+        x = self._normaliser.many(rows)
+        answer = np.zeros((len(rows), self.manifest.action_dim))
+        after = []
+        offset = 0
+        for member in self._members:
+            out, advanced = member.many(x, before[:, offset : offset + member.memory_size])
+            answer += self._head_many(out, rows)
+            after.append(advanced)
+            offset += member.memory_size
+        answer /= len(self._members)
+        if not ((answer >= 0.0) & (answer <= 2.0)).all():  # NaN fails both
+            raise self._no_answer(rows)
+        return answer, np.concatenate(after, axis=1)
+
+    def _start(self, memory: F32 | None) -> F32:
+        """A copy of the memory that this decision may advance."""
+        if self.memory_size == 0:
+            if memory is not None and memory.size:
+                raise StateError(f"memory of {memory.size} numbers", "none: this policy has no memory", _KEEP_MEMORY)
+            return self._none
+        if memory is None:
+            return self.initial_memory()
+        if memory.shape != (self.memory_size,) or not np.isfinite(memory).all():
+            raise StateError(f"memory has shape {memory.shape}", f"({self.memory_size},), finite", _KEEP_MEMORY)
+        return np.array(memory, np.float32)
+
+    def _no_answer(self, states: F32) -> StateError | BundleError:
+        if not np.isfinite(states).all():
+            return StateError("the state holds NaN or infinity", "finite numbers", "fix the feature upstream")
+        version = self.manifest.version
+        return BundleError(f"{version} answers no multiplier to a finite state", "0 to 2", "roll back and train again")
+
+
+_KEEP_MEMORY = "pass back the memory of the previous decision of the same policy unchanged"
+
+
+def load_policy(folder: str | Path) -> Policy:
+    """Reads a bundle, checks all of it (digests, shapes, finiteness, encoder) and makes it answer.
+
+    Raises:
+        BundleError: the bundle is missing, damaged, or was trained with another encoder.
+        StorageError: a file exists but cannot be read.
+    """
+    manifest, tensors = read_bundle(folder)
+    encoder, features = schema_hash(manifest.symbols), state_dim(len(manifest.symbols))
+    if manifest.encoder_hash != encoder or manifest.state_dim != features:
+        raise BundleError(
+            f"{folder} was trained on encoder {manifest.encoder_hash} with {manifest.state_dim} features",
+            f"{encoder} with {features}",
+            "train and export it again with this release",
+        )
+    return Policy(manifest, tensors)
+
+
+def _combine(answers: list[list[float]]) -> tuple[list[float], float]:
+    """Mean over members for each asset, and the largest standard deviation."""
+    if len(answers) == 1:
+        return answers[0], 0.0
+    count = len(answers)
+    means, spread = [], 0.0
+    for column in zip(*answers, strict=True):
+        mean = sum(column) / count
+        means.append(mean)
+        spread = max(spread, math.sqrt(sum((value - mean) ** 2 for value in column) / count))
+    return means, spread
+
+
+def _wrong_length(length: int, expected: int) -> StateError:
+    return StateError(f"the state has {length} numbers", f"{expected}", "send every feature in the encoder's order")
