@@ -1,0 +1,105 @@
+"""The public contract of an observation: which number stands where, in which unit and range.
+
+Sixteen numbers per asset, in this order, are what Layer 2 clients send and what every bundle was trained on.
+The encoder computes from this table and `schema_hash` is taken over it, so a bundle made for another table
+is refused on load. With A > 1 assets the state is A blocks of sixteen, the A (A-1) / 2 pairwise return
+correlations, and the Herfindahl index of exposure: 16, 34, 52, ... numbers for 1, 2, 3, ... assets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+from himari_rl.errors import ConfigError
+from himari_rl.schema import HOUR_MS
+
+
+class Feature(NamedTuple):
+    """One number of the observation: raw quantity / full_scale, clipped to [lower, upper]."""
+
+    name: str
+    lower: float
+    upper: float
+    full_scale: float = 1.0
+    """The raw quantity that becomes 1.0."""
+    window: int = 0
+    """How far back it looks, in `window_unit`."""
+    window_unit: str = ""
+
+
+ASSET_FEATURES: tuple[Feature, ...] = (
+    Feature("signal_confidence", 0.0, 1.0),
+    Feature("action_sell", 0.0, 1.0),
+    Feature("action_hold", 0.0, 1.0),
+    Feature("action_buy", 0.0, 1.0),
+    Feature("tier_1", 0.0, 1.0),
+    Feature("tier_2", 0.0, 1.0),
+    Feature("tier_3", 0.0, 1.0),
+    Feature("tier_4", 0.0, 1.0),
+    Feature("position_size", 0.0, 1.0, full_scale=2.0),  # in units of max_position_pct of equity
+    Feature("position_side", -1.0, 1.0),
+    Feature("unrealised_pnl", -1.0, 1.0, full_scale=0.5),  # fraction of equity
+    Feature("momentum_1h", -1.0, 1.0, full_scale=0.10, window=HOUR_MS, window_unit="ms"),
+    Feature("momentum_4h", -1.0, 1.0, full_scale=0.20, window=4 * HOUR_MS, window_unit="ms"),
+    Feature("volatility", 0.0, 1.0, full_scale=0.10, window=20, window_unit="bars"),
+    Feature("win_rate", 0.0, 1.0, window=10, window_unit="trades"),
+    Feature("cascade_risk", 0.0, 1.0),
+)
+CORRELATION = Feature("correlation", -1.0, 1.0, window=168, window_unit="bars")
+HERFINDAHL = Feature("herfindahl", 0.0, 1.0)
+
+FEATURES = tuple(feature.name for feature in ASSET_FEATURES)
+WIDTH = len(FEATURES)
+(
+    CONFIDENCE,
+    POSITION_SIZE,
+    POSITION_SIDE,
+    UNREALISED_PNL,
+    MOMENTUM_1H,
+    MOMENTUM_4H,
+    VOLATILITY,
+    WIN_RATE,
+    CASCADE_RISK,
+) = (
+    0,
+    *range(8, 16),
+)
+ACTION = slice(1, 4)  # SELL, HOLD, BUY
+TIER = slice(4, 8)  # T1, T2, T3, T4
+ACCOUNT_COLUMNS = (POSITION_SIZE, POSITION_SIDE, UNREALISED_PNL, WIN_RATE)
+MARKET_COLUMNS = tuple(column for column in range(WIDTH) if column not in ACCOUNT_COLUMNS)
+
+
+def state_dim(assets: int) -> int:
+    """Length of the state: 16 for one asset, 16 A + A (A-1) / 2 + 1 for A > 1."""
+    return WIDTH if assets == 1 else WIDTH * assets + assets * (assets - 1) // 2 + 1
+
+
+def state_features(symbols: Sequence[str]) -> tuple[Feature, ...]:
+    """Every number of the state, in order.
+
+    One asset keeps the sixteen plain names whatever its symbol, so any single-asset bundle serves any symbol;
+    more assets give "BTC-USD.momentum_1h", "correlation.BTC-USD.ETH-USD" and "herfindahl".
+
+    Raises:
+        ConfigError: no symbols, or the same symbol twice.
+    """
+    if not symbols or len(set(symbols)) != len(symbols) or not all(symbols):
+        raise ConfigError(
+            f"symbols are {list(symbols)}", "one or more different, non-empty symbols", "name each asset once"
+        )
+    if len(symbols) == 1:
+        return ASSET_FEATURES
+    own = [feature._replace(name=f"{symbol}.{feature.name}") for symbol in symbols for feature in ASSET_FEATURES]
+    pairs = [CORRELATION._replace(name=f"{CORRELATION.name}.{a}.{b}") for a, b in combinations(symbols, 2)]
+    return (*own, *pairs, HERFINDAHL)
+
+
+def schema_hash(symbols: Sequence[str]) -> str:
+    """Twelve hex digits of a sha256 over names, order, ranges, scalings and windows of the state."""
+    text = json.dumps([list(feature) for feature in state_features(symbols)], separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
