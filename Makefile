@@ -1,0 +1,86 @@
+# make demo    bars -> audit -> features -> PPO -> bundle -> verdict -> one served answer   (DATA=path for your own bars)
+# make test    every test            make lint    style, types, import rules
+# make venv    what the others call first; the second time it costs nothing
+# make lock    requirements.lock and requirements-gcp.txt anew, from pyproject.toml
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+DATA ?=
+BIN := .venv/bin
+# The stamp's name is the content of the two files, so a touched file reinstalls nothing and a changed one always does.
+STAMP := .venv/.installed-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
+
+# One thread a process: two test workers with a thread pool each only fight for the same cores.
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_ROOT_USER_ACTION := ignore
+
+.PHONY: help venv demo test lint format lock clean
+
+help:
+	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
+
+venv: $(STAMP)
+
+demo: $(STAMP)
+	@$(BIN)/himari demo $(if $(DATA),--data "$(DATA)")
+
+test: $(STAMP)
+	@$(ONE_THREAD) $(BIN)/pytest -n 2 --dist loadfile
+
+lint: $(STAMP)
+	@$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: $(STAMP)
+	@$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || {
+	  echo "$(PYTHON) is $$($(PYTHON) -V 2>&1 | head -1), expected Python 3.11 or newer; try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2
+	  exit 2
+	}
+	log=.venv/install.log
+	quietly() { # title, command...: one line on screen, the whole story in the log
+	  printf '%s' "$$1" >&2
+	  shift
+	  "$$@" 2>&1 | tee -a $$log | { n=0; while read -r line; do
+	    case "$$line" in Collecting*) n=$$((n + 1)); [ ! -t 2 ] || printf '\r  %s packages ' "$$n" >&2 ;; esac
+	  done; } || { printf ' failed\n' >&2; grep -E 'ERROR|rror:' $$log | tail -3 >&2; echo "see $$log; then run make again" >&2; exit 2; }
+	  printf ' done (%s s)\n' "$$SECONDS" >&2
+	}
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv || {
+	  echo "$(PYTHON) could not make .venv; install its venv module (Debian: apt install python3-venv)" >&2
+	  exit 2
+	}
+	rm -f .venv/.installed-* $$log
+	quietly "[1/2] installing $$(grep -c == requirements.lock) locked packages into .venv (a few minutes the first time)" \
+	  $(BIN)/python -m pip install --progress-bar off -r requirements.lock
+	quietly "[2/2] installing himari_rl itself" \
+	  $(BIN)/python -m pip install --no-deps --no-build-isolation -e .
+	touch $@
+
+# The CPU build of torch is enough, so its CUDA companions stay out of the lock, and so does the local tag of the build
+# that answered: `torch==2.13.0` is met by the CPU wheel and by the one on PyPI alike.
+PORTABLE := sed -E -i.bak -e '/^himari-rl/d' -e '/^(nvidia-|cuda-|triton)/d' -e 's/\+cpu//'
+COMPILE := .venv-lock/bin/pip-compile --quiet --strip-extras --allow-unsafe --no-header --annotation-style=line \
+  --no-emit-find-links --no-emit-index-url --no-emit-trusted-host --no-emit-options
+
+lock:
+	@[ -x .venv-lock/bin/pip-compile ] || { $(PYTHON) -m venv .venv-lock; .venv-lock/bin/pip install -q pip-tools; }
+	$(COMPILE) $(UPGRADE) --extra train --extra gcp -o requirements-gcp.txt pyproject.toml
+	$(PORTABLE) requirements-gcp.txt
+	$(COMPILE) $(UPGRADE) --extra dev -c requirements-gcp.txt -o requirements.lock pyproject.toml
+	$(PORTABLE) requirements.lock
+	rm -f requirements.lock.bak requirements-gcp.txt.bak
+
+clean:
+	@rm -rf .venv .venv-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -1,0 +1,151 @@
+"""The command line's contract: flags, examples, exit codes, one line for every mistake."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from helpers import run_himari
+from himari_rl import cli
+from himari_rl.errors import DataError, RefusedError
+
+# Adding a flag is a line here; taking one away breaks somebody's script.
+CONTRACT: dict[str, set[str]] = {}
+
+
+def commands(command: Any = None, path: str = "") -> Iterator[tuple[str, Any]]:
+    command = command or typer.main.get_command(cli.build_app())
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        yield path, command
+    else:
+        for name, sub in inner.items():
+            yield from commands(sub, f"{path} {name}".strip())
+
+
+def test_every_command_and_flag_is_the_promised_one() -> None:
+    flags = {
+        path: {
+            name
+            for option in command.params
+            for name in (*option.opts, *option.secondary_opts)
+            if name.startswith("--")
+        }
+        for path, command in commands()
+    }
+    assert flags == CONTRACT
+
+
+@pytest.mark.parametrize("path", sorted(CONTRACT))
+def test_help_has_an_example_that_names_the_command(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*path.split(), "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "xample" in out
+    assert f"himari {path}" in out.split("xample", 1)[1]
+
+
+def test_help_answers_in_under_a_second() -> None:
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        assert run_himari("--help").returncode == 0
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 1.0
+
+
+@pytest.mark.parametrize("argv", [["nonsense"], ["--nonsense"]])
+def test_bad_usage_is_exit_2_and_one_line_with_a_hint(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(argv) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert "see himari --help" in err
+
+
+def test_no_command_at_all_shows_the_help() -> None:
+    result = run_himari()
+    assert result.returncode == 2
+    assert "Usage: himari" in result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.fixture
+def app_that_raises(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def install(error: BaseException) -> None:
+        app = typer.Typer()
+        app.callback()(lambda: None)
+
+        @app.command()
+        def go() -> None:
+            raise error
+
+        monkeypatch.setattr(cli, "build_app", lambda: app)
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (
+            DataError("no file x.csv", "a CSV", "check the path"),
+            2,
+            "himari: no file x.csv; expected a CSV; check the path",
+        ),
+        (RefusedError("no edge found", "", "keep 1.0"), 1, "himari: no edge found; keep 1.0"),
+        (DataError("two\nlines"), 2, "himari: two lines"),
+        (KeyboardInterrupt(), 130, "himari: stopped"),
+    ],
+)
+def test_an_expected_failure_is_one_line_and_its_exit_code(
+    app_that_raises: Any, capsys: pytest.CaptureFixture[str], error: BaseException, code: int, line: str
+) -> None:
+    app_that_raises(error)
+    assert cli.main(["go"]) == code
+    assert capsys.readouterr().err.strip() == line
+
+
+def test_a_bug_is_not_disguised_as_bad_input(app_that_raises: Any) -> None:
+    app_that_raises(ZeroDivisionError("a bug"))
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["go"])
+
+
+def test_a_reader_that_leaves_early_gets_no_traceback() -> None:
+    himari = str(Path(sys.executable).with_name("himari"))
+    result = subprocess.run(["bash", "-c", f"{himari} --help | head -c 1"], capture_output=True, text=True, check=False)
+    assert "Traceback" not in result.stderr
+
+
+@pytest.fixture
+def list_command() -> Any:
+    app = typer.Typer()
+    app.callback()(lambda: None)
+
+    @app.command()
+    def take(bundle: str, data: list[str] = typer.Option([]), seed: int = 0) -> None:  # noqa: B008 - typer's way
+        """Takes a list."""
+
+    return typer.main.get_command(app)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("take b --data x", "take b --data x"),
+        ("take b --data x y z --seed 3", "take b --data x --data y --data z --seed 3"),
+        ("take b --data x --data y", "take b --data x --data y"),
+        ("take --data x y -- b", "take --data x --data y -- b"),
+        ("take --seed 3 b", "take --seed 3 b"),
+        ("take b --data", "take b --data"),
+    ],
+)
+def test_a_list_option_takes_every_word_up_to_the_next_option(list_command: Any, typed: str, meant: str) -> None:
+    assert cli.spread_lists(list_command, typed.split()) == meant.split()
