@@ -42,7 +42,7 @@ def valid_states(count: int, symbols: int = 1, seed: int = 0) -> np.ndarray:
 
 def make_manifest(kind: str = "base", **changes: Any) -> Manifest:
     """A manifest of the given kind; `changes` replaces whole fields."""
-    symbols = SYMBOLS[kind]
+    symbols = SYMBOLS.get(kind, SYMBOLS["base"])
     network = {"trunk": "mlp", "hidden": [128, 128], "head": "band"}
     if kind == "lstm":
         network |= {"trunk": "lstm", "hidden": [128], "lstm_hidden": 64, "lstm_layers": 2}

@@ -22,10 +22,20 @@ from himari_rl.errors import BundleError
 from himari_rl.policy.manifest import Manifest, new_manifest, parse_manifest, tensor_shapes
 from himari_rl.storage import local, read_bytes, write_folder
 
-__all__ = ["Manifest", "Tensors", "check_tensors", "new_manifest", "read_bundle", "tensor_shapes", "write_bundle"]
+__all__ = [
+    "Manifest",
+    "Tensors",
+    "check_tensors",
+    "checked_manifest",
+    "new_manifest",
+    "read_bundle",
+    "tensor_shapes",
+    "write_bundle",
+]
 
 BUNDLE_VERSION = 1
 MANIFEST, WEIGHTS = "manifest.json", "weights.safetensors"
+_AGAIN = "export the policy again or fetch the bundle again"
 
 Tensors = dict[str, NDArray[np.float32]]
 
@@ -64,35 +74,42 @@ def read_bundle(folder: str | Path) -> tuple[Manifest, Tensors]:
         StorageError: a file exists but cannot be read.
     """
     place = local(folder)
-    cure = "export the policy again or fetch the bundle again"
     for name in (MANIFEST, WEIGHTS):
         if not (place / name).is_file():
             found = f"{place} has no {name}" if place.is_dir() else f"there is no policy bundle at {place}"
             raise BundleError(
                 found, f"a folder with {MANIFEST} and {WEIGHTS}", "himari train base --data ... makes one"
             )
-    text = read_bytes(place / MANIFEST)
-    document = _document(text, place, cure)
-    if document.get("bundle_version") != BUNDLE_VERSION:
-        version = document.get("bundle_version")
-        raise BundleError(f"{place} has bundle_version {version!r}", f"{BUNDLE_VERSION}", "export it with this release")
-    if document.get("manifest_sha256") != _self_hash(document) or _render(document) != text:
-        raise BundleError(f"{place / MANIFEST} was altered: its sha256 does not match", "the file as written", cure)
-    manifest = parse_manifest(text, str(place / MANIFEST), cure)
+    manifest = checked_manifest(read_bytes(place / MANIFEST), str(place / MANIFEST))
     weights = read_bytes(place / WEIGHTS)
     digest = hashlib.sha256(weights).hexdigest()
     if digest != manifest.weights_sha256:
         expected = f"sha256 {manifest.weights_sha256[:12]}"
-        raise BundleError(f"{place / WEIGHTS} is damaged: sha256 {digest[:12]}", expected, cure)
+        raise BundleError(f"{place / WEIGHTS} is damaged: sha256 {digest[:12]}", expected, _AGAIN)
     try:
         tensors = load(weights)
     except SafetensorError as error:
-        raise BundleError(f"{place / WEIGHTS} is not a safetensors file: {error}", cure=cure) from error
-    check_tensors(manifest, tensors, str(place / WEIGHTS), cure)
+        raise BundleError(f"{place / WEIGHTS} is not a safetensors file: {error}", cure=_AGAIN) from error
+    check_tensors(manifest, tensors, str(place / WEIGHTS), _AGAIN)
     return manifest, tensors
 
 
-def check_tensors(manifest: Manifest, tensors: Mapping[str, NDArray[Any]], where: str, cure: str) -> None:
+def checked_manifest(text: bytes, where: str) -> Manifest:
+    """A manifest from the bytes of its file, refused if a single bit of them is not as written.
+
+    Raises:
+        BundleError: it is not JSON, was altered, is of another version, or contradicts itself.
+    """
+    document = _document(text, where)
+    version = document.get("bundle_version")
+    if version != BUNDLE_VERSION:
+        raise BundleError(f"{where} has bundle_version {version!r}", f"{BUNDLE_VERSION}", "export it with this release")
+    if document.get("manifest_sha256") != _self_hash(document) or _render(document) != text:
+        raise BundleError(f"{where} was altered: its sha256 does not match", "the file as written", _AGAIN)
+    return parse_manifest(text, where, _AGAIN)
+
+
+def check_tensors(manifest: Manifest, tensors: Mapping[str, NDArray[Any]], where: str, cure: str = _AGAIN) -> None:
     """Refuses weights that are not exactly those the manifest asks for.
 
     Raises:
@@ -112,13 +129,13 @@ def check_tensors(manifest: Manifest, tensors: Mapping[str, NDArray[Any]], where
             )
 
 
-def _document(text: bytes, place: Path, cure: str) -> dict[str, Any]:
+def _document(text: bytes, where: str) -> dict[str, Any]:
     try:
         document = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-        raise BundleError(f"{place / MANIFEST} is not JSON: {error}", "the file as written", cure) from error
+        raise BundleError(f"{where} is not JSON: {error}", "the file as written", _AGAIN) from error
     if not isinstance(document, dict):
-        raise BundleError(f"{place / MANIFEST} holds a {type(document).__name__}", "a JSON object", cure)
+        raise BundleError(f"{where} holds a {type(document).__name__}", "a JSON object", _AGAIN)
     return document
 
 
