@@ -133,11 +133,12 @@ class LiveEncoder:
         self.bar_return = 0.0
         """Simple return of the last bar against the one before it."""
 
-    def update(self, bar: Bar, signal: Signal | None = None) -> FloatArray:
-        """(16,) the market row at the close of `bar`; without a Layer 2 signal, with the reference signal.
+    def check(self, bar: Bar, signal: Signal | None = None) -> None:
+        """Refuses what `update` cannot take, without taking it.
 
         Raises:
-            DataError: the bar is not newer than the last one, or its close is not a positive number.
+            DataError: the bar is not newer than the last one, its close is not a positive number, or the signal is
+                out of range.
         """
         if self._last is not None and bar.timestamp <= self._last.timestamp:
             raise DataError(
@@ -149,13 +150,22 @@ class LiveEncoder:
             raise DataError(
                 f"close of bar {bar.timestamp} is {bar.close}", "a positive number", "skip the bar: gaps are allowed"
             )
+        if signal is not None:
+            signal_columns(np.zeros((1, WIDTH)), *(np.array([value]) for value in signal))
+
+    def update(self, bar: Bar, signal: Signal | None = None) -> FloatArray:
+        """(16,) the market row at the close of `bar`; without a Layer 2 signal, with the reference signal.
+
+        Raises:
+            DataError: as `check`; a refused bar leaves the encoder as it was.
+        """
+        self.check(bar, signal)
         self.bar_return = 0.0 if self._last is None else bar.close / self._last.close - 1.0
         self._returns += self._last is not None
         self._last = bar
         reference = self._reference.update(bar)
-        said = reference if signal is None else signal
         row = np.zeros((1, WIDTH))
-        signal_columns(row, *(np.array([value]) for value in said))
+        signal_columns(row, *(np.array([value]) for value in (reference if signal is None else signal)))
         table = contract.ASSET_FEATURES
         for column, past in self._momenta:
             row[0, column] = scaled(np.float64(past.ratio(bar) - 1.0), table[column])
@@ -187,7 +197,8 @@ class LivePanel:
         """(state_dim,) the market state after the bars that closed at one time; assets without a bar are left out.
 
         Raises:
-            DataError: an unknown symbol, no bar at all, or bars of different times.
+            DataError: an unknown symbol, no bar at all, bars of different times, or one that an encoder refuses;
+                a refused update leaves every asset as it was.
         """
         unknown = sorted(set(closed) - set(self._live))
         times = sorted({bar.timestamp for bar, _ in closed.values()})
@@ -197,6 +208,8 @@ class LivePanel:
                 f"bars of one time, of {', '.join(self._live)}",
                 "send one update per bar time and leave out the assets that have no bar",
             )
+        for symbol, (bar, signal) in closed.items():
+            self._live[symbol].check(bar, signal)
         for symbol, (bar, signal) in closed.items():
             self._rows[symbol] = self._live[symbol].update(bar, signal)
         present = frozenset(closed)

@@ -134,7 +134,7 @@ def _explain(state: Any, dim: int, layout: _Layout, where: str) -> None:
     _explain_length(state, dim, layout, where)
     state = [value.item() if isinstance(value, np.generic) else value for value in state]
     for name, value, feature_bounds in zip(layout.names, state, layout.bounds, strict=True):
-        low, high = (round(bound, 3) for bound in feature_bounds)
+        low, high = (round(bound, 3) + 0.0 for bound in feature_bounds)
         if not isinstance(value, int | float):
             raise StateError(f"{where}{name} is {_shown(value)}", "a number", f"send a number in [{low:g}, {high:g}]")
         if value != value or abs(value) == math.inf:  # isfinite overflows on a 400-digit integer
