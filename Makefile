@@ -50,6 +50,7 @@ $(STAMP):
 	}
 	log=.venv/install.log
 	quietly() { # title, command...: one line on screen, the whole story in the log
+	  SECONDS=0
 	  printf '%s' "$$1" >&2
 	  shift
 	  "$$@" 2>&1 | tee -a $$log | { n=0; while read -r line; do
