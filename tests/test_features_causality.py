@@ -101,6 +101,14 @@ def test_a_leak_over_many_bars_is_caught_at_the_rows_it_touches() -> None:
         check_prefix_invariance(leaking, make_bars(300, 7), np.random.default_rng(0))
 
 
+def test_a_leak_that_sleeps_in_these_bars_is_woken_by_the_noise() -> None:
+    def leaking(bars: Bars) -> np.ndarray:
+        return np.append(bars.volume[1:], 1.0)  # every volume here is 1, so that cutting rows off changes nothing
+
+    with pytest.raises(LookAheadError, match="replaced by noise"):
+        check_prefix_invariance(leaking, make_bars(300, 7), np.random.default_rng(0))
+
+
 def test_missing_values_that_stay_missing_are_not_a_leak() -> None:
     def early_nan(bars: Bars) -> np.ndarray:
         return np.where(np.arange(len(bars)) < 10, np.nan, bars.close)

@@ -143,5 +143,5 @@ def test_a_panel_update_with_one_bad_bar_leaves_every_asset_as_it_was() -> None:
     after = Bar(START_MS + HOUR_MS, 101.0)
     with pytest.raises(DataError, match="close of bar"):
         live.update({"A": (after, None), "B": (after._replace(close=-1.0), None)})
-    good = {symbol: (after, None) for symbol in "AB"}
+    good = dict.fromkeys("AB", (after, None))
     np.testing.assert_array_equal(live.update(good), other.update(good))
