@@ -1,0 +1,155 @@
+"""himari data: where bars come from and what is in them.
+
+himari data fetch BTC-USD --since 2020-01-01
+himari data audit data/coinbase/BTC-USD_1h.parquet
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from himari_rl.data.audit import AuditReport
+
+data = typer.Typer(no_args_is_help=True, help="Download bars, and see what is in them.")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `himari data`."""
+    app.add_typer(data, name="data")
+
+
+@data.command()
+def fetch(
+    symbol: Annotated[str, typer.Argument(help="As the exchange trades it: BTC-USD, BTC-USDT.")],
+    since: Annotated[str, typer.Option(help="First bar, ISO date or time, UTC.")],
+    until: Annotated[str | None, typer.Option(help="Up to, not including; now if not given.")] = None,
+    exchange: Annotated[str, typer.Option(help="A ccxt exchange: coinbase, binance, bitstamp ...")] = "coinbase",
+    timeframe: Annotated[str, typer.Option(help="Length of a bar: 1h, 1d, 15m ...")] = "1h",
+    out: Annotated[str, typer.Option(help="Folder; the file is OUT/EXCHANGE/SYMBOL_1h.parquet.")] = "data",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Downloads candles from a public exchange; run it again to continue or to bring it up to date.
+
+    Example: himari data fetch BTC-USD --since 2020-01-01
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    from himari_rl.data.fetch import fetch as download
+    from himari_rl.data.table import stamp
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"{symbol} {timeframe} from {exchange}", total=None)
+        done = download(
+            symbol,
+            since,
+            until,
+            exchange=exchange,
+            timeframe=timeframe,
+            out=out,
+            progress=lambda now, total: bar.update(task, completed=now, total=total),
+        )
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(done)))
+        return
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(
+        f"{done.path}: {done.rows:,} bars ({done.new_rows:,} new), {stamp(done.start_ms)} .. {stamp(done.end_ms)}, "
+        f"{done.missing_bars:,} missing at the exchange (left as gaps)",
+        markup=False,
+    )
+    console.print(f"next: himari data audit {done.path}", markup=False)
+
+
+@data.command()
+def audit(
+    paths: Annotated[list[str], typer.Argument(help="Files or folders: .csv, .csv.gz, .parquet.")],
+    symbol: Annotated[str | None, typer.Option(help="Only this symbol.")] = None,
+    interval: Annotated[str | None, typer.Option(help="Only this interval: 1h, 1d ...")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Shows gaps, duplicates, outliers, broken rows, suspected leaks, span, rows and fingerprint.
+
+    Exit code 0 when the bars can be used, 1 when they cannot.
+
+    Example: himari data audit data/coinbase/BTC-USD_1h.parquet
+    """
+    from rich.console import Console
+
+    from himari_rl.data.audit import audit_files
+    from himari_rl.errors import RefusedError
+
+    reports = audit_files(paths, symbol, interval)
+    usable = [report for report in reports if report.usable]
+    if as_json:
+        document = {"usable": len(usable) == len(reports), "reports": [report.as_json() for report in reports]}
+        typer.echo(json.dumps(document, allow_nan=False))
+    else:
+        console = Console()
+        for report in reports:
+            console.print(_table(report))
+    if len(usable) < len(reports):
+        refused = next(report for report in reports if not report.usable)
+        raise RefusedError(
+            f"{len(reports) - len(usable)} of {len(reports)} data sets cannot be used", "", refused.problems[0]
+        )
+
+
+def _table(report: AuditReport) -> Table:
+    """One report for people."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    verdict = "[green]usable[/]" if report.usable else "[red]cannot be used[/]"
+    table = Table(
+        title=f"{escape(report.symbol)} {report.interval}: {verdict}",
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        show_header=False,
+    )
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value, alarm in _lines(report):
+        text = escape(value)
+        table.add_row(name, f"[yellow]{text}[/]" if alarm else text)
+    return table
+
+
+def _lines(report: AuditReport) -> list[tuple[str, str, bool]]:
+    """(name, value, whether it deserves a look) of each line."""
+    gaps = f"{report.gaps:,}"
+    if report.gaps:
+        gaps += f" ({report.missing_bars:,} bars missing, largest {report.largest_gap_bars:,}); first: "
+        gaps += "; ".join(f"{gap.after} .. {gap.before} ({gap.missing_bars})" for gap in report.first_gaps)
+    outliers = f"{report.outliers:,}"
+    if report.outliers:
+        listed = (f"{o.timestamp} {o.log_return:+.3f} ({o.deviations:+.0f} sd)" for o in report.first_outliers)
+        outliers += f"; first: {'; '.join(listed)}"
+    lines = [
+        ("source", report.source + (" (SYNTHETIC)" if report.synthetic else ""), report.synthetic),
+        ("rows", f"{report.rows:,}", False),
+        ("span", f"{report.start} .. {report.end}", False),
+        ("gaps", gaps, report.gaps > 0),
+        ("outliers", outliers, report.outliers > 0),
+        ("no volume", f"{report.zero_volume:,} bars (not tradable)", False),
+        ("duplicates", f"{report.duplicates:,}", report.duplicates > 0),
+        ("unsorted", f"{report.unsorted:,}", report.unsorted > 0),
+        ("OHLC broken", f"{report.ohlc_violations:,}", report.ohlc_violations > 0),
+        ("unreadable", f"{report.unreadable:,}", report.unreadable > 0),
+        ("price <= 0", f"{report.non_positive:,}", report.non_positive > 0),
+        ("columns", ", ".join(report.columns), False),
+        ("sha256", report.sha256 or "none: not usable", report.sha256 is None),
+    ]
+    lines += [("ignored", ", ".join(report.ignored_columns), True)] if report.ignored_columns else []
+    lines += [("suspected leak", leak.message, True) for leak in report.suspected_leaks]
+    lines += [("problem", problem, True) for problem in report.problems]
+    return lines
