@@ -1,0 +1,76 @@
+"""A real uvicorn server on a free port of this machine, and what to ask it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+
+from helpers import ROOT
+from himari_rl.serving.run import listen
+
+DEADLINE_S = 20.0
+
+
+@contextlib.contextmanager
+def running(app: FastAPI) -> Iterator[httpx.Client]:
+    """Serves `app` from a thread; gives a client of it."""
+    sock = listen("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn.Config(app, http="httptools", loop="uvloop", ws="none", log_level="error"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
+    thread.start()
+    try:
+        wait_for(lambda: server.started)
+        with httpx.Client(base_url=f"http://127.0.0.1:{sock.getsockname()[1]}", timeout=DEADLINE_S) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join(DEADLINE_S)
+        sock.close()
+
+
+@contextlib.contextmanager
+def cloud_run_server(bundle: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    """cloud_run/api_server.py in its own process, as a container starts it; gives the process and a client."""
+    with listen("127.0.0.1", 0) as free:
+        port = free.getsockname()[1]
+    settings = {"MODEL_PATH": str(bundle), "PORT": str(port), "HOST": "127.0.0.1"} | environment
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "cloud_run" / "api_server.py")],
+        env=os.environ | settings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE_S) as client:
+            wait_for(lambda: answers(client) or process.poll() is not None)
+            yield process, client
+    finally:
+        process.terminate()
+        process.communicate(timeout=DEADLINE_S)
+
+
+def answers(client: httpx.Client) -> bool:
+    """Whether somebody listens."""
+    try:
+        return client.get("/health").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def wait_for(condition: object) -> None:
+    """Waits until `condition()` holds."""
+    end = time.monotonic() + DEADLINE_S
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end, "the server did not get there in time"
+        time.sleep(0.02)

@@ -1,0 +1,131 @@
+"""The server as a process: no torch, little memory; `himari serve` and the smallest example, as a person runs them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from bundle_helpers import make_bundle
+from helpers import ROOT, run_python
+from himari_rl.policy.runtime import load_policy
+from himari_rl.serving.app import create_app
+from himari_rl.serving.messages import EXAMPLE_STATE
+from serving_helpers import DEADLINE_S, cloud_run_server, running
+
+BLOCKED = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "gymnasium", "pandas", "scipy", "ccxt", "google"):
+            raise ImportError(f"{name} must not be imported here")
+
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+def test_the_server_decides_where_torch_gymnasium_and_pandas_cannot_be_imported(tmp_path: Path) -> None:
+    folder = make_bundle(tmp_path)
+    done = run_python(
+        BLOCKED
+        + f"""
+from himari_rl.serving.app import create_app
+from himari_rl.serving.service import Service
+app = create_app({str(folder)!r})
+assert app.state.service.load(), app.state.service.reason
+print(app.state.service.predict({EXAMPLE_STATE!r})["position_multiplier"])
+"""
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == load_policy(folder).decide(EXAMPLE_STATE).multipliers[0]
+
+
+def test_the_block_above_blocks() -> None:
+    done = run_python(BLOCKED + "import torch")
+    assert "torch must not be imported here" in done.stderr
+
+
+def test_a_server_process_keeps_below_150_megabytes(tmp_path: Path) -> None:
+    with cloud_run_server(make_bundle(tmp_path, "multi", seeds=range(5), hidden=(256, 256))) as (process, client):
+        assert client.get("/ready").status_code == 200
+        from himari_rl.serving.service import ordinary_state
+
+        for _ in range(200):
+            assert client.post("/predict", json={"state": ordinary_state(3)}).status_code == 200
+        client.get("/docs"), client.get("/openapi.json"), client.get("/metrics")
+        resident = psutil.Process(process.pid).memory_info().rss / 1e6
+        assert 20 < resident < 150, f"{resident:.0f} MB"
+
+
+def himari(*arguments: str) -> list[str]:
+    code = "import sys, himari_rl.cli as cli; cli.AREAS = ('serve',); sys.exit(cli.main(sys.argv[1:]))"
+    return [sys.executable, "-c", code, *arguments]
+
+
+def test_himari_serve_prints_a_curl_line_that_works(tmp_path: Path) -> None:
+    folder = make_bundle(tmp_path, hidden=(4,))
+    process = subprocess.Popen(
+        himari("serve", str(folder), "--port", "0"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        assert process.stdout
+        lines = [process.stdout.readline() for _ in range(4)]
+        url = re.search(r"http://127\.0\.0\.1:\d+", lines[2])
+        body = re.search(r"-d '(.*)'", lines[3])
+        assert load_policy(folder).manifest.version in lines[0]
+        assert "an artificial market" in lines[1]
+        assert url
+        assert body
+        assert f"curl -s {url[0]}/predict" in lines[3]
+        for _ in range(100):
+            try:
+                answer = httpx.post(f"{url[0]}/predict", content=body[1])
+                break
+            except httpx.TransportError:
+                time.sleep(0.05)
+        assert 0.0 <= answer.json()["position_multiplier"] <= 2.0
+    finally:
+        process.terminate()
+        process.communicate(timeout=DEADLINE_S)
+
+
+def test_himari_serve_refuses_a_bundle_that_is_not_there_in_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(himari("serve", str(tmp_path / "no")), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"himari: there is no policy bundle at [^\n]+ makes one\n", done.stderr)
+
+
+def test_himari_serve_on_a_taken_port_says_so_in_one_line(tmp_path: Path) -> None:
+    folder = make_bundle(tmp_path, hidden=(4,))
+    with running(create_app(folder)) as client:
+        taken = str(client.base_url.port)
+        done = subprocess.run(
+            himari("serve", str(folder), "--port", taken), capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"himari: cannot listen on 127.0.0.1:{taken}: Address already in use; choose another --port or --host\n"
+    )
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(1, 0), (0, 2), (2, 2)])
+def test_the_smallest_example_decides(tmp_path: Path, arguments: int, code: int) -> None:
+    folder = make_bundle(tmp_path, hidden=(4,))
+    command = [sys.executable, str(ROOT / "cloud_run" / "simple_policy.py"), *[str(folder)] * arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    if code == 0:
+        multiplier = load_policy(folder).decide(EXAMPLE_STATE).multipliers[0]
+        assert done.stdout.startswith(f"multiplier {multiplier:.3f}, confidence ")
