@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from himari_rl.data.checks import grid_problems, interval_ms, interval_name, problems, step
-from himari_rl.data.table import LAYER2, PRICES, SUFFIXES, Table, as_columns, name_parts, read_table, stamp
+from himari_rl.data.table import LAYER2, PRICES, SUFFIXES, Table, as_columns, name_parts, read_table, stamp, stem_of
 from himari_rl.errors import DataError
 from himari_rl.schema import Bars, FloatArray, Layer2
 
@@ -102,8 +102,7 @@ def choose(files: Sequence[Path], symbol: str | None = None, interval: str | Non
             raise DataError(f"{len(names)} {what} in the data ({_listed(names)})", "one", cure)
     stems: dict[str, Path] = {}
     for file in fitting:
-        stem = next(file.name[: -len(s)] for s in (*sorted(SUFFIXES, key=len, reverse=True), "") if _ends(file, s))
-        if (twin := stems.setdefault(stem, file)) is not file and twin.parent == file.parent:
+        if (twin := stems.setdefault(str(file.with_name(stem_of(file))), file)) is not file:
             raise DataError(f"{twin.name} and {file.name} hold the same bars twice", "one of them", "name one file")
     return fitting
 
@@ -112,10 +111,6 @@ def _is(file: Path, symbol: str, *, alone: bool) -> bool:
     """Whether the file holds the symbol; a single file whose name tells no interval may hold any."""
     name, interval = name_parts(file)
     return (alone and interval is None) or _tidy(name) == _tidy(symbol)
-
-
-def _ends(file: Path, suffix: str) -> bool:
-    return suffix != "" and file.name.lower().endswith(suffix)
 
 
 def _tidy(symbol: str) -> str:

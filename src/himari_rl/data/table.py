@@ -70,13 +70,16 @@ def name_parts(path: str | Path) -> tuple[str, str | None]:
 
     The interval is None where the name does not tell one; then a date at its end is no part of the symbol.
     """
-    stem = Path(path).name
-    for suffix in sorted(SUFFIXES, key=len, reverse=True):
-        if stem.lower().endswith(suffix):
-            stem = stem[: -len(suffix)]
-            break
+    stem = stem_of(path)
     match = _NAME.match(stem)
     return (match["symbol"], match["interval"]) if match else (_DATE.sub("", stem) or "asset", None)
+
+
+def stem_of(path: str | Path) -> str:
+    """The file name without the ending of its kind."""
+    name = Path(path).name
+    endings = [suffix for suffix in SUFFIXES if name.lower().endswith(suffix)]
+    return name[: -len(max(endings, key=len))] if endings else name
 
 
 def stamp(ms: int) -> str:
