@@ -22,7 +22,7 @@ sizes = st.floats(0.0, 10.0)
     ("distance", "share"), [(0.0, 1.0), (0.25, 0.75), (0.5, 0.5), (0.9, 0.1), (1.0, 0.0), (7.0, 0.0)]
 )
 def test_familiarity_is_the_share_of_training_states_at_least_as_far_out(distance: float, share: float) -> None:
-    assert UNIFORM.familiarity(distance) == pytest.approx(share)
+    assert UNIFORM(distance, 0.0) == pytest.approx(share)
 
 
 @pytest.mark.parametrize(("spread", "factor"), [(0.0, 1.0), (0.1, 0.5), (0.3, 0.25), (0.9, 0.1)])
@@ -48,10 +48,10 @@ def test_familiarity_is_uniform_over_the_training_states() -> None:
     rng = np.random.default_rng(0)
     confidence = Confidence(fit(rng.standard_normal((20_000, 16)), np.ones(16)))
     fresh = np.square(rng.standard_normal((10_000, 16))).mean(axis=1)
-    shares = np.array([confidence.familiarity(d) for d in fresh])
+    shares = np.array([confidence(d, 0.0) for d in fresh])
     for p in (0.01, 0.05, 0.5, 0.95):
         assert abs((shares < p).mean() - p) < 4 * np.sqrt(p * (1 - p) / 10_000 + p * (1 - p) / 20_000)
-    assert abs(np.mean([confidence.outside(d) for d in fresh]) - 0.001) < 4 * np.sqrt(0.001 / 10_000 + 0.001 / 20_000)
+    assert abs(np.mean([d > confidence.outside for d in fresh]) - 0.001) < 4 * np.sqrt(0.001 / 10_000 + 0.001 / 20_000)
 
 
 def test_hidden_features_do_not_dilute_the_distance() -> None:

@@ -12,6 +12,7 @@ import pytest
 from bundle_helpers import make_bundle, make_manifest, valid_state, valid_states
 from himari_rl.errors import BundleError, StateError
 from himari_rl.policy.bundle import read_bundle
+from himari_rl.policy.network import band_many, band_one
 from himari_rl.policy.runtime import Policy, load_policy
 
 TOLERANCE = 1e-5  # float32 against float64
@@ -212,12 +213,25 @@ def test_a_state_with_nan_gives_an_error_and_not_a_number(tmp_path: Path) -> Non
     for head_kind in ("band", "centre", "squash"):
         policy = load_policy(make_bundle(tmp_path, head=head_kind, hidden=(4,), name=head_kind))
         state = valid_state()
+        state[1:4], state[8:10] = [0.0, 0.0, 1.0], [0.3, 1.0]  # m_prev = 0.6: the band must not answer that
+        policy.decide(state)  # the control
         state[11] = math.nan
         with pytest.raises(StateError, match="the state holds NaN"):
             policy.decide(state)
         with pytest.raises(StateError, match="the state holds NaN"):
             policy.decide_batch(np.array([valid_state(), state]))
         policy.decide(valid_state())  # and the buffers are clean afterwards
+
+
+@pytest.mark.parametrize("position", [0, 1])
+def test_a_band_whose_centre_or_width_is_nan_answers_nan_and_never_the_old_position(position: int) -> None:
+    out = np.zeros((1, 2), np.float32)
+    out[0, position] = math.nan
+    state = valid_state()
+    state[1:4], state[8:10] = [0.0, 0.0, 1.0], [0.5, 1.0]  # m_prev = 1.0, inside any band around 1
+    assert math.isnan(band_one(out[0].tolist(), state)[0])
+    assert np.isnan(band_many(out, np.array([state], np.float32))).all()
+    assert band_one([0.0, 0.0], state) == [1.0]
 
 
 @pytest.mark.filterwarnings("ignore:overflow|invalid value:RuntimeWarning")

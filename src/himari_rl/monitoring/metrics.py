@@ -42,10 +42,11 @@ class Histogram:
         self.counts = [0] * (len(buckets) + 1)
         self.sum = 0.0
 
-    def add(self, value: float) -> None:
-        """Counts one value; a bucket holds values up to and including its bound."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.sum += value
+    def add(self, *values: float) -> None:
+        """Counts values; a bucket holds those up to and including its bound."""
+        for value in values:
+            self.counts[bisect_left(self.bounds, value)] += 1
+            self.sum += value
 
     def family(self, name: str) -> HistogramMetricFamily:
         """Cumulative buckets, as Prometheus wants them."""
@@ -66,6 +67,12 @@ class Metrics:
         self.latency = Histogram(LATENCY_BUCKETS)
         self.multiplier = Histogram(MULTIPLIER_BUCKETS)
         self.policy: dict[str, str] | None = None  # labels of the policy being served
+
+    def count(self, seconds: float, multipliers: list[float]) -> None:
+        """One decision: how long it took and what it answered."""
+        self.requests += 1
+        self.latency.add(seconds)
+        self.multiplier.add(*multipliers)
 
     def collect(self) -> Iterator[Metric]:
         """prometheus_client's collector protocol."""

@@ -203,19 +203,22 @@ def previous_multipliers(states: F32, assets: int) -> F32:
     return np.asarray(MAX_MULTIPLIER * blocks[..., POSITION_SIZE] * side * direction, np.float32)
 
 
-def _clip(value: float, low: float, high: float) -> float:
-    return low if value < low else high if value > high else value
-
-
 def band_one(out: Floats, state: Floats) -> list[float]:
-    """A no-trade band: keep m_prev inside [centre - half, centre + half], else go to the nearer edge."""
+    """A no-trade band: keep m_prev inside [centre - half, centre + half], else go to the nearer edge.
+
+    The comparisons are written so that a NaN among the outputs becomes the answer and is refused: the plain
+    `low if m < low else m` would answer m_prev.
+    """
     assets = len(out) // 2
     answer = []
     for a in range(assets):
-        centre = 1.0 + out[a]
-        half = 0.05 * math.exp(_clip(out[assets + a], -6.0, 3.7))
-        low, high = _clip(centre - half, 0.0, MAX_MULTIPLIER), _clip(centre + half, 0.0, MAX_MULTIPLIER)
-        answer.append(_clip(previous_multiplier(state, WIDTH * a), low, high))
+        centre, width = 1.0 + out[a], out[assets + a]
+        half = 0.05 * math.exp(-6.0 if width < -6.0 else 3.7 if width > 3.7 else width)
+        low, high = centre - half, centre + half
+        low = 0.0 if low < 0.0 else MAX_MULTIPLIER if low > MAX_MULTIPLIER else low
+        high = 0.0 if high < 0.0 else MAX_MULTIPLIER if high > MAX_MULTIPLIER else high
+        m = previous_multiplier(state, WIDTH * a)
+        answer.append(low if not m >= low else high if not m <= high else m)
     return answer
 
 
@@ -229,7 +232,7 @@ def band_many(out: F32, states: F32) -> F32:
 
 def centre_one(out: Floats, state: Floats) -> list[float]:
     """m = clip(1 + out, 0, 2)."""
-    return [_clip(1.0 + value, 0.0, MAX_MULTIPLIER) for value in out]
+    return [0.0 if value < -1.0 else MAX_MULTIPLIER if value > 1.0 else 1.0 + value for value in out]
 
 
 def centre_many(out: F32, states: F32) -> F32:

@@ -73,7 +73,7 @@ class Policy:
             raise _wrong_length(len(values), self._dim)
         self._state[:] = values
         self._normaliser.one(self._state, self._x)
-        after = self._start(memory)
+        after = self._none if memory is None and not self.memory_size else self._start(memory)
         offset = 0
         answers = []
         for member in self._members:
@@ -89,7 +89,7 @@ class Policy:
             np.array(multipliers),
             self._confidence(distance, spread),
             after,
-            self._confidence.outside(distance),
+            distance > self._confidence.outside,
             spread,
         )
 

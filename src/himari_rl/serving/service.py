@@ -94,15 +94,8 @@ class Service:
         elapsed = perf_counter_ns() - started
         answer["latency_ms"] = elapsed / 1e6
         answer["model_version"] = self._version
-        self._count(elapsed, multipliers)
+        self.metrics.count(elapsed / 1e9, multipliers)
         return answer
-
-    def _count(self, elapsed_ns: int, multipliers: list[float]) -> None:
-        metrics = self.metrics
-        metrics.requests += 1
-        metrics.latency.add(elapsed_ns / 1e9)
-        for value in multipliers:
-            metrics.multiplier.add(value)
 
     def _unpack(self, policy: Policy, text: str) -> Any:
         if not policy.memory_size:
