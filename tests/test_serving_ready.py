@@ -42,6 +42,8 @@ def test_every_endpoint_that_root_names_exists(tmp_path: Path) -> None:
             method, path = endpoint.split()
             assert client.request(method, path).status_code != 404
         assert client.get("/nothing").status_code == 404
+        wrong = client.get("/predict")
+        assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
 
 
 @pytest.mark.parametrize("damage", ["missing", "flipped", "encoder"])

@@ -160,7 +160,9 @@ def _add_errors(app: FastAPI, service: Service) -> None:
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> Response:
         if error.status_code != 400:
-            return refusal(error.status_code, error.detail)
+            answer = refusal(error.status_code, error.detail)
+            answer.headers.update(error.headers or {})  # a 405 names the methods that are allowed
+            return answer
         part = {"type": "json_invalid", "loc": ["body"], "msg": "the body is not JSON", "cure": _cure(service)}
         return refusal(422, [part])
 
