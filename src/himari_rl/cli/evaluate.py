@@ -1,0 +1,147 @@
+"""himari evaluate: a bundle's verdict on bars its training never saw.
+
+himari evaluate runs/mine --data BTC-USD_1h.parquet
+himari evaluate runs/mine --data BTC-USD_1h.parquet --html equity.html --json
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from himari_rl.evaluation.backtest import Variant
+    from himari_rl.policy.manifest import TrainingData
+    from himari_rl.schema import Bars
+
+SUMMARY = "evaluation.json"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `himari evaluate`."""
+    app.command()(evaluate)
+
+
+def evaluate(
+    bundle: Annotated[str, typer.Argument(help="Folder of the policy bundle.")],
+    data: Annotated[list[str], typer.Option(help="Files or a folder of bars of one symbol.")],
+    symbol: Annotated[str | None, typer.Option(help="Which symbol, where the data has several.")] = None,
+    test_fraction: Annotated[float, typer.Option(help="Share of the rows, at the end, to judge on.")] = 0.2,
+    costs: Annotated[list[float] | None, typer.Option(help="Cost multiples beside x1; 2 and 3 if not given.")] = None,
+    trials: Annotated[int, typer.Option(help="Configurations tried before this one was chosen.")] = 1,
+    risk_aversion: Annotated[float, typer.Option(help="Of the mean-variance utility.")] = 6.7,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap and the random baseline.")] = 0,
+    allow_seen: Annotated[
+        bool, typer.Option("--allow-seen", help="Judge on bars of the training span, and say so.")
+    ] = False,
+    html: Annotated[str | None, typer.Option(help="Write equity curves to this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Judges a bundle on held-out bars against multiplier 1.0; writes evaluation.json into the bundle's folder.
+
+    Exit code 1 where a look-ahead is suspected.
+
+    Example: himari evaluate runs/mine --data BTC-USD_1h.parquet
+    """
+    import numpy as np
+    from rich.console import Console
+
+    from himari_rl.data.sources import fingerprint, load_bars
+    from himari_rl.data.splits import train_test
+    from himari_rl.errors import ConfigError
+    from himari_rl.evaluation.backtest import POLICY, backtest, stage
+    from himari_rl.evaluation.display import equity_html, render
+    from himari_rl.evaluation.verdict import LOOK_AHEAD, judge
+    from himari_rl.policy.runtime import load_policy
+    from himari_rl.storage import local, write_atomic
+
+    variants = _variants(costs)
+    policy = load_policy(bundle)
+    manifest = policy.manifest
+    if manifest.action_dim > 1:
+        raise ConfigError(
+            f"{bundle} sizes {manifest.action_dim} assets", "a bundle of one asset", "give a base or lstm bundle"
+        )
+    bars = load_bars(data, symbol)
+    _, test = train_test(bars, test_fraction, purge_bars=0)
+    seen = _seen(test, manifest.training_data)
+    if seen and not allow_seen:
+        raise _overlap(test, manifest.training_data)
+    rng = np.random.default_rng(seed)
+    on = stage(bars, manifest.ledger, len(bars) - len(test))
+    result = backtest({POLICY: policy}, on, manifest.ledger, variants=variants, rng=rng)
+    verdict = judge(result, rng, trials=trials, risk_aversion=risk_aversion)
+    document = {
+        "model_version": manifest.version,
+        "data": {"source": bars.source, "sha256": fingerprint(test), "symbol": bars.symbol, "rows": len(test)},
+        "synthetic": bars.synthetic,
+        "signals": "data" if bars.signals is not None else "reference",
+        "seen_in_training": seen,
+        "seed": seed,
+        "verdict": verdict.to_dict(),
+    }
+    text = json.dumps(document, indent=2, allow_nan=False)
+    write_atomic(local(bundle) / SUMMARY, text.encode())
+    if html is not None:
+        write_atomic(html, equity_html(result, verdict).encode())
+    if as_json:
+        typer.echo(text)
+    else:
+        console = Console(highlight=False)
+        for note in _notes(bars, seen):
+            console.print(note, style="yellow")
+        render(verdict, console)
+    if verdict.answer == LOOK_AHEAD:
+        raise typer.Exit(1)
+
+
+def _variants(costs: list[float] | None) -> tuple[Variant, ...]:
+    from himari_rl.errors import ConfigError
+    from himari_rl.evaluation.backtest import BASE, LAGGED, Variant
+
+    multiples = (2.0, 3.0) if costs is None else costs
+    for multiple in multiples:
+        if not 0.0 <= multiple <= 100.0:  # NaN fails too
+            raise ConfigError(f"cost multiple {multiple}", "a number from 0 to 100", "for example --costs 2 3")
+    more = tuple(Variant(f"x{multiple:g}", multiple) for multiple in dict.fromkeys(multiples) if multiple != 1.0)
+    return (BASE, *more, LAGGED)
+
+
+def _milliseconds(moment: str) -> int:
+    from datetime import UTC, datetime
+
+    parsed = datetime.fromisoformat(moment)
+    return int((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def _seen(test: Bars, trained: TrainingData) -> bool:
+    """Whether training may have seen these bars. A synthetic market's dates say nothing about a recorded one."""
+    if test.synthetic != trained.synthetic:
+        return False
+    first, last = int(test.timestamp[0]), int(test.timestamp[-1])
+    return first <= _milliseconds(trained.end) and last >= _milliseconds(trained.start)
+
+
+def _overlap(test: Bars, trained: TrainingData) -> Any:
+    from himari_rl.data.table import stamp
+    from himari_rl.errors import DataError
+
+    return DataError(
+        f"the bars to judge, {stamp(int(test.timestamp[0]))} to {stamp(int(test.timestamp[-1]))}, overlap the training "
+        f"span, {trained.start} to {trained.end}",
+        "bars that training never saw",
+        "give later bars or a smaller --test-fraction; --allow-seen judges them anyway",
+    )
+
+
+def _notes(bars: Bars, seen: bool) -> list[str]:
+    notes = []
+    if bars.synthetic:
+        notes.append("These bars are synthetic: the verdict says nothing about a real market.")
+    if bars.signals is None:
+        notes.append("No Layer 2 columns in the data: directions come from the causal reference signal.")
+    if seen:
+        notes.append("These bars lie in the training span: this is no test.")
+    return notes

@@ -1,0 +1,148 @@
+"""A verdict for the eye: tables on a terminal, equity curves in one self-contained HTML file."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+
+from himari_rl.evaluation.backtest import BASE, LAGGED, Backtest
+from himari_rl.evaluation.baselines import ONE, RANDOM
+from himari_rl.evaluation.statistics import Interval
+from himari_rl.evaluation.verdict import BETTER, LOOK_AHEAD, NO_EDGE, Summary, Verdict
+
+COLOURS = {BETTER: "green", NO_EDGE: "yellow", LOOK_AHEAD: "red"}
+POINTS = 2000  # of a curve in the HTML file
+
+
+def render(verdict: Verdict, console: Console) -> None:
+    """Prints strategies, cost and lag variants, intervals and the sentence."""
+    console.print(
+        f"\n{', '.join(verdict.symbols)}: {verdict.decisions:,} decisions, {verdict.start} to {verdict.end}",
+        style="bold",
+    )
+    console.print(_strategies(verdict))
+    console.print(_variants(verdict))
+    console.print(_differences(verdict))
+    console.print(
+        f"Chance that the policy's Sharpe ratio is above 0: {_percent(verdict.probabilistic_sharpe)}. Chance that the "
+        f"difference in utility is, deflated for {verdict.trials} trial{'s' * (verdict.trials > 1)}: "
+        f"{_percent(verdict.deflated_sharpe)}; record needed to establish it: {_years(verdict.years_needed)}. "
+        f"Multipliers spread by {verdict.spread:.3f} and stand at a bound {_percent(verdict.saturation)} of the time. "
+        f"Sharpe ratio before costs {verdict.lag.sharpe:.2f}, one bar later {verdict.lag.lagged_sharpe:.2f}."
+    )
+    console.print(Panel(verdict.sentence, title="verdict", border_style=COLOURS.get(verdict.answer, "red")))
+
+
+def equity_html(result: Backtest, verdict: Verdict) -> str:
+    """A page with every strategy's equity at the base costs, marked at closes; it needs no network."""
+    import plotly.graph_objects as go
+
+    pick = np.unique(np.linspace(0, len(result) - 1, min(len(result), POINTS)).round().astype(int))
+    times = (result.fill_time[pick]).astype("datetime64[ms]").astype(str)
+    figure = go.Figure()
+    for strategy in result.strategies:
+        run = result.run(strategy)
+        figure.add_scatter(
+            x=times,
+            y=np.exp(run.marked_log_equity[pick]),
+            name=strategy,
+            line={"width": 3 if strategy == verdict.policy else 1.2},
+            visible="legendonly" if strategy == RANDOM else True,
+        )
+    figure.update_layout(
+        title={"text": verdict.sentence, "font": {"size": 14}},
+        yaxis={"title": "equity over its start (log scale)", "type": "log"},
+        template="plotly_white",
+        hovermode="x unified",
+    )
+    page: str = figure.to_html(include_plotlyjs=True, full_html=True)
+    return page
+
+
+def _strategies(verdict: Verdict) -> Table:
+    table = _table("in the same ledger, with the same costs and limits", "strategy")
+    for name in (
+        "growth\n%/y",
+        "Sharpe",
+        "vol.\n%/y",
+        "draw-\ndown %",
+        "utility\n%/y",
+        "turn-\nover %",
+        "cost\n%",
+        "expo-\nsure",
+    ):
+        table.add_column(name, justify="right")
+    for row in verdict.summaries:
+        if row.variant == BASE.name:
+            table.add_row(
+                row.strategy,
+                _signed(row.growth),
+                f"{row.sharpe:.2f}",
+                _plain(row.volatility),
+                _plain(row.max_drawdown),
+                _signed(row.utility),
+                f"{100.0 * row.turnover:.2f}",
+                _plain(row.cost),
+                f"{row.exposure:.2f}",
+                style="bold" if row.strategy == verdict.policy else "",
+            )
+    return table
+
+
+def _variants(verdict: Verdict) -> Table:
+    table = _table("at other costs, and with every decision used one bar later", "variant")
+    for name in ("growth\n%/y", "Sharpe", f"{ONE}\ngrowth %/y", "\nSharpe", "difference\n%/y"):
+        table.add_column(name, justify="right")
+    found: dict[tuple[str, str], Summary] = {(row.strategy, row.variant): row for row in verdict.summaries}
+    for (strategy, variant), mine in found.items():
+        if strategy == verdict.policy:
+            one = found[ONE, variant]
+            label = "one bar later" if variant == LAGGED.name else f"costs {variant}"
+            values = (_signed(mine.growth), f"{mine.sharpe:.2f}", _signed(one.growth), f"{one.sharpe:.2f}")
+            table.add_row(label, *values, _signed(mine.growth - one.growth))
+    return table
+
+
+def _differences(verdict: Verdict) -> Table:
+    table = _table(f"policy less {ONE}, paired; stationary bootstrap", "measure")
+    for name in ("difference", f"{100.0 * verdict.growth.confidence:g} % interval", "share of resamples above 0"):
+        table.add_column(name, justify="right")
+    parts = (("utility %/y", verdict.utility), ("growth %/y", verdict.growth), ("drawdown %", verdict.drawdown))
+    for name, part in parts:
+        table.add_row(name, _signed(part.estimate), f"{_signed(part.lower)} to {_signed(part.upper)}", _above(part))
+    part = verdict.sharpe
+    table.add_row("Sharpe", f"{part.estimate:+.2f}", f"{part.lower:+.2f} to {part.upper:+.2f}", _above(part))
+    return table
+
+
+def _table(title: str, first: str) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column(first, no_wrap=True)
+    return table
+
+
+def _above(part: Interval) -> str:
+    return _percent(part.positive)
+
+
+def _percent(share: float) -> str:
+    return f"{_plain(share)} %"
+
+
+def _plain(share: float) -> str:
+    return f"{100.0 * share + 0.0:.1f}"
+
+
+def _signed(share: float) -> str:
+    return f"{100.0 * share + 0.0:+.1f}"
+
+
+def _years(years: float) -> str:
+    if not math.isfinite(years):
+        return "none would do, it is not positive"
+    return f"{years:,.1f} years" if years < 1000 else "over 1,000 years"

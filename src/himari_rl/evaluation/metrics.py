@@ -1,0 +1,113 @@
+"""Measures of one account's history: one pure function each, per bar unless its name or argument says a year.
+
+A year is `bars_per_year` bars of the market's own calendar (24 x 365 for hourly bars), never 252 days.
+Log-growth runs from fill to fill (open to open); drawdown is marked at closes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from himari_rl.errors import DataError
+from himari_rl.schema import MAX_MULTIPLIER, BoolArray, FloatArray
+
+RISK_AVERSION = 6.7  # a Sharpe ratio of 1 is held near 15 % annual volatility
+
+
+def growth(log_growth: FloatArray, bars_per_year: float = 1.0) -> float:
+    """Mean log-growth, per year where `bars_per_year` is given."""
+    return float(log_growth.mean() * bars_per_year)
+
+
+def total_return(log_growth: FloatArray) -> float:
+    """Simple return of the whole span."""
+    return float(np.expm1(log_growth.sum()))
+
+
+def volatility(log_growth: FloatArray, bars_per_year: float = 1.0) -> float:
+    """Standard deviation of log-growth (n - 1), per year where `bars_per_year` is given."""
+    return float(log_growth.std(ddof=1) * np.sqrt(bars_per_year))
+
+
+def sharpe(log_growth: FloatArray, bars_per_year: float = 1.0) -> float:
+    """Mean over standard deviation of log-growth; an account that never moves has 0.
+
+    The statistics of statistics.py take it per bar: annualise for display only.
+
+    Raises:
+        DataError: a constant return other than zero, which no market pays.
+    """
+    mean, deviation = float(log_growth.mean()), float(log_growth.std(ddof=1))
+    if deviation <= 1e-12 * abs(mean):
+        if mean == 0.0:
+            return 0.0
+        raise DataError(f"every bar returns {mean:.3g}", "returns that vary", "check the prices")
+    return mean / deviation * float(np.sqrt(bars_per_year))
+
+
+def max_drawdown(log_equity: FloatArray) -> float:
+    """Deepest fall from an earlier peak, as a fraction of that peak, in [0, 1). Starts at equity 1.
+
+    Args:
+        log_equity: (T,) log of equity over its start, marked at closes.
+    """
+    peak = np.maximum.accumulate(np.maximum(log_equity, 0.0))
+    return float(-np.expm1(np.min(log_equity - peak))) + 0.0  # never -0.0
+
+
+def turnover(traded: FloatArray) -> float:
+    """Mean of sum |dw| per bar, fraction of equity."""
+    return float(traded.mean())
+
+
+def cost_paid(cost: FloatArray) -> float:
+    """Sum over bars of commission and slippage, each a fraction of equity at its time."""
+    return float(cost.sum())
+
+
+def mean_exposure(exposure: FloatArray) -> float:
+    """Mean of the net exposure sum w of (T, A), fraction of equity."""
+    return float(exposure.sum(-1).mean())
+
+
+def gross_exposure(exposure: FloatArray) -> float:
+    """Mean of the gross exposure sum |w| of (T, A), fraction of equity."""
+    return float(np.abs(exposure).sum(-1).mean())
+
+
+def utility_per_bar(log_growth: FloatArray, portfolio_return: FloatArray, risk_aversion: float) -> FloatArray:
+    """(T,) log-growth less risk_aversion / 2 times the squared portfolio return.
+
+    The training objective `mean_variance` of envs/rewards.py: the squared return is the one-bar estimate of its
+    variance. Its mean is the utility, so paired differences of it can be resampled like returns.
+    """
+    return log_growth - 0.5 * risk_aversion * portfolio_return**2
+
+
+def utility(
+    log_growth: FloatArray,
+    portfolio_return: FloatArray,
+    risk_aversion: float = RISK_AVERSION,
+    bars_per_year: float = 1.0,
+) -> float:
+    """Mean of `utility_per_bar`, per year where `bars_per_year` is given."""
+    return growth(utility_per_bar(log_growth, portfolio_return, risk_aversion), bars_per_year)
+
+
+def action_spread(multiplier: FloatArray, active: BoolArray | None = None) -> float:
+    """Standard deviation of the multipliers (T, A); 0 is a policy that answers the same to every state.
+
+    Args:
+        active: (T, A) False where the multiplier sizes nothing, because Layer 2 stands aside.
+    """
+    return float(_counted(multiplier, active).std())
+
+
+def saturation(multiplier: FloatArray, active: BoolArray | None = None, margin: float = 0.01) -> float:
+    """Share of the multipliers (T, A) within `margin` of 0 or of 2; `active` as in `action_spread`."""
+    counted = _counted(multiplier, active)
+    return float(np.mean((counted <= margin) | (counted >= MAX_MULTIPLIER - margin)))
+
+
+def _counted(multiplier: FloatArray, active: BoolArray | None) -> FloatArray:
+    return multiplier[active] if active is not None and active.any() else multiplier

@@ -1,0 +1,276 @@
+"""The verdict: is the policy better than multiplier 1.0, and how sure is that?
+
+The question is put to the mean-variance utility, which is what policies are trained for: by growth alone, doubling
+every position "wins" whenever prices rise. Growth has a veto, and every number stands beside its interval. Differences
+are paired (same bars, same costs) and resampled in blocks. "No edge found, keep 1.0" is a good answer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from himari_rl.evaluation import metrics, statistics
+from himari_rl.evaluation.backtest import LAGGED, POLICY, Backtest, Run
+from himari_rl.evaluation.baselines import ONE
+from himari_rl.evaluation.statistics import Interval
+from himari_rl.schema import FloatArray
+
+BETTER, NO_EDGE, WORSE, COLLAPSED, LOOK_AHEAD = "better", "no_edge", "worse", "collapsed", "look_ahead"
+ASIDE_EXPOSURE = 0.02  # mean |w| below which a policy stands aside
+COLLAPSED_SPREAD = 0.01  # of the multipliers
+LEAK_Z = 3.0  # standard errors by which one bar of lag must cost return ...
+LEAK_RETAINED = 0.5  # ... and the share of the Sharpe ratio that survives, to suspect a look-ahead
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """One strategy at one variant. Ratios are per year; turnover and exposures are means per bar."""
+
+    strategy: str
+    variant: str
+    total_return: float
+    growth: float
+    sharpe: float
+    volatility: float
+    max_drawdown: float
+    utility: float
+    turnover: float
+    cost: float
+    exposure: float
+    gross_exposure: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LagTest:
+    """The policy's return before costs, as decided and with every decision used one bar later."""
+
+    sharpe: float  # per year
+    lagged_sharpe: float
+    z: float  # mean of the paired loss of return over its bootstrap standard error
+    suspected: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What the evaluation says, as numbers and as a sentence. Differences are policy less multiplier 1.0, per year."""
+
+    answer: str
+    sentence: str
+    sure: float  # share of the resamples in which the policy's utility beats multiplier 1.0
+    policy: str
+    symbols: tuple[str, ...]
+    start: str
+    end: str
+    decisions: int
+    bars_per_year: float
+    risk_aversion: float
+    growth: Interval
+    utility: Interval
+    sharpe: Interval
+    drawdown: Interval
+    own_growth: Interval  # of the policy alone, against zero
+    probabilistic_sharpe: float  # that the policy's own Sharpe ratio is above 0
+    deflated_sharpe: float  # of the paired utility difference, given `trials`
+    trials: int
+    years_needed: float  # of such a difference until it is established; infinite where it is not positive
+    spread: float
+    saturation: float
+    lag: LagTest
+    summaries: tuple[Summary, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; infinity becomes None."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {key: plain(item) for key, item in value.items()}
+            if isinstance(value, list | tuple):
+                return [plain(item) for item in value]
+            return None if isinstance(value, float) and not math.isfinite(value) else value
+
+        document: dict[str, Any] = plain(dataclasses.asdict(self))
+        return document
+
+
+def summarise(run: Run, bars_per_year: float, risk_aversion: float = metrics.RISK_AVERSION) -> Summary:
+    """The measures of one run."""
+    g = run.log_growth
+    return Summary(
+        strategy=run.strategy,
+        variant=run.variant.name,
+        total_return=metrics.total_return(g),
+        growth=metrics.growth(g, bars_per_year),
+        sharpe=metrics.sharpe(g, bars_per_year),
+        volatility=metrics.volatility(g, bars_per_year),
+        max_drawdown=metrics.max_drawdown(run.marked_log_equity),
+        utility=metrics.utility(g, run.portfolio_return, risk_aversion, bars_per_year),
+        turnover=metrics.turnover(run.traded),
+        cost=metrics.cost_paid(run.cost),
+        exposure=metrics.mean_exposure(run.exposure),
+        gross_exposure=metrics.gross_exposure(run.exposure),
+    )
+
+
+def lag_test(now: Run, later: Run, bars_per_year: float, rng: np.random.Generator, replications: int) -> LagTest:
+    """Suspects a look-ahead where one bar of lag destroys the return before costs.
+
+    Before costs, because a weak leak loses money after them. An honest edge on bars of any length fades over several
+    bars; knowledge of the very next bar is gone in one.
+    """
+    gross, lagged = np.log1p(now.portfolio_return), np.log1p(later.portfolio_return)
+    drop = statistics.mean_interval(gross - lagged, rng, replications=replications)
+    before, after = metrics.sharpe(gross, bars_per_year), metrics.sharpe(lagged, bars_per_year)
+    z = drop.estimate / drop.standard_error if drop.standard_error > 0.0 else 0.0
+    return LagTest(sharpe=before, lagged_sharpe=after, z=z, suspected=z > LEAK_Z and after < LEAK_RETAINED * before)
+
+
+def judge(
+    result: Backtest,
+    rng: np.random.Generator,
+    *,
+    policy: str = POLICY,
+    trials: int = 1,
+    risk_aversion: float = metrics.RISK_AVERSION,
+    confidence: float = 0.95,
+    replications: int = 2000,
+) -> Verdict:
+    """Judges one policy of a backtest that has the variants `x1` and `lag`.
+
+    Args:
+        trials: configurations tried before this one was chosen; more of them ask for a larger difference.
+        confidence: of every interval, and of "better".
+    """
+    mine, one = result.run(policy), result.run(ONE)
+    year = result.bars_per_year
+    useful = [metrics.utility_per_bar(r.log_growth, r.portfolio_return, risk_aversion) for r in (mine, one)]
+    steps = [np.diff(r.marked_log_equity, prepend=0.0) for r in (mine, one)]  # close to close
+    series = np.column_stack([mine.log_growth, one.log_growth, *useful, *steps])
+    paired = np.column_stack([mine.log_growth - one.log_growth, useful[0] - useful[1]])
+    draws = statistics.resample(
+        series, _compared, rng, replications=replications, block=statistics.block_length(paired)
+    )
+    found = [statistics.interval(e, d, confidence) for e, d in zip(_compared(series), draws.T, strict=True)]
+    growth, utility, sharpe, drawdown, own_growth = found
+    growth, utility, own_growth = (part.scaled(year) for part in (growth, utility, own_growth))
+    difference = statistics.moments(paired[:, 1])
+    deflated = statistics.deflated_sharpe(difference, trials)
+    lag = lag_test(mine, result.run(policy, LAGGED.name), year, rng, replications)
+    spread = metrics.action_spread(mine.multiplier, mine.active)
+    gross = metrics.gross_exposure(mine.exposure)
+    answer = _answer(growth, utility, deflated, lag, spread, gross, confidence)
+    level = float(mine.multiplier[mine.active].mean() if mine.active.any() else mine.multiplier.mean())
+    return Verdict(
+        answer=answer,
+        sentence=_sentence(answer, growth, utility, lag, spread, gross, level, trials),
+        sure=utility.positive,
+        policy=policy,
+        symbols=result.symbols,
+        start=_iso(result.fill_time[0]),
+        end=_iso(result.fill_time[-1]),
+        decisions=len(result),
+        bars_per_year=year,
+        risk_aversion=risk_aversion,
+        growth=growth,
+        utility=utility,
+        sharpe=sharpe.scaled(math.sqrt(year)),
+        drawdown=drawdown,
+        own_growth=own_growth,
+        probabilistic_sharpe=statistics.probabilistic_sharpe(statistics.moments(mine.log_growth)),
+        deflated_sharpe=deflated,
+        trials=trials,
+        years_needed=statistics.minimum_track_record(difference, confidence=confidence) / year,
+        spread=spread,
+        saturation=metrics.saturation(mine.multiplier, mine.active),
+        lag=lag,
+        summaries=tuple(summarise(run, year, risk_aversion) for run in result.runs.values()),
+    )
+
+
+def _compared(rows: FloatArray) -> FloatArray:
+    """(5,) differences of growth, utility, Sharpe and drawdown per bar, and the policy's own growth.
+
+    rows: (T, 6) growth, utility and close-to-close log returns of the policy and of multiplier 1.0, alternating.
+    """
+    mean = rows.mean(axis=0)
+    deviation = rows[:, :2].std(axis=0, ddof=1)
+    ratio = np.divide(mean[:2], deviation, out=np.zeros(2), where=deviation > 0.0)
+    equity = rows[:, 4:].cumsum(axis=0)
+    depth = [metrics.max_drawdown(equity[:, i]) for i in (0, 1)]
+    return np.array([mean[0] - mean[1], mean[2] - mean[3], ratio[0] - ratio[1], depth[0] - depth[1], mean[0]])
+
+
+def _answer(
+    growth: Interval, utility: Interval, deflated: float, lag: LagTest, spread: float, gross: float, confidence: float
+) -> str:
+    if lag.suspected:
+        return LOOK_AHEAD
+    if gross < ASIDE_EXPOSURE:
+        return NO_EDGE
+    if spread < COLLAPSED_SPREAD:
+        return COLLAPSED
+    if utility.lower > 0.0 and growth.upper > 0.0 and deflated >= confidence:
+        return BETTER
+    if utility.upper < 0.0 or (growth.upper < 0.0 and utility.lower <= 0.0):
+        return WORSE
+    return NO_EDGE
+
+
+def _sentence(
+    answer: str,
+    growth: Interval,
+    utility: Interval,
+    lag: LagTest,
+    spread: float,
+    gross: float,
+    level: float,
+    trials: int,
+) -> str:
+    span = f"Utility {_percent(utility)}, growth {_percent(growth)}"
+    if answer == LOOK_AHEAD:
+        return (
+            f"Suspected look-ahead: before costs the Sharpe ratio is {lag.sharpe:.2f}, and {lag.lagged_sharpe:.2f} "
+            f"when every decision is used one bar later (z {lag.z:.1f}). Find the input that knows the next bar."
+        )
+    if gross < ASIDE_EXPOSURE:
+        return (
+            f"No edge found: the policy stands aside (mean exposure {100.0 * gross:.1f} % of equity). "
+            f"Against multiplier 1.0: {span[0].lower()}{span[1:]}."
+        )
+    if answer == COLLAPSED:
+        return (
+            f"Collapsed: the policy answers {level:.2f} to every state (spread {spread:.4f}). "
+            "It decides nothing; keep 1.0 and train again."
+        )
+    if answer == BETTER:
+        return f"Better than multiplier 1.0, {_sure(utility.positive)} sure. {span}."
+    if answer == WORSE:
+        return (
+            f"Worse than multiplier 1.0, {_sure(1.0 - min(utility.positive, growth.positive))} sure: keep 1.0. {span}."
+        )
+    if utility.lower > 0.0 and growth.upper < 0.0:
+        return f"No edge found, keep 1.0: the policy is safer but slower. {span}."
+    if utility.lower > 0.0:
+        counted = f"{trials} trials were" if trials > 1 else "its Sharpe ratio is"
+        return f"No edge found, keep 1.0: the difference is too small once {counted} counted. {span}."
+    return f"No edge found, keep 1.0: the difference to it cannot be told from zero. {span}."
+
+
+def _percent(difference: Interval) -> str:
+    low, high = 100.0 * difference.lower, 100.0 * difference.upper
+    level = f"{100.0 * difference.confidence:g} %"
+    return f"{100.0 * difference.estimate:+.1f} % a year ({level} interval {low:+.1f} to {high:+.1f})"
+
+
+def _sure(share: float) -> str:
+    """A share of finitely many resamples, never printed as certainty."""
+    return f"{100.0 * min(share, 0.999):.1f} %"
+
+
+def _iso(milliseconds: Any) -> str:
+    return datetime.fromtimestamp(int(milliseconds) / 1000.0, UTC).strftime("%Y-%m-%dT%H:%MZ")
