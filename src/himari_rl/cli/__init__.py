@@ -23,7 +23,7 @@ from typer.exceptions import TyperException
 from himari_rl import __version__
 from himari_rl.errors import HimariError
 
-AREAS: tuple[str, ...] = ()
+AREAS = ("data", "train", "evaluate", "serve")
 STOPPED = 130  # 128 + SIGINT, what a shell expects of a program stopped by Ctrl-C
 
 
@@ -78,15 +78,22 @@ def spread_lists(command: Any, argv: Sequence[str]) -> list[str]:
     return spread
 
 
+def run(argv: Sequence[str]) -> int:
+    """Runs one command; its errors come through as they are. `himari demo` walks its road with this.
+
+    Raises:
+        HimariError: bad input, or a refusal.
+        TyperException: bad usage.
+    """
+    command = typer.main.get_command(build_app())
+    code = command.main(args=spread_lists(command, argv), prog_name="himari", standalone_mode=False)
+    return code if isinstance(code, int) else 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; never a traceback for a mistake of the caller."""
-    command = typer.main.get_command(build_app())
     try:
-        code = command.main(
-            args=spread_lists(command, sys.argv[1:] if argv is None else argv),
-            prog_name="himari",
-            standalone_mode=False,
-        )
+        code = run(sys.argv[1:] if argv is None else argv)
     except HimariError as error:
         return _say(f"himari: {error}", error.exit_code)
     except TyperException as error:
@@ -95,9 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not message:  # a group without a command has printed its help
             return error.exit_code
         return _say(f"{path}: {message.rstrip('.')}; see {path} --help", error.exit_code)
-    if code == STOPPED:
-        return _say("himari: stopped", STOPPED)
-    return code if isinstance(code, int) else 0
+    return _say("himari: stopped", STOPPED) if code == STOPPED else code
 
 
 def _say(line: str, code: int) -> int:

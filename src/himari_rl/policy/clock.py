@@ -50,7 +50,9 @@ def first_of_day(day: np.ndarray) -> BoolArray:
     return np.concatenate(([True], day[1:] != day[:-1]))
 
 
-def timeline(bars: Bars, rows: FloatArray, *, max_position_pct: float, allow_short: bool, limits: RiskLimits) -> Timeline:
+def timeline(
+    bars: Bars, rows: FloatArray, *, max_position_pct: float, allow_short: bool, limits: RiskLimits
+) -> Timeline:
     """Joins what the market does with what the decision may use.
 
     Args:
@@ -59,7 +61,5 @@ def timeline(bars: Bars, rows: FloatArray, *, max_position_pct: float, allow_sho
     decisions = len(bars) - 2
     signals = bars.signals if bars.signals is not None else reference_signals(bars)
     side = direction(signals.action, allow_short)[:decisions]
-    cap = multiplier_cap(
-        rows[:decisions, VOLATILITY_COLUMN] * VOLATILITY_SCALE, rows[:decisions, RISK_COLUMN], limits
-    )
+    cap = multiplier_cap(rows[:decisions, VOLATILITY_COLUMN] * VOLATILITY_SCALE, rows[:decisions, RISK_COLUMN], limits)
     return Timeline(legs(bars), side * max_position_pct, cap)

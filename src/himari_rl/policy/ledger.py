@@ -14,6 +14,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+RUINED = 1e-9  # equity cannot fall below nothing; its log must stay a number
+
 Array = Any  # numpy.ndarray or torch.Tensor: the same operators, the same function names
 
 
@@ -46,7 +48,8 @@ def grow(exposure: Array, cost: Array, returns: Array, funding: Array | float = 
         returns: (..., A) simple returns while `exposure` is held.
         funding: (..., A) or scalar; positive is paid by a long.
     """
-    return 1.0 + (exposure * (returns - funding)).sum(-1) - cost
+    growth = 1.0 + (exposure * (returns - funding)).sum(-1) - cost
+    return namespace(growth).clip(growth, RUINED, None)
 
 
 def drift(exposure: Array, returns: Array, growth: Array) -> Array:

@@ -1,0 +1,113 @@
+"""From network outputs to a bounded multiplier, with the log-probability of what was really done.
+
+A head turns raw outputs into the mean multiplier in [0, 2], which starts at 1.0:
+
+    band     a no-trade band: mean = clip(m_prev, centre - half, centre + half). Under proportional costs the optimal
+             policy has this form (Davis & Norman 1990), so the net only has to learn the two edges.
+    centre   mean = clip(1 + out)
+    squash   mean = 1 + tanh(out)
+
+A clipped output has no gradient outside [0, 2], so a policy there would never come back (SB3's Gaussian on Box(0, 2)
+starts at the lower bound, drifts below it and stays). Every band therefore carries `excess`, how far its raw edges lie
+outside; the learners add a small constant pull on it, and a policy at a bound can always leave. Passing each sample's
+gradient through the clip where it points inwards looks equivalent and is not: it rectifies noise into a bias.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from himari_rl.schema import MAX_MULTIPLIER
+
+HEADS = ("band", "centre", "squash")
+HALF_UNIT = 0.05  # half-width where the network says 0, in multiplier units
+FIRST_HALF = 0.3  # half-width of a fresh band: narrower ones learn their width slowly (LOG.md)
+HALF_LOG_MIN, HALF_LOG_MAX = -6.0, 3.7
+
+
+def outputs_of(head: str, assets: int) -> int:
+    """How many numbers the network gives to this head."""
+    return 2 * assets if head == "band" else assets
+
+
+def first_bias(head: str, assets: int) -> Tensor:
+    """(K,) output bias of a fresh agent: from cash, and from the base position, it answers multiplier 1.0."""
+    if head != "band":
+        return torch.zeros(assets)
+    return torch.cat([torch.full((assets,), FIRST_HALF), torch.full((assets,), math.log(FIRST_HALF / HALF_UNIT))])
+
+
+class Band(NamedTuple):
+    """Edges of the no-trade band in multiplier units, (..., A). Without a band both edges are the mean."""
+
+    low: Tensor
+    high: Tensor
+    excess: Tensor  # how far the raw edges lie outside [0, 2]
+
+    def at(self, step: int) -> Band:
+        return Band(self.low[step], self.high[step], self.excess[step])
+
+    def double(self) -> Band:
+        """The ledger's precision."""
+        return Band(self.low.double(), self.high.double(), self.excess.double())
+
+    def mean(self, previous: Tensor) -> Tensor:
+        """The multiplier chosen when the held position is `previous` times the base position."""
+        return torch.minimum(torch.maximum(previous, self.low), self.high)
+
+
+def band_of(head: str, out: Tensor) -> Band:
+    """Reads a head's outputs (..., K) as a band."""
+    if head == "squash":
+        mean = 1.0 + torch.tanh(out)
+        return Band(mean, mean, torch.zeros_like(mean))
+    centre, half = 1.0 + out, torch.zeros_like(out)
+    if head == "band":
+        shift, log_half = out.chunk(2, -1)
+        centre = 1.0 + shift
+        half = HALF_UNIT * log_half.clamp(HALF_LOG_MIN, HALF_LOG_MAX).exp()
+    low, high = centre - half, centre + half
+    inside_low, inside_high = low.clamp(0.0, MAX_MULTIPLIER), high.clamp(0.0, MAX_MULTIPLIER)
+    return Band(inside_low, inside_high, (low - inside_low).abs() + (high - inside_high).abs())
+
+
+def sample(head: str, mean: Tensor, std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Draws a multiplier around the mean.
+
+    Args:
+        mean: (..., A) in [0, 2].
+        noise: (..., A) standard normal, from the run's one generator.
+
+    Returns:
+        latent (..., A), the unbounded Gaussian draw that `log_prob` takes, and the multiplier in [0, 2].
+    """
+    if head == "squash":
+        latent = torch.atanh((mean - 1.0).clamp(-1 + 1e-6, 1 - 1e-6)) + std * noise
+        return latent, 1.0 + torch.tanh(latent)
+    latent = mean + std * noise
+    return latent, latent.clamp(0.0, MAX_MULTIPLIER)
+
+
+def log_prob(head: str, latent: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """(...) log-probability of the multiplier that `latent` became, summed over assets.
+
+    For the clipped heads the multiplier is a censored Gaussian: a density inside and a point mass at each bound
+    (Fujita & Maeda 2018, clipped action policy gradient). For `squash` it is the tanh-transformed density.
+    """
+    if head == "squash":
+        centre = torch.atanh((mean - 1.0).clamp(-1 + 1e-6, 1 - 1e-6))
+        # log(1 - tanh(u)^2) in the form that does not overflow
+        log_slope = 2.0 * (math.log(2.0) - latent - torch.nn.functional.softplus(-2.0 * latent))
+        return (_normal(latent, centre, std) - log_slope).sum(-1)
+    inside = _normal(latent, mean, std)
+    below = torch.special.log_ndtr(-mean / std)
+    above = torch.special.log_ndtr((mean - MAX_MULTIPLIER) / std)
+    return torch.where(latent <= 0.0, below, torch.where(latent >= MAX_MULTIPLIER, above, inside)).sum(-1)
+
+
+def _normal(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    return -0.5 * ((x - mean) / std).square() - std.log() - 0.5 * math.log(2 * math.pi)

@@ -1,0 +1,209 @@
+"""The base PPO agent: what it sees, how it chooses, and the options of how it learns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from himari_rl.agents.distributions import HEADS, Band, band_of, first_bias, outputs_of
+from himari_rl.agents.networks import Critic, Memory, MLPTrunk, orthogonal
+from himari_rl.errors import ConfigError
+from himari_rl.features.encoder import ACCOUNT_COLUMNS, FEATURES
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOConfig:
+    """Network and learning of one agent. Every learning ingredient is measured in docs/decisions/LOG.md."""
+
+    state_dim: int = 16
+    """Features of an observation."""
+    action_dim: int = 1
+    """Assets, one multiplier each."""
+    hidden_dim: int = 32
+    """Units of each hidden layer."""
+    hidden_layers: int = 2
+    """tanh layers of the actor and of the critic."""
+    head: str = "band"
+    """band, centre or squash: see agents/distributions.py."""
+    account_inputs: bool = False
+    """True also feeds the account's own features to the net. The band reads the held position either way."""
+    input_clip: float = 5.0
+    """Normalised features are clipped to this many standard deviations."""
+
+    envs: int = 500
+    """Environments stepped together (N)."""
+    rollout_bars: int = 50
+    """Bars of one rollout (T); divides the episode."""
+    gradient_share: float = 0.6
+    """First share of the rollouts that learns by the analytic gradient through the ledger; the rest is PPO."""
+    learning_rate: float = 5e-3
+    """Adam's step at the start."""
+    final_learning_rate: float = 0.02
+    """Share of learning_rate left at the end of the linear decay."""
+    minibatch: int = 12_500
+    """Bars of one gradient step."""
+    epochs: int = 2
+    """Passes over each PPO rollout."""
+    gamma: float = 0.95
+    """Discount per bar."""
+    gae_lambda: float = 0.8
+    """Generalised advantage estimation (Schulman et al. 2016)."""
+    advantage: str = "counterfactual"
+    """gae, or counterfactual: r(a) - r(mean) on the same bar plus the slope of future reward in the held position."""
+    control_variate: bool = True
+    """gae only: subtracts the mean action's own reward on the same bar, exact because the market does not react."""
+    clip: float = 0.2
+    """PPO's clip of the probability ratio."""
+    value_coefficient: float = 0.5
+    """Weight of the critic's loss."""
+    entropy_coefficient: float = 0.0
+    """Weight of the exploration bonus. Off: it trains noise."""
+    max_grad_norm: float = 1.0
+    """Gradient norm clip."""
+    initial_std: float = 0.05
+    """Standard deviation of the action around its mean, multiplier units, at the first PPO rollout."""
+    final_std: float = 0.02
+    """The same at the last rollout (geometric decay)."""
+    restart_share: float = 0.5
+    """Share of the accounts restarted at a random position before each rollout, so that both band edges are visited."""
+    bound_pull: float = 0.0005
+    """Pull on band edges that lie outside [0, 2], per multiplier unit, in units of the reward's deviation."""
+    average: float = 0.3
+    """Last share of the rollouts whose weights are averaged into the exported ones."""
+    weight_decay: float = 0.0
+    """AdamW's decay."""
+
+    def __post_init__(self) -> None:
+        if self.head not in HEADS:
+            raise ConfigError(f"head {self.head!r}", f"one of {', '.join(HEADS)}")
+        if self.advantage not in ("gae", "counterfactual"):
+            raise ConfigError(f"advantage {self.advantage!r}", "gae or counterfactual")
+        if not 0.0 <= self.gradient_share <= 1.0:
+            raise ConfigError(f"gradient_share {self.gradient_share}", "between 0 and 1")
+
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        return (self.hidden_dim,) * self.hidden_layers
+
+
+class Normaliser(nn.Module):
+    """Standardises features with statistics of the training rows; they travel in the bundle.
+
+    `keep` masks what the net does not read. Account features are already of order one and stay as they are.
+    """
+
+    def __init__(self, features: int, clip: float) -> None:
+        super().__init__()
+        self.clip = clip
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("std", torch.ones(features))
+        self.register_buffer("keep", torch.ones(features))
+        self.register_buffer("visible", torch.ones(features))
+
+    def fit(self, rows: np.ndarray, visible: np.ndarray, account_inputs: bool) -> None:
+        """Fits on training rows (D, F). `visible` (F,) marks the features that anything may read."""
+        account = np.array([i % len(FEATURES) in ACCOUNT_COLUMNS for i in range(rows.shape[1])])
+        mean, std = rows.mean(0), rows.std(0)
+        plain = account | (std < 1e-8)
+        self.mean.copy_(torch.as_tensor(np.where(plain, 0.0, mean)))
+        self.std.copy_(torch.as_tensor(np.where(plain, 1.0, std)))
+        constant = ~account & (std < 1e-8)
+        keep = visible & ~constant & (~account | account_inputs)
+        self.keep.copy_(torch.as_tensor(keep))
+        self.visible.copy_(torch.as_tensor(visible & ~constant))
+
+    def spec(self) -> dict[str, object]:
+        """The manifest's `normaliser` field."""
+        mean, std, keep = (x.double().tolist() for x in (self.mean, self.std, self.keep))
+        return {"mean": mean, "std": std, "keep": [int(k) for k in keep], "clip": self.clip}
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(..., F) raw -> (..., F) normalised, unmasked."""
+        return ((states - self.mean) / self.std).clamp(-self.clip, self.clip)
+
+
+class PPOAgent(nn.Module):
+    """16 numbers in, one multiplier in [0, 2] out.
+
+    >>> agent = PPOAgent(PPOConfig(state_dim=16, action_dim=1, hidden_dim=128, learning_rate=3e-4, gamma=0.99))
+    >>> state = torch.zeros(1, 16)
+    >>> state[0, [0, 3, 4]] = torch.tensor([0.8, 1.0, 1.0])  # BUY with confidence 0.8, tier T1, flat
+    >>> multiplier, _ = agent.decide(state)
+    >>> multiplier.shape
+    torch.Size([1, 1])
+    """
+
+    kind = "base"
+
+    def __init__(self, config: PPOConfig, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config
+        with torch.random.fork_rng(devices=[]):
+            if generator is not None:  # nn.init draws from the global generator; seed it from ours and give it back
+                torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator).item()))
+            self.normaliser = Normaliser(config.state_dim, config.input_clip)
+            self.trunk = self._build_trunk()
+            self.out = orthogonal(nn.Linear(self.trunk.outputs, outputs_of(config.head, config.action_dim)), 0.01)
+            with torch.no_grad():
+                self.out.bias.copy_(first_bias(config.head, config.action_dim))
+            self.critic = Critic(config.state_dim, config.hidden)
+
+    def _build_trunk(self) -> nn.Module:
+        return MLPTrunk(self.config.state_dim, self.config.hidden)
+
+    @property
+    def reads_account(self) -> bool:
+        """True when the net's own inputs depend on earlier actions, so a rollout must call it bar by bar."""
+        return self.config.account_inputs
+
+    def initial_memory(self, count: int) -> Memory:
+        return self.trunk.initial_memory(count, self.out.weight.device)
+
+    def band(self, states: Tensor, memory: Memory = None, fresh: Tensor | None = None) -> tuple[Band, Memory]:
+        """(T, N, F) raw states -> the band each of them asks for, and the memory after the last."""
+        features, memory = self.trunk(self.normaliser(states) * self.normaliser.keep, memory, fresh)
+        return band_of(self.config.head, self.out(features)), memory
+
+    def value(self, states: Tensor) -> Tensor:
+        """(..., F) raw states -> (...) value."""
+        return self.critic(self.normaliser(states) * self.normaliser.visible)
+
+    def actor_parameters(self) -> list[nn.Parameter]:
+        return [*self.trunk.parameters(), *self.out.parameters()]
+
+    def network_spec(self) -> dict[str, object]:
+        """The manifest's `network` field."""
+        return {"trunk": "mlp", "hidden": list(self.config.hidden), "activation": "tanh", "head": self.config.head}
+
+    @torch.no_grad()
+    def tensors(self) -> dict[str, np.ndarray]:
+        """The actor's weights by the names the runtime knows."""
+        named = {f"trunk.{name.removeprefix('layers.')}": value for name, value in self.trunk.named_parameters()}
+        named |= {f"out.{name}": value for name, value in self.out.named_parameters()}
+        return {name: value.detach().cpu().numpy().copy() for name, value in named.items()}
+
+    @torch.no_grad()
+    def normalised(self, states: np.ndarray) -> np.ndarray:
+        """(N, F) raw states as the actor reads them, hidden features 0."""
+        raw = torch.as_tensor(states, dtype=torch.float32, device=self.out.weight.device)
+        return (self.normaliser(raw) * self.normaliser.keep).double().cpu().numpy()
+
+    @torch.no_grad()
+    def decide(self, states: Tensor, memory: Memory = None) -> tuple[Tensor, Memory]:
+        """Deterministic multipliers (N, A) for raw states (N, F)."""
+        band, memory = self.band(states[None], memory)
+        return band.at(0).mean(previous_multiplier(states, self.config.action_dim)), memory
+
+
+def previous_multiplier(states: Tensor, assets: int) -> Tensor:
+    """(..., A) the held position as a multiple of the base position, on the side that Layer 2 now asks for.
+
+    HOLD asks for the side that is held. A position on the other side is negative.
+    """
+    blocks = states[..., : 16 * assets].unflatten(-1, (assets, 16))
+    size, side = blocks[..., 8], blocks[..., 9]
+    direction = blocks[..., 3] - blocks[..., 1] + blocks[..., 2] * side
+    return 2.0 * size * side * direction

@@ -1,0 +1,258 @@
+"""The physics core: many accounts on one market, in batch. Every environment face is a view of it.
+
+The clock, once more, because the earlier attempt broke it here:
+
+    observe at the close of bar t  ->  decide m_t  ->  fill at open[t+1]  ->  earn open[t+1] .. open[t+2]
+    the next observation (close of bar t+1) marks the position at close[t+1] and never sees open[t+2]
+
+State goes in, state comes out; nothing is mutated. What does not depend on the agent (features, returns, caps) is
+computed once for the whole history and gathered by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from himari_rl.envs import rewards
+from himari_rl.errors import ConfigError
+from himari_rl.features.encoder import StateEncoder, write_account
+from himari_rl.policy.account import Account, Leg, Move, Trades, flat_account, move, no_trades, track
+from himari_rl.policy.clock import Timeline
+from himari_rl.policy.risk import RiskLimits
+
+REWARDS = ("log_growth", "mean_variance", "differential_sharpe")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TradingEnvConfig:
+    """What the market charges, what is allowed, and what is rewarded."""
+
+    max_position_pct: float = 0.5
+    """Base position as a fraction of equity; a multiplier of 2 doubles it."""
+    commission_rate: float = 0.001
+    """Exchange fee per unit of traded notional."""
+    slippage_bps: float = 5.0
+    """Slippage per unit of traded notional, basis points."""
+    allow_short: bool = False
+    """True lets SELL open a short; False makes it stand aside."""
+    initial_capital: float = 100_000.0
+    """Equity at the start of an episode, USD."""
+    episode_bars: int = 500
+    """Decisions in an episode; its end is a truncation, never a termination."""
+    ruin: float = 0.5
+    """The episode terminates when equity falls to this fraction of its start."""
+    reward: str = "mean_variance"
+    """log_growth, mean_variance or differential_sharpe."""
+    risk_aversion: float = 6.7
+    """Weight of the variance in mean_variance; 6.7 holds a Sharpe ratio of 1 near 15 % annual volatility."""
+    turnover_penalty: float = 0.0
+    """Extra charge per unit of turnover, on top of the costs. Off by default."""
+    drawdown_penalty: float = 0.0
+    """Charge per bar and unit of log drawdown. Off by default."""
+    sharpe_rate: float = 0.01
+    """Weight of the newest bar in differential_sharpe's moments."""
+    limits: RiskLimits = field(default_factory=RiskLimits)
+
+    def __post_init__(self) -> None:
+        if self.reward not in REWARDS:
+            raise ConfigError(f"reward {self.reward!r}", f"one of {', '.join(REWARDS)}")
+        if self.episode_bars < 1:
+            raise ConfigError(f"episode_bars {self.episode_bars}", "at least 1")
+
+    @property
+    def cost_rate(self) -> float:
+        """Commission plus slippage per unit of |dw|."""
+        return self.commission_rate + self.slippage_bps * 1e-4
+
+
+@dataclass(frozen=True)
+class Market:
+    """Everything the agent cannot change, one row per decision. D rows in all, several paths end to end."""
+
+    rows: Tensor  # (D, F) float32 market features; account columns are 0
+    leg: Leg  # (D, A) float64, new_day (D,)
+    base: Tensor  # (D, A)
+    cap: Tensor  # (D, A)
+    side: Tensor  # (D, A) what Layer 2 asks for: +1 BUY, -1 SELL, 0 HOLD
+    path_start: Tensor  # (P,) first row of each path
+    path_rows: Tensor  # (P,) rows of each path
+
+    @classmethod
+    def build(cls, rows: Sequence[np.ndarray], timelines: Sequence[Timeline], device: str = "cpu") -> Market:
+        """Joins paths. Each path has rows (D, F) and a timeline whose arrays are (D,) or (D, A)."""
+
+        def joined(parts: Sequence[np.ndarray], dtype: torch.dtype) -> Tensor:
+            return torch.as_tensor(np.concatenate(parts), dtype=dtype, device=device)
+
+        def assets(parts: Sequence[np.ndarray], dtype: torch.dtype = torch.float64) -> Tensor:
+            return joined([p.reshape(len(p), -1) for p in parts], dtype)
+
+        lengths = np.array([len(r) for r in rows])
+        blocks = joined(rows, torch.float64)[:, : 16 * timelines[0].base.reshape(lengths[0], -1).shape[1]]
+        side = blocks.unflatten(-1, (-1, 16))[..., 3] - blocks.unflatten(-1, (-1, 16))[..., 1]
+        leg = Leg(
+            tradable=assets([t.leg.tradable for t in timelines], torch.bool),
+            to_close=assets([t.leg.to_close for t in timelines]),
+            to_open=assets([t.leg.to_open for t in timelines]),
+            funding=assets([t.leg.funding for t in timelines]),
+            new_day=joined([t.leg.new_day for t in timelines], torch.bool),
+        )
+        return cls(
+            rows=joined(rows, torch.float32),
+            leg=leg,
+            base=assets([t.base for t in timelines]),
+            cap=assets([t.cap for t in timelines]),
+            side=side,
+            path_start=torch.as_tensor(np.cumsum(lengths) - lengths, device=device),
+            path_rows=torch.as_tensor(lengths, device=device),
+        )
+
+    def __len__(self) -> int:
+        return int(self.rows.shape[0])
+
+    @property
+    def assets(self) -> int:
+        return int(self.base.shape[1])
+
+
+class EnvState(NamedTuple):
+    """N environments. `row` is the decision at hand; the episode is over when `row` reaches `end`."""
+
+    row: Tensor  # (N,) int64
+    end: Tensor  # (N,) int64
+    account: Account
+    trades: Trades
+    log_peak: Tensor  # (N,) highest marked log-equity of the episode
+    moments: tuple[Tensor, Tensor]  # (N,) each, for differential_sharpe
+
+
+class Window(NamedTuple):
+    """The market of a batch of decisions, gathered. Leaves are (..., A); rows is (..., F)."""
+
+    rows: Tensor
+    leg: Leg
+    base: Tensor
+    cap: Tensor
+    side: Tensor
+
+    def at(self, step: int) -> Window:
+        leg = Leg(*(leaf[step] for leaf in self.leg))
+        return Window(self.rows[step], leg, self.base[step], self.cap[step], self.side[step])
+
+
+class Outcome(NamedTuple):
+    """What one step did to N environments."""
+
+    reward: Tensor  # (N,)
+    log_growth: Tensor  # (N,) fill to fill
+    terminated: Tensor  # (N,) bool: ruin
+    truncated: Tensor  # (N,) bool: the episode's length is up
+    moved: Move
+
+
+class Physics:
+    """The rules of one market under one config: pure functions of `EnvState`."""
+
+    def __init__(self, market: Market, config: TradingEnvConfig, encoder: StateEncoder) -> None:
+        longest = int(market.path_rows.max()) if len(market) else 0
+        if longest <= config.episode_bars:  # the observation after the last decision needs a row of its own
+            raise ConfigError(
+                f"{longest + 2} bars",
+                f"at least {config.episode_bars + 3} for episodes of {config.episode_bars}",
+                "bring a longer history or a smaller --episode-bars",
+            )
+        self.market, self.config = market, config
+        self.device = market.rows.device
+        self._long_enough = torch.nonzero(market.path_rows > config.episode_bars)[:, 0]
+        if market.rows.shape[1] != encoder.state_dim:
+            raise ConfigError(f"market rows of {market.rows.shape[1]} features", f"the encoder's {encoder.state_dim}")
+
+    def reset(self, count: int, generator: torch.Generator, *, at: Tensor | None = None) -> EnvState:
+        """Fresh accounts at random starts (or at rows `at`), in cash, a whole episode ahead of them."""
+        if at is None:
+            pick = torch.randint(len(self._long_enough), (count,), generator=generator, device=self.device)
+            path = self._long_enough[pick]
+            room = self.market.path_rows[path] - self.config.episode_bars
+            uniform = torch.rand(count, generator=generator, device=self.device, dtype=torch.float64)
+            at = self.market.path_start[path] + (uniform * room).long()
+        zeros = torch.zeros(count, self.market.assets, dtype=torch.float64, device=self.device)
+        account = flat_account(zeros)
+        none = account.log_equity
+        return EnvState(at, at + self.config.episode_bars, account, no_trades(zeros), none, (none, none))
+
+    def window(self, row: Tensor) -> Window:
+        """Gathers the market at decision rows of any shape (...)."""
+        m = self.market
+        return Window(m.rows[row], Leg(*(leaf[row] for leaf in m.leg)), m.base[row], m.cap[row], m.side[row])
+
+    def previous(self, account: Account, window: Window) -> Tensor:
+        """(N, A) the observed position in multiplier units, on the side that Layer 2 now asks for.
+
+        The same number as `previous_multiplier` of the observation, without a detour through float32.
+        """
+        size = torch.where(window.side == 0, account.marked.abs(), window.side * account.marked)
+        return size / self.config.max_position_pct
+
+    def observe(self, state: EnvState, rows: Tensor) -> Tensor:
+        """(N, F) float32: the market's rows with the account's columns written in."""
+        observation, trades = rows.clone(), state.trades
+        write_account(
+            observation, state.account.marked, trades.marked_pnl, trades.win_rate, self.config.max_position_pct
+        )
+        return observation
+
+    def advance(self, account: Account, multiplier: Tensor, window: Window) -> tuple[Account, Move]:
+        """The money of one step (differentiable in `multiplier` and `account.held`)."""
+        config = self.config
+        return move(account, multiplier, window.base, window.cap, window.leg, config.cost_rate, config.limits)
+
+    def step(
+        self, state: EnvState, multiplier: Tensor, window: Window, *, tracked: bool = True
+    ) -> tuple[EnvState, Outcome]:
+        """One decision of N environments. `tracked=False` skips what only the observation needs."""
+        config = self.config
+        held = state.account.held
+        account, moved = self.advance(state.account, multiplier, window)
+        trades = track(state.trades, held, moved, window.leg, config.cost_rate) if tracked else state.trades
+        log_peak = torch.maximum(state.log_peak, account.marked_log_equity)
+        reward, moments = self.reward(moved, held, window, account, log_peak, state.moments)
+        row = state.row + 1
+        outcome = Outcome(
+            reward=reward,
+            log_growth=account.log_equity - state.account.log_equity,
+            terminated=account.marked_log_equity <= np.log(config.ruin),
+            truncated=row >= state.end,
+            moved=moved,
+        )
+        return EnvState(row, state.end, account, trades, log_peak, moments), outcome
+
+    def reward(
+        self,
+        moved: Move,
+        held: Tensor,
+        window: Window,
+        account: Account,
+        log_peak: Tensor,
+        moments: tuple[Tensor, Tensor],
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """(N,) unscaled reward of a move, and the moments that differential_sharpe carries."""
+        config = self.config
+        if config.reward == "log_growth":
+            reward = rewards.log_growth(moved.growth)
+        elif config.reward == "mean_variance":
+            portfolio_return = (moved.exposure * window.leg.to_open).sum(-1)
+            reward = rewards.mean_variance(moved.growth, portfolio_return, config.risk_aversion)
+        else:
+            reward, *after = rewards.differential_sharpe(moved.growth, *moments, config.sharpe_rate)
+            moments = (after[0], after[1])
+        if config.turnover_penalty:
+            reward = reward - rewards.turnover_penalty((moved.exposure - held).abs().sum(-1), config.turnover_penalty)
+        if config.drawdown_penalty:
+            reward = reward - rewards.drawdown_penalty(account.marked_log_equity, log_peak, config.drawdown_penalty)
+        return reward, moments

@@ -1,0 +1,54 @@
+"""Rewards: pure functions of what one decision earned. Their scale is the trainer's business.
+
+`log_growth` is Kelly's objective and what certification uses. On real data the default is `mean_variance`:
+at hourly volatility and exposures up to 1, log-growth is nearly risk-neutral and every policy runs to a bound.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def log_growth(growth: Tensor) -> Tensor:
+    """(N,) log of the equity factor from fill to next fill, after costs and funding."""
+    return growth.log()
+
+
+def mean_variance(growth: Tensor, portfolio_return: Tensor, risk_aversion: float) -> Tensor:
+    """(N,) log-growth less risk_aversion / 2 times the bar's squared portfolio return.
+
+    The squared return is the one-bar estimate of its variance (the squared mean is 1e-4 of it on hourly bars).
+    Log-growth itself already charges half a variance, so the total aversion is risk_aversion + 1; a Sharpe ratio of
+    1 a year is then held near 1 / (risk_aversion + 1) annual volatility.
+    """
+    return growth.log() - 0.5 * risk_aversion * portfolio_return.square()
+
+
+def turnover_penalty(traded: Tensor, weight: float) -> Tensor:
+    """(N,) an extra charge on sum |dw|, beyond the ledger's costs."""
+    return weight * traded
+
+
+def drawdown_penalty(log_equity: Tensor, log_peak: Tensor, weight: float) -> Tensor:
+    """(N,) charge on the depth below the episode's peak, in log units."""
+    return weight * (log_peak - log_equity).clamp_min(0.0)
+
+
+def differential_sharpe(growth: Tensor, first: Tensor, second: Tensor, rate: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Moody & Saffell (2001), eq. 8: the bar's marginal effect on an exponentially weighted Sharpe ratio.
+
+    Args:
+        growth: (N,) equity factor; its log is the return r.
+        first, second: (N,) exponential moments of r and r^2 before this bar.
+        rate: weight of the newest bar.
+
+    Returns:
+        reward (N,), and the two moments after this bar. The reward is 0 until the moments have a variance.
+    """
+    r = growth.log()
+    delta_first, delta_second = r - first, r.square() - second
+    variance = second - first.square()
+    known = variance > 1e-12
+    safe = variance.where(known, 1.0)
+    reward = ((second * delta_first - 0.5 * first * delta_second) / safe**1.5).where(known, 0.0)
+    return reward, first + rate * delta_first, second + rate * delta_second

@@ -1,0 +1,109 @@
+"""Checkpoints: everything between two rollouts, in one safetensors file, written atomically. Never a pickle.
+
+Weights, averaged weights, optimiser, the generator, every account on every bar, the reward's moments, the guard.
+A run resumed from it ends in the same weights, bit for bit, as one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, save
+
+from himari_rl.config import config_hash
+from himari_rl.errors import StorageError
+from himari_rl.storage import read_bytes, write_atomic
+from himari_rl.training import states
+from himari_rl.training.trainer import Trainer
+
+_COUNTERS = ("rollout", "bars", "reward_count", "reward_mean", "reward_m2", "averaged")
+
+
+def save_checkpoint(path: Path, trainer: Trainer, fingerprint: str) -> None:
+    """Writes the run as it stands between two rollouts.
+
+    Args:
+        fingerprint: of the training bars; a resume on other bars is refused.
+
+    Raises:
+        StorageError: the disk is full or the folder cannot be written; an earlier checkpoint stays whole.
+    """
+    agent, state = trainer.agent, trainer.state
+    tensors = {f"agent.{name}": value for name, value in agent.state_dict().items()}
+    tensors |= {f"average.{i}": value for i, value in enumerate(trainer.average)}
+    for i, slots in trainer.optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{i}.{name}": value for name, value in slots.items()}
+    tensors |= {f"env.{i}": leaf for i, leaf in enumerate(states.leaves(state.env))}
+    tensors |= {f"memory.{i}": leaf for i, leaf in enumerate(state.memory or ())}
+    tensors["generator"] = trainer.generator.get_state()
+    guard = {str(constant): [gain.tolist() for gain in gains] for constant, gains in trainer.guard.better.items()}
+    meta = {
+        "identity": identity(trainer, fingerprint),
+        "counters": {name: getattr(state, name) for name in _COUNTERS},
+        "seconds": trainer.seconds,
+        "stuck": trainer.guard.stuck,
+        "better": guard,
+    }
+    contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    write_atomic(path, save(contiguous, metadata={"checkpoint": json.dumps(meta)}))
+
+
+def load_checkpoint(path: Path, trainer: Trainer, fingerprint: str) -> None:
+    """Puts a trainer where the checkpoint was taken.
+
+    Raises:
+        StorageError: the file is damaged, or belongs to another config, budget, seed or data.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            meta: dict[str, Any] = json.loads(file.metadata()["checkpoint"])
+        tensors = load(read_bytes(path))
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise StorageError(f"checkpoint {path} is damaged ({error})", cure="train again without --resume") from error
+    expected = identity(trainer, fingerprint)
+    if meta["identity"] != expected:
+        differing = ", ".join(name for name in expected if meta["identity"].get(name) != expected[name])
+        raise StorageError(
+            f"checkpoint {path} belongs to another run (different {differing})",
+            "the same config, budget and data",
+            "repeat the first command's flags, or train without --resume",
+        )
+    device = trainer.physics.device
+    agent, state = trainer.agent, trainer.state
+    agent.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("agent.")})
+    for i, mean in enumerate(trainer.average):
+        mean.copy_(tensors[f"average.{i}"])
+    optimiser = trainer.optimiser.state_dict()
+    slots: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimiser."):
+            _, index, slot = name.split(".")
+            slots.setdefault(int(index), {})[slot] = value
+    trainer.optimiser.load_state_dict(optimiser | {"state": slots})
+    count = sum(name.startswith("env.") for name in tensors)
+    state.env = states.from_leaves([tensors[f"env.{i}"].to(device) for i in range(count)])
+    if "memory.0" in tensors:
+        state.memory = (tensors["memory.0"].to(device), tensors["memory.1"].to(device))
+    trainer.generator.set_state(tensors["generator"])
+    for name in _COUNTERS:
+        setattr(state, name, meta["counters"][name])
+    trainer.seconds = meta["seconds"]
+    trainer.guard.stuck = meta["stuck"]
+    trainer.guard.better = {
+        float(constant): [torch.tensor(gain, dtype=torch.float64, device=device) for gain in gains]
+        for constant, gains in meta["better"].items()
+    }
+
+
+def identity(trainer: Trainer, fingerprint: str) -> dict[str, Any]:
+    """What must be the same for a resume to mean the same run."""
+    return {
+        "agent": config_hash(trainer.agent.config),
+        "environment": config_hash(trainer.physics.config),
+        "rollouts": trainer.rollouts,
+        "data": fingerprint,
+    }

@@ -1,0 +1,112 @@
+"""Export: agents become one bundle, and the bundle must answer as the agents do.
+
+The parity check is not a test but part of the export: torch and the numpy runtime decide the same states, and a
+difference above 1e-5 refuses the bundle.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from himari_rl import __version__
+from himari_rl.agents.ppo_agent import PPOAgent
+from himari_rl.config import as_dict, config_hash
+from himari_rl.envs.physics import TradingEnvConfig
+from himari_rl.errors import BundleError
+from himari_rl.features.encoder import StateEncoder
+from himari_rl.policy import confidence
+from himari_rl.policy.bundle import Manifest, new_manifest, write_bundle
+from himari_rl.policy.runtime import Policy
+from himari_rl.schema import FloatArray
+
+PARITY = 1e-5
+PARITY_STATES = 512
+
+
+def export(
+    folder: Path,
+    agents: Sequence[PPOAgent],
+    seeds: Sequence[int],
+    encoder: StateEncoder,
+    environment: TradingEnvConfig,
+    training_data: Mapping[str, Any],
+    states: FloatArray,
+    run: Mapping[str, Any],
+) -> Manifest:
+    """Writes the bundle of one run: one member for each agent.
+
+    Args:
+        states: (N, F) raw training states, which calibrate the confidence and check the parity.
+        training_data: the manifest's field: sha256, source, start, end, rows, interval_ms, synthetic.
+        run: how it was trained, for people: budget, seconds.
+
+    Raises:
+        BundleError: numpy and torch disagree by more than 1e-5 on any state.
+    """
+    first = agents[0]
+    settings = as_dict(first.config)
+    limits = as_dict(environment.limits)
+    draft = new_manifest(
+        kind=first.kind,
+        symbols=list(encoder.symbols),
+        state_dim=encoder.state_dim,
+        action_dim=first.config.action_dim,
+        feature_names=list(encoder.names),
+        encoder_hash=encoder.schema_hash,
+        normaliser=first.normaliser.spec(),
+        network=first.network_spec(),
+        seeds=list(seeds),
+        training_data=dict(training_data),
+        ledger={
+            "max_position_pct": environment.max_position_pct,
+            "commission_rate": environment.commission_rate,
+            "slippage_bps": environment.slippage_bps,
+            "allow_short": environment.allow_short,
+            "interval_ms": training_data["interval_ms"],
+            "limits": limits,
+        },
+        config={"agent": settings, "environment": as_dict(environment), "run": dict(run)},
+        config_hash=config_hash(first.config),
+        code_version=code_version(),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        confidence=confidence.fit(first.normalised(states), np.asarray(first.normaliser.keep, np.float64)),
+    )
+    tensors = {f"{i}.{name}": array for i, agent in enumerate(agents) for name, array in agent.tensors().items()}
+    check_parity(Policy(draft, tensors), agents, states)
+    return write_bundle(folder, draft, tensors)
+
+
+@torch.no_grad()
+def check_parity(policy: Policy, agents: Sequence[PPOAgent], states: FloatArray) -> float:
+    """The largest difference between the runtime and the agents' mean, over up to 512 states.
+
+    Raises:
+        BundleError: it exceeds 1e-5.
+    """
+    some = np.asarray(states[:: max(1, len(states) // PARITY_STATES)], np.float32)
+    answers = [agent.decide(torch.as_tensor(some))[0].double().numpy() for agent in agents]
+    ours, _ = policy.decide_batch(some)
+    worst = float(np.abs(ours - np.mean(answers, axis=0)).max())
+    if not worst <= PARITY:
+        raise BundleError(
+            f"the runtime and the trained agent differ by {worst:.2e}", f"at most {PARITY:.0e}", "nothing was exported"
+        )
+    return worst
+
+
+def code_version() -> str:
+    """The package's version, with the commit where the source is a git checkout."""
+    root = Path(__file__).parents[3]
+    if not (root / ".git").exists():
+        return __version__
+    found = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, check=False
+    )
+    return f"{__version__}+{found.stdout.strip()}" if found.returncode == 0 else __version__

@@ -1,0 +1,99 @@
+"""The analytic gradient: the ledger is differentiable and the market does not react, so reward is differentiated.
+
+    dJ/dtheta = sum_t dr_t/dw_t dw_t/dtheta,   w_t flowing into every later bar through the drift and the no-trade band
+
+No likelihood ratio, no exploration noise, no critic. See docs/decisions/LOG.md for what it adds to PPO and PPO to it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from himari_rl.agents.networks import Memory
+from himari_rl.agents.ppo_agent import PPOAgent
+from himari_rl.envs.physics import EnvState, Physics, Window
+from himari_rl.policy.account import Account
+from himari_rl.training.rollout import Trajectory, unroll
+
+
+def gradient_step(
+    agent: PPOAgent,
+    physics: Physics,
+    optimiser: torch.optim.Optimizer,
+    state: EnvState,
+    memory: Memory,
+    scale: Tensor,
+) -> tuple[EnvState, Memory, Trajectory]:
+    """One ascent step on the mean reward of the next rollout_bars bars of these accounts.
+
+    Args:
+        scale: running standard deviation of the reward: Adam's epsilon and the clip then mean the same on every market.
+
+    Returns:
+        the accounts after those bars, detached, with their memory and trajectory.
+    """
+    config = agent.config
+    state, memory, trajectory = unroll(agent, physics, state, config.rollout_bars, memory)
+    objective = (trajectory.reward * trajectory.alive).sum() / trajectory.alive.sum().clamp_min(1.0)
+    loss = -objective / scale + config.bound_pull * trajectory.excess
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_([p for g in optimiser.param_groups for p in g["params"]], config.max_grad_norm)
+    optimiser.step()
+    return detached(state), None if memory is None else tuple(m.detach() for m in memory), trajectory
+
+
+def detached(state: EnvState) -> EnvState:
+    """The same accounts without their history."""
+    account = type(state.account)(*(leaf.detach() for leaf in state.account))
+    trades = type(state.trades)(*(leaf.detach() for leaf in state.trades))
+    first, second = state.moments
+    return EnvState(state.row, state.end, account, trades, state.log_peak.detach(), (first.detach(), second.detach()))
+
+
+def counterfactual_advantage(physics: Physics, trajectory: Trajectory, gamma: float) -> Tensor:
+    """(T, N) what the drawn action earned over the mean action, on the same bar of the same account.
+
+        A_t = r(a_t) - r(mean_t) + gamma * <slope_{t+1}, held'(a_t) - held'(mean_t)>
+        slope_t = dr_t/dheld_t + gamma * slope_{t+1} dheld_{t+1}/dheld_t
+
+    The market does not react, so r(mean_t) is known exactly; the slope of future reward in the held position follows
+    the drawn path, on which later bars keep to the policy's band: inside it the position is carried, at an edge not.
+    """
+    config, window = physics.config, trajectory.window
+    account = Account(*(torch.stack(leaves) for leaves in zip(*trajectory.accounts[:-1], strict=True)))
+    held = account.held.detach().requires_grad_()
+    side = torch.where(window.side == 0, account.held.sign(), window.side)
+    carried = (trajectory.mean == trajectory.previous) * side / config.max_position_pct
+    with torch.enable_grad():
+        drawn = (trajectory.multiplier + carried * (held - held.detach())).clamp(0.0, 2.0)
+        reward, after = _played(physics, account._replace(held=held), drawn, window)
+        (own,) = torch.autograd.grad(reward.sum(), held, retain_graph=True)
+        carry = torch.stack(
+            [torch.autograd.grad(after[..., a].sum(), held, retain_graph=True)[0] for a in range(after.shape[-1])], -2
+        )  # (T, N, A, A): row a is d held'_a / d held
+    with torch.no_grad():
+        mean_reward, mean_after = _played(physics, account, trajectory.mean, window)
+        moved, alive = after - mean_after, trajectory.alive
+        slope = torch.zeros_like(held[0])
+        future = torch.empty_like(reward)
+        for t in reversed(range(held.shape[0])):
+            future[t] = (slope * moved[t]).sum(-1)
+            slope = (own[t] + gamma * (slope[:, None, :] @ carry[t])[:, 0]) * alive[t][:, None]
+        return (reward - mean_reward + gamma * future).detach()
+
+
+@torch.no_grad()
+def mean_reward(physics: Physics, trajectory: Trajectory) -> Tensor:
+    """(T, N) what the mean action would have earned on the same bar of the same account: an exact control variate."""
+    account = Account(*(torch.stack(leaves) for leaves in zip(*trajectory.accounts[:-1], strict=True)))
+    return _played(physics, account, trajectory.mean, trajectory.window)[0]
+
+
+def _played(physics: Physics, account: Account, multiplier: Tensor, window: Window) -> tuple[Tensor, Tensor]:
+    """Reward (T, N) and next held exposure (T, N, A) of bars played with other multipliers."""
+    after, moved = physics.advance(account, multiplier, window)
+    none = account.log_equity
+    reward, _ = physics.reward(moved, account.held, window, after, none, (none, none))
+    return reward, after.held

@@ -1,0 +1,171 @@
+"""A training job: bars in, a policy bundle out. What `himari train`, the demo and the cloud trainers all call."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from himari_rl.agents.ppo_agent import PPOAgent, PPOConfig
+from himari_rl.config import as_dict
+from himari_rl.data.sources import fingerprint, require_rows
+from himari_rl.data.splits import train_test
+from himari_rl.envs.physics import Market, Physics, TradingEnvConfig
+from himari_rl.features.encoder import StateEncoder
+from himari_rl.policy.bundle import Manifest
+from himari_rl.policy.clock import timeline
+from himari_rl.schema import Bars, BoolArray, FloatArray
+from himari_rl.storage import write_atomic
+from himari_rl.training.checkpoint import load_checkpoint, save_checkpoint
+from himari_rl.training.export import export
+from himari_rl.training.trainer import Trainer
+
+BUNDLE, CHECKPOINT, RECORD = "bundle", "checkpoint-{seed}.safetensors", "training.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One training run on one history."""
+
+    agent: PPOConfig = field(default_factory=PPOConfig)
+    environment: TradingEnvConfig = field(default_factory=TradingEnvConfig)
+    num_episodes: int = 1000
+    """Episodes of 500 bars: 1000 of them are the product card's job."""
+    seeds: tuple[int, ...] = (0,)
+    """One agent each; the bundle is their ensemble."""
+    test_fraction: float = 0.2
+    """Last share of the bars, which training never sees."""
+    save_interval: int = 100
+    """Episodes between two checkpoints."""
+    device: str = "cpu"
+    """cpu or cuda."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a job leaves behind."""
+
+    bundle: Path
+    manifest: Manifest
+    bars: int  # stepped, all seeds together
+    seconds: float  # in rollouts and updates, all seeds together
+    metrics: dict[str, float]  # of the last seed's last rollout
+
+
+Watcher = Callable[[Trainer, int], None]  # (trainer, seed), after each rollout
+
+
+def market_of(
+    bars: Bars, encoder: StateEncoder, environment: TradingEnvConfig, device: str = "cpu"
+) -> tuple[FloatArray, Market]:
+    """(D, 16) market rows of one history and the market they describe, one row per decision."""
+    rows = encoder.market_rows(bars)
+    line = timeline(
+        bars,
+        rows,
+        max_position_pct=environment.max_position_pct,
+        allow_short=environment.allow_short,
+        limits=environment.limits,
+    )
+    decisions = rows[: len(bars) - 2]
+    return decisions, Market.build([decisions], [line], device)
+
+
+def train_agent(
+    physics: Physics,
+    config: PPOConfig,
+    rows: FloatArray,
+    total_bars: int,
+    seed: int,
+    *,
+    visible: BoolArray | None = None,
+    prepare: Callable[[Trainer], None] = lambda trainer: None,
+    watch: Callable[[Trainer], None] = lambda trainer: None,
+) -> Trainer:
+    """Trains one agent; every random number comes from one generator made from `seed`.
+
+    Args:
+        rows: (D, F) training rows, on which the normaliser is fitted.
+        visible: (F,) bool, which features anything may read; all of them by default.
+        prepare: called once before the first rollout (a resume loads its checkpoint here).
+    """
+    generator = torch.Generator(physics.device).manual_seed(seed)
+    agent = PPOAgent(config, torch.Generator().manual_seed(seed)).to(physics.device)
+    seen = np.ones(rows.shape[1], bool) if visible is None else visible
+    agent.normaliser.fit(rows, seen, config.account_inputs)
+    trainer = Trainer(agent, physics, total_bars, generator, watch)
+    prepare(trainer)
+    trainer.run()
+    return trainer
+
+
+def run_job(
+    job: Job, bars: Bars, out: Path, *, resume: bool = False, watch: Watcher = lambda trainer, seed: None
+) -> Trained:
+    """Trains on the first part of `bars` and writes `out`/bundle.
+
+    Raises:
+        DataError: too few bars for one episode.
+        StorageError: `out` cannot be written, or a checkpoint does not belong to this job.
+        CollapseError: the policy degenerated; nothing is exported.
+    """
+    require_rows(bars, job.environment.episode_bars + 3, "train one episode")
+    train, _ = train_test(bars, job.test_fraction)
+    require_rows(train, job.environment.episode_bars + 3, "train one episode")
+    encoder = StateEncoder(symbols=(bars.symbol,))
+    rows, market = market_of(train, encoder, job.environment, job.device)
+    physics = Physics(market, job.environment, encoder)
+    data = training_data(train)
+    total_bars = job.num_episodes * job.environment.episode_bars
+    _start_record(out, job, data)
+    trainers = []
+    for seed in job.seeds:
+        path = out / CHECKPOINT.format(seed=seed)
+
+        def prepare(trainer: Trainer, path: Path = path) -> None:
+            if resume and path.exists():
+                load_checkpoint(path, trainer, data["sha256"])
+
+        def watched(trainer: Trainer, path: Path = path, seed: int = seed) -> None:
+            every = max(1, job.save_interval * job.environment.episode_bars // _bars_per_rollout(trainer))
+            if trainer.state.rollout % every == 0 or trainer.state.rollout == trainer.rollouts:
+                save_checkpoint(path, trainer, data["sha256"])
+            watch(trainer, seed)
+
+        trainers.append(train_agent(physics, job.agent, rows, total_bars, seed, prepare=prepare, watch=watched))
+    stepped, seconds = sum(t.state.bars for t in trainers), sum(t.seconds for t in trainers)
+    run = {"num_episodes": job.num_episodes, "bars": stepped, "device": job.device}
+    manifest = export(out / BUNDLE, [t.agent for t in trainers], job.seeds, encoder, job.environment, data, rows, run)
+    return Trained(out / BUNDLE, manifest, stepped, seconds, trainers[-1].state.metrics)
+
+
+def training_data(train: Bars) -> dict[str, Any]:
+    """The manifest's record of the bars a policy was trained on."""
+
+    def iso(ms: int) -> str:
+        return datetime.fromtimestamp(ms / 1000, UTC).isoformat()
+
+    return {
+        "sha256": fingerprint(train),
+        "source": train.source,
+        "start": iso(int(train.timestamp[0])),
+        "end": iso(int(train.timestamp[-1])),
+        "rows": len(train),
+        "interval_ms": train.interval_ms,
+        "synthetic": train.synthetic,
+    }
+
+
+def _bars_per_rollout(trainer: Trainer) -> int:
+    return trainer.agent.config.envs * trainer.agent.config.rollout_bars
+
+
+def _start_record(out: Path, job: Job, data: dict[str, Any]) -> None:
+    """Writes what is about to be trained: an unwritable folder stops the job before it costs anything."""
+    write_atomic(out / RECORD, (json.dumps({"job": as_dict(job), "data": data}, indent=2) + "\n").encode())

@@ -1,0 +1,224 @@
+"""The trainer: rollouts in the order of the run, first by the analytic gradient, then by PPO.
+
+All randomness comes from one generator; the state between two rollouts is complete (`TrainerState`), so that a run
+that is killed and resumed ends in the same weights, bit for bit, as one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from himari_rl.agents.networks import Memory
+from himari_rl.agents.ppo_agent import PPOAgent
+from himari_rl.envs.physics import EnvState, Physics
+from himari_rl.errors import ConfigError
+from himari_rl.training.collapse import CollapseGuard
+from himari_rl.training.gradient import counterfactual_advantage, gradient_step, mean_reward
+from himari_rl.training.ppo import Batch, explained_variance, gae, normalised, update
+from himari_rl.training.rollout import Trajectory, unroll
+from himari_rl.training.states import join, pick, restarted, select_memory, where_over
+
+MIN_SCALE = 1e-8
+
+
+@dataclass
+class TrainerState:
+    """Everything a rollout leaves for the next one, beside weights and optimiser."""
+
+    env: EnvState
+    memory: Memory
+    rollout: int = 0
+    bars: int = 0
+    reward_count: float = 0.0
+    reward_mean: float = 0.0
+    reward_m2: float = 0.0
+    averaged: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def reward_scale(self) -> float:
+        """Running standard deviation of the unscaled reward; 1 before the first rollout."""
+        if self.reward_count < 2:
+            return 1.0
+        return max(math.sqrt(self.reward_m2 / self.reward_count), MIN_SCALE)
+
+
+class Trainer:
+    """Improves one agent on one market.
+
+    Args:
+        total_bars: the budget; rounded up to whole rollouts of envs x rollout_bars.
+        generator: the run's one source of randomness, on the physics' device.
+        on_rollout: called after each rollout with the state's metrics; raising stops the run.
+    """
+
+    def __init__(
+        self,
+        agent: PPOAgent,
+        physics: Physics,
+        total_bars: int,
+        generator: torch.Generator,
+        on_rollout: Callable[[Trainer], None] = lambda trainer: None,
+    ) -> None:
+        config = agent.config
+        if physics.config.episode_bars % config.rollout_bars:
+            raise ConfigError(
+                f"rollout_bars {config.rollout_bars} with episodes of {physics.config.episode_bars} bars",
+                "a rollout that divides the episode",
+                "choose rollout_bars 20, 25 or 50 for 500 bars",
+            )
+        self.agent, self.physics, self.generator, self.on_rollout = agent, physics, generator, on_rollout
+        self.rollouts = max(1, math.ceil(total_bars / (config.envs * config.rollout_bars)))
+        self.gradient_rollouts = round(config.gradient_share * self.rollouts)
+        self.averaged_rollouts = max(1, round(config.average * self.rollouts))
+        self.optimiser = torch.optim.AdamW(
+            agent.parameters(), lr=config.learning_rate, eps=1e-7, weight_decay=config.weight_decay, fused=True
+        )
+        self.guard = CollapseGuard(physics)
+        self.average = [torch.zeros_like(p) for p in agent.actor_parameters()]
+        self.seconds = 0.0
+        self.state = TrainerState(self._first_accounts(), agent.initial_memory(config.envs))
+
+    def run(self) -> None:
+        """Trains to the end of the budget and leaves the averaged weights in the agent."""
+        while self.state.rollout < self.rollouts:
+            started = time.perf_counter()
+            self.one_rollout()
+            self.seconds += time.perf_counter() - started
+            self.on_rollout(self)
+        with torch.no_grad():
+            for parameter, mean in zip(self.agent.actor_parameters(), self.average, strict=True):
+                parameter.copy_(mean)
+
+    def one_rollout(self) -> None:
+        """One rollout of all accounts and what is learned from it."""
+        config, state = self.agent.config, self.state
+        for group in self.optimiser.param_groups:
+            left = 1.0 - state.rollout / self.rollouts
+            share = config.final_learning_rate + (1.0 - config.final_learning_rate) * left
+            group["lr"] = config.learning_rate * share
+        state.env = restarted(self.physics, state.env, config.restart_share, self.generator)
+        by_gradient = state.rollout < self.gradient_rollouts
+        trajectory, learned, ruined = self._gradient_rollout() if by_gradient else self._ppo_rollout()
+        self._count(trajectory)
+        state.rollout += 1
+        state.metrics = learned | self._diagnostics(trajectory)
+        self.guard.check(trajectory, state.rollout, self.rollouts)
+        self._end_episodes(ruined)
+        if state.rollout > self.rollouts - self.averaged_rollouts:
+            state.averaged += 1
+            with torch.no_grad():
+                for mean, parameter in zip(self.average, self.agent.actor_parameters(), strict=True):
+                    mean.add_((parameter - mean) / state.averaged)
+
+    def _gradient_rollout(self) -> tuple[Trajectory, dict[str, float], Tensor]:
+        config, state = self.agent.config, self.state
+        scale = torch.tensor(state.reward_scale, dtype=torch.float64, device=self.physics.device)
+        chunk = max(1, min(config.envs, config.minibatch // config.rollout_bars))
+        envs, memories, trajectories = [], [], []
+        for part in torch.arange(config.envs, device=self.physics.device).split(chunk):
+            env, memory, trajectory = gradient_step(
+                self.agent,
+                self.physics,
+                self.optimiser,
+                pick(state.env, part),
+                select_memory(state.memory, part),
+                scale,
+            )
+            envs.append(env)
+            memories.append(memory)
+            trajectories.append(trajectory)
+        state.env = join(envs)
+        if state.memory is not None:
+            state.memory = tuple(torch.cat(leaves, 1) for leaves in zip(*memories, strict=True))
+        ruined = torch.cat([t.terminated.any(0) for t in trajectories])
+        return trajectories[-1], {}, ruined
+
+    def _ppo_rollout(self) -> tuple[Trajectory, dict[str, float], Tensor]:
+        config, state, physics = self.agent.config, self.state, self.physics
+        steps, count, assets = config.rollout_bars, config.envs, physics.market.assets
+        done = (state.rollout - self.gradient_rollouts) / max(1, self.rollouts - self.gradient_rollouts - 1)
+        std = config.initial_std * (config.final_std / config.initial_std) ** done
+        noise = torch.randn(steps, count, assets, generator=self.generator, device=physics.device, dtype=torch.float64)
+        critic = config.advantage == "gae"
+        memory = state.memory
+        with torch.no_grad():
+            state.env, state.memory, played = unroll(
+                self.agent, physics, state.env, steps, memory, std=std, noise=noise, observed=critic
+            )
+        learned: dict[str, float] = {}
+        target = None
+        if critic:
+            advantage, target, learned = self._gae(played)
+        else:
+            advantage = counterfactual_advantage(physics, played, config.gamma)
+        batch = Batch(
+            states=played.states[:-1] if self.agent.reads_account else played.window.rows,
+            critic_states=played.states[:-1] if critic else None,
+            memory=memory,
+            previous=played.previous,
+            latent=played.latent,
+            log_prob=played.log_prob,
+            advantage=normalised(advantage, played.alive),
+            target=target,
+            alive=played.alive,
+        )
+        stats = update(self.agent, self.optimiser, batch, std, self.generator)
+        learned |= {name: float(value) for name, value in stats.items()} | {"std": std}
+        return played, learned, played.terminated.any(0)
+
+    @torch.no_grad()
+    def _gae(self, played: Trajectory) -> tuple[Tensor, Tensor, dict[str, float]]:
+        config, physics = self.agent.config, self.physics
+        reward = played.reward
+        if config.control_variate:
+            reward = reward - mean_reward(physics, played)
+        value = self.agent.value(played.states).double()
+        advantage, target = gae(
+            reward / self.state.reward_scale, value[:-1], value[-1], played.terminated, config.gamma, config.gae_lambda
+        )
+        explained = explained_variance(value[:-1], target)
+        return advantage, target.float(), {"explained_variance": float(explained)}
+
+    def _count(self, trajectory: Trajectory) -> None:
+        """Chan's parallel update of the reward's running moments."""
+        state, reward = self.state, trajectory.reward.detach()
+        count, mean, variance = reward.numel(), float(reward.mean()), float(reward.var(unbiased=False))
+        total = state.reward_count + count
+        delta = mean - state.reward_mean
+        state.reward_m2 += variance * count + delta**2 * state.reward_count * count / total
+        state.reward_mean += delta * count / total
+        state.reward_count = float(total)
+        state.bars += self.agent.config.envs * self.agent.config.rollout_bars
+
+    def _diagnostics(self, trajectory: Trajectory) -> dict[str, float]:
+        with torch.no_grad():
+            mean = trajectory.mean
+            saturated = ((mean <= 0.01) | (mean >= 1.99)).double().mean()
+            traded = (trajectory.multiplier - trajectory.previous).abs().mean()
+            numbers = torch.stack([trajectory.reward.mean(), mean.mean(), mean.std(), saturated, traded]).tolist()
+        names = ("reward", "multiplier", "action_spread", "saturation", "traded")
+        return dict(zip(names, numbers, strict=True)) | {"learning_rate": self.optimiser.param_groups[0]["lr"]}
+
+    def _first_accounts(self) -> EnvState:
+        """Accounts spread evenly over the phases of an episode, so that they do not all end together."""
+        config = self.agent.config
+        env = self.physics.reset(config.envs, self.generator)
+        phases = self.physics.config.episode_bars // config.rollout_bars
+        phase = torch.arange(config.envs, device=self.physics.device) % phases
+        return env._replace(end=env.row + (phase + 1) * config.rollout_bars)
+
+    def _end_episodes(self, ruined: Tensor) -> None:
+        """Fresh accounts, and a fresh memory, where the episode's bars are up or the account was ruined."""
+        state = self.state
+        over = (state.env.row >= state.env.end) | ruined
+        fresh = self.physics.reset(over.shape[0], self.generator)
+        state.env = where_over(over, fresh, state.env)
+        if state.memory is not None:
+            state.memory = tuple(m.masked_fill(over[None, :, None], 0.0) for m in state.memory)

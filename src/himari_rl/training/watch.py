@@ -1,0 +1,70 @@
+"""What a person sees while a run goes on: a progress line, and TensorBoard event files."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from himari_rl.training.trainer import Trainer
+
+
+class Watch:
+    """Call it after each rollout with the trainer and the seed; use it as a context manager.
+
+    Args:
+        console: where the progress goes (stderr, so that --json keeps stdout clean).
+        log_dir: for the event files; None writes none.
+    """
+
+    def __init__(self, console: Console, log_dir: Path | None) -> None:
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[done]}"),
+            TextColumn("[dim]{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._log_dir = log_dir
+        self._tasks: dict[int, tuple[int, float, int]] = {}
+        self._writers: dict[int, object] = {}
+
+    def __enter__(self) -> Watch:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+        for writer in self._writers.values():
+            writer.close()
+
+    def __call__(self, trainer: Trainer, seed: int) -> None:
+        """One rollout is done."""
+        state = trainer.state
+        if seed not in self._tasks:
+            task = self._progress.add_task(f"seed {seed}", total=trainer.rollouts, done="", rate="", note="")
+            self._tasks[seed] = (task, time.perf_counter(), state.bars)
+        task, started, first = self._tasks[seed]
+        elapsed = time.perf_counter() - started
+        rate = f"{(state.bars - first) / elapsed:,.0f} steps/s" if state.bars > first and elapsed > 0 else ""
+        stage = "gradient" if state.rollout <= trainer.gradient_rollouts else "PPO"
+        note = f"{stage}, multiplier {state.metrics['multiplier']:.2f} ± {state.metrics['action_spread']:.2f}"
+        self._progress.update(task, completed=state.rollout, done=f"{state.bars:,} bars", rate=rate, note=note)
+        if self._log_dir is not None:
+            self._log(trainer, seed)
+
+    def _log(self, trainer: Trainer, seed: int) -> None:
+        if seed not in self._writers:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writers[seed] = SummaryWriter(str(self._log_dir / f"seed-{seed}"))
+        for name, value in trainer.state.metrics.items():
+            self._writers[seed].add_scalar(f"train/{name}", value, trainer.state.bars)
