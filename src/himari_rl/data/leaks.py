@@ -11,8 +11,8 @@ The statistics, per column x, at every bar t:
   t[k] = sqrt(n) corr(x[t-k], y[t]); under "knows nothing" a standard normal variable. Beside it the same with each
          bar weighted by its volatility and White's standard error: stronger where the leak is of the plain return.
          The larger |t| of the two speaks for the column.
-A column is suspected where |t| > 5 stops at once: the next two lags are below 3, and that is a faster end than the
-column's own autocorrelation a allows (t[k] falls short of a t[k-1] by 3 standard errors, or a < 0.25).
+A column is suspected where |t| > 5 stops at once: the next lag is below 3, the one after it below 4, and that is a
+faster end than the column's own autocorrelation a allows (t[k] short of a t[k-1] by 3 standard errors, or a < 0.25).
 With 20,000 bars a leak of correlation rho has t = 141 rho.
 """
 
@@ -26,7 +26,8 @@ import numpy as np
 from himari_rl.schema import Bars, BoolArray, FloatArray
 
 T_ALARM = 5.0  # noise in one of a hundred columns reaches it once in 17,000 audits
-T_GONE = 3.0
+T_GONE, T_STILL_GONE = 3.0, 4.0  # one bar after the end, and two
+NEXT_TO_NOTHING = 0.125  # beside a strong leak, a lagged t of an eighth of it is nothing too
 MAX_HORIZON = 24  # bars ahead that a leak may reach: a day of hourly bars
 MIN_BARS = 100
 SHORT_MEMORY = 0.25
@@ -137,7 +138,8 @@ def _sudden_end(t: FloatArray, memory: float) -> int:
         before, after, later = t[end - 1], t[end], t[end + 1]
         if abs(before) <= T_ALARM:
             return 0
-        gone = abs(after) < T_GONE and abs(later) < T_GONE
+        strong = NEXT_TO_NOTHING * abs(before)
+        gone = abs(after) < max(T_GONE, strong) and abs(later) < max(T_STILL_GONE, strong)
         shortfall = float(np.sign(before)) * (memory * before - after)
         if gone and (shortfall > 3.0 * noise or (end == 1 and abs(memory) < SHORT_MEMORY)):
             return end

@@ -115,11 +115,11 @@ def _walk(bars: Bars, spans: tuple[str, str, str], purge: int, embargo: int, anc
     train, test, step = spans
     times, origin = bars.timestamp, int(bars.timestamp[0])
     end_of_data = int(times[-1]) + bars.interval_ms
+    first_border = later(origin, train)
     moves = 0
     while True:
-        start = later(origin, step, moves)
-        border = later(start, train)
-        end = later(border, test)
+        start, border = later(origin, step, moves), later(first_border, step, moves)
+        end = later(first_border, test, moves + 1) if step == test else later(border, test)
         if end > end_of_data:
             return
         edges = (origin if anchored else start, border, end)
