@@ -18,7 +18,7 @@ from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.policy.risk import RiskLimits
 from himari_rl.policy.runtime import load_policy
-from himari_rl.schema import Bars
+from himari_rl.schema import SELL, Bars
 
 COST = 0.0015
 
@@ -111,6 +111,30 @@ def test_buy_and_hold_waits_for_the_first_bar_that_trades_and_heeds_no_stop() ->
     assert (result.run(ONE).exposure == 0.0).any()  # the daily stop did close the others
 
 
+def test_a_cascade_closes_every_position_but_the_one_that_is_held() -> None:
+    bars = bars_from(walk(300, 5))
+    assert bars.signals is not None
+    risk = np.zeros(300)
+    risk[150] = 0.9
+    bars = replace(bars, signals=replace(bars.signals, cascade_risk=risk))
+    result = judged(bars, Rule(reaching), ledger(RiskLimits(high_vol_volatility=1.0, crisis_volatility=1.0)))
+    for variant, closed in (("x1", 150), ("lag", 151)):
+        for strategy in ("policy", ONE):
+            exposure = result.run(strategy, variant).exposure[140:160, 0]
+            np.testing.assert_array_equal(exposure == 0.0, np.arange(140, 160) == closed)
+        assert (result.run(HOLD_ALL, variant).exposure[1:] > 0.9).all()
+
+
+@pytest.mark.parametrize(("allowed", "exposure"), [(False, 0.0), (True, -0.5)])
+def test_a_sell_is_short_only_where_that_is_allowed(allowed: bool, exposure: float) -> None:
+    bars = bars_from(walk(300, 6))
+    assert bars.signals is not None
+    bars = replace(bars, signals=replace(bars.signals, action=np.full(300, SELL)))
+    result = judged(bars, Rule(reaching), ledger(allow_short=allowed))
+    np.testing.assert_allclose(result.run(ONE).exposure, exposure, atol=1e-15)
+    assert (result.run(HOLD_ALL).exposure > 0.9).all()
+
+
 def test_zero_earns_exactly_nothing() -> None:
     result = judged(market(), Rule(lambda states, step: np.zeros(len(states))))
     for strategy in ("policy", ZERO):
@@ -156,22 +180,40 @@ def test_two_policies_are_judged_in_one_pass_as_if_alone() -> None:
     assert set(both.strategies) == {"a", "b", ONE, ZERO, VOLATILITY_TARGET, RANDOM, HOLD_ALL}
 
 
-def test_no_past_decision_changes_when_the_future_is_replaced() -> None:
-    bars = market(400)
-    cut = 250
-    noise = np.random.default_rng(9).uniform(0.5, 2.0, 400 - cut)
-    future = np.concatenate([np.ones(cut), noise])
-    changed = replace(
+CUT = 250
+
+
+def noisy_future(bars: Bars) -> Bars:
+    """The same bars up to CUT, other prices from there on."""
+    future = np.concatenate([np.ones(CUT), np.random.default_rng(9).uniform(0.5, 2.0, len(bars) - CUT)])
+    return replace(
         bars, open=bars.open * future, high=bars.high * future, low=bars.low * future, close=bars.close * future
     )
-    assert changed.signals is not None
-    before, after = judged(bars, Rule(reaching)), judged(changed, Rule(reaching))
-    last = cut - 2  # decision t earns to open[t + 2]
-    for strategy in (*before.strategies,):
-        first, second = before.run(strategy, "lag"), after.run(strategy, "lag")
-        np.testing.assert_array_equal(first.multiplier[:cut], second.multiplier[:cut])
-        np.testing.assert_array_equal(first.log_growth[:last], second.log_growth[:last])
-        np.testing.assert_array_equal(first.exposure[: last + 1], second.exposure[: last + 1])
+
+
+def wary(states: np.ndarray, step: int) -> np.ndarray:
+    return 1.0 + states[:, 0] - states[:, 8] - states[:, 13]  # prices enter through the volatility
+
+
+def test_no_past_decision_fill_or_return_changes_when_the_future_is_replaced() -> None:
+    before, after = (judged(bars, Rule(wary)) for bars in (market(400), noisy_future(market(400))))
+    for strategy in before.strategies:
+        for variant in ("x1", "lag"):
+            first, second = before.run(strategy, variant), after.run(strategy, variant)
+            np.testing.assert_array_equal(first.multiplier[:CUT], second.multiplier[:CUT])
+            np.testing.assert_array_equal(first.exposure[: CUT - 1], second.exposure[: CUT - 1])
+            np.testing.assert_array_equal(first.log_growth[: CUT - 2], second.log_growth[: CUT - 2])
+    assert (before.run("policy").multiplier[CUT:] != after.run("policy").multiplier[CUT:]).any()
+
+
+def test_features_of_the_next_bar_would_be_noticed() -> None:
+    """The negative control of the test above: rows that arrive one bar early."""
+    found = []
+    for bars in (market(400), noisy_future(market(400))):
+        early = stage(bars, ledger())
+        early = early._replace(rows=np.roll(early.rows, -1, axis=0))
+        found.append(backtest({"policy": Rule(wary)}, early, ledger(), rng=np.random.default_rng(0)).run("policy"))
+    assert (found[0].multiplier[:CUT] != found[1].multiplier[:CUT]).any()
 
 
 def test_the_volatility_estimate_is_the_weighted_mean_of_past_squares() -> None:

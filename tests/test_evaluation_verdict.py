@@ -16,9 +16,9 @@ from evaluation_helpers import Rule, bars_from, ledger, walk
 from himari_rl.evaluation import verdict as verdicts
 from himari_rl.evaluation.backtest import Backtest, backtest, stage
 from himari_rl.evaluation.display import equity_html, render
-from himari_rl.evaluation.statistics import Interval
+from himari_rl.evaluation.statistics import Interval, moments, probabilistic_sharpe
 from himari_rl.evaluation.verdict import Verdict, judge
-from himari_rl.schema import Bars
+from himari_rl.schema import BUY, SELL, Bars
 
 ROWS = 5000
 PHI = np.vectorize(NormalDist().cdf)
@@ -97,6 +97,27 @@ def test_a_policy_that_knows_the_next_bar_is_suspected_even_where_costs_eat_its_
     assert profitable == (rho == 1.0)  # profit is no test of a leak
 
 
+def test_a_layer_2_column_that_knows_the_next_bar_is_suspected_although_the_policy_adds_nothing() -> None:
+    bars = look_ahead()
+    assert bars.signals is not None
+    action = np.where(bars.signals.confidence > 0.5, BUY, SELL)
+    _, found = judged(replace(bars, signals=replace(bars.signals, action=action)), WOBBLE)
+    assert found.answer == "look_ahead"
+
+
+@pytest.mark.parametrize(("kept", "suspected"), [(0.7, False), (0.4, True), (0.0, True)])
+def test_an_edge_that_keeps_most_of_itself_for_a_bar_is_not_suspected(
+    kept: float, suspected: bool, wobbling: tuple[Backtest, Verdict]
+) -> None:
+    """However sure the loss is: what fades slowly was no knowledge of one bar."""
+    run = wobbling[0].run("policy")
+    rng = np.random.default_rng(0)
+    now, later = (replace(run, portfolio_return=rng.normal(mean, 0.002, ROWS - 2)) for mean in (0.001, 0.001 * kept))
+    found = verdicts.lag_test(now, later, 8760.0, rng, 100)
+    assert found.z > 3.0
+    assert found.suspected == suspected
+
+
 def test_an_edge_without_knowledge_is_not_suspected_however_often_it_is_tried() -> None:
     """Twenty noises: z above 3 comes once in 740."""
     coin = Rule(lambda states, step: 2.0 * (np.random.default_rng(step).uniform() > 0.5))
@@ -162,10 +183,12 @@ def test_differences_are_those_of_the_two_runs_in_the_units_of_a_year(honest: tu
     result, found = honest
     mine, one = result.run("policy"), result.run("multiplier 1.0")
     assert found.growth.estimate == pytest.approx(8760 * (mine.log_growth.mean() - one.log_growth.mean()))
-    worth = [(r.log_growth - 6.7 / 2 * r.portfolio_return**2).mean() for r in (mine, one)]
-    assert found.utility.estimate == pytest.approx(8760 * (worth[0] - worth[1]))
+    useful = [r.log_growth - 6.7 / 2 * r.portfolio_return**2 for r in (mine, one)]
+    assert found.utility.estimate == pytest.approx(8760 * (useful[0] - useful[1]).mean())
     ratios = [r.log_growth.mean() / r.log_growth.std(ddof=1) * math.sqrt(8760) for r in (mine, one)]
     assert found.sharpe.estimate == pytest.approx(ratios[0] - ratios[1])
+    difference = moments(useful[0] - useful[1])
+    assert found.deflated_sharpe == pytest.approx(probabilistic_sharpe(difference))  # one trial
     depth = {row.strategy: row.max_drawdown for row in found.summaries if row.variant == "x1"}
     assert found.drawdown.estimate == pytest.approx(depth["policy"] - depth["multiplier 1.0"])
     assert found.sharpe.lower < found.sharpe.estimate < found.sharpe.upper
