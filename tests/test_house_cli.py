@@ -17,7 +17,15 @@ from himari_rl import cli
 from himari_rl.errors import DataError, RefusedError
 
 # Adding a flag is a line here; taking one away breaks somebody's script.
-CONTRACT: dict[str, set[str]] = {}
+CONTRACT = {
+    "data audit": "--interval --json --symbol",
+    "data fetch": "--exchange --json --out --since --timeframe --until",
+    "demo": "--data --json --num-episodes --out --seed --symbol",
+    "evaluate": "--allow-seen --costs --data --html --json --risk-aversion --seed --symbol --test-fraction --trials",
+    "serve": "--host --port",
+    "train base": "--allow-short --data --device --hidden-dim --json --learning-rate --num-episodes --out --resume "
+    "--reward --save-interval --seed --seeds --symbol --test-fraction",
+}
 
 
 def commands(command: Any = None, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -19,7 +19,7 @@ _HOME = {
     "load_policy": "policy.runtime",
 }
 
-__all__ = [*_HOME, "__version__"]  # noqa: PLE0604 - the names of _HOME are strings
+__all__ = [*_HOME, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
