@@ -69,6 +69,13 @@ def test_every_fault_of_a_raw_file_is_counted_and_the_file_is_not_usable(tmp_pat
     assert str(refused.value) in report.problems
 
 
+def test_a_time_that_cannot_be_read_is_one_problem_not_three(tmp_path: Path) -> None:
+    (report,) = audit_files(csv_file(tmp_path, row(0), row(1), "soon,10,12,9,11,5", row(3)))
+    assert len(report.problems) == 1
+    assert "the timestamp is 'soon'" in report.problems[0]
+    assert (report.unreadable, report.unsorted, report.duplicates) == (1, 0, 0)
+
+
 def test_files_of_one_data_set_are_one_report_and_others_are_their_own(tmp_path: Path) -> None:
     csv_file(tmp_path, row(0), row(1), name="BTC-USD_1h_a.csv")
     csv_file(tmp_path, row(4), row(5), name="BTC-USD_1h_b.csv")

@@ -15,11 +15,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from data_helpers import START
+from data_helpers import START, bars_at
 from himari_rl.cli import data as data_cli
 from himari_rl.data import fetch as fetching
 from himari_rl.data.fetch import fetch, open_exchange
 from himari_rl.data.sources import load_bars
+from himari_rl.data.table import write_bars
 from himari_rl.errors import ConfigError, DataError, StorageError
 from himari_rl.schema import HOUR_MS
 
@@ -301,6 +302,10 @@ def test_a_file_of_another_origin_is_never_overwritten(exchange: Exchange, tmp_p
     with pytest.raises(DataError, match="cannot be read"):
         download(exchange, "coinbase", "BTC-USD", tmp_path)
     assert theirs.read_bytes() == b"mine"
+    write_bars(bars_at([0, 1, 2]), theirs)
+    with pytest.raises(DataError, match="is not a download from coinbase"):
+        download(exchange, "coinbase", "BTC-USD", tmp_path)
+    assert len(load_bars(theirs)) == 3
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(StorageError):
         download(exchange, "coinbase", "BTC-USD", tmp_path / "file")

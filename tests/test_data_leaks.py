@@ -85,6 +85,29 @@ def test_an_honest_persistent_predictor_is_not_suspected(phi: float, beta: float
     assert not report.suspected
 
 
+def test_an_honest_predictor_that_fades_in_a_few_bars_is_not_suspected() -> None:
+    """Its t of about 6 may well be below 3 one bar later: that is how fast the column itself forgets."""
+    found, gone = 0, 0
+    for seed in range(30):
+        z = autoregressive(0.5, 10 * seed)
+        bars = replace(market(np.expm1(0.002 * np.r_[0.0, z[:-1]] + 0.05 * noise(10 * seed + 5))), extra={"z": z})
+        (report,) = examine(bars)
+        found += report.suspected
+        gone += report.t > 5.0 and report.t_lagged < 3.0
+    assert gone >= 5  # the negative control: the two t values alone would have cried
+    assert found == 0
+
+
+def test_a_leak_of_the_plain_return_is_seen_where_volatility_has_two_levels() -> None:
+    """Scaled by volatility such a leak of .05 has t = 7.1 x .72 = 5.1; weighted by it 7.1, so both are looked at."""
+    caught = 0
+    for seed in range(10):
+        returns = np.where(np.arange(ROWS) % 4000 < 2000, 0.001, 0.05) * noise(seed + 300)
+        leak = leaking(returns / returns.std(), 0.05, seed + 400)
+        caught += len(suspected_leaks(replace(market(returns), extra={"leak": leak})))
+    assert caught >= 9
+
+
 def test_a_persistent_column_that_leaks_is_suspected_all_the_same() -> None:
     shocks = noise(3)
     smooth = [0.0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +156,15 @@ def test_months_are_calendar_months_and_keep_to_their_last_day() -> None:
     for span in ("", "0d", "1 month", "-1d", "1.5d", "mo"):
         with pytest.raises(ConfigError, match="cannot be read"):
             later(0, span)
+
+
+def test_monthly_tests_tile_the_history_even_from_the_31st() -> None:
+    """From 31 January the borders are 29 February, 31 March, 30 April: no day is left out or judged twice."""
+    bars = bars_at([24 * day for day in range(30, 400)])
+    made = list(folds(bars, train="1mo", test="1mo", purge_bars=0))
+    assert len(made) >= 10
+    for before, after in pairwise(made):
+        assert before.test.stop == after.test.start
 
 
 @given(rows=st.integers(1, 400), fraction=st.floats(0.01, 0.99), purge=st.integers(0, 60))

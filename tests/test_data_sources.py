@@ -18,6 +18,7 @@ from himari_rl.data.table import write_bars
 from himari_rl.errors import DataError
 from himari_rl.schema import HOUR_MS
 
+_SAME_NUMBERS = [(0.0, float("nan")), (-0.0, -float("nan"))]  # equal to a reader, different in their bytes
 GOOD = [row(hour) for hour in range(4)]
 
 
@@ -239,6 +240,8 @@ def test_the_fingerprint_changes_with_any_cell_and_with_nothing_else() -> None:
         bars_at([0, 1, 2], open=bars.close, close=bars.open),
     ]
     assert len({fingerprint(other) for other in [bars, *changed]}) == 7
+    one, other = (bars_at([0, 1, 2], extra={"mood": np.array([zero, nan, 1.0])}) for zero, nan in _SAME_NUMBERS)
+    assert fingerprint(one) == fingerprint(other)
 
 
 def _funding_file(folder: Path, hours: list[float], rates: list[float]) -> Path:

@@ -12,7 +12,7 @@ from himari_rl.data.audit import audit
 from himari_rl.data.sources import fingerprint
 from himari_rl.data.synthetic import synthetic_bars
 from himari_rl.errors import ConfigError
-from himari_rl.schema import HOUR_MS
+from himari_rl.schema import HOUR_MS, Bars
 
 YEARS_4 = 35_000
 
@@ -72,13 +72,19 @@ def test_it_has_the_volatility_asked_for_clustering_heavy_tails_and_no_cheap_aut
         assert 1.2 < reach < 1.7  # a Brownian bridge with its end: E[range] = 1.6 sigma, less by clustering
 
 
-def test_edge_zero_is_a_martingale() -> None:
-    growth = []
-    for seed in range(60):
-        bars = synthetic_bars(2_000, seed, edge=0.0)
-        growth.append(bars.close[-1] / bars.open[0] - 1.0)
-    # jumps are the only drift left: 0.002 an hour x -0.5 volatilities of 0.6 %, over 2,000 hours: -1.2 %
-    assert abs(np.mean(growth) + 0.012) < 4.0 * np.std(growth) / np.sqrt(60)
+def test_edge_zero_leaves_no_drift_but_the_jumps() -> None:
+    returns = [np.diff(bars.close) / bars.close[:-1] for bars in (_quiet_market(seed) for seed in range(3))]
+    every = np.concatenate(returns)
+    sigma = every.std()
+    # a jump J of mean -.5 sigma and spread 4 sigma comes 0.002 times an hour: E[exp(J) - 1] = -.5 sigma + 8.1 sigma^2
+    jumps = 0.002 * (-0.5 * sigma + 8.1 * sigma**2)
+    error = sigma / np.sqrt(every.size)
+    assert abs(every.mean() - jumps) < 4.0 * error
+    assert sigma**2 / 2.0 > 6.0 * error  # the negative control: without the volatility's drag this much would show
+
+
+def _quiet_market(seed: int) -> Bars:
+    return synthetic_bars(400_000, seed, edge=0.0, annual_volatility=1.2, zero_volume=0.0)
 
 
 def test_another_interval_keeps_the_annual_volatility() -> None:

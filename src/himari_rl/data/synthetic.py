@@ -76,7 +76,6 @@ def synthetic_bars(
         0.0,
     )
     empty = rng.random(total) < zero_volume
-    empty[0] = False
     move = np.where(empty, 0.0, drift - sigma**2 / 2.0 + diffusion + jump)
     log_close = np.log(start_price) + np.cumsum(move)
     log_open = log_close - move
