@@ -125,6 +125,15 @@ def test_a_cascade_closes_every_position_but_the_one_that_is_held() -> None:
         assert (result.run(HOLD_ALL, variant).exposure[1:] > 0.9).all()
 
 
+def test_buy_and_hold_buys_even_in_a_cascade() -> None:
+    bars = bars_from(walk(300, 5))
+    assert bars.signals is not None
+    bars = replace(bars, signals=replace(bars.signals, cascade_risk=np.full(300, 0.9)))
+    result = judged(bars, Rule(reaching), ledger(RiskLimits()))
+    assert (result.run(HOLD_ALL).exposure > 0.9).all()
+    assert not result.run(ONE).exposure.any()
+
+
 @pytest.mark.parametrize(("allowed", "exposure"), [(False, 0.0), (True, -0.5)])
 def test_a_sell_is_short_only_where_that_is_allowed(allowed: bool, exposure: float) -> None:
     bars = bars_from(walk(300, 6))
