@@ -23,8 +23,9 @@ from himari_rl.envs import rewards
 from himari_rl.errors import ConfigError
 from himari_rl.features.encoder import StateEncoder, write_account
 from himari_rl.policy.account import Account, Leg, Move, Trades, flat_account, move, no_trades, track
-from himari_rl.policy.clock import Timeline
+from himari_rl.policy.clock import Timeline, timeline
 from himari_rl.policy.risk import RiskLimits
+from himari_rl.schema import Bars, FloatArray
 
 REWARDS = ("log_growth", "mean_variance", "differential_sharpe")
 
@@ -119,6 +120,22 @@ class Market:
     @property
     def assets(self) -> int:
         return int(self.base.shape[1])
+
+
+def market_of(
+    bars: Bars, encoder: StateEncoder, environment: TradingEnvConfig, device: str = "cpu"
+) -> tuple[FloatArray, Market]:
+    """(D, 16) market rows of one history and the market they describe, one row per decision."""
+    rows = encoder.market_rows(bars)
+    line = timeline(
+        bars,
+        rows,
+        max_position_pct=environment.max_position_pct,
+        allow_short=environment.allow_short,
+        limits=environment.limits,
+    )
+    decisions = rows[: len(bars) - 2]
+    return decisions, Market.build([decisions], [line], device)
 
 
 class EnvState(NamedTuple):

@@ -15,9 +15,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 
 from himari_rl.config import config_hash
+from himari_rl.envs import batch
 from himari_rl.errors import StorageError
 from himari_rl.storage import read_bytes, write_atomic
-from himari_rl.training import states
 from himari_rl.training.trainer import Trainer
 
 _COUNTERS = ("rollout", "bars", "reward_count", "reward_mean", "reward_m2", "averaged")
@@ -37,7 +37,7 @@ def save_checkpoint(path: Path, trainer: Trainer, fingerprint: str) -> None:
     tensors |= {f"average.{i}": value for i, value in enumerate(trainer.average)}
     for i, slots in trainer.optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{i}.{name}": value for name, value in slots.items()}
-    tensors |= {f"env.{i}": leaf for i, leaf in enumerate(states.leaves(state.env))}
+    tensors |= {f"env.{i}": leaf for i, leaf in enumerate(batch.leaves(state.env))}
     tensors |= {f"memory.{i}": leaf for i, leaf in enumerate(state.memory or ())}
     tensors["generator"] = trainer.generator.get_state()
     guard = {str(constant): [gain.tolist() for gain in gains] for constant, gains in trainer.guard.better.items()}
@@ -85,7 +85,7 @@ def load_checkpoint(path: Path, trainer: Trainer, fingerprint: str) -> None:
             slots.setdefault(int(index), {})[slot] = value
     trainer.optimiser.load_state_dict(optimiser | {"state": slots})
     count = sum(name.startswith("env.") for name in tensors)
-    state.env = states.from_leaves([tensors[f"env.{i}"].to(device) for i in range(count)])
+    state.env = batch.from_leaves([tensors[f"env.{i}"].to(device) for i in range(count)])
     if "memory.0" in tensors:
         state.memory = (tensors["memory.0"].to(device), tensors["memory.1"].to(device))
     trainer.generator.set_state(tensors["generator"])

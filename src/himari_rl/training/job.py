@@ -16,10 +16,9 @@ from himari_rl.agents.ppo_agent import PPOAgent, PPOConfig
 from himari_rl.config import as_dict
 from himari_rl.data.sources import fingerprint, require_rows
 from himari_rl.data.splits import train_test
-from himari_rl.envs.physics import Market, Physics, TradingEnvConfig
+from himari_rl.envs.physics import Physics, TradingEnvConfig, market_of
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.bundle import Manifest
-from himari_rl.policy.clock import timeline
 from himari_rl.schema import Bars, BoolArray, FloatArray
 from himari_rl.storage import write_atomic
 from himari_rl.training.checkpoint import load_checkpoint, save_checkpoint
@@ -59,22 +58,6 @@ class Trained:
 
 
 Watcher = Callable[[Trainer, int], None]  # (trainer, seed), after each rollout
-
-
-def market_of(
-    bars: Bars, encoder: StateEncoder, environment: TradingEnvConfig, device: str = "cpu"
-) -> tuple[FloatArray, Market]:
-    """(D, 16) market rows of one history and the market they describe, one row per decision."""
-    rows = encoder.market_rows(bars)
-    line = timeline(
-        bars,
-        rows,
-        max_position_pct=environment.max_position_pct,
-        allow_short=environment.allow_short,
-        limits=environment.limits,
-    )
-    decisions = rows[: len(bars) - 2]
-    return decisions, Market.build([decisions], [line], device)
 
 
 def train_agent(

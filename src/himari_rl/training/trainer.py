@@ -16,13 +16,14 @@ from torch import Tensor
 
 from himari_rl.agents.networks import Memory
 from himari_rl.agents.ppo_agent import PPOAgent
+from himari_rl.envs.batch import join, pick, where_over
 from himari_rl.envs.physics import EnvState, Physics
 from himari_rl.errors import ConfigError
 from himari_rl.training.collapse import CollapseGuard
 from himari_rl.training.gradient import counterfactual_advantage, gradient_step, mean_reward
 from himari_rl.training.ppo import Batch, explained_variance, gae, normalised, update
 from himari_rl.training.rollout import Trajectory, unroll
-from himari_rl.training.states import join, pick, restarted, select_memory, where_over
+from himari_rl.training.states import restarted, select_memory
 
 MIN_SCALE = 1e-8
 
