@@ -179,6 +179,16 @@ def test_safer_but_slower_is_not_called_better() -> None:
     assert verdicts._answer(down, replace(up, lower=-0.01), 0.6, lag, 0.3, 0.3, 0.95) == "worse"
 
 
+def test_growth_that_risk_may_have_bought_is_not_called_better() -> None:
+    growth = Interval(estimate=0.05, lower=0.01, upper=0.1, confidence=0.95, positive=0.98, standard_error=0.02)
+    utility = replace(growth, lower=-0.01, positive=0.8)
+    lag = verdicts.LagTest(sharpe=1.0, lagged_sharpe=1.0, z=0.0, suspected=False)
+    assert verdicts._answer(growth, utility, 0.8, lag, 0.3, 0.3, 0.95) == "no_edge"
+    assert "grows faster, but counting its risk" in verdicts._sentence(
+        "no_edge", growth, utility, lag, 0.3, 0.3, 1.0, 1
+    )
+
+
 def test_differences_are_those_of_the_two_runs_in_the_units_of_a_year(honest: tuple[Backtest, Verdict]) -> None:
     result, found = honest
     mine, one = result.run("policy"), result.run("multiplier 1.0")

@@ -258,6 +258,11 @@ def _sentence(
     if utility.lower > 0.0:
         counted = f"{trials} trials were" if trials > 1 else "its Sharpe ratio is"
         return f"No edge found, keep 1.0: the difference is too small once {counted} counted. {span}."
+    if growth.lower > 0.0:
+        return (
+            "No edge found, keep 1.0: the policy grows faster, but counting its risk the difference cannot be told "
+            f"from zero. {span}."
+        )
     return f"No edge found, keep 1.0: the difference to it cannot be told from zero. {span}."
 
 
