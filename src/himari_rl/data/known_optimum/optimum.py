@@ -1,0 +1,111 @@
+"""One face over the solvers. Solutions are cached by the market's parameters, in memory and on disk."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from himari_rl.config import config_hash
+from himari_rl.data.known_optimum.belief import memoryless_exposure, myopic, solve_belief
+from himari_rl.data.known_optimum.dynamic import Solution, solve
+from himari_rl.data.known_optimum.markets import HiddenRegime, KnownMarket, Paths, Portfolio, Predictable, Trap
+from himari_rl.data.known_optimum.portfolio import optimal_weights
+from himari_rl.errors import RefusedError
+from himari_rl.schema import FloatArray
+from himari_rl.storage import read_bytes, write_atomic
+
+SOLVER = "2"  # part of the cache's key: raise it when a solver changes
+BARS_PER_SQUARED_SHARPE = 100.0
+
+Chooser = Callable[[int, FloatArray], FloatArray]
+
+
+def cache_folder() -> Path:
+    """HIMARI_CACHE_DIR, or ~/.cache/himari_rl."""
+    return Path(os.environ.get("HIMARI_CACHE_DIR", Path.home() / ".cache" / "himari_rl")) / "known_optimum"
+
+
+@lru_cache(maxsize=64)
+def solution(market: KnownMarket) -> Solution:
+    """The optimal band of a market with one asset."""
+    path = cache_folder() / f"{type(market).__name__}-{config_hash(market)}-{SOLVER}.npz"
+    if path.exists():
+        with np.load(io.BytesIO(read_bytes(path))) as stored:
+            return Solution(float(stored["growth"]), stored["states"], stored["low"], stored["high"])
+    found = solve_belief(market) if isinstance(market, HiddenRegime) else solve(market)
+    buffer = io.BytesIO()
+    np.savez(buffer, growth=found.growth, states=found.states, low=found.low, high=found.high)
+    write_atomic(path, buffer.getvalue())
+    return found
+
+
+def optimal_policy(market: KnownMarket, paths: Paths) -> Chooser:
+    """(row, held (P, A)) -> optimal exposure (P, A) on these paths, given what truly drives them."""
+    if isinstance(market, Trap):
+        return lambda t, held: np.zeros_like(held)
+    if isinstance(market, Portfolio):
+        shape = paths.state.shape
+        if not any(market.betas):
+            fixed = optimal_weights(market, np.zeros((1, shape[2])), nodes=9)
+            return lambda t, held: np.broadcast_to(fixed, held.shape)
+        every = np.empty(shape)
+        for t in range(shape[1]):
+            every[:, t] = optimal_weights(market, paths.state[:, t], nodes=4, steps=60)
+        return lambda t, held: every[:, t]
+    if isinstance(market, HiddenRegime) and market.cost == 0.0:
+        return lambda t, held: myopic(market, paths.state[:, t])
+    best = solution(market)
+
+    def choose(t: int, held: FloatArray) -> FloatArray:
+        low, high = best.band(paths.state[:, t])
+        return np.clip(held, low, high)
+
+    return choose
+
+
+def memoryless_policy(market: HiddenRegime, paths: Paths) -> Chooser:
+    """The exact best policy of the last return alone, which no net without memory can beat on M3z."""
+    return lambda t, held: memoryless_exposure(market, paths.x[:, t])
+
+
+def require_learnable(market: KnownMarket, bars: int) -> None:
+    """Refuses a budget that cannot show the optimum to 1 %: fewer than 100 / SR^2 bars, SR the optimum's per bar.
+
+    A market without an edge is exempt: there the claim is standing aside.
+
+    Raises:
+        RefusedError: naming the bars that would be needed.
+    """
+    if isinstance(market, Trap) or (isinstance(market, Predictable) and market.mu == 0.0 and market.beta == 0.0):
+        return
+    sharpe = optimal_sharpe(market)
+    needed = BARS_PER_SQUARED_SHARPE / sharpe**2 if sharpe > 0.0 else float("inf")
+    if bars < needed:
+        raise RefusedError(
+            f"{market.name}: {bars:,} bars, and the optimum's Sharpe ratio is {sharpe:.4f} a bar",
+            f"at least 100 / SR^2 = {needed:,.0f} bars to learn it to one per cent",
+            "give more bars, or a market with a larger edge or less noise",
+        )
+
+
+@lru_cache(maxsize=64)
+def optimal_sharpe(market: KnownMarket) -> float:
+    """Per-bar Sharpe ratio of the costless return of the optimal policy, by simulation (1 % accurate)."""
+    paths = market.simulate(400, 300, np.random.default_rng(0))
+    choose = optimal_policy(market, paths)
+    held = np.zeros_like(paths.returns[:, 0])
+    earned, squared = 0.0, 0.0
+    for t in range(paths.returns.shape[1]):
+        held = choose(t, held)
+        outcomes, probabilities = market.law(paths.state[:, t])
+        portfolio = (outcomes * held[:, None, :]).sum(-1)
+        earned += float((portfolio * probabilities).sum(-1).mean())
+        squared += float((portfolio**2 * probabilities).sum(-1).mean())
+    bars = paths.returns.shape[1]
+    mean, square = earned / bars, squared / bars
+    return float(mean / max(np.sqrt(square - mean**2), 1e-12))
