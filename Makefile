@@ -29,6 +29,7 @@ venv: $(STAMP)
 
 demo: $(STAMP)
 	@$(BIN)/himari demo $(if $(DATA),--data "$(DATA)")
+	echo "himari itself is $(BIN)/himari; to have it at hand: source $(BIN)/activate"
 
 test: $(STAMP)
 	@$(ONE_THREAD) $(BIN)/pytest -n 2 --dist loadfile

@@ -1,0 +1,189 @@
+"""The README is run, not believed: its commands work, its tree is the tree, its links lead somewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from helpers import ROOT, run_himari
+from himari_rl import cli
+from himari_rl.data.synthetic import synthetic_bars
+from himari_rl.data.table import write_bars
+
+README = (ROOT / "README.md").read_text()
+SMALLER = ["--num-episodes", "40"]  # the same road, fewer steps
+DOWNLOADED = "data/coinbase/BTC-USD_1h.parquet"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def commands(program: str) -> list[list[str]]:
+    """Every line of a bash block that starts with `program`, as words, without its comment."""
+    lines = [line for block in blocks("bash") for line in block.replace("\\\n", " ").splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.split(" ")[0] == program]
+
+
+def tree_paths(tree: str) -> list[str]:
+    """The paths of the captioned tree: four spaces a level, `name` then its caption after two spaces or more."""
+    stack: list[str] = []
+    found = []
+    for line in tree.splitlines():
+        if not line.strip():
+            continue
+        depth = (len(line) - len(line.lstrip())) // 4
+        names = re.split(r"\s{2,}", line.strip())[0]
+        for name in names.split(" · "):
+            stack[depth:] = [name.rstrip("/")]
+            found.append("/".join(stack))
+    return found
+
+
+def test_every_path_of_the_tree_exists() -> None:
+    paths = tree_paths(blocks("text")[0])
+    assert len(paths) > 60
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_every_module_is_in_the_tree() -> None:
+    told = set(tree_paths(blocks("text")[0]))
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "src").rglob("*.py") if path.name != "__init__.py"}
+    modules |= {
+        str(path.relative_to(ROOT))
+        for folder in ("cloud_run", "vertex_training")
+        for path in (ROOT / folder).glob("*.py")
+    }
+    assert modules - told == set()
+
+
+def test_the_tree_is_read_as_paths() -> None:
+    assert tree_paths("a/\n    b.py · c.py  two files\n    d/\n        e.py   deep\nf  last") == [
+        "a", "a/b.py", "a/c.py", "a/d", "a/d/e.py", "f",
+    ]  # fmt: skip
+
+
+def test_every_link_into_the_repository_leads_to_a_file() -> None:
+    targets = [link for link in re.findall(r"\]\(([^)#]+)", README) if not link.startswith("http")]
+    assert targets
+    assert [link for link in targets if not (ROOT / link).exists()] == []
+
+
+def test_every_make_command_is_a_target() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    typed = [next(word for word in words[1:] if "=" not in word) for words in commands("make")]
+    assert {"demo", "test"} <= set(typed)
+    assert set(typed) <= targets
+
+
+def named(words: list[str]) -> tuple[str, Any]:
+    """The command's full name, and the command."""
+    command: Any = typer.main.get_command(cli.build_app())
+    path = []
+    for word in words[1:]:
+        if word not in getattr(command, "commands", {}):
+            break
+        command = command.commands[word]
+        path.append(word)
+    return " ".join(path), command
+
+
+def test_every_flag_of_every_himari_command_exists() -> None:
+    assert len(commands("himari")) >= 5
+    for words in commands("himari"):
+        path, command = named(words)
+        known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+        assert path, words
+        assert {word for word in words if word.startswith("--")} <= known, words
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what `himari data fetch` would have left there."""
+    folder = tmp_path_factory.mktemp("readme")
+    write_bars(synthetic_bars(6000, 7), folder / DOWNLOADED)
+    return folder
+
+
+def answer(url: str, body: bytes | None) -> dict[str, Any]:
+    """What the server answers, once it listens."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            with direct.open(
+                urllib.request.Request(url, body, {"content-type": "application/json"}), timeout=5
+            ) as reply:
+                return dict(json.loads(reply.read()))
+        except urllib.error.URLError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def test_the_commands_run_in_the_order_they_are_shown(workplace: Path) -> None:
+    ran = []
+    for words in commands("himari"):
+        path, _ = named(words)
+        if path in ("data fetch", "serve"):  # the one needs a network, the other does not end
+            continue
+        result = run_himari(*words[1:], *(SMALLER if path == "train base" else []), cwd=workplace, OMP_NUM_THREADS="1")
+        assert result.returncode == 0, f"{shlex.join(words)}\n{result.stdout}\n{result.stderr}"
+        ran.append(path)
+    assert ran == ["data audit", "train base", "evaluate"]
+    [serve] = [words for words in commands("himari") if named(words)[0] == "serve"]
+    [curl] = commands("curl")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    assert "8080" in serve
+    himari = str(Path(sys.executable).with_name("himari"))
+    command = [himari, *(port if word == "8080" else word for word in serve[1:])]
+    server = subprocess.Popen(command, cwd=workplace, stdout=subprocess.DEVNULL)
+    try:
+        url = next(word for word in curl if "/predict" in word).replace("8080", port)
+        reply = answer(url, curl[curl.index("-d") + 1].encode())
+    finally:
+        server.terminate()
+        server.wait(20)
+    assert set(reply) == {"position_multiplier", "confidence", "latency_ms", "model_version"}
+    assert 0.0 <= reply["position_multiplier"] <= 2.0
+
+
+def shape(line: str) -> str:
+    """A line of output with its numbers, hashes and spaces made alike."""
+    line = re.sub(r"\b[0-9a-f]{12,}\b|(?<=base-)[0-9a-f]+", "#", line)
+    line = re.sub(r"[+-]?\d[\d,.:]*(e-\d+)?", "#", line)
+    return " ".join(line.split())
+
+
+def test_the_shown_output_of_the_demo_is_what_it_prints(workplace: Path) -> None:
+    result = run_himari("demo", *SMALLER, cwd=workplace, COLUMNS="80", OMP_NUM_THREADS="1")
+    assert result.returncode == 0, result.stderr
+    printed = {shape(line) for line in (result.stdout + result.stderr).splitlines()}
+    shown = [line for line in blocks("console")[0].splitlines() if line.strip() not in ("", "…")]
+    assert len(shown) > 50
+    depends_on_the_verdict = ("│", "Done.")
+    strange = [line for line in shown if shape(line) not in printed and not line.startswith(depends_on_the_verdict)]
+    assert strange == []
+
+
+def test_the_shown_end_of_the_tests_is_pytests() -> None:
+    assert re.fullmatch(r"=+ \d+ passed(, \d+ skipped)? in [\d.]+s( \(.*\))? =+\n", blocks("console")[1])
+
+
+@pytest.mark.parametrize("word", ["guaranteed", "TODO", "FIXME"])
+def test_the_readme_promises_nothing_it_cannot_keep(word: str) -> None:
+    assert word not in README
