@@ -143,7 +143,11 @@ def test_the_same_rows_without_the_fault_are_taken(tmp_path: Path) -> None:
         ("BTC-USD_1h.parquet", b"", "is empty (0 bytes)"),
         ("BTC-USD_1h.parquet", b"PAR1 no more", "cannot be read as Parquet"),
         ("BTC-USD_1h.csv.gz", b"not gzip", "cannot be read as CSV"),
-        ("BTC-USD_1h.csv.gz", gzip.compress("\n".join([HEADER, *GOOD]).encode(), mtime=0)[:-9], "cannot be read as CSV"),
+        (
+            "BTC-USD_1h.csv.gz",
+            gzip.compress("\n".join([HEADER, *GOOD]).encode(), mtime=0)[:-9],
+            "cannot be read as CSV",
+        ),
         ("BTC-USD_1h.csv", b"\xff\xfe\x00\x01", "cannot be read as CSV"),
         ("BTC-USD_1h.xlsx", b"PK", "is of no known kind"),
     ],
