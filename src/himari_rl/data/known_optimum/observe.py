@@ -1,6 +1,6 @@
 """A simulated market through the sixteen-number contract, and as bars.
 
-The visible variable is shown as signal_confidence = Phi(x), M4's regime as cascade_risk; the rest is a constant that the
+The visible variable is shown as signal_confidence = Phi(x), M4's regime as cascade_risk; the rest is constant, and the
 learner masks, so that the bounds are exact (momentum over a day alone would hand M3 to a memoryless net).
 """
 
