@@ -53,12 +53,14 @@ class CollapseGuard:
 
     def _constant_reward(self, trajectory: Trajectory, constant: float) -> torch.Tensor:
         """(T, N) reward of holding one multiplier over the same bars from the same accounts."""
-        account = trajectory.accounts[0]
+        account, log_peak = trajectory.accounts[0], trajectory.log_peak[0]
+        moments = (trajectory.moments[0][0], trajectory.moments[1][0])
         rewards = []
-        none = account.log_equity
         for t in range(trajectory.reward.shape[0]):
             now = trajectory.window.at(t)
             held = account.held
             account, moved = self.physics.advance(account, torch.full_like(held, constant), now)
-            rewards.append(self.physics.reward(moved, held, now, account, none, (none, none))[0])
+            log_peak = torch.maximum(log_peak, account.marked_log_equity)
+            reward, moments = self.physics.reward(moved, held, now, account, log_peak, moments)
+            rewards.append(reward)
         return torch.stack(rewards)

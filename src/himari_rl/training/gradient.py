@@ -12,7 +12,7 @@ from torch import Tensor
 
 from himari_rl.agents.networks import Memory
 from himari_rl.agents.ppo_agent import PPOAgent
-from himari_rl.envs.physics import EnvState, Physics, Window
+from himari_rl.envs.physics import EnvState, Physics
 from himari_rl.policy.account import Account
 from himari_rl.training.rollout import Trajectory, unroll
 
@@ -68,13 +68,13 @@ def counterfactual_advantage(physics: Physics, trajectory: Trajectory, gamma: fl
     carried = (trajectory.mean == trajectory.previous) * side / config.max_position_pct
     with torch.enable_grad():
         drawn = (trajectory.multiplier + carried * (held - held.detach())).clamp(0.0, 2.0)
-        reward, after = _played(physics, account._replace(held=held), drawn, window)
+        reward, after = _played(physics, trajectory, account._replace(held=held), drawn)
         (own,) = torch.autograd.grad(reward.sum(), held, retain_graph=True)
         carry = torch.stack(
             [torch.autograd.grad(after[..., a].sum(), held, retain_graph=True)[0] for a in range(after.shape[-1])], -2
         )  # (T, N, A, A): row a is d held'_a / d held
     with torch.no_grad():
-        mean_reward, mean_after = _played(physics, account, trajectory.mean, window)
+        mean_reward, mean_after = _played(physics, trajectory, account, trajectory.mean)
         moved, alive = after - mean_after, trajectory.alive
         slope = torch.zeros_like(held[0])
         future = torch.empty_like(reward)
@@ -88,12 +88,13 @@ def counterfactual_advantage(physics: Physics, trajectory: Trajectory, gamma: fl
 def mean_reward(physics: Physics, trajectory: Trajectory) -> Tensor:
     """(T, N) what the mean action would have earned on the same bar of the same account: an exact control variate."""
     account = Account(*(torch.stack(leaves) for leaves in zip(*trajectory.accounts[:-1], strict=True)))
-    return _played(physics, account, trajectory.mean, trajectory.window)[0]
+    return _played(physics, trajectory, account, trajectory.mean)[0]
 
 
-def _played(physics: Physics, account: Account, multiplier: Tensor, window: Window) -> tuple[Tensor, Tensor]:
-    """Reward (T, N) and next held exposure (T, N, A) of bars played with other multipliers."""
+def _played(physics: Physics, trajectory: Trajectory, account: Account, multiplier: Tensor) -> tuple[Tensor, Tensor]:
+    """Reward (T, N) and next held exposure (T, N, A) of the trajectory's bars played with other multipliers."""
+    window = trajectory.window
     after, moved = physics.advance(account, multiplier, window)
-    none = account.log_equity
-    reward, _ = physics.reward(moved, account.held, window, after, none, (none, none))
+    log_peak = torch.maximum(trajectory.log_peak, after.marked_log_equity)
+    reward, _ = physics.reward(moved, account.held, window, after, log_peak, trajectory.moments)
     return reward, after.held

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -97,6 +100,7 @@ def run_job(
         DataError: too few bars for one episode.
         StorageError: `out` cannot be written, or a checkpoint does not belong to this job.
         CollapseError: the policy degenerated; nothing is exported.
+        KeyboardInterrupt: Ctrl-C, after the rollout at hand and its checkpoint.
     """
     require_rows(bars, job.environment.episode_bars + 3, "train one episode")
     train, _ = train_test(bars, job.test_fraction)
@@ -108,24 +112,55 @@ def run_job(
     total_bars = job.num_episodes * job.environment.episode_bars
     _start_record(out, job, data)
     trainers = []
-    for seed in job.seeds:
-        path = out / CHECKPOINT.format(seed=seed)
+    with interrupt_between_rollouts() as interrupted:
+        for seed in job.seeds:
+            path = out / CHECKPOINT.format(seed=seed)
 
-        def prepare(trainer: Trainer, path: Path = path) -> None:
-            if resume and path.exists():
-                load_checkpoint(path, trainer, data["sha256"])
+            def prepare(trainer: Trainer, path: Path = path) -> None:
+                if resume and path.exists():
+                    load_checkpoint(path, trainer, data["sha256"])
 
-        def watched(trainer: Trainer, path: Path = path, seed: int = seed) -> None:
-            every = max(1, job.save_interval * job.environment.episode_bars // _bars_per_rollout(trainer))
-            if trainer.state.rollout % every == 0 or trainer.state.rollout == trainer.rollouts:
-                save_checkpoint(path, trainer, data["sha256"])
-            watch(trainer, seed)
+            def watched(trainer: Trainer, path: Path = path, seed: int = seed) -> None:
+                every = max(1, job.save_interval * job.environment.episode_bars // _bars_per_rollout(trainer))
+                stop = interrupted()
+                if stop or trainer.state.rollout % every == 0 or trainer.state.rollout == trainer.rollouts:
+                    save_checkpoint(path, trainer, data["sha256"])
+                watch(trainer, seed)
+                if stop:
+                    raise KeyboardInterrupt
 
-        trainers.append(train_agent(physics, job.agent, rows, total_bars, seed, prepare=prepare, watch=watched))
+            trainers.append(train_agent(physics, job.agent, rows, total_bars, seed, prepare=prepare, watch=watched))
     stepped, seconds = sum(t.state.bars for t in trainers), sum(t.seconds for t in trainers)
     run = {"num_episodes": job.num_episodes, "bars": stepped, "device": job.device}
     manifest = export(out / BUNDLE, [t.agent for t in trainers], job.seeds, encoder, job.environment, data, rows, run)
     return Trained(out / BUNDLE, manifest, stepped, seconds, trainers[-1].state.metrics)
+
+
+@contextmanager
+def interrupt_between_rollouts() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C waits for the end of the rollout at hand, where the run's state is whole. A second one does not wait.
+
+    Yields a function that says whether it was pressed. Handlers of somebody else, and other threads, are left alone.
+    """
+    pressed = False
+
+    def hear(number: int, frame: object) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    ours = threading.current_thread() is threading.main_thread()
+    ours = ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
+        signal.signal(signal.SIGINT, hear)
+    try:
+        yield lambda: pressed
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def training_data(train: Bars) -> dict[str, Any]:

@@ -27,6 +27,8 @@ class Trajectory(NamedTuple):
     window: Window  # (T, N, ...) what the market was
     states: Tensor  # (T + 1, N, F) raw observations, the last one after the last decision; empty when not asked for
     accounts: list[Account]  # T + 1 of them: before each decision, and after the last
+    log_peak: Tensor  # (T, N) of the episode, before each decision
+    moments: tuple[Tensor, Tensor]  # (T, N) each, before each decision
     previous: Tensor  # (T, N, A) held position in multiplier units, as observed
     mean: Tensor  # (T, N, A) what the policy wanted
     latent: Tensor  # (T, N, A) what was drawn, before its bounds
@@ -66,6 +68,7 @@ def unroll(
         excess.append(band.excess)
     spread = None if std is None else torch.as_tensor(std, dtype=torch.float64, device=physics.device)
     states, accounts, previous, means, latents, played, log_probs, rewards, alives, ends = ([] for _ in range(10))
+    peaks, first, second = [], [], []
     alive = torch.ones_like(state.account.log_equity)
     for step in range(steps):
         now = window.at(step)
@@ -84,6 +87,9 @@ def unroll(
             latent, multiplier = sample(head, mean, spread, noise[step])
             log_probs.append(log_prob(head, latent, mean, spread))
         accounts.append(state.account)
+        peaks.append(state.log_peak)
+        first.append(state.moments[0])
+        second.append(state.moments[1])
         state, outcome = physics.step(state, multiplier, now, tracked=observed)
         for values, value in zip(
             (previous, means, latents, played, rewards, alives, ends),
@@ -100,6 +106,8 @@ def unroll(
         window=window,
         states=torch.stack(states) if states else empty,
         accounts=accounts,
+        log_peak=torch.stack(peaks),
+        moments=(torch.stack(first), torch.stack(second)),
         previous=torch.stack(previous),
         mean=torch.stack(means),
         latent=torch.stack(latents),
