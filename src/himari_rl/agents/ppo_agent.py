@@ -112,6 +112,8 @@ class Normaliser(nn.Module):
         self.std.copy_(torch.as_tensor(np.where(plain, 1.0, std)))
         constant = ~account & (std < 1e-8)
         keep = visible & ~constant & (~account | account_inputs)
+        if not keep.any():  # nothing to see but constants: read those, so that the net still has an input
+            keep = visible & ~account
         self.keep.copy_(torch.as_tensor(keep))
         self.visible.copy_(torch.as_tensor(visible & ~constant))
 

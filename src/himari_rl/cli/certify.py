@@ -1,0 +1,89 @@
+"""`himari certify`: proves the learner on markets whose optimum is known."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+KINDS = ("base", "lstm", "multi")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `himari certify` to the root app."""
+    app.command("certify")(certify)
+
+
+def certify(
+    kind: Annotated[str, typer.Argument(help="base, lstm or multi.")],
+    market: Annotated[list[str] | None, typer.Option(help="Markets; all with a bar for this kind by default.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds per market; the median is judged.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="First seed.")] = 0,
+    bars: Annotated[int, typer.Option(min=1, help="Bars stepped in training.")] = 4_000_000,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; one a core by default.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the page with the learned bands here.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Trains on markets whose optimum is solved and grades the bundles under the known law. Exit 1 if a bar is missed.
+
+    Example: himari certify base --market M1 M2 --seeds 5
+    """
+    from rich.progress import Progress, TimeElapsedColumn
+    from rich.table import Table
+
+    from himari_rl.errors import ConfigError, RefusedError
+    from himari_rl.evaluation import certify as certification
+    from himari_rl.evaluation.certify_kinds import plan_for
+    from himari_rl.storage import write_atomic
+
+    if kind not in KINDS:
+        raise ConfigError(f"kind {kind!r}", f"one of {', '.join(KINDS)}")
+    plan = plan_for(kind, bars)
+    names = market or list(plan.bars)
+    console = Console(stderr=True)
+    started = time.perf_counter()
+    with Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=console) as progress:
+        task = progress.add_task("certifying", total=len(names) * seeds)
+        certificates = certification.certify(
+            names, list(range(seed, seed + seeds)), plan, jobs=jobs, done=lambda attempt: progress.advance(task)
+        )
+    traps = certification.trap_certificates() if kind == "base" and market is None else []
+    elapsed = time.perf_counter() - started
+    if html is not None:
+        from himari_rl.evaluation.certify_page import certificate_page
+
+        policies = {c.market: certification.median_policy(c, plan) for c in certificates}
+        write_atomic(html, certificate_page(certificates, policies).encode())
+    failed = [c.market for c in [*certificates, *traps] if not c.passed]
+    if as_json:
+        document = {
+            "kind": kind,
+            "seconds": round(elapsed, 1),
+            "passed": not failed,
+            "markets": [c.to_dict() for c in [*certificates, *traps]],
+        }
+        sys.stdout.write(json.dumps(document) + "\n")
+    else:
+        columns = ("market", "median", "worst", "over const.", "turnover", "train s", "bars", "verdict")
+        table = Table(*columns, title=f"himari certify {kind}: share of the optimum, {seeds} seeds")
+        for c in certificates:
+            mark = "[green]pass[/green]" if c.passed else "[red]FELL SHORT[/red]"
+            table.add_row(
+                c.market, f"{c.median:.3f}", f"{c.worst:.3f}", f"{c.over_constant:.3f}", f"{c.turnover:.4f}",
+                f"{c.seconds:.1f}", f"{c.stepped / 1e6:.1f} M", f"{mark} {c.reason}",
+            )  # fmt: skip
+            for name, share in c.naive.items():
+                table.add_row(f"  [dim]{name}[/dim]", f"[dim]{share:.3f}[/dim]")
+        for c in traps:
+            table.add_row(
+                c.market, *[""] * 6, ("[green]pass[/green] " if c.passed else "[red]FELL SHORT[/red] ") + c.reason
+            )
+        console.print(table)
+        console.print(f"{elapsed:.0f} s in all" + (f"; page at {html}" if html else ""))
+    if failed:
+        raise RefusedError(f"{', '.join(failed)} fell short of the bar", "every market at its bar")

@@ -1,0 +1,348 @@
+"""Certification: is the learner able to learn? On markets whose optimum is known, through the same road as real data.
+
+The same encoder contract, physics, trainer, export and numpy runtime; only the bars come from a generator whose law is
+known. The exported bundle is graded on fresh paths, the same for all seeds; falling short of a bar is exit code 1.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from himari_rl.agents.ppo_agent import PPOConfig
+from himari_rl.data.known_optimum.markets import KnownMarket, Paths, Trap, market_named
+from himari_rl.data.known_optimum.observe import market_rows, to_bars, visible
+from himari_rl.data.known_optimum.optimum import require_learnable
+from himari_rl.data.leaks import suspected_leaks
+from himari_rl.envs.physics import Market, Physics, TradingEnvConfig
+from himari_rl.evaluation.grading import Grade, grade, graded_naively
+from himari_rl.evaluation.naive import naive_policies
+from himari_rl.features.encoder import StateEncoder
+from himari_rl.policy.account import Leg
+from himari_rl.policy.clock import Timeline
+from himari_rl.policy.risk import RiskLimits
+from himari_rl.policy.runtime import Policy, load_policy
+from himari_rl.schema import HOUR_MS, FloatArray
+from himari_rl.training.export import export
+from himari_rl.training.job import train_agent
+from himari_rl.training.trainer import Trainer
+
+GRADING_SEED = 1_000_003  # never a training seed
+PATH_ROWS = 2_001  # an episode of 500 bars fits four times
+ONE_HISTORY, ONE_HISTORY_BARS = 35_000, 500_000  # bars of the only history, and how many are drawn from it
+SUFFIX = "-one-history"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How much a market is learned from."""
+
+    bars: int = 4_000_000
+    """Bars stepped in training."""
+    distinct: int = 2_000_000
+    """Different bars they are drawn from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """What a market asks of an agent: the median over seeds, the worst seed, the turnover."""
+
+    median: float = 0.0
+    worst: float = -np.inf
+    over_constant: bool = False
+    """The share is taken over the best constant instead of over zero."""
+    turnover: tuple[float, float] = (0.0, np.inf)
+    aside: bool = False
+    """No edge: mean exposure below .02 and turnover below .001."""
+    nothing: bool = False
+    """Shuffled: the share over the best constant is not above 0 within two standard errors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What one kind of agent is certified with."""
+
+    config: PPOConfig
+    budget: Budget
+    bars: dict[str, Bar]
+    """The markets with a bar for this kind."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One seed on one market."""
+
+    market: str
+    seed: int
+    grade: Grade
+    seconds: float  # of training
+    bars: int
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """All seeds of one market against its bar."""
+
+    market: str
+    attempts: tuple[Attempt, ...]
+    bar: Bar
+    passed: bool
+    reason: str
+    naive: dict[str, float]  # share of the optimum of each naive policy, same paths
+
+    @property
+    def shares(self) -> list[float]:
+        """The share that the bar is about, one a seed."""
+        return [a.grade.share_over_constant if self.bar.over_constant else a.grade.share for a in self.attempts]
+
+    @property
+    def median(self) -> float:
+        return median(self.shares)
+
+    @property
+    def worst(self) -> float:
+        return min(self.shares)
+
+    @property
+    def over_constant(self) -> float:
+        return median(a.grade.share_over_constant for a in self.attempts)
+
+    @property
+    def turnover(self) -> float:
+        return median(a.grade.turnover for a in self.attempts)
+
+    @property
+    def seconds(self) -> float:
+        """Training seconds of the median seed."""
+        return median(a.seconds for a in self.attempts)
+
+    @property
+    def stepped(self) -> int:
+        return self.attempts[0].bars
+
+    def to_dict(self) -> dict[str, Any]:
+        """For --json."""
+        numbers = ("median", "worst", "over_constant", "turnover", "seconds", "stepped")
+        return {
+            "market": self.market,
+            "passed": self.passed,
+            "reason": self.reason,
+            **{name: getattr(self, name) for name in numbers},
+            "seeds": [{"seed": a.seed, "seconds": a.seconds, **asdict(a.grade)} for a in self.attempts],
+            "naive": self.naive,
+        }
+
+
+@dataclass(frozen=True)
+class Trapped:
+    """M7: whether a leak was caught before anything was trained on it."""
+
+    market: str
+    passed: bool
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def market_for(name: str) -> tuple[KnownMarket, bool]:
+    """A market of the table and whether it is to be learned from one history only."""
+    one = name.endswith(SUFFIX)
+    return market_named(name.removesuffix(SUFFIX)), one
+
+
+def environment_for(market: KnownMarket) -> TradingEnvConfig:
+    """The market's costs and objective in the product's environment, with no limit but the gross cap.
+
+    Log-growth already charges half the variance, so an aversion of L asks for mean_variance with L - 1 on top of it.
+    """
+    objective: dict[str, object] = {"reward": "log_growth"}
+    if market.risk_aversion is not None:
+        objective = {"reward": "mean_variance", "risk_aversion": market.risk_aversion - 1.0}
+    return TradingEnvConfig(commission_rate=market.cost, slippage_bps=0.0, limits=RiskLimits.off(), **objective)
+
+
+def training_market(market: KnownMarket, paths: Paths, device: str = "cpu") -> tuple[FloatArray, Market]:
+    """Rows (D, F) and the physics' market of simulated paths; every decision earns the path's own return."""
+    rows = market_rows(market, paths.x)
+    shape = paths.returns.shape[1:]
+    lines = [
+        Timeline(
+            Leg(np.ones(shape, bool), returns, returns, np.zeros(shape), np.zeros(shape[0], bool)),
+            np.full(shape, 0.5),
+            np.full(shape, 2.0),
+        )
+        for returns in paths.returns
+    ]
+    return rows.reshape(-1, rows.shape[-1]), Market.build(list(rows), lines, device)
+
+
+def draw_training(market: KnownMarket, budget: Budget, one_history: bool, seed: int) -> Paths:
+    """The bars a seed learns from."""
+    rng = np.random.default_rng([seed, 1])
+    if one_history:
+        return market.simulate(1, ONE_HISTORY, rng)
+    return market.simulate(max(1, budget.distinct // PATH_ROWS), PATH_ROWS, rng)
+
+
+def encoder_for(market: KnownMarket) -> StateEncoder:
+    """The product's encoder for as many assets."""
+    count = market.assets_count
+    return StateEncoder(symbols=(market.name,) if count == 1 else tuple(f"{market.name}-{a}" for a in range(count)))
+
+
+def config_for(market: KnownMarket, config: PPOConfig) -> PPOConfig:
+    """The recipe, fitted to the market's dimensions and to what it hides: a hidden position allows no band."""
+    head = config.head if market.account_visible else "squash"
+    return replace(config, state_dim=encoder_for(market).state_dim, action_dim=market.assets_count, head=head)
+
+
+def learn(
+    name: str,
+    seed: int,
+    config: PPOConfig,
+    budget: Budget,
+    device: str = "cpu",
+    watch: Callable[[Trainer], None] = lambda trainer: None,
+) -> tuple[Trainer, FloatArray]:
+    """Trains one seed on one market; returns the trainer and the rows it saw."""
+    market, one_history = market_for(name)
+    require_learnable(market, budget.bars)
+    rows, built = training_market(market, draw_training(market, budget, one_history, seed), device)
+    physics = Physics(built, environment_for(market), encoder_for(market))
+    total = min(budget.bars, ONE_HISTORY_BARS) if one_history else budget.bars
+    trainer = train_agent(physics, config_for(market, config), rows, total, seed, visible=visible(market), watch=watch)
+    return trainer, rows
+
+
+def bundle_of(name: str, trainer: Trainer, rows: FloatArray, seed: int, folder: Path) -> Policy:
+    """Exports the trained agent and loads it back: what is graded is what would be shipped."""
+    market, _ = market_for(name)
+    data = {
+        "sha256": "",
+        "source": f"known-optimum market {name}, seed {seed}",
+        "start": "",
+        "end": "",
+        "rows": len(rows),
+        "interval_ms": HOUR_MS,
+        "synthetic": True,
+    }
+    some = rows[:: max(1, len(rows) // 20_000)]
+    run = {"certification": name}
+    export(folder, [trainer.agent], [seed], encoder_for(market), trainer.physics.config, data, some, run)
+    return load_policy(folder)
+
+
+def attempt(name: str, seed: int, config: PPOConfig, budget: Budget, device: str = "cpu") -> tuple[Attempt, Policy]:
+    """Trains, exports, loads and grades one seed."""
+    trainer, rows = learn(name, seed, config, budget, device)
+    with tempfile.TemporaryDirectory() as folder:
+        policy = bundle_of(name, trainer, rows, seed, Path(folder) / "bundle")
+    graded = grade(market_for(name)[0], policy, GRADING_SEED)
+    return Attempt(name, seed, graded, trainer.seconds, trainer.state.bars), policy
+
+
+def _attempt_alone(name: str, seed: int, config: PPOConfig, budget: Budget) -> Attempt:
+    torch.set_num_threads(1)  # one process a core
+    return attempt(name, seed, config, budget)[0]
+
+
+def certify(
+    names: Sequence[str],
+    seeds: Sequence[int],
+    plan: Plan,
+    *,
+    jobs: int | None = None,
+    done: Callable[[Attempt], None] = lambda attempt: None,
+) -> list[Certificate]:
+    """Every market with every seed, a process a core.
+
+    Raises:
+        RefusedError: a market that cannot be learned from that many bars.
+        LookAheadError: a share above 1.01.
+    """
+    for name in names:
+        require_learnable(market_for(name)[0], plan.budget.bars)
+    attempts: list[Attempt] = []
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs or os.cpu_count(), mp_context=context) as pool:
+        futures = [
+            pool.submit(_attempt_alone, name, seed, plan.config, plan.budget) for name in names for seed in seeds
+        ]
+        try:
+            for future in as_completed(futures):
+                attempts.append(future.result())
+                done(attempts[-1])
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+    attempts.sort(key=lambda a: a.seed)
+    return [judged(name, tuple(a for a in attempts if a.market == name), plan.bars.get(name)) for name in names]
+
+
+def median_policy(certificate: Certificate, plan: Plan) -> Policy:
+    """The policy of the seed whose share is the median, trained again (same seed, same weights)."""
+    ranked = sorted(certificate.attempts, key=lambda a: a.grade.share)
+    return attempt(certificate.market, ranked[len(ranked) // 2].seed, plan.config, plan.budget)[1]
+
+
+def judged(name: str, attempts: tuple[Attempt, ...], bar: Bar | None) -> Certificate:
+    """A market's attempts against its bar; a market without a bar is only reported."""
+    market, _ = market_for(name)
+    naive = {n: g.share for n, g in graded_naively(market, GRADING_SEED, naive_policies(market)).items()}
+    certificate = Certificate(name, attempts, bar or Bar(), True, "reported, no bar", naive)
+    if bar is None:
+        return certificate
+    grades = [a.grade for a in attempts]
+    checks: list[tuple[bool, str]]
+    if bar.aside:
+        exposure, busiest = max(g.exposure for g in grades), max(g.turnover for g in grades)
+        checks = [
+            (exposure < 0.02, f"no edge, stands aside: exposure {exposure:.4f} < .02"),
+            (busiest < 0.001, f"turnover {busiest:.5f} < .001"),
+        ]
+    elif bar.nothing:
+        over = [g.share_over_constant for g in grades]
+        between_seeds = float(np.std(over)) / np.sqrt(len(over))
+        error = float(np.hypot(np.mean([g.over_constant_error for g in grades]), between_seeds))
+        mean = float(np.mean(over))
+        checks = [(mean <= 2.0 * error, f"shuffled: {mean:+.3f} over the best constant, not above 2 x {error:.3f}")]
+    else:
+        what = "over the best constant" if bar.over_constant else "of the optimum"
+        checks = [(certificate.median >= bar.median, f"median {certificate.median:.3f} >= {bar.median} {what}")]
+        if np.isfinite(bar.worst):
+            checks.append((certificate.worst >= bar.worst, f"worst {certificate.worst:.3f} >= {bar.worst}"))
+        low, high = bar.turnover
+        if np.isfinite(high):
+            checks.append((low <= certificate.turnover <= high, f"turnover {certificate.turnover:.4f} in {low}-{high}"))
+    failed = [text for ok, text in checks if not ok]
+    reason = "fell short: " + "; ".join(failed) if failed else "; ".join(text for _, text in checks)
+    return replace(certificate, passed=not failed, reason=reason)
+
+
+def trap_certificates(seed: int = 0, rows: int = 20_000) -> list[Trapped]:
+    """M7: a supplied column that leaks is reported at every rho, and M2's honest predictor is not."""
+    found = []
+    trap = market_named("M7")
+    assert isinstance(trap, Trap)
+    for rho in (0.05, 0.1, 0.3, 1.0):
+        leaky = replace(trap, rho=rho)
+        bars = to_bars(leaky, leaky.simulate(1, rows, np.random.default_rng([seed, 3])))[0]
+        suspects = suspected_leaks(bars)
+        best = max((abs(s.t) for s in suspects), default=0.0)
+        reason = f"supplied column with rho {rho:g}: " + (f"caught, t = {best:.0f}" if suspects else "not caught")
+        found.append(Trapped(f"M7 rho {rho:g}", bool(suspects), reason))
+    honest = market_named("M2")
+    bars = to_bars(honest, honest.simulate(1, rows, np.random.default_rng([seed, 4])))[0]
+    suspects = suspected_leaks(bars)
+    found.append(Trapped("M2 honest", not suspects, "honest z: " + ("flagged" if suspects else "not flagged")))
+    return found
