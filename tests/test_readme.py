@@ -17,18 +17,13 @@ from typing import Any
 import pytest
 import typer
 
-from helpers import ROOT, run_himari
+from helpers import README, ROOT, blocks, run_himari
 from himari_rl import cli
 from himari_rl.data.synthetic import synthetic_bars
 from himari_rl.data.table import write_bars
 
-README = (ROOT / "README.md").read_text()
 SMALLER = ["--num-episodes", "40"]  # the same road, fewer steps
 DOWNLOADED = "data/coinbase/BTC-USD_1h.parquet"
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
 def commands(program: str) -> list[list[str]]:
@@ -160,24 +155,6 @@ def test_the_commands_run_in_the_order_they_are_shown(workplace: Path) -> None:
         server.wait(20)
     assert set(reply) == {"position_multiplier", "confidence", "latency_ms", "model_version"}
     assert 0.0 <= reply["position_multiplier"] <= 2.0
-
-
-def shape(line: str) -> str:
-    """A line of output with its numbers, hashes and spaces made alike."""
-    line = re.sub(r"\b[0-9a-f]{12,}\b|(?<=base-)[0-9a-f]+", "#", line)
-    line = re.sub(r"[+-]?\d[\d,.:]*(e-\d+)?", "#", line)
-    return " ".join(line.split())
-
-
-def test_the_shown_output_of_the_demo_is_what_it_prints(workplace: Path) -> None:
-    result = run_himari("demo", *SMALLER, cwd=workplace, COLUMNS="80", OMP_NUM_THREADS="1")
-    assert result.returncode == 0, result.stderr
-    printed = {shape(line) for line in (result.stdout + result.stderr).splitlines()}
-    shown = [line for line in blocks("console")[0].splitlines() if line.strip() not in ("", "…")]
-    assert len(shown) > 50
-    depends_on_the_verdict = ("│", "Done.")
-    strange = [line for line in shown if shape(line) not in printed and not line.startswith(depends_on_the_verdict)]
-    assert strange == []
 
 
 def test_the_shown_end_of_the_tests_is_pytests() -> None:

@@ -1,0 +1,130 @@
+"""himari demo: the whole road, in real processes, at a fortieth of the budget."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from helpers import blocks, run_himari, shared_data
+from himari_rl.cli import demo
+from himari_rl.policy.runtime import load_policy
+
+SMALL = ("--num-episodes", "25")
+
+
+def shape(line: str) -> str:
+    """A line of output with its numbers, hashes and spaces made alike."""
+    line = re.sub(r"\b[0-9a-f]{12,}\b|(?<=base-)[0-9a-f]+", "#", line)
+    line = re.sub(r"[+-]?\d[\d,.:]*(e-\d+)?", "#", line)
+    return " ".join(line.split())
+
+
+def running_in(folder: Path) -> list[str]:
+    """Processes that work in `folder`."""
+    found = [path for path in Path("/proc").glob("[0-9]*/cwd") if os.access(path, os.R_OK)]
+    return [str(path) for path in found if path.resolve() == folder.resolve()]
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    folder = tmp_path_factory.mktemp("walk")
+    return folder, run_himari("demo", "--json", *SMALL, cwd=folder, COLUMNS="80", OMP_NUM_THREADS="1")
+
+
+def test_json_is_one_document_and_the_story_goes_to_stderr(
+    walked: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    _, result = walked
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert set(document) == {"bundle", "synthetic", "rows", "verdict", "request", "answer"}
+    positions = [result.stderr.index(f"{number}/6 {stage}") for number, stage in enumerate(demo.STAGES, 1)]
+    assert positions == sorted(positions)
+    assert "SYNTHETIC" in result.stderr
+    assert demo.REAL_BARS in result.stderr
+
+
+def test_the_readme_shows_what_it_prints(walked: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    printed = {shape(line) for line in walked[1].stderr.splitlines()}
+    shown = [line for line in blocks("console")[0].splitlines() if line.strip() not in ("", "…")]
+    assert len(shown) > 50
+    depends_on_the_verdict = ("│", "Done.")
+    strange = [line for line in shown if shape(line) not in printed and not line.startswith(depends_on_the_verdict)]
+    assert strange == []
+
+
+def test_the_answer_is_the_bundles_own_decision_on_the_state_sent(
+    walked: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    document = json.loads(walked[1].stdout)
+    policy = load_policy(walked[0] / document["bundle"])
+    decision = policy.decide(document["request"]["state"])
+    assert document["answer"]["model_version"] == policy.manifest.version
+    assert document["answer"]["position_multiplier"] == pytest.approx(float(decision.multipliers[0]), abs=1e-6)
+    assert document["answer"]["confidence"] == pytest.approx(float(decision.confidence), abs=1e-6)
+
+
+def test_the_verdict_shown_is_the_one_saved_beside_the_policy(
+    walked: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    document = json.loads(walked[1].stdout)
+    saved = json.loads((walked[0] / document["bundle"] / "evaluation.json").read_text())
+    assert document["verdict"] == saved["verdict"]
+    assert saved["seen_in_training"] is False
+    assert document["verdict"]["sentence"] in " ".join(walked[1].stderr.split())
+
+
+def test_the_server_of_the_demo_does_not_outlive_it(walked: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    if not Path("/proc/self/cwd").exists():
+        pytest.skip("no /proc here to see processes by")
+    assert running_in(walked[0]) == []
+    with subprocess.Popen(["sleep", "30"], cwd=walked[0]) as left_behind:  # what the line above would have seen
+        assert running_in(walked[0]) == [f"/proc/{left_behind.pid}/cwd"]
+        left_behind.kill()
+
+
+def test_a_missing_file_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    result = run_himari("demo", "--data", "none.csv", cwd=tmp_path)
+    assert result.returncode == 2
+    assert [line for line in result.stderr.splitlines() if "none.csv" in line] == result.stderr.splitlines()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_real_bars_walk_the_same_road(tmp_path: Path) -> None:
+    path = shared_data("binance-spot", "BTC-USDT_1h.parquet")
+    result = run_himari("demo", "--data", str(path), *SMALL, cwd=tmp_path, OMP_NUM_THREADS="1")
+    assert result.returncode == 0, result.stderr
+    assert "SYNTHETIC" not in result.stdout
+    assert "BTC-USDT" in result.stdout
+    assert '"position_multiplier"' in result.stdout
+
+
+def test_ctrl_c_stops_it_with_one_line_and_exit_130(tmp_path: Path) -> None:
+    himari = str(Path(sys.executable).with_name("himari"))
+    process = subprocess.Popen(
+        [himari, "demo", "--num-episodes", "200000"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "runs" / "demo" / "training.json").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err.splitlines()[-1].startswith("himari: stopped")
+    assert "Traceback" not in err
