@@ -11,6 +11,7 @@ import torch
 
 from himari_rl.envs.physics import Physics
 from himari_rl.errors import CollapseError
+from himari_rl.schema import MAX_MULTIPLIER
 from himari_rl.training.rollout import Trajectory
 
 PATIENCE = 5  # rollouts in a row
@@ -34,18 +35,20 @@ class CollapseGuard:
             self.stuck, self.better = 0, {}
             return
         self.stuck += 1
+        bound = 0.0 if float(high) <= 1e-3 else MAX_MULTIPLIER
+        # not against what was played: exploration noise costs, and the bound itself would look better than that
+        own = self._constant_reward(trajectory, bound)
         for constant in ALTERNATIVES:
-            gain = self._constant_reward(trajectory, constant) - trajectory.reward
+            gain = self._constant_reward(trajectory, constant) - own
             self.better.setdefault(constant, []).append((gain * trajectory.alive).sum(0))
         if self.stuck < PATIENCE:
             return
-        bound = "0" if float(high) <= 1e-3 else "2"
         for constant, gains in self.better.items():
             gain = torch.cat(gains)
             z = gain.mean() / (gain.std() / gain.numel() ** 0.5).clamp_min(1e-12)
             if z > SURE:
                 raise CollapseError(
-                    f"the policy is stuck at multiplier {bound} (rollout {rollout} of {rollouts}), where a constant "
+                    f"the policy is stuck at multiplier {bound:g} (rollout {rollout} of {rollouts}), where a constant "
                     f"{constant:g} earns more (z = {float(z):.1f})",
                     "a policy that moves with its inputs",
                     "lower --learning-rate, or check the features and the reward",
