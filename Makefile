@@ -1,6 +1,7 @@
 # make demo    bars -> audit -> features -> PPO -> bundle -> verdict -> one served answer   (DATA=path for your own bars)
 # make test    every test            make lint    style, types, import rules
 # make venv    what the others call first; the second time it costs nothing
+# make certify the learner on markets whose optimum is known: minutes on every core
 # make lock    requirements.lock and requirements-gcp.txt anew, from pyproject.toml
 
 SHELL := bash
@@ -20,7 +21,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help venv demo test lint format lock clean
+.PHONY: help venv demo test lint certify format lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
@@ -39,6 +40,9 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+certify: $(STAMP)
+	@$(BIN)/himari certify base
 
 format: $(STAMP)
 	@$(BIN)/ruff check --fix .

@@ -18,6 +18,7 @@ from himari_rl.errors import DataError, RefusedError
 
 # Adding a flag is a line here; taking one away breaks somebody's script.
 CONTRACT = {
+    "certify": "--bars --html --jobs --json --market --seed --seeds",
     "data audit": "--interval --json --symbol",
     "data fetch": "--exchange --json --out --since --timeframe --until",
     "demo": "--data --json --num-episodes --out --seed --symbol",

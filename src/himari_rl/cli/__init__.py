@@ -44,10 +44,17 @@ def _root(
     """
 
 
+class _InOrder(typer.core.TyperGroup):
+    """Lists commands in the order of the road instead of functions first."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(self.commands, key=lambda name: (*AREAS, name).index(name))
+
+
 @cache
 def build_app() -> typer.Typer:
     """The root app with every area on it."""
-    app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    app = typer.Typer(cls=_InOrder, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
     app.callback()(_root)
     for area in AREAS:
         import_module(f"himari_rl.cli.{area}").register(app)
