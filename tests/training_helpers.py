@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from envs_helpers import FREE, bars_of
+from envs_helpers import FREE, bars_of, random_bars
 from himari_rl.agents.ppo_agent import PPOAgent, PPOConfig
 from himari_rl.envs.physics import EnvState, Physics, TradingEnvConfig, market_of
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.schema import Bars
+from himari_rl.training.job import Job, run_job
 from himari_rl.training.rollout import Trajectory, unroll
 from himari_rl.training.trainer import Trainer
 
@@ -55,3 +57,10 @@ def rolled(
 def free_physics(bars: Bars, **config: Any) -> Physics:
     """No costs, no limits, log-growth."""
     return physics_of(bars, **(FREE | config))
+
+
+def train_small(out: Path, resume: bool) -> None:
+    """A job of 60 rollouts with a checkpoint after every second one; other processes call it by name."""
+    environment = TradingEnvConfig(episode_bars=20)
+    job = Job(agent=PPOConfig(**SMALL), environment=environment, num_episodes=60 * 120 // 20, save_interval=12)
+    run_job(job, random_bars(600, 8), out, resume=resume)
