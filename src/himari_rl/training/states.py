@@ -19,7 +19,8 @@ def restarted(physics: Physics, state: EnvState, share: float, generator: torch.
     """Puts a random `share` of the accounts at a random position, so that every part of the band is visited.
 
     Half of those start in cash: entering is the one decision that a policy which holds something never meets, and
-    without it noise decides whether to enter a market without an edge. Only the position is redrawn (as if bought before, at no cost now); equity and the clock stay.
+    without it noise decides whether to enter a market without an edge. Only the position is redrawn (as if bought
+    before, at no cost now); equity and the clock stay.
     """
     if share == 0.0:
         return state
