@@ -8,13 +8,16 @@ import torch
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from envs_helpers import FREE, bars_of, random_bars, sb3_vec_env
+from envs_helpers import FREE, bars_of, play, random_bars, reactive, sb3_vec_env
+from evaluation_helpers import ledger
 from himari_rl.envs.physics import Market, Physics, market_of
 from himari_rl.envs.trading_env import TradingEnv, TradingEnvConfig
 from himari_rl.envs.vector_env import VectorTradingEnv
 from himari_rl.errors import ConfigError, StateError
+from himari_rl.evaluation.backtest import backtest, stage
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.clock import timeline
+from himari_rl.policy.risk import RiskLimits
 
 ROWS, STEPS = 300, 120
 BARS = random_bars(ROWS, 11, sigma=0.02)
@@ -100,6 +103,36 @@ def test_the_sb3_face_hands_over_the_final_observation_and_says_truncated() -> N
     assert [info["TimeLimit.truncated"] for info in infos] == [True, True]
     assert (np.stack([info["terminal_observation"] for info in infos]) == final).all()
     assert not observation[:, 8:11].any()  # already a fresh account
+
+
+class Plan:
+    """A policy for the backtest that plays a list, or `reactive`, and counts its bars in its memory."""
+
+    def __init__(self, plan: list[float] | None) -> None:
+        self.plan = plan
+
+    def decide_batch(self, states: np.ndarray, memory: int | None = None) -> tuple[np.ndarray, int]:
+        step = memory or 0
+        answers = (
+            [reactive(np.float32(state)) for state in states] if self.plan is None else [self.plan[step]] * len(states)
+        )
+        return np.array(answers)[:, None], step + 1
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_the_backtest_meets_the_same_market_with_the_same_money(listed: bool) -> None:
+    plan = np.random.default_rng(5).uniform(0, 2, ROWS).tolist() if listed else None
+    spec = ledger(RiskLimits(), allow_short=True)
+    told = backtest({"policy": Plan(plan)}, stage(BARS, spec), spec, rng=np.random.default_rng(0)).run("policy")
+    played = play(
+        TradingEnv(BARS, TradingEnvConfig(episode_bars=ROWS - 3, allow_short=True, ruin=1e-6)),
+        plan or reactive,
+        0,
+        ROWS - 3,
+    )
+    assert played["log_growth"] == pytest.approx(told.log_growth[:-1], rel=1e-12, abs=1e-12)
+    assert played["exposure"] == pytest.approx(told.exposure[:-1, 0], rel=1e-12, abs=1e-12)
+    assert played["cost"] == pytest.approx(told.cost[:-1], rel=1e-12, abs=1e-12)
 
 
 def test_an_episode_ends_by_truncation_and_only_ruin_terminates() -> None:
