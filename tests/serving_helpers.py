@@ -12,20 +12,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import uvicorn
-from fastapi import FastAPI
 
 from helpers import ROOT
-from himari_rl.serving.run import listen
+from himari_rl.serving.app import Api
+from himari_rl.serving.run import listen, make_server
 
 DEADLINE_S = 20.0
 
 
 @contextlib.contextmanager
-def running(app: FastAPI) -> Iterator[httpx.Client]:
+def running(app: Api) -> Iterator[httpx.Client]:
     """Serves `app` from a thread; gives a client of it."""
     sock = listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(app, http="httptools", loop="uvloop", ws="none", log_level="error"))
+    server = make_server(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
     thread.start()
     try:

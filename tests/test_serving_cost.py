@@ -13,7 +13,7 @@ import pytest
 
 from bundle_helpers import make_bundle
 from himari_rl.serving.app import create_app
-from himari_rl.serving.service import ordinary_state
+from himari_rl.serving.slot import ordinary_state
 
 
 def python_calls(app: Any, body: bytes) -> tuple[int, bytes]:

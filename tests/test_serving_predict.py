@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from bundle_helpers import make_bundle, valid_state, valid_states
+from himari_rl.policy.risk import RiskLimits, limited_exposure, multiplier_cap
 from himari_rl.policy.runtime import load_policy
 from himari_rl.serving.app import create_app
 from himari_rl.serving.messages import EXAMPLE_STATE
@@ -69,7 +70,8 @@ def test_the_server_answers_what_the_runtime_decides(base: httpx.Client, folders
     multipliers = []
     for state in valid_states(20, seed=8).tolist():
         answer, decision = predict(base, state=state), policy.decide(state)
-        assert answer["position_multiplier"] == decision.multipliers[0]
+        assert answer["position_multiplier"] == limited(decision.multipliers.tolist(), state)[0]
+        assert ("risk" in answer) == (answer["position_multiplier"] != decision.multipliers[0])
         assert answer["confidence"] == decision.confidence
         assert answer.get("out_of_distribution", False) == decision.out_of_distribution
         multipliers.append(answer["position_multiplier"])
@@ -82,13 +84,26 @@ def test_several_assets_are_answered_by_symbol(folders: dict[str, Path]) -> None
         state = valid_state(3)
         answer = predict(client, state=state)
         assert list(answer)[:2] == ["position_multipliers", "confidence"]
-        expected = dict(zip(policy.manifest.symbols, policy.decide(state).multipliers.tolist(), strict=True))
-        assert answer["position_multipliers"] == expected
+        expected = limited(policy.decide(state).multipliers.tolist(), state)
+        assert answer["position_multipliers"] == pytest.approx(
+            dict(zip(policy.manifest.symbols, expected, strict=True)), rel=1e-12
+        )
         assert (
             "BTC-USDT.volatility is 7"
             in refusal(client, json.dumps({"state": [*state[:13], 7, *state[14:]]}))[0]["msg"]
         )
         assert "expects 52 features, the request has 16" in refusal(client, json.dumps({"state": state[:16]}))[0]["msg"]
+
+
+def limited(multipliers: list[float], state: list[float]) -> list[float]:
+    """What policy/risk.py, with arrays, leaves of multipliers (A,); every action BUY or with a side counts."""
+    limits, assets = RiskLimits(), len(multipliers)
+    blocks = np.array(state[: 16 * assets]).reshape(assets, 16)
+    cap = multiplier_cap(blocks[:, 13] * 0.1, blocks[:, 15], limits)
+    direction = np.where(blocks[:, 3] == 1, 1, np.where(blocks[:, 2] == 1, blocks[:, 9].clip(0), 0))
+    exposure = limited_exposure(np.array(multipliers), cap, 0.5 * direction, np.array(False), limits.max_leverage)
+    held = np.minimum(multipliers, cap)
+    return np.divide(exposure, 0.5 * direction, out=held, where=direction != 0).tolist()
 
 
 def changed(index: int, value: Any) -> list[Any]:
@@ -186,7 +201,7 @@ def test_memory_is_carried_by_the_client(lstm: httpx.Client, folders: dict[str, 
     for step, state in enumerate(valid_states(5, seed=2).tolist()):
         answer = predict(lstm, state=state) if text is None else predict(lstm, state=state, memory=text)
         decision = policy.decide(state, memory)
-        assert answer["position_multiplier"] == decision.multipliers[0]
+        assert answer["position_multiplier"] == limited(decision.multipliers.tolist(), state)[0]
         assert answer["memory_started"] is (step == 0)  # zeros are never used in silence
         memory, text = decision.memory, answer["memory"]
     assert predict(lstm, state=state, memory=None)["memory_started"] is True

@@ -41,7 +41,7 @@ from himari_rl.serving.app import create_app
 from himari_rl.serving.service import Service
 app = create_app({str(folder)!r})
 assert app.state.service.load(), app.state.service.reason
-print(app.state.service.predict({EXAMPLE_STATE!r})["position_multiplier"])
+print(app.state.service.predict({{"state": {EXAMPLE_STATE!r}}})["position_multiplier"])
 """
     )
     assert done.returncode == 0, done.stderr
@@ -56,7 +56,7 @@ def test_the_block_above_blocks() -> None:
 def test_a_server_process_keeps_below_150_megabytes(tmp_path: Path) -> None:
     with cloud_run_server(make_bundle(tmp_path, "multi", seeds=range(5), hidden=(256, 256))) as (process, client):
         assert client.get("/ready").status_code == 200
-        from himari_rl.serving.service import ordinary_state
+        from himari_rl.serving.slot import ordinary_state
 
         for _ in range(200):
             assert client.post("/predict", json={"state": ordinary_state(3)}).status_code == 200

@@ -17,8 +17,8 @@ from himari_rl.policy.bundle import WEIGHTS
 from himari_rl.policy.runtime import load_policy
 from himari_rl.serving.app import ENDPOINTS, create_app
 from himari_rl.serving.messages import EXAMPLE_STATE
-from himari_rl.serving.service import ordinary_state
 from himari_rl.serving.settings import ServeSettings
+from himari_rl.serving.slot import ordinary_state
 from serving_helpers import cloud_run_server, running, wait_for
 
 
@@ -153,5 +153,9 @@ def test_the_openapi_document_names_every_route_and_every_refusal(tmp_path: Path
     document = get_openapi(title=app.title, version=app.version, routes=app.routes)
     documented = {f"{method.upper()} {path}" for path, item in document["paths"].items() for method in item}
     assert documented == set(ENDPOINTS) - {"GET /docs"}
-    assert set(document["paths"]["/predict"]["post"]["responses"]) == {"200", "413", "422", "503"}
+    for path in ("/predict", "/v1/batch", "/v1/decide"):
+        post = document["paths"][path]["post"]
+        assert set(post["responses"]) == {"200", "401", "403", "408", "413", "422", "429", "503"}
+        schema = post["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        assert document["components"]["schemas"][schema]["examples"]
     assert set(document["paths"]["/ready"]["get"]["responses"]) == {"200", "503"}

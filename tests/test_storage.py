@@ -145,4 +145,6 @@ def test_a_missing_file_a_folder_and_a_bucket_are_refused(tmp_path: Path) -> Non
     with pytest.raises(StorageError, match="Is a directory; give the path of a file"):
         read_bytes(tmp_path)
     with pytest.raises(StorageError, match=r"gs://bucket/x is not on this machine"):
-        read_bytes("gs://bucket/x")
+        write_atomic("gs://bucket/x", b"")
+    with pytest.raises(StorageError, match=r"s3://bucket/x is not on this machine"):
+        read_bytes("s3://bucket/x")

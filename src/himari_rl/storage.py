@@ -2,7 +2,10 @@
 
     write_atomic(path, data)      one file:    temporary name, fsync, rename
     write_folder(path, files)     one folder:  the same for a set of files that belong together
-    read_bytes(path)
+    exchange(path, change)        one file:    read, change, write, with nobody in between
+    read_bytes(path)  is_file(path)  stamp(path)
+
+The last four also take gs://bucket/name (remote.py, imported only then).
 
 A reader never sees half a file, and a full disk, a forbidden folder or a killed process leaves what was
 there before. Every failure is a StorageError with one line that says what to do.
@@ -12,11 +15,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 
 from himari_rl.errors import StorageError
 
@@ -40,10 +45,74 @@ def read_bytes(path: str | Path) -> bytes:
     Raises:
         StorageError: it is missing, unreadable or a folder.
     """
+    if remote := _remote(path):
+        found: bytes = remote.read_bytes(str(path))
+        return found
     try:
         return local(path).read_bytes()
     except OSError as error:
         raise _refusal("read", path, error) from error
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether there is a file.
+
+    Raises:
+        StorageError: the bucket cannot be asked.
+    """
+    remote = _remote(path)
+    return remote.stamp(str(path)) is not None if remote else local(path).is_file()
+
+
+def stamp(path: str | Path) -> str:
+    """A cheap text that changes whenever the file does: its generation, or its inode, time and size.
+
+    Raises:
+        StorageError: it is missing or cannot be asked for.
+    """
+    if remote := _remote(path):
+        found: str | None = remote.stamp(str(path))
+        if found is None:
+            raise StorageError(f"there is no {path}", cure="check the path")
+        return found
+    try:
+        status = local(path).stat()
+    except OSError as error:
+        raise _refusal("read", path, error) from error
+    return f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}"
+
+
+def join(folder: str | Path, name: str) -> str:
+    """The path of `name` in `folder`, local or remote."""
+    text = str(folder)
+    return f"{text.rstrip('/')}/{name}" if "://" in text else str(Path(text) / name)
+
+
+def exchange(path: str | Path, change: Callable[[bytes | None], bytes]) -> bytes:
+    """Replaces a file by `change` of its content (None where there is no file), with nobody in between.
+
+    Returns:
+        what is written now.
+
+    Raises:
+        StorageError: it cannot be read or written, or somebody else always gets in between.
+    """
+    if remote := _remote(path):
+        written: bytes = remote.exchange(str(path), change)
+        return written
+    target = local(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(target.with_name(f".{target.name}.lock"), os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise _refusal("write", path, error) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        data = change(read_bytes(target) if target.exists() else None)
+        write_atomic(target, data)
+    finally:
+        os.close(lock)
+    return data
 
 
 def write_atomic(path: str | Path, data: bytes) -> None:
@@ -117,6 +186,15 @@ def local(path: str | Path) -> Path:
     if "://" in text:
         raise StorageError(f"{text} is not on this machine", "a local path", "copy it here first and give that path")
     return Path(text)
+
+
+def _remote(path: str | Path) -> ModuleType | None:
+    """The module that speaks to buckets, for a path in one; None for a local path."""
+    if not str(path).startswith("gs://"):
+        return None
+    from himari_rl import remote
+
+    return remote
 
 
 def _sibling(target: Path) -> Path:

@@ -39,7 +39,7 @@ def greeting(policy, url: str) -> list[str]:
     """What is served, where, and a line to try it with."""
     import json
 
-    from himari_rl.serving.service import ordinary_state
+    from himari_rl.serving.slot import ordinary_state
 
     manifest = policy.manifest
     symbols = ", ".join(manifest.symbols)

@@ -20,7 +20,7 @@ from safetensors.numpy import load, save
 
 from himari_rl.errors import BundleError
 from himari_rl.policy.manifest import Manifest, new_manifest, parse_manifest, tensor_shapes
-from himari_rl.storage import local, read_bytes, write_folder
+from himari_rl.storage import is_file, join, read_bytes, write_folder
 
 __all__ = [
     "Manifest",
@@ -29,6 +29,7 @@ __all__ = [
     "checked_manifest",
     "new_manifest",
     "read_bundle",
+    "read_manifest",
     "tensor_shapes",
     "write_bundle",
 ]
@@ -73,25 +74,35 @@ def read_bundle(folder: str | Path) -> tuple[Manifest, Tensors]:
         BundleError: it is missing, truncated, altered, or from another version.
         StorageError: a file exists but cannot be read.
     """
-    place = local(folder)
-    for name in (MANIFEST, WEIGHTS):
-        if not (place / name).is_file():
-            found = f"{place} has no {name}" if place.is_dir() else f"there is no policy bundle at {place}"
-            raise BundleError(
-                found, f"a folder with {MANIFEST} and {WEIGHTS}", "himari train base --data ... makes one"
-            )
-    manifest = checked_manifest(read_bytes(place / MANIFEST), str(place / MANIFEST))
-    weights = read_bytes(place / WEIGHTS)
+    place = join(folder, WEIGHTS)
+    manifest = read_manifest(folder)
+    weights = read_bytes(place)
     digest = hashlib.sha256(weights).hexdigest()
     if digest != manifest.weights_sha256:
         expected = f"sha256 {manifest.weights_sha256[:12]}"
-        raise BundleError(f"{place / WEIGHTS} is damaged: sha256 {digest[:12]}", expected, _AGAIN)
+        raise BundleError(f"{place} is damaged: sha256 {digest[:12]}", expected, _AGAIN)
     try:
         tensors = load(weights)
     except SafetensorError as error:
-        raise BundleError(f"{place / WEIGHTS} is not a safetensors file: {error}", cure=_AGAIN) from error
-    check_tensors(manifest, tensors, str(place / WEIGHTS), _AGAIN)
+        raise BundleError(f"{place} is not a safetensors file: {error}", cure=_AGAIN) from error
+    check_tensors(manifest, tensors, place, _AGAIN)
     return manifest, tensors
+
+
+def read_manifest(folder: str | Path) -> Manifest:
+    """Reads and checks the manifest of a bundle whose weights are there too; the weights are not read.
+
+    Raises:
+        BundleError: the bundle is missing or the manifest is not as written.
+        StorageError: a file exists but cannot be read.
+    """
+    for name in (MANIFEST, WEIGHTS):
+        if not is_file(join(folder, name)):
+            found = f"{folder} has no {name}" if Path(folder).is_dir() else f"there is no policy bundle at {folder}"
+            raise BundleError(
+                found, f"a folder with {MANIFEST} and {WEIGHTS}", "himari train base --data ... makes one"
+            )
+    return checked_manifest(read_bytes(join(folder, MANIFEST)), join(folder, MANIFEST))
 
 
 def checked_manifest(text: bytes, where: str) -> Manifest:

@@ -53,22 +53,21 @@ class Confidence:
     def __init__(self, spec: ConfidenceSpec) -> None:
         self._p = list(spec.probabilities)
         self._q = list(spec.distance_quantiles)
-        self._half = spec.spread_half
+        self.spread_half = spec.spread_half
         self.outside = float(np.interp(OUTSIDE, self._p, self._q))
         """The distance beyond which fewer than one training state in a thousand lies."""
 
     def __call__(self, distance: float, spread: float) -> float:
-        """Confidence in [0, 1]; falls with `distance` and with `spread`, both >= 0.
+        """Confidence in [0, 1]: familiarity times agreement; falls with `distance` and with `spread`, both >= 0."""
+        return self.familiarity(distance) / (1.0 + spread / self.spread_half)
 
-        P(D >= distance) over the training states, linear between the stored quantiles, times the agreement.
-        """
+    def familiarity(self, distance: float) -> float:
+        """P(D >= distance) over the training states, linear between the stored quantiles."""
         p, q = self._p, self._q
         i = bisect_left(q, distance)
         if i == 0:
-            familiarity = 1.0
-        elif i == len(q):
-            familiarity = 0.0
-        else:
-            share = (distance - q[i - 1]) / (q[i] - q[i - 1])  # bisect_left: q[i-1] < distance <= q[i]
-            familiarity = 1.0 - (p[i - 1] + share * (p[i] - p[i - 1]))
-        return familiarity / (1.0 + spread / self._half)
+            return 1.0
+        if i == len(q):
+            return 0.0
+        share = (distance - q[i - 1]) / (q[i] - q[i - 1])  # bisect_left: q[i-1] < distance <= q[i]
+        return 1.0 - (p[i - 1] + share * (p[i] - p[i - 1]))

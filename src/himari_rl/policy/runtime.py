@@ -34,6 +34,7 @@ class Decision(NamedTuple):
     memory: F32  # (S,) to pass with the next state; size 0 where the policy has none
     out_of_distribution: bool  # further out than 99.9 % of the training states
     spread: float  # standard deviation of the ensemble's members, the largest over assets
+    familiarity: float  # share of training states at least as far out as this one
 
 
 class Policy:
@@ -85,12 +86,14 @@ class Policy:
             if not 0.0 <= value <= 2.0:  # NaN fails both
                 raise self._no_answer(self._state)
         distance = float(self._x.dot(self._x)) / self._normaliser.kept
+        familiarity = self._confidence.familiarity(distance)
         return Decision(
             np.array(multipliers),
-            self._confidence(distance, spread),
+            familiarity / (1.0 + spread / self._confidence.spread_half),
             after,
             distance > self._confidence.outside,
             spread,
+            familiarity,
         )
 
     def decide_batch(self, states: NDArray[np.floating], memory: F32 | None = None) -> tuple[FloatArray, F32]:

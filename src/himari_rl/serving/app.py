@@ -1,10 +1,13 @@
-"""The HTTP face: `create_app(bundle)` answers POST /predict and says what it is.
+"""The HTTP face: `create_app(source)` answers POST /predict and says what it is.
 
-    GET  /          name, version, status, endpoints
-    GET  /health    the process lives
-    GET  /ready     which policy, after a real warm-up decision; 503 with the reason while there is none
-    GET  /metrics   Prometheus
-    POST /predict   {"state": [16 numbers]} -> position_multiplier, confidence, latency_ms, model_version
+    GET  /              name, version, status, endpoints
+    GET  /health        the process lives
+    GET  /ready         which policy, after a real warm-up decision; 503 with the reason while there is none
+    GET  /metrics       Prometheus
+    POST /predict       {"state": [16 numbers]} -> position_multiplier, confidence, latency_ms, model_version
+    POST /v1/batch      {"instances": [...]} -> {"predictions": [...]}, Vertex AI's form
+    POST /v1/decide     raw signal, account and bar; the server encodes
+    POST /admin/reload  look at the alias now
 
 FastAPI owns schema, documentation and errors. A request that is in order takes the short way of fast_path.py
 and gets the same bytes. Never a default: no policy is a 503, a bad state a 422.
@@ -13,8 +16,8 @@ and gets the same bytes. Never a default: no policy is a 503, a bad state a 422.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,51 +25,39 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from himari_rl import __version__
-from himari_rl.errors import BundleError, HimariError, StateError
+from himari_rl.errors import HimariError
 from himari_rl.policy.runtime import Policy
 from himari_rl.serving.fast_path import FastPath
-from himari_rl.serving.memory import SignedMemoryError
-from himari_rl.serving.messages import Health, PredictAnswer, PredictRequest, Problem, Ready, Root
-from himari_rl.serving.service import NotReadyError, Service
+from himari_rl.serving.refusals import status_of
+from himari_rl.serving.routes import ENDPOINTS, add_routes
+from himari_rl.serving.service import Service
 from himari_rl.serving.settings import ServeSettings
 
-ENDPOINTS = {
-    "GET /": "this page",
-    "GET /health": "the process lives",
-    "GET /ready": "which policy answers",
-    "GET /metrics": "Prometheus",
-    "GET /docs": "interactive documentation",
-    "POST /predict": "one decision",
-}
-_STATUS: tuple[tuple[type[HimariError], int], ...] = ((StateError, 422), (NotReadyError, 503), (BundleError, 503))
-_NOT_READY: dict[int | str, dict[str, Any]] = {503: {"model": Problem, "description": "No valid policy is loaded"}}
-_REFUSALS = _NOT_READY | {
-    413: {"model": Problem, "description": "The body is too large"},
-    422: {"model": Problem, "description": "The request is wrong: field and cure"},
-}
+__all__ = ["ENDPOINTS", "Api", "create_app"]
 
 
 class Api(FastAPI):
-    """FastAPI with the short way for POST /predict in front of its routing."""
+    """FastAPI with fast_path.py in front of it."""
 
     fast_path: FastPath
+    front: ASGIApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST":
-            await self.fast_path(scope, receive, send)
+        if scope["type"] == "http":
+            await self.front(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 
 
-def create_app(source: Policy | str | Path, settings: ServeSettings | None = None) -> FastAPI:
+def create_app(source: Policy | str | Path, settings: ServeSettings | None = None) -> Api:
     """The server for one policy.
 
     Args:
-        source: a loaded policy, or the folder of a bundle: it is loaded at start-up, and while that fails the
-            server lives, answers 503 with the reason, and tries again every `settings.reload_s` seconds.
+        source: a loaded policy, the folder of a bundle, or an alias (a .json file), local or gs://. It is followed:
+            while nothing valid is there the server lives and answers 503 with the reason, and a change is swapped in.
         settings: limits and keys.
     """
     settings = settings or ServeSettings()
@@ -74,12 +65,16 @@ def create_app(source: Policy | str | Path, settings: ServeSettings | None = Non
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        service.load()
-        retry = asyncio.create_task(_until_loaded(service))
+        first = asyncio.create_task(service.reload())
+        await asyncio.wait({first}, timeout=settings.start_wait_s)
+        jobs: list[Coroutine[Any, Any, None]] = [_follow(service, first), app.fast_path.sweep()]
+        if service.challenger is not None and not settings.challenger_share:
+            jobs.append(service.challenger.work())
+        tasks = [asyncio.create_task(job) for job in jobs]
         yield
-        retry.cancel()
-        with suppress(asyncio.CancelledError):
-            await retry
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     app = Api(
         title="HIMARI Layer 3",
@@ -89,90 +84,65 @@ def create_app(source: Policy | str | Path, settings: ServeSettings | None = Non
     )
     app.state.service = service
     _add_errors(app, service)
-    _add_routes(app, service)
+    add_routes(app, service)
     app.fast_path = FastPath(service, super(Api, app).__call__)
+    app.front = app.fast_path
+    if settings.cors_origins:
+        from starlette.middleware.cors import CORSMiddleware
+
+        headers = ["authorization", "content-type", "x-api-key"]
+        app.front = CORSMiddleware(app.fast_path, settings.cors_origins, ["GET", "POST"], headers)
     return app
 
 
-def _add_routes(app: FastAPI, service: Service) -> None:
-    @app.get("/")
-    async def root() -> Root:
-        """What this server is and where to go."""
-        status = "ready" if service.policy else "not ready"
-        return Root(name="HIMARI Layer 3", version=__version__, status=status, endpoints=ENDPOINTS)
-
-    @app.get("/health")
-    async def health() -> Health:
-        """The process lives. Whether it can decide is /ready's answer."""
-        return Health()
-
-    @app.get("/ready", responses=_NOT_READY)
-    async def ready() -> Ready:
-        """Which policy answers; 503 with the reason while there is none."""
-        manifest = service.ready().manifest
-        data = manifest.training_data
-        return Ready(
-            model_version=manifest.version,
-            kind=manifest.kind,
-            symbols=list(manifest.symbols),
-            state_dim=manifest.state_dim,
-            encoder_hash=manifest.encoder_hash,
-            members=len(manifest.seeds),
-            trained_on=f"{data.source}, {data.rows} bars, {data.start} to {data.end}",
-            synthetic=data.synthetic,
-        )
-
-    @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-    async def metrics() -> Response:
-        """Counters and histograms for Prometheus."""
-        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-    @app.post("/predict", response_model=PredictAnswer, responses=_REFUSALS)
-    async def predict(request: PredictRequest) -> Response:
-        """One decision for one state."""
-        for index, value in enumerate(request.state):
-            if isinstance(value, bool):
-                raise StateError(f"state[{index}] is {str(value).lower()}", "a number", "send 1 or 0")
-        answer = service.predict(request.state, request.memory)
-        return Response(orjson.dumps(answer), media_type="application/json")
-
-
 def _add_errors(app: FastAPI, service: Service) -> None:
-    def refusal(status: int, detail: Any) -> Response:
+    def refusal(status: int, detail: Any, headers: dict[str, str] | None = None) -> Response:
         service.metrics.errors[status] += 1
-        return Response(orjson.dumps({"detail": detail}), status, media_type="application/json")
+        return Response(orjson.dumps({"detail": detail}), status, headers, "application/json")
 
     @app.exception_handler(HimariError)
     async def himari(_: Request, error: HimariError) -> Response:
-        status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+        status, headers = status_of(error)
         if status != 422:
-            return refusal(status, str(error))
-        field = "memory" if isinstance(error, SignedMemoryError) else "state"
+            return refusal(status, str(error), headers)
         parts = {"found": error.found, "expected": error.expected, "cure": error.cure}
+        field = getattr(error, "field", "state")
         return refusal(422, [{"type": "state_error", "loc": ["body", field], "msg": str(error), **parts}])
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
         # `input` and `ctx` stay out: they may hold NaN, which is not JSON, or a megabyte of the request
-        kept = [{name: part[name] for name in ("type", "loc", "msg")} for part in error.errors()]
-        return refusal(422, [part | {"cure": _cure(service)} for part in kept])
+        cure = _cure(service, request.url.path)
+        kept = [
+            {"type": part["type"], "loc": [_printable(step) for step in part["loc"]], "msg": part["msg"], "cure": cure}
+            for part in error.errors()
+        ]
+        return refusal(422, kept)
 
     @app.exception_handler(HTTPException)
-    async def http(_: Request, error: HTTPException) -> Response:
-        if error.status_code != 400:
-            answer = refusal(error.status_code, error.detail)
-            answer.headers.update(error.headers or {})  # a 405 names the methods that are allowed
-            return answer
-        part = {"type": "json_invalid", "loc": ["body"], "msg": "the body is not JSON", "cure": _cure(service)}
-        return refusal(422, [part])
+    async def http(request: Request, error: HTTPException) -> Response:
+        if error.status_code != 400:  # a 405 names the methods that are allowed
+            return refusal(error.status_code, error.detail, dict(error.headers or {}))
+        cure = _cure(service, request.url.path)
+        return refusal(422, [{"type": "json_invalid", "loc": ["body"], "msg": "the body is not JSON", "cure": cure}])
 
 
-def _cure(service: Service) -> str:
-    dim = service.policy.manifest.state_dim if service.policy else 16
+def _printable(step: Any) -> str | int:
+    """A step of a path into the request; JSON allows half a surrogate pair in a name, UTF-8 does not."""
+    return step if isinstance(step, int) else str(step)[:100].encode("utf-8", "replace").decode()
+
+
+def _cure(service: Service, path: str) -> str:
+    dim = service.slot.dim if service.slot else 16
+    if path == "/v1/batch":
+        return f'send {{"instances": [[...], ...]}} with {dim} numbers each, at most 256 of them'
+    if path == "/v1/decide":
+        return 'send {"bar", "signal", "account"}, and "history" first; see the example in /docs'
     return f'send {{"state": [...]}} with {dim} numbers'
 
 
-async def _until_loaded(service: Service) -> None:
-    while service.policy is None:
+async def _follow(service: Service, first: asyncio.Task[bool]) -> None:
+    await first
+    while True:
         await asyncio.sleep(service.settings.reload_s)
-        service.load()
+        await service.reload()

@@ -14,12 +14,18 @@ import hmac
 
 import numpy as np
 
-from himari_rl.errors import StateError
 from himari_rl.policy.network import F32
+from himari_rl.serving.refusals import FieldError
 
 
-class SignedMemoryError(StateError):
+class SignedMemoryError(FieldError):
     """A memory that this server did not sign for this policy (HTTP 422)."""
+
+    def __init__(self, found: str, expected: str = "", cure: str = "") -> None:
+        super().__init__("memory", found, expected, cure)
+
+    def __reduce__(self) -> tuple[type[SignedMemoryError], tuple[str, str, str]]:  # type: ignore[override]
+        return type(self), (self.found, self.expected, self.cure)
 
 
 _VERSION = b"\x01"

@@ -2,33 +2,81 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
+MAX_STATES, MAX_SEQUENCE, MAX_HISTORY = 256, 64, 1000
 # confidence .82; BUY; T2; a quarter of the largest position, long, winning; a calm, rising hour
-EXAMPLE_STATE = [0.82, 0, 0, 1, 0, 1, 0, 0, 0.25, 1, 0.04, 0.012, 0.03, 0.09, 0.6, 0.05]
+EXAMPLE_STATE: list[Any] = [0.82, 0, 0, 1, 0, 1, 0, 0, 0.25, 1, 0.04, 0.012, 0.03, 0.09, 0.6, 0.05]
+EXAMPLE_TIME = 1_767_225_600_000
 
+_STATE_SCHEMA: dict[str, Any] = {
+    "type": "array",
+    "items": {"type": "number"},
+    "minItems": 16,
+    "examples": [EXAMPLE_STATE],
+}
 # The numbers are checked by features/validation.py, which names the feature and the cure; the schema is for readers.
-State = Annotated[
-    list[Any],
-    WithJsonSchema({"type": "array", "items": {"type": "number"}, "minItems": 16, "examples": [EXAMPLE_STATE]}),
-]
+State = Annotated[list[Any], WithJsonSchema(_STATE_SCHEMA)]
+Milliseconds = Annotated[int, Field(ge=0, lt=2**53, description="Opening time of the bar, ms UTC")]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Price = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1, max_length=100)]
 
 
-class PredictRequest(BaseModel):
-    """One state: 16 numbers for one asset, 52 for three."""
-
+class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    state: State = Field(description="The features in the encoder's order; see docs/features.md")
+
+class PredictRequest(_Request):
+    """One state: 16 numbers for one asset, 52 for three. Give `state`, or for a recurrent policy `sequence`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"state": EXAMPLE_STATE}],
+            "oneOf": [{"required": ["state"]}, {"required": ["sequence"]}],
+        }
+    )
+
+    state: State | None = Field(None, description="The features in the encoder's order; see docs/features.md")
     memory: str | None = Field(
         None, description="Recurrent policies only: `memory` of the previous answer, unchanged; leave it out to start"
     )
+    session_id: Name | None = Field(
+        None, description="Recurrent policies only: this server keeps the memory; needs `timestamp`"
+    )
+    timestamp: Milliseconds | None = Field(None, description="With session_id: opening time of the bar, ms UTC")
+    sequence: Annotated[list[State], Field(min_length=1, max_length=MAX_SEQUENCE)] | None = Field(
+        None, description=f"Up to {MAX_SEQUENCE} states, oldest first, from no memory; the answer is the last one's"
+    )
 
 
-class PredictAnswer(BaseModel):
-    """One decision. Which optional fields are there depends on the policy, never on the request."""
+class RegimeCap(BaseModel):
+    """A multiplier that the regime does not allow."""
+
+    wanted: float
+    cap: float
+
+
+class RiskNote(BaseModel):
+    """Limits of the policy's ledger that shrank this answer; see docs/serving.md."""
+
+    regime_cap: dict[str, RegimeCap] | None = Field(None, description="By symbol: volatility or cascade risk")
+    gross_cap: RegimeCap | None = Field(None, description="Sum of exposures, as a multiple of equity")
+
+
+class Gap(BaseModel):
+    """What happened to a session's memory over missing bars."""
+
+    rule: Literal["reset", "advance"]
+    missing_bars: int | None = None
+    reason: str | None = None
+
+
+class Answer(BaseModel):
+    """One decision. Fields beyond the first four are there only when they say something."""
 
     position_multiplier: float | None = Field(None, ge=0, le=2, description="One asset: multiple of the base position")
     position_multipliers: dict[str, float] | None = Field(None, description="Several assets: the same, by symbol")
@@ -38,12 +86,106 @@ class PredictAnswer(BaseModel):
         description="Share of training states at least as unusual as this one, times the agreement of the ensemble",
     )
     memory: str | None = Field(None, description="Recurrent policies: send it with the next state")
-    memory_started: bool | None = Field(None, description="Recurrent policies: no memory was sent, an episode began")
+    memory_started: bool | None = Field(None, description="Recurrent policies: no memory was there, an episode began")
+    repeated: bool | None = Field(None, description="Sessions: this bar was decided before, from the same memory")
+    gap: Gap | None = Field(None, description="Sessions: bars were missing before this one")
     out_of_distribution: bool | None = Field(
         None, description="Only there when true: fewer than one training state in a thousand is as unusual"
     )
+    risk: RiskNote | None = Field(None, description="Only there when a risk limit shrank the answer")
+
+
+class PredictAnswer(Answer):
+    """One decision of one policy."""
+
     latency_ms: float = Field(description="Time spent validating and deciding")
     model_version: str = Field(examples=["base-3f2a90c1d7b4"])
+
+
+class BatchRequest(_Request):
+    """Up to 256 independent states, in the form of Vertex AI: each a list of numbers or a request of POST /predict."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"instances": [EXAMPLE_STATE, {"state": EXAMPLE_STATE}]}]}
+    )
+
+    instances: Annotated[list[State | PredictRequest], Field(min_length=1, max_length=MAX_STATES)]
+    parameters: dict[str, Any] | None = Field(None, max_length=0, description="Vertex AI may send it; must be empty")
+
+
+class BatchAnswer(BaseModel):
+    """The decisions, in the order of the instances, all of one policy."""
+
+    predictions: list[Answer]
+    latency_ms: float
+    model_version: str
+
+
+class BarNow(_Request):
+    """The bar that closed."""
+
+    timestamp: Milliseconds
+    close: Price
+
+
+class SignalNow(_Request):
+    """What Layer 2 says at the close of the bar."""
+
+    action: Literal["STRONG_SELL", "SELL", "HOLD", "BUY", "STRONG_BUY"]
+    confidence: Share
+    tier: Literal["T1", "T2", "T3", "T4"]
+    cascade_risk: Share
+
+
+class AccountNow(_Request):
+    """The position at the close of the bar."""
+
+    exposure: Finite = Field(description="Signed, as a fraction of equity; below 0 is short")
+    unrealised_pnl: Finite = Field(description="Of the open position, as a fraction of equity")
+    win_rate: Share = Field(description="Share of the last ten closed trades that won; 0.5 before the first")
+
+
+History = Annotated[
+    list[tuple[Milliseconds, Price]],
+    Field(max_length=MAX_HISTORY, description="[timestamp, close] of earlier bars; a session's first request needs 20"),
+]
+
+
+class AssetNow(_Request):
+    """One asset at one close."""
+
+    bar: BarNow
+    signal: SignalNow
+    account: AccountNow
+    history: History | None = None
+
+
+_ASSET_EXAMPLE: dict[str, Any] = {
+    "bar": {"timestamp": EXAMPLE_TIME, "close": 87_650.5},
+    "signal": {"action": "BUY", "confidence": 0.82, "tier": "T2", "cascade_risk": 0.05},
+    "account": {"exposure": 0.25, "unrealised_pnl": 0.02, "win_rate": 0.6},
+    "history": [[EXAMPLE_TIME - 3_600_000 * k, 87_000.0 + 10 * (k % 7)] for k in range(20, 0, -1)],
+}
+
+
+class DecideRequest(_Request):
+    """Raw numbers that the server encodes. One asset: bar, signal and account; several: `assets`, by symbol."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"symbol": "BTC-USDT", **_ASSET_EXAMPLE}]})
+
+    session_id: Name | None = Field(None, description="Whose stream of bars this is; default: the symbol's one stream")
+    symbol: Name | None = None
+    bar: BarNow | None = None
+    signal: SignalNow | None = None
+    account: AccountNow | None = None
+    history: History | None = None
+    assets: dict[str, AssetNow] | None = Field(None, max_length=64)
+
+
+class DecideAnswer(PredictAnswer):
+    """One decision, and the state that it was made on."""
+
+    state: list[float] = Field(description="What the encoder made of the request")
 
 
 class Problem(BaseModel):
@@ -76,6 +218,17 @@ class Health(BaseModel):
     status: str = "alive"
 
 
+class Offer(BaseModel):
+    """A place that policies come from, and what is served of it."""
+
+    source: str
+    model_version: str | None = None
+    step: int | None = Field(None, description="The alias's step that is served")
+    transaction: str | None = None
+    refused: str | None = Field(None, description="Why what the source offers now is not served")
+    mode: str | None = Field(None, description="The challenger's: shadow, or the share of clients it answers")
+
+
 class Ready(BaseModel):
     """Which policy answers."""
 
@@ -88,6 +241,16 @@ class Ready(BaseModel):
     members: int = Field(description="Policies in the ensemble")
     trained_on: str
     synthetic: bool = Field(description="True: trained on an artificial market")
+    gap_rule: str
+    champion: Offer
+    challenger: Offer | None = None
+
+
+class Reloaded(BaseModel):
+    """What a look at the source changed."""
+
+    swapped: bool
+    model_version: str
 
 
 Problem.model_rebuild()

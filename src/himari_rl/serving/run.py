@@ -6,9 +6,9 @@ import os
 import socket
 
 import uvicorn
-from fastapi import FastAPI
 
 from himari_rl.errors import ConfigError
+from himari_rl.serving.app import Api
 
 GRACE_S = 8  # Cloud Run kills ten seconds after SIGTERM
 BACKLOG = 2048
@@ -32,8 +32,8 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigError(f"the port is {port}", "0 to 65535", "choose another --port") from error
 
 
-def serve(app: FastAPI, sock: socket.socket) -> None:
-    """Answers on `sock` until SIGINT or SIGTERM, then finishes what it has begun."""
+def make_server(app: Api) -> uvicorn.Server:
+    """A server whose requests in progress `app` can count."""
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -43,4 +43,11 @@ def serve(app: FastAPI, sock: socket.socket) -> None:
         log_level="warning",
         timeout_graceful_shutdown=GRACE_S,
     )
-    uvicorn.Server(config).run(sockets=[sock])
+    server = uvicorn.Server(config)
+    app.fast_path.pending = server.server_state.tasks
+    return server
+
+
+def serve(app: Api, sock: socket.socket) -> None:
+    """Answers on `sock` until SIGINT or SIGTERM, then finishes what it has begun."""
+    make_server(app).run(sockets=[sock])

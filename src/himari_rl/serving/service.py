@@ -1,125 +1,260 @@
-"""What the server does, without HTTP: holds one valid policy or the reason why there is none, and decides."""
+"""The decisions behind the routes: holds a champion and perhaps a challenger, and answers requests.
+
+One event loop, one process per core. A request reads its policy once (slot.py) and is answered in one go.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
-from himari_rl.errors import BundleError, HimariError, StateError
-from himari_rl.features.contract import WIDTH, state_dim
+from himari_rl.errors import HimariError, StateError
 from himari_rl.features.validation import validate_state
 from himari_rl.monitoring.metrics import Metrics
-from himari_rl.policy.runtime import Policy, load_policy
+from himari_rl.policy.runtime import Decision, Policy
+from himari_rl.serving import decide as raw
 from himari_rl.serving import memory as memories
+from himari_rl.serving.journal import Journal
+from himari_rl.serving.messages import MAX_SEQUENCE, DecideRequest
+from himari_rl.serving.refusals import FieldError, KeptError, NotReadyError, within
+from himari_rl.serving.sessions import Memory, Sessions, step
 from himari_rl.serving.settings import ServeSettings
+from himari_rl.serving.shadow import Challenger
+from himari_rl.serving.slot import Follower, Slot
 
-_ORDINARY = [0.5, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0.1, 0.5, 0]  # HOLD, T4, flat: a quiet hour
-
-
-class NotReadyError(HimariError):
-    """No valid policy is loaded (HTTP 503)."""
+Request = Mapping[str, Any]
 
 
 class Service:
-    """One policy behind every route. It belongs to one event loop; run one process per core."""
+    """What one server process decides with."""
 
     def __init__(self, source: Policy | str | Path, settings: ServeSettings) -> None:
-        self.source = source
         self.settings = settings
         self.metrics = Metrics()
-        self.policy: Policy | None = None
+        self.journal = Journal(settings.log_every)
+        self.slot: Slot | None = None
         self.reason = "the policy is still loading"
-        self._symbols: list[str] = []
-        self._version = ""
+        self.follower = Follower(source, settings.symbols, settings.gap_rule)
+        self.challenger = Challenger(settings, self.metrics, self.journal) if settings.challenger else None
+        self._split = self.challenger if settings.challenger_share else None
+        self._shadow = None if settings.challenger_share else self.challenger
         self._key = settings.memory_key or secrets.token_bytes(32)
+        self._memories: Sessions[Memory] = Sessions(settings.max_sessions, settings.session_ttl_s)
+        self._streams: Sessions[raw.Stream] = Sessions(settings.max_sessions, settings.session_ttl_s)
+        self._loading = asyncio.Lock()
+
+    @property
+    def policy(self) -> Policy | None:
+        """The champion, if there is one."""
+        return self.slot.policy if self.slot else None
 
     def load(self) -> bool:
-        """Loads the policy and makes it decide once; on failure keeps the reason and says False."""
+        """Looks at the source once; swaps where it offers another valid policy, else keeps the one there is.
+
+        Returns:
+            whether it swapped. `reason` says why what is offered is not served; empty where it is.
+        """
         try:
-            policy = self.source if isinstance(self.source, Policy) else load_policy(self.source)
-            warm_up(policy)
+            slot = self.follower.changed()
         except HimariError as error:
             self.reason = str(error)
+            self.metrics.reload_failures += 1
             return False
-        self.policy, self.reason = policy, ""
-        manifest = policy.manifest
-        self._symbols = list(manifest.symbols)
-        self._version = manifest.version
-        self.metrics.policy = {"model_version": manifest.version, "kind": manifest.kind}
+        self.reason = ""
+        if slot is None:
+            return False
+        self.metrics.swapped(slot.version, slot.policy.manifest.kind, first=self.slot is None)
+        self.journal.event("swap", model_version=slot.version, before=self.slot.version if self.slot else None)
+        self.slot = slot  # the swap: one assignment; a request in progress keeps the slot it read
         return True
 
-    def ready(self) -> Policy:
-        """The policy being served.
+    async def reload(self) -> bool:
+        """`load`, off the event loop, for champion and challenger; one at a time."""
+        async with self._loading:
+            if self.challenger is not None:
+                await asyncio.to_thread(self.challenger.load)
+            return await asyncio.to_thread(self.load)
+
+    async def reload_or_say(self) -> bool:
+        """`reload` for somebody who asked for it.
+
+        Raises:
+            NotReadyError: there is no valid policy.
+            KeptError: what is offered was refused, and the policy before goes on.
+        """
+        swapped = await self.reload()
+        version = self.ready().version
+        if self.reason:
+            raise KeptError(self.reason, cure=f"{version} goes on answering")
+        return swapped
+
+    def ready(self) -> Slot:
+        """The champion.
 
         Raises:
             NotReadyError: there is none; says why.
         """
-        if self.policy is None:
+        if self.slot is None:
             raise NotReadyError(f"no valid policy is loaded: {self.reason}")
-        return self.policy
+        return self.slot
 
-    def predict(self, state: list[float], memory: str | None = None) -> dict[str, Any]:
+    def predict(self, request: Request, client: str = "") -> dict[str, Any]:
         """The answer to POST /predict.
 
         Args:
-            state: what the client sent; checked here.
-            memory: signed text of the previous answer, for a recurrent policy; None starts an episode.
+            request: the fields of PredictRequest that were sent; `state` is checked here.
+            client: who asks, for a split; the same text always gets the same arm.
 
         Raises:
-            StateError: the state or the memory cannot be used (422).
+            StateError: the state, or another field, cannot be used (422).
             NotReadyError: no valid policy (503).
             BundleError: the policy has no answer to a valid state (503).
+            TooManyError: no room for a new session (429).
         """
         started = perf_counter_ns()
-        policy = self.policy or self.ready()
-        manifest = policy.manifest
-        validate_state(state, manifest.state_dim, manifest.symbols)
-        before = None if memory is None else self._unpack(policy, memory)
-        decision = policy.decide(state, before)
+        slot = self.slot or self.ready()
+        if self._split is not None:
+            slot = self._split.choose(slot, str(request.get("session_id") or client))
+        answer = self._answer(slot, request)
+        if self._shadow is not None:
+            self._shadow.offer(request, answer)
+        return self._finish(slot, answer, started)
+
+    def batch(self, instances: list[Any], client: str = "") -> dict[str, Any]:
+        """The answer to POST /v1/batch: every instance alone, in order, all from one policy; none where one is wrong.
+
+        Raises:
+            as `predict`; a StateError names the instance.
+        """
+        started = perf_counter_ns()
+        slot = self.ready()
+        if self._split is not None:
+            slot = self._split.choose(slot, client)
+        predictions = []
+        for index, instance in enumerate(instances):
+            request = {"state": instance} if isinstance(instance, list) else instance
+            if request.get("session_id") is not None:
+                raise FieldError(
+                    f"instances[{index}]", "an instance has a session_id", "memory or none", "use POST /predict for it"
+                )
+            try:
+                predictions.append(self._answer(slot, request))
+            except StateError as error:
+                raise within(f"instances[{index}]", error) from error
+        return self._finish(slot, {"predictions": predictions}, started)
+
+    def decide(self, request: DecideRequest, client: str = "") -> dict[str, Any]:
+        """The answer to POST /v1/decide: the server encodes.
+
+        Raises:
+            as `predict`.
+        """
+        started = perf_counter_ns()
+        slot = self.ready()
+        if self._split is not None:
+            slot = self._split.choose(slot, request.session_id or client)
+        assets = raw.assets_of(request, slot)
+        name = (request.session_id, slot.symbols, slot.interval_ms)
+        self._streams.admit(name)
+        stream = self._streams.get(name) or raw.begin(assets, slot)
+        state = raw.encode(stream, assets, slot)
+        self._streams.put(name, stream)
+        validate_state(state, slot.dim, slot.symbols)
+        if slot.recurrent:
+            decision, said = step(self._memories, ("decide", *name), slot, state, stream.timestamp)
+        else:
+            decision, said = slot.policy.decide(state), {}
+        answer = self._render(slot, decision, state, said)
+        if self._shadow is not None:
+            self._shadow.offer({"state": state}, answer)
+        return self._finish(slot, answer, started) | {"state": state}
+
+    def _answer(self, slot: Slot, request: Request) -> dict[str, Any]:
+        """One answer without its last two fields."""
+        if len(request) != 1 or "state" not in request:
+            return self._with_memory(slot, request)
+        state = request["state"]
+        validate_state(state, slot.dim, slot.symbols)
+        decision = slot.policy.decide(state)
+        return self._render(slot, decision, state, self._carried(slot, decision, True) if slot.recurrent else {})
+
+    def _with_memory(self, slot: Slot, request: Request) -> dict[str, Any]:
+        """As `_answer`, for what only policies with a memory understand."""
+        state: Any = request.get("state")
+        text, session, sequence = request.get("memory"), request.get("session_id"), request.get("sequence")
+        ways = [name for name in ("memory", "session_id", "sequence") if request.get(name) is not None]
+        if len(ways) > 1 or (state is None) == (sequence is None):
+            raise FieldError(
+                ways[-1] if ways else "state",
+                f"the request has {', '.join(ways) or 'no state'}" + (" and a state" if state is not None else ""),
+                "state; state with memory; state with session_id and timestamp; or sequence",
+                "choose one way to carry memory",
+            )
+        if ways and not slot.recurrent:
+            raise FieldError(
+                ways[0], f"the request has {ways[0]}", "none: this policy has no memory", f"leave {ways[0]} out"
+            )
+        if (session is None) != (request.get("timestamp") is None):
+            raise FieldError(
+                "timestamp", "session_id and timestamp come together", "both or none", "send the bar's opening time"
+            )
+        if sequence is not None:
+            return self._sequence(slot, sequence)
+        validate_state(state, slot.dim, slot.symbols)
+        if session is not None:
+            decision, said = step(self._memories, session, slot, state, request["timestamp"])
+            return self._render(slot, decision, state, said)
+        before = None if text is None else memories.unpack(text, slot.digest, self._key, slot.policy.memory_size)
+        decision = slot.policy.decide(state, before)
+        said = self._carried(slot, decision, text is None) if slot.recurrent else {}
+        return self._render(slot, decision, state, said)
+
+    def _sequence(self, slot: Slot, states: list[Any]) -> dict[str, Any]:
+        if not 1 <= len(states) <= MAX_SEQUENCE:
+            raise FieldError("sequence", f"{len(states)} states", f"1 to {MAX_SEQUENCE}", "send the newest ones")
+        for index, state in enumerate(states):
+            try:
+                validate_state(state, slot.dim, slot.symbols)
+            except StateError as error:
+                raise within(f"sequence[{index}]", error) from error
+        decision = slot.policy.decide(states[0])
+        for state in states[1:]:
+            decision = slot.policy.decide(state, decision.memory)
+        return self._render(slot, decision, states[-1], self._carried(slot, decision, True))
+
+    def _carried(self, slot: Slot, decision: Decision, started: bool) -> dict[str, Any]:
+        """The memory that the client carries to its next request."""
+        return {"memory": memories.pack(decision.memory, slot.digest, self._key), "memory_started": started}
+
+    def _render(self, slot: Slot, decision: Decision, state: list[float], said: dict[str, Any]) -> dict[str, Any]:
+        """The fields that say what was decided, after the risk limits; `said` is about the memory."""
         multipliers: list[float] = decision.multipliers.tolist()
+        risk = slot.limiter(state, multipliers)
         answer: dict[str, Any]
         if len(multipliers) == 1:
             answer = {"position_multiplier": multipliers[0], "confidence": decision.confidence}
         else:
-            named = dict(zip(self._symbols, multipliers, strict=True))
+            named = dict(zip(slot.symbols, multipliers, strict=True))
             answer = {"position_multipliers": named, "confidence": decision.confidence}
-        if policy.memory_size:
-            answer["memory"] = memories.pack(decision.memory, manifest.manifest_sha256, self._key)
-            answer["memory_started"] = memory is None
+        if said:
+            answer |= said
         if decision.out_of_distribution:
             answer["out_of_distribution"] = True
-            self.metrics.out_of_distribution += 1
-        elapsed = perf_counter_ns() - started
-        answer["latency_ms"] = elapsed / 1e6
-        answer["model_version"] = self._version
-        self.metrics.count(elapsed / 1e9, multipliers)
+        if risk is not None:
+            answer["risk"] = risk
+        self.metrics.decided(
+            multipliers, decision.confidence, decision.familiarity, decision.out_of_distribution, risk is not None
+        )
         return answer
 
-    def _unpack(self, policy: Policy, text: str) -> Any:
-        if not policy.memory_size:
-            raise memories.SignedMemoryError(
-                "the request has a memory", "none: this policy has no memory", "leave memory out"
-            )
-        return memories.unpack(text, policy.manifest.manifest_sha256, self._key, policy.memory_size)
-
-
-def warm_up(policy: Policy) -> None:
-    """One real decision on an ordinary state.
-
-    Raises:
-        BundleError: the policy does not answer it.
-    """
-    state = ordinary_state(len(policy.manifest.symbols))
-    try:
-        validate_state(state, policy.manifest.state_dim, policy.manifest.symbols)
-        policy.decide(state)
-    except StateError as error:
-        raise BundleError(f"{policy.manifest.version} refuses an ordinary state: {error}") from error
-
-
-def ordinary_state(assets: int) -> list[float]:
-    """A valid state of a quiet hour without positions: for warming up and for a first curl."""
-    state = [float(value) for value in _ORDINARY] * assets
-    return state + [0.0] * (state_dim(assets) - WIDTH * assets)  # no correlation, no exposure
+    def _finish(self, slot: Slot, answer: dict[str, Any], started: int) -> dict[str, Any]:
+        """Adds the last two fields."""
+        elapsed = perf_counter_ns() - started
+        answer["latency_ms"] = elapsed / 1e6
+        answer["model_version"] = slot.version
+        self.metrics.answered(elapsed / 1e9)
+        return answer

@@ -1,17 +1,132 @@
-"""The server's settings, one place, frozen."""
+"""The server's settings, one place, frozen; and how they are read from a container's environment."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from himari_rl.errors import ConfigError
+
+GAP_RULES = ("reset", "advance")
+GOOGLE_ISSUERS = ("https://accounts.google.com", "accounts.google.com")
+GOOGLE_CERTIFICATES = "https://www.googleapis.com/oauth2/v1/certs"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServeSettings:
-    """How a server behaves; nothing here can change an answer."""
+    """How a server behaves; nothing here can change a policy's answer to a state."""
 
-    max_body_bytes: int = 65_536
-    """Largest request body; more is answered with 413 and not read."""
+    symbols: tuple[str, ...] = ()
+    """The assets this server is for; a policy for others is refused. Empty: whatever the policy was made for."""
     reload_s: float = 2.0
-    """While no valid policy is loaded: seconds between two attempts."""
+    """Seconds between two looks at the alias or bundle, and between two attempts while no valid policy is loaded."""
+    start_wait_s: float = 5.0
+    """Listens after this time at the latest, even when the policy has not arrived yet."""
     memory_key: bytes = b""
     """Signs the memory of recurrent policies; the same on every instance. Empty: a random key for this process."""
+    gap_rule: str = ""
+    """A session misses bars: `reset` its memory or `advance` it. Empty: as the manifest's config says, else reset."""
+
+    max_body_bytes: int = 524_288
+    """Largest request body; more is answered with 413 and not read."""
+    max_sessions: int = 2_000
+    """Sessions with memory or history held here; a new one above that is answered with 429."""
+    session_ttl_s: float = 86_400.0
+    """A session that was silent for so long is forgotten."""
+    max_concurrency: int = 512
+    """Requests begun and not answered; one more is answered with 503 and Retry-After, unread."""
+    body_timeout_s: float = 10.0
+    """A body that has not arrived by then is answered with 408."""
+
+    api_keys: tuple[str, ...] = ()
+    """Any of these in x-api-key or as bearer token opens the server."""
+    audience: str = ""
+    """Takes Google-signed ID tokens for this audience; they must name an e-mail of `emails`."""
+    emails: tuple[str, ...] = ()
+    """The people and service accounts that a token may belong to."""
+    issuers: tuple[str, ...] = GOOGLE_ISSUERS
+    """Who may have issued a token."""
+    certificates_url: str = GOOGLE_CERTIFICATES
+    """Where the issuer's certificates are; they are kept as long as its cache-control says."""
+    admin: bool = True
+    """POST /admin/reload answers; off where anybody could call it."""
+    cors_origins: tuple[str, ...] = ()
+    """Web pages that may call from a browser. Empty: none."""
+
+    challenger: str = ""
+    """A second bundle or alias, for `challenger_share`."""
+    challenger_share: float = 0.0
+    """Share of clients that the challenger answers, always the same ones; 0: it decides in the shadow."""
+
+    log_every: int = 0
+    """One structured log line for every so many answers; 0: none."""
+    vertex_health_route: str = ""
+    """Vertex AI's AIP_HEALTH_ROUTE: answers as GET /ready."""
+    vertex_predict_route: str = ""
+    """Vertex AI's AIP_PREDICT_ROUTE: answers as POST /v1/batch."""
+
+    def __post_init__(self) -> None:
+        if self.gap_rule and self.gap_rule not in GAP_RULES:
+            raise ConfigError(f"gap_rule is {self.gap_rule!r}", "reset or advance", "unset it to let the manifest say")
+        if not 0.0 <= self.challenger_share < 1.0:
+            raise ConfigError(f"challenger_share is {self.challenger_share}", "at least 0 and below 1", "0 is a shadow")
+        if self.challenger_share and not self.challenger:
+            raise ConfigError("there is a challenger_share and no challenger", "a bundle or alias", "name a challenger")
+        if bool(self.audience) != bool(self.emails):
+            raise ConfigError(
+                "ID tokens need an audience and the e-mails that may use them", "both or none", "set both"
+            )
+
+    @property
+    def guarded(self) -> bool:
+        """Whether a client must show something."""
+        return bool(self.api_keys or self.audience)
+
+
+def from_environment(environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The settings that a container's environment gives, as arguments of ServeSettings.
+
+    HIMARI_SYMBOLS, HIMARI_MEMORY_KEY, HIMARI_GAP_RULE, HIMARI_API_KEYS, HIMARI_AUDIENCE, HIMARI_EMAILS,
+    HIMARI_CORS_ORIGINS, HIMARI_CHALLENGER, HIMARI_CHALLENGER_SHARE, HIMARI_LOG_EVERY; lists have commas.
+    AIP_HEALTH_ROUTE and AIP_PREDICT_ROUTE as Vertex AI sets them.
+
+    Raises:
+        ConfigError: a number is none.
+    """
+    env = os.environ if environment is None else environment
+    found: dict[str, Any] = {}
+    for name in ("symbols", "api_keys", "emails", "cors_origins"):
+        found[name] = tuple(part.strip() for part in env.get(f"HIMARI_{name.upper()}", "").split(",") if part.strip())
+    for name in ("gap_rule", "audience", "challenger"):
+        found[name] = env.get(f"HIMARI_{name.upper()}", "")
+    found["memory_key"] = env.get("HIMARI_MEMORY_KEY", "").encode()
+    found["vertex_health_route"] = env.get("AIP_HEALTH_ROUTE", "")
+    found["vertex_predict_route"] = env.get("AIP_PREDICT_ROUTE", "")
+    for name, kind in (("challenger_share", float), ("log_every", int)):
+        text = env.get(f"HIMARI_{name.upper()}", "0")
+        try:
+            found[name] = kind(text)
+        except ValueError as error:
+            raise ConfigError(f"HIMARI_{name.upper()} is {text!r}", "a number", "unset it or set a number") from error
+    return found
+
+
+LOOPBACK = ("127.", "::1", "localhost")
+
+
+def check_exposure(host: str, settings: ServeSettings, allow_anonymous: bool) -> bool:
+    """Whether /admin may answer on `host`: where a client shows a key, or nobody else can reach it.
+
+    Raises:
+        ConfigError: other machines could call without showing anything, and nobody said that they may.
+    """
+    local = host.startswith(LOOPBACK)
+    if not local and not settings.guarded and not allow_anonymous:
+        raise ConfigError(
+            f"{host} can be reached from other machines and no client must show a key",
+            "HIMARI_API_KEYS, or HIMARI_AUDIENCE with HIMARI_EMAILS",
+            "set them, or say --allow-anonymous (HIMARI_ALLOW_ANONYMOUS=1) where something in front checks clients",
+        )
+    return local or settings.guarded

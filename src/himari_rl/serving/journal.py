@@ -1,0 +1,42 @@
+"""Structured log lines: one JSON object a line on stderr, as Cloud Logging reads them.
+
+Answers are sampled (one in `every`), because a line costs more than a decision; events (a swap, a refused policy, a
+shadow's disagreement) are rare and always written.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+
+def _stderr(line: str) -> None:
+    sys.stderr.write(line)
+
+
+class Journal:
+    """Writes lines, or does not."""
+
+    def __init__(self, every: int = 0, write: Callable[[str], object] = _stderr) -> None:
+        self.every = every
+        self._write = write
+        self._count = 0
+
+    def answered(self, path: str, answer: dict[str, Any]) -> None:
+        """One answer; every `every`-th is written. Called only where `every` is not 0."""
+        self._count += 1
+        if self._count >= self.every:
+            self._count = 0
+            kept = {name: value for name, value in answer.items() if name not in ("memory", "predictions", "state")}
+            self.event("answer", path=path, sampled=self.every, **kept)
+
+    def event(self, event: str, severity: str = "INFO", **fields: Any) -> None:
+        """One line; nothing where the journal is off."""
+        if self.every:
+            time = datetime.now(UTC).isoformat(timespec="milliseconds")
+            line = {"severity": severity, "time": time, "event": event, **fields}
+            self._write(orjson.dumps(line).decode() + "\n")

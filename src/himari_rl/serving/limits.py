@@ -1,0 +1,81 @@
+"""policy/risk.py on one state: what the limits of the policy's own ledger leave of its multipliers.
+
+A state tells the regime (features 14 and 16) and, with the action and the side, the direction; so the regime cap and
+the gross cap apply here. The daily loss stop needs an account's day, which no state has: it stays with the runner.
+HOLD while flat keeps a direction that the state does not tell: it counts as one, because a limit may only shrink.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from himari_rl.features.contract import ACTION, ASSET_FEATURES, CASCADE_RISK, POSITION_SIDE, VOLATILITY, WIDTH
+from himari_rl.policy.manifest import LedgerSpec
+from himari_rl.policy.risk import multiplier_cap
+
+SELL, HOLD, BUY = range(ACTION.start, ACTION.stop)
+FULL_SCALE = ASSET_FEATURES[VOLATILITY].full_scale
+
+
+class Limiter:
+    """The limits of one policy's ledger, for one state at a time."""
+
+    def __init__(self, ledger: LedgerSpec, symbols: Sequence[str]) -> None:
+        self._limits = limits = ledger.risk_limits
+        self._symbols = list(symbols)
+        self._unit, self._short = ledger.max_position_pct, ledger.allow_short
+        self._leverage = limits.max_leverage
+        self._calm = min(limits.high_vol_volatility, limits.crisis_volatility)
+        self._safe = min(limits.crisis_risk, limits.cascade_risk)
+        self._free = limits.normal_cap
+        # a gross exposure that cannot exceed the cap needs no look: one asset at 2 x 0.5 of equity and leverage 1
+        self._can_exceed = len(symbols) * 2.0 * self._unit > self._leverage
+
+    def __call__(self, state: Sequence[float], multipliers: list[float]) -> dict[str, Any] | None:
+        """Shrinks `multipliers` (A,) in place; says which limits bound, None where none did."""
+        bound: dict[str, Any] | None = None
+        start = 0
+        for i, wanted in enumerate(multipliers):
+            volatility, risk = state[start + VOLATILITY] * FULL_SCALE, state[start + CASCADE_RISK]
+            if volatility >= self._calm or risk >= self._safe or wanted > self._free:
+                bound = self._regime(i, volatility, risk, multipliers, bound)
+            start += WIDTH
+        return self._gross(state, multipliers, bound) if self._can_exceed else bound
+
+    def _regime(
+        self, i: int, volatility: float, risk: float, multipliers: list[float], bound: dict[str, Any] | None
+    ) -> dict[str, Any] | None:
+        cap = float(multiplier_cap(np.array(volatility), np.array(risk), self._limits))
+        if multipliers[i] <= cap:
+            return bound
+        bound = bound or {}
+        bound.setdefault("regime_cap", {})[self._symbols[i]] = {"wanted": multipliers[i], "cap": cap}
+        multipliers[i] = cap
+        return bound
+
+    def _gross(
+        self, state: Sequence[float], multipliers: list[float], bound: dict[str, Any] | None
+    ) -> dict[str, Any] | None:
+        if self._unit * sum(multipliers) <= self._leverage:
+            return bound  # whatever the directions are
+        gross = 0.0
+        active = []
+        for i, wanted in enumerate(multipliers):
+            block = WIDTH * i
+            if state[block + BUY] > 0.5:
+                counts = True
+            elif state[block + SELL] > 0.5:
+                counts = self._short
+            else:
+                counts = self._short or state[block + POSITION_SIDE] >= 0.0
+            active.append(counts)
+            gross += self._unit * wanted * counts
+        if gross <= self._leverage:
+            return bound
+        for i, counts in enumerate(active):
+            if counts:
+                multipliers[i] *= self._leverage / gross
+        return (bound or {}) | {"gross_cap": {"wanted": gross, "cap": self._leverage}}

@@ -1,0 +1,130 @@
+"""What a server keeps between two requests of one client, and the gap rule.
+
+    Sessions   a bounded dict that forgets what was silent for too long, and refuses a newcomer when it is full
+    Memory     a recurrent policy's memory after a bar, and before it, so that a repeated request gets the same answer
+
+The gap rule: after a missing bar a memory either starts anew (`reset`) or is carried over the gap by deciding the last
+state once more for each missing bar (`advance`); the answer says which, and how many bars were missing.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from time import monotonic
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from himari_rl.policy.network import F32
+from himari_rl.policy.runtime import Decision
+from himari_rl.serving.refusals import FieldError, TooManyError
+from himari_rl.serving.slot import Slot
+
+T = TypeVar("T")
+MOST_ADVANCED = 64
+"""Above so many missing bars a memory starts anew under either rule."""
+
+
+class Sessions(Generic[T]):
+    """At most `most` values by name; one that nobody touched for `ttl_s` seconds is forgotten."""
+
+    def __init__(self, most: int, ttl_s: float, clock: Callable[[], float] = monotonic) -> None:
+        self._most, self._ttl, self._clock = most, ttl_s, clock
+        self._kept: OrderedDict[Hashable, tuple[float, T]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, name: Hashable) -> T | None:
+        """The value, if it is there and not expired."""
+        self._forget()
+        kept = self._kept.get(name)
+        return None if kept is None else kept[1]
+
+    def admit(self, name: Hashable) -> None:
+        """Refuses a new name when there is no room.
+
+        Raises:
+            TooManyError: `most` sessions are alive.
+        """
+        self._forget()
+        if name not in self._kept and len(self._kept) >= self._most:
+            raise TooManyError(
+                f"{len(self._kept)} sessions are open",
+                f"at most {self._most}",
+                "use fewer session_ids, or carry memory",
+            )
+
+    def put(self, name: Hashable, value: T) -> None:
+        """Keeps a value; its time starts anew."""
+        self._kept[name] = (self._clock(), value)
+        self._kept.move_to_end(name)
+
+    def _forget(self) -> None:
+        oldest = self._clock() - self._ttl
+        while self._kept and next(iter(self._kept.values()))[0] < oldest:
+            self._kept.popitem(last=False)
+
+
+class Memory(NamedTuple):
+    """A session of one policy: times in ms UTC, bar OPEN."""
+
+    digest: str  # of the policy
+    timestamp: int  # of the last bar
+    before: F32 | None  # memory before the last bar; None: it started there
+    after: F32
+    state: list[float]  # of the last bar
+
+
+class Resumed(NamedTuple):
+    """Where a session goes on at a bar."""
+
+    memory: F32 | None  # None starts from zeros
+    said: dict[str, Any]  # what the answer must say about it
+
+
+def resume(kept: Memory | None, slot: Slot, timestamp: int) -> Resumed:
+    """The memory to decide the bar at `timestamp` with, by the gap rule.
+
+    Raises:
+        FieldError: the bar is older than the last one, or not on its grid.
+    """
+    if kept is None:
+        return Resumed(None, {"memory_started": True})
+    if kept.digest != slot.digest:
+        return Resumed(None, {"memory_started": True, "gap": {"rule": "reset", "reason": "another policy answers now"}})
+    if timestamp == kept.timestamp:
+        return Resumed(kept.before, {"memory_started": kept.before is None, "repeated": True})
+    steps, rest = divmod(timestamp - kept.timestamp, slot.interval_ms)
+    if steps < 0 or rest:
+        raise FieldError(
+            "timestamp",
+            f"timestamp is {timestamp} after {kept.timestamp}",
+            f"a later bar, a multiple of {slot.interval_ms} ms away",
+            "send each bar's opening time in ms, in order, or start another session_id",
+        )
+    missing = steps - 1
+    if missing == 0:
+        return Resumed(kept.after, {"memory_started": False})
+    if slot.gap_rule == "reset" or missing > MOST_ADVANCED:
+        return Resumed(None, {"memory_started": True, "gap": {"rule": "reset", "missing_bars": missing}})
+    memory = kept.after
+    for _ in range(missing):
+        memory = slot.policy.decide(kept.state, memory).memory
+    return Resumed(memory, {"memory_started": False, "gap": {"rule": "advance", "missing_bars": missing}})
+
+
+def step(
+    sessions: Sessions[Memory], name: Hashable, slot: Slot, state: list[float], timestamp: int
+) -> tuple[Decision, dict[str, Any]]:
+    """One decision in a session, and what to say about its memory; a refusal leaves the session as it was.
+
+    Raises:
+        FieldError: the bar is out of order.
+        TooManyError: there is no room for a new session.
+    """
+    sessions.admit(name)
+    kept = sessions.get(name)
+    memory, said = resume(kept, slot, timestamp)
+    decision = slot.policy.decide(state, memory)
+    sessions.put(name, Memory(slot.digest, timestamp, memory, decision.memory, state))
+    return decision, said

@@ -1,0 +1,123 @@
+"""A slot: one policy that was read, checked and has decided once, with all that an answer needs of it.
+
+A request reads its slot once, so an answer never mixes two policies; a swap is one assignment.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from himari_rl.errors import BundleError, StateError
+from himari_rl.features.contract import WIDTH, state_dim
+from himari_rl.features.validation import validate_state
+from himari_rl.policy.alias import Alias, bundle_of, read_alias
+from himari_rl.policy.bundle import MANIFEST
+from himari_rl.policy.runtime import Policy, load_policy
+from himari_rl.serving.limits import Limiter
+from himari_rl.serving.settings import GAP_RULES
+from himari_rl.storage import is_file, join, stamp
+
+_ORDINARY = [0.5, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0.1, 0.5, 0]  # HOLD, T4, flat: a quiet hour
+
+
+class Slot:
+    """One policy, warm."""
+
+    __slots__ = (
+        *("alias", "digest", "dim", "gap_rule", "interval_ms", "limiter", "policy"),
+        *("recurrent", "symbols", "version"),
+    )
+
+    def __init__(self, policy: Policy, gap_rule: str = "", alias: Alias | None = None) -> None:
+        manifest = policy.manifest
+        self.policy = policy
+        self.version = manifest.version
+        self.digest = manifest.manifest_sha256
+        self.dim = manifest.state_dim
+        self.recurrent = policy.memory_size > 0
+        self.symbols = manifest.symbols
+        self.interval_ms = manifest.ledger.interval_ms
+        self.limiter = Limiter(manifest.ledger, manifest.symbols)
+        self.gap_rule = gap_rule or str(manifest.config.get("gap_rule", GAP_RULES[0]))
+        self.alias = alias
+        if self.gap_rule not in GAP_RULES:
+            raise BundleError(f"{self.version} has gap_rule {self.gap_rule!r}", "reset or advance", "export it again")
+        warm_up(self)
+
+
+def warm_up(slot: Slot) -> None:
+    """One real decision on an ordinary state, through the limits.
+
+    Raises:
+        BundleError: the policy does not answer it.
+    """
+    state = ordinary_state(len(slot.symbols))
+    try:
+        validate_state(state, slot.dim, slot.symbols)
+        slot.limiter(state, slot.policy.decide(state).multipliers.tolist())
+    except StateError as error:
+        raise BundleError(f"{slot.version} refuses an ordinary state: {error}") from error
+
+
+def ordinary_state(assets: int) -> list[float]:
+    """A valid state of a quiet hour without positions: for warming up and for a first curl."""
+    state = [float(value) for value in _ORDINARY] * assets
+    return state + [0.0] * (state_dim(assets) - WIDTH * assets)  # no correlation, no exposure
+
+
+class Follower:
+    """Where policies come from: a bundle's folder, or an alias (a .json file) that names one; local or gs://."""
+
+    def __init__(self, source: Policy | str | Path, symbols: tuple[str, ...] = (), gap_rule: str = "") -> None:
+        self._source = source
+        self._symbols, self._gap_rule = symbols, gap_rule
+        self._seen = ""  # the stamp of what is served
+        self._step = 0
+        self.place = source.manifest.version if isinstance(source, Policy) else str(source)
+        self._is_alias = self.place.endswith(".json") and not isinstance(source, Policy)
+
+    def changed(self) -> Slot | None:
+        """The policy to serve now, loaded and warm; None where it is the one that `changed` gave before.
+
+        Raises:
+            BundleError: what is offered is missing, damaged, for other symbols, or does not answer.
+            StorageError: it cannot be reached.
+        """
+        if isinstance(self._source, Policy):
+            if self._seen:
+                return None
+            slot, mark = Slot(self._checked(self._source), self._gap_rule), "given"
+        else:
+            watched = self.place if self._is_alias else join(self.place, MANIFEST)
+            mark = stamp(watched) if is_file(watched) else ""  # what is missing is _load's to say
+            if mark and mark == self._seen:
+                return None
+            slot = self._load()
+        self._seen = mark
+        return slot
+
+    def _load(self) -> Slot:
+        if not self._is_alias:
+            return Slot(self._checked(load_policy(self.place)), self._gap_rule)
+        alias = read_alias(self.place)
+        if alias.step < self._step:
+            raise BundleError(
+                f"{self.place} is at step {alias.step}", f"at least {self._step}, served already", "point it again"
+            )
+        policy = self._checked(load_policy(bundle_of(alias, self.place)))
+        if alias.manifest_sha256 and policy.manifest.manifest_sha256 != alias.manifest_sha256:
+            found, expected = policy.manifest.manifest_sha256[:12], alias.manifest_sha256[:12]
+            raise BundleError(f"{alias.bundle} is {found} now", f"{expected}, as {self.place} says", "point it again")
+        slot = Slot(policy, self._gap_rule, alias)
+        self._step = alias.step
+        return slot
+
+    def _checked(self, policy: Policy) -> Policy:
+        found = policy.manifest.symbols
+        if self._symbols and found != self._symbols:
+            raise BundleError(
+                f"{policy.manifest.version} is for {', '.join(found)}",
+                f"a policy for {', '.join(self._symbols)}",
+                "serve another bundle, or start the server for those symbols",
+            )
+        return policy
