@@ -11,6 +11,8 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "LSTMPPOAgent": "agents.lstm_ppo_agent",
+    "LSTMPPOConfig": "agents.lstm_ppo_agent",
     "PPOAgent": "agents.ppo_agent",
     "PPOConfig": "agents.ppo_agent",
     "StateEncoder": "features.encoder",

@@ -38,6 +38,57 @@ class MLPTrunk(nn.Module):
         return None
 
 
+class LSTMTrunk(nn.Module):
+    """LSTM layers, then tanh layers. Remembers (h, c) of every LSTM layer.
+
+    Each gate's matrices are orthogonal and the forget gate starts at bias 1, so that a fresh net keeps what it has seen
+    for several bars and gradients reach back through them (Jozefowicz et al. 2015).
+    """
+
+    def __init__(self, inputs: int, lstm_hidden: int, lstm_layers: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(inputs, lstm_hidden, lstm_layers)
+        for name, parameter in self.lstm.named_parameters():
+            if name.startswith("bias"):
+                nn.init.zeros_(parameter)
+                if name.startswith("bias_ih"):  # torch adds two biases; the runtime keeps their sum
+                    nn.init.ones_(parameter.data[lstm_hidden : 2 * lstm_hidden])  # gate order i, f, g, o
+                continue
+            for gate in parameter.data.chunk(4):
+                nn.init.orthogonal_(gate)
+        self.after = MLPTrunk(lstm_hidden, hidden)
+        self.outputs = self.after.outputs
+
+    def forward(self, x: Tensor, memory: Memory = None, fresh: Tensor | None = None) -> tuple[Tensor, Memory]:
+        """(T, N, F) in one fused call, or one call for each stretch between resets.
+
+        Args:
+            memory: before the first step; None is zeros.
+            fresh: (T, N) bool, where an episode begins: its environment's memory is zeroed before that step.
+        """
+        if memory is None:
+            memory = self.initial_memory(x.shape[1], x.device)
+        stretches = []
+        for begin, end in pairwise(_stretches(x.shape[0], fresh)):
+            if fresh is not None:
+                keep = (~fresh[begin])[None, :, None]
+                memory = (memory[0] * keep, memory[1] * keep)
+            features, memory = self.lstm(x[begin:end], memory)
+            stretches.append(features)
+        whole = stretches[0] if len(stretches) == 1 else torch.cat(stretches)
+        return self.after(whole)[0], memory
+
+    def initial_memory(self, count: int, device: torch.device) -> Memory:
+        zeros = torch.zeros(self.lstm.num_layers, count, self.lstm.hidden_size, device=device)
+        return zeros, zeros.clone()
+
+
+def _stretches(steps: int, fresh: Tensor | None) -> list[int]:
+    """0, every step at which some environment begins an episode, and `steps`."""
+    begins = [] if fresh is None else torch.nonzero(fresh.any(1))[:, 0].tolist()
+    return sorted({0, *begins, steps})
+
+
 class Critic(nn.Module):
     """The value of an observation: an MLP of its own."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from himari_rl.agents.ppo_agent import PPOConfig
+from himari_rl.agents.kinds import config_type
 from himari_rl.evaluation.certify import Bar, Budget, Plan
 
 BASE = {
@@ -36,4 +36,4 @@ BARS = {"base": BASE, "lstm": LSTM, "multi": MULTI}
 
 def plan_for(kind: str, bars: int) -> Plan:
     """The default recipe of a kind with this many bars of training."""
-    return Plan(config=PPOConfig(), budget=Budget(bars=bars), bars=BARS[kind])
+    return Plan(config=config_type(kind)(), budget=Budget(bars=bars), bars=BARS[kind])

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from himari_rl.agents.ppo_agent import PPOAgent, PPOConfig
+from himari_rl.agents.kinds import build
+from himari_rl.agents.ppo_agent import PPOConfig
 from himari_rl.config import as_dict
 from himari_rl.data.sources import fingerprint, require_rows
 from himari_rl.data.splits import train_test
@@ -82,7 +83,7 @@ def train_agent(
         prepare: called once before the first rollout (a resume loads its checkpoint here).
     """
     generator = torch.Generator(physics.device).manual_seed(seed)
-    agent = PPOAgent(config, torch.Generator().manual_seed(seed)).to(physics.device)
+    agent = build(config, torch.Generator().manual_seed(seed)).to(physics.device)
     seen = np.ones(rows.shape[1], bool) if visible is None else visible
     agent.normaliser.fit(rows, seen, config.account_inputs)
     trainer = Trainer(agent, physics, total_bars, generator, watch)

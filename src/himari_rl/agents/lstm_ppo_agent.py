@@ -1,0 +1,86 @@
+"""The recurrent PPO agent: the base agent with an LSTM before its layers. Trainer, export and runtime ask no kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from himari_rl.agents.networks import LSTMTrunk
+from himari_rl.agents.ppo_agent import PPOAgent, PPOConfig
+from himari_rl.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class LSTMPPOConfig(PPOConfig):
+    """The base agent's config with memory. `rollout_bars` is also the length of back-propagation through time."""
+
+    lstm_hidden_dim: int = 64
+    """Cells of each LSTM layer (H)."""
+    lstm_num_layers: int = 2
+    """LSTM layers."""
+    hidden_dim: int = 64
+    """Units of each tanh layer after the LSTM, and of the critic's."""
+    hidden_layers: int = 1
+    """tanh layers between the LSTM and the head, and of the critic."""
+    envs: int = 250
+    """Environments stepped together (N)."""
+    minibatch: int = 3_200
+    """Bars of one gradient step: whole environments, never a part of a sequence."""
+    learning_rate: float = 3e-3
+    """Adam's step at the start."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lstm_hidden_dim < 1 or self.lstm_num_layers < 1:
+            raise ConfigError(
+                f"{self.lstm_num_layers} LSTM layers of {self.lstm_hidden_dim}", "at least one of each", "or train base"
+            )
+        if self.account_inputs:
+            raise ConfigError(
+                "account_inputs with an LSTM",
+                "a network that reads the market only (the band reads the held position)",
+                "leave account_inputs off: it would force a Python loop over time",
+            )
+
+
+class LSTMPPOAgent(PPOAgent):
+    """16 numbers and a memory in, one multiplier in [0, 2] and the next memory out.
+
+    >>> agent = LSTMPPOAgent(LSTMPPOConfig(state_dim=16, action_dim=1, hidden_dim=128, lstm_hidden_dim=64,
+    ...                                    lstm_num_layers=2, learning_rate=3e-4))
+    >>> state = torch.zeros(1, 16)
+    >>> state[0, [0, 3, 4]] = torch.tensor([0.8, 1.0, 1.0])  # BUY with confidence 0.8, tier T1, flat
+    >>> multiplier, memory = agent.decide(state)
+    >>> multiplier, memory = agent.decide(state, memory)  # the next bar
+    >>> [tuple(part.shape) for part in memory]  # (h, c), each (layers, N, H)
+    [(2, 1, 64), (2, 1, 64)]
+    """
+
+    kind = "lstm"
+    config: LSTMPPOConfig
+
+    def _build_trunk(self) -> nn.Module:
+        config = self.config
+        return LSTMTrunk(config.state_dim, config.lstm_hidden_dim, config.lstm_num_layers, config.hidden)
+
+    def network_spec(self) -> dict[str, object]:
+        """The manifest's `network` field."""
+        config = self.config
+        shape = {"trunk": "lstm", "lstm_hidden": config.lstm_hidden_dim, "lstm_layers": config.lstm_num_layers}
+        return super().network_spec() | shape
+
+    @torch.no_grad()
+    def tensors(self) -> dict[str, np.ndarray]:
+        """The actor's weights by the names the runtime knows; torch's two biases of a gate as their sum."""
+        named = {f"trunk.{k}": value for k, value in self.trunk.after.layers.named_parameters()}
+        for k in range(self.config.lstm_num_layers):
+            ih, hh, bias_ih, bias_hh = (getattr(self.trunk.lstm, f"{part}_l{k}") for part in _PARTS)
+            named |= {f"lstm.{k}.weight_ih": ih, f"lstm.{k}.weight_hh": hh, f"lstm.{k}.bias": bias_ih + bias_hh}
+        named |= {f"out.{name}": value for name, value in self.out.named_parameters()}
+        return {name: value.detach().cpu().numpy().copy() for name, value in named.items()}
+
+
+_PARTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
