@@ -149,6 +149,25 @@ def test_an_episode_ends_by_truncation_and_only_ruin_terminates() -> None:
     assert ends["falling"] == [(False, False)] * 3 + [(True, False)]
 
 
+def test_ruin_is_judged_by_closes_which_are_what_is_observed() -> None:
+    opens = np.array([100.0, 100, 100, 40, 40, 40, 40, 40])
+    closes = np.array([100.0, 100, 90, 40, 40, 40, 40, 40])  # the fall comes between close[2] and open[3]
+    env = TradingEnv(bars_of(opens, closes), TradingEnvConfig(**FREE, episode_bars=5))
+    env.reset(options={"row": 0})
+    steps = [env.step([2.0]) for _ in range(3)]
+    assert [info["equity"] for *_, info in steps] == pytest.approx([1e5, 4e4, 4e4])
+    assert [terminated for _, _, terminated, _, _ in steps] == [False, False, True]
+
+
+def test_an_episode_needs_three_more_bars_than_it_has_decisions() -> None:
+    config = TradingEnvConfig(episode_bars=20)
+    with pytest.raises(ConfigError, match="22 bars; expected at least 23 for episodes of 20"):
+        TradingEnv(BARS[:22], config)
+    env = TradingEnv(BARS[:23], config)
+    env.reset(seed=0)
+    assert [env.step([1.0])[3] for _ in range(20)] == [False] * 19 + [True]
+
+
 def test_starts_are_random_within_the_bars_and_follow_the_seed() -> None:
     env = TradingEnv(BARS, CONFIG)
     rows = [env.reset(seed=5)[1]["row"], *(env.reset()[1]["row"] for _ in range(200))]
@@ -161,25 +180,25 @@ def test_starts_are_random_within_the_bars_and_follow_the_seed() -> None:
 
 
 def test_a_market_of_several_paths_starts_on_each_and_crosses_none() -> None:
-    paths = [random_bars(rows, seed, sigma=0.01) for seed, rows in ((1, 40), (2, 20), (3, 60))]
+    paths = [random_bars(rows, seed, sigma=0.01) for seed, rows in ((1, 40), (2, 27), (3, 60))]
     rows = [ENCODER.market_rows(bars) for bars in paths]
     lines = [
         timeline(b, r, max_position_pct=0.5, allow_short=False, limits=CONFIG.limits)
         for b, r in zip(paths, rows, strict=True)
     ]
     market = Market.build([r[:-2] for r in rows], lines)
-    env = TradingEnv(market, TradingEnvConfig(episode_bars=25))  # the second path is too short for an episode
+    env = TradingEnv(market, TradingEnvConfig(episode_bars=25))  # the second path is one bar too short
     starts = np.array([env.reset(seed=0)[1]["row"], *(env.reset()[1]["row"] for _ in range(300))])
-    first, last = (starts < 38), (starts >= 38 + 18)
+    first, last = (starts < 38), (starts >= 38 + 25)
     assert (first | last).all()
     assert starts[first].max() <= 38 - 25 - 1
-    assert starts[last].max() <= 38 + 18 + 58 - 25 - 1
+    assert starts[last].max() <= 38 + 25 + 58 - 25 - 1
     assert abs(first.mean() - 0.5) < 0.1
     assert "timestamp" not in env.reset()[1]
-    for row in (13, 30, 40, 56 + 33, -1, 1000):
+    for row in (13, 30, 38, 40, 63 + 33, -1, 1000):
         with pytest.raises(ConfigError, match=f"no episode of 25 bars starts at row {row}; expected 0 to 12"):
             env.reset(options={"row": row})
-    assert env.reset(options={"row": 56 + 32})[1]["row"] == 88
+    assert env.reset(options={"row": 63 + 32})[1]["row"] == 95
 
 
 def test_the_timestamp_is_that_of_the_last_bar_observed() -> None:

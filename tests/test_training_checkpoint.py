@@ -44,6 +44,14 @@ def whole(tmp_path_factory) -> bytes:
     return weights(out)
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard():
+    """A shell's background job ignores Ctrl-C, and its children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Stop(Exception):
     """The machine goes away here."""
 

@@ -22,6 +22,14 @@ from training_helpers import train_small
 NAME = "checkpoint-0.safetensors"
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard():
+    """A shell's background job ignores Ctrl-C, and its children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def weights(out: Path) -> bytes:
     return (out / "bundle" / "weights.safetensors").read_bytes()
 
