@@ -1,11 +1,16 @@
-"""The server for Cloud Run: himari_rl.serving with settings from the environment.
+"""The server for Cloud Run and Vertex AI: himari_rl.serving with settings from the environment.
 
-    MODEL_PATH=runs/mine/bundle python cloud_run/api_server.py
+    MODEL_PATH=runs/mine/bundle HOST=127.0.0.1 python cloud_run/api_server.py
 
-MODEL_PATH          folder of the policy bundle (required)
-PORT                8080 unless Cloud Run says otherwise
-HOST                0.0.0.0
-HIMARI_MEMORY_KEY   signs the memory of recurrent policies; the same on every instance
+MODEL_PATH                       a bundle's folder or an alias (.json), local or gs:// (else AIP_STORAGE_URI)
+PORT                             8080 unless Cloud Run (PORT) or Vertex AI (AIP_HTTP_PORT) says otherwise
+HOST                             0.0.0.0
+HIMARI_API_KEYS                  keys, with commas; any one in x-api-key or as bearer token
+HIMARI_AUDIENCE, HIMARI_EMAILS   Google-signed ID tokens for this audience, of these e-mails
+HIMARI_ALLOW_ANONYMOUS=1         no key: something in front (Cloud Run's IAM, Vertex AI) checks the clients
+HIMARI_MEMORY_KEY                signs the memory of recurrent policies; the same on every instance
+HIMARI_CHALLENGER, HIMARI_CHALLENGER_SHARE, HIMARI_SYMBOLS, HIMARI_GAP_RULE, HIMARI_CORS_ORIGINS, HIMARI_LOG_EVERY
+                                 see himari_rl/serving/settings.py
 """
 
 from __future__ import annotations
@@ -16,21 +21,25 @@ import sys
 from himari_rl.errors import ConfigError, HimariError
 from himari_rl.serving.app import create_app
 from himari_rl.serving.run import listen, serve
-from himari_rl.serving.settings import ServeSettings
+from himari_rl.serving.settings import ServeSettings, check_exposure, from_environment
 
 
 def main() -> int:
     """Serves until SIGTERM. A bundle that does not load yet is a 503 with the reason, not an exit."""
+    env = os.environ
     try:
-        bundle, port = os.environ.get("MODEL_PATH", ""), os.environ.get("PORT", "8080")
-        if not bundle:
+        source = env.get("MODEL_PATH") or env.get("AIP_STORAGE_URI", "")
+        port = env.get("AIP_HTTP_PORT") or env.get("PORT", "8080")
+        host = env.get("HOST", "0.0.0.0")
+        if not source:
             raise ConfigError(
-                "MODEL_PATH is not set", "the folder of a policy bundle", "set MODEL_PATH and start again"
+                "MODEL_PATH is not set", "a policy bundle's folder or an alias", "set MODEL_PATH and start again"
             )
         if not port.isascii() or not port.isdigit():
             raise ConfigError(f"PORT is {port!r}", "a number", "unset PORT or set it to 8080")
-        settings = ServeSettings(memory_key=os.environ.get("HIMARI_MEMORY_KEY", "").encode())
-        serve(create_app(bundle, settings), listen(os.environ.get("HOST", "0.0.0.0"), int(port)))
+        given = from_environment(env)
+        admin = check_exposure(host, ServeSettings(**given), env.get("HIMARI_ALLOW_ANONYMOUS") == "1")
+        serve(create_app(source, ServeSettings(**given, admin=admin)), listen(host, int(port)))
     except HimariError as error:
         sys.stderr.write(f"api_server: {error}\n")
         return error.exit_code

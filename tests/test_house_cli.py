@@ -23,7 +23,7 @@ CONTRACT = {
     "data fetch": "--exchange --json --out --since --timeframe --until",
     "demo": "--data --json --num-episodes --out --seed --symbol",
     "evaluate": "--allow-seen --costs --data --html --json --risk-aversion --seed --symbol --test-fraction --trials",
-    "serve": "--host --port",
+    "serve": "--allow-anonymous --challenger --host --log-every --port --share",
     "train base": "--allow-short --data --device --hidden-dim --json --learning-rate --num-episodes --out --resume "
     "--reward --save-interval --seed --seeds --symbol --test-fraction",
 }

@@ -1,41 +1,58 @@
 """himari serve runs/mine/bundle --port 8080
 
-Loads one policy bundle, checks all of it, and answers POST /predict until Ctrl-C.
+Loads one policy, checks all of it, and answers POST /predict until Ctrl-C. A folder is a bundle; a .json file is an
+alias, which the server follows. Keys come from the environment, because a command line is for everybody to read.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 
 def serve(
-    bundle: Annotated[Path, typer.Argument(help="Folder of a policy bundle (manifest.json, weights.safetensors).")],
+    source: Annotated[str, typer.Argument(metavar="BUNDLE|ALIAS", help="A bundle's folder, or an alias (.json).")],
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8080,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is every interface.")] = "127.0.0.1",
+    allow_anonymous: Annotated[
+        bool, typer.Option("--allow-anonymous", help="Serve other machines without asking for a key.")
+    ] = False,
+    challenger: Annotated[str, typer.Option(help="A second bundle or alias that decides in the shadow.")] = "",
+    share: Annotated[float, typer.Option(help="Share of clients that the challenger answers; 0: only shadow.")] = 0.0,
+    log_every: Annotated[int, typer.Option(help="One JSON log line for every so many answers; 0: none.")] = 0,
 ) -> None:
     """Serves a policy over HTTP: POST /predict, GET /ready, GET /docs.
+
+    Keys: HIMARI_API_KEYS=one,two (header x-api-key), or HIMARI_AUDIENCE with HIMARI_EMAILS for Google ID tokens.
 
     Example: himari serve runs/demo/bundle --port 8080
     """
     from rich.console import Console
 
-    from himari_rl.policy.runtime import load_policy
+    from himari_rl.errors import BundleError
     from himari_rl.serving.app import create_app
     from himari_rl.serving.run import listen
     from himari_rl.serving.run import serve as run
+    from himari_rl.serving.settings import ServeSettings, check_exposure, from_environment
 
-    policy = load_policy(bundle)
+    given = from_environment()
+    given |= {"challenger": challenger, "challenger_share": share} if challenger or share else {}
+    given |= {"log_every": log_every} if log_every else {}
+    settings = ServeSettings(**given)
+    app = create_app(source, ServeSettings(**given, admin=check_exposure(host, settings, allow_anonymous)))
+    service = app.state.service
+    service.load()
+    if service.slot is None:
+        raise BundleError(service.reason)
     sock = listen(host, port)
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    for line in greeting(policy, f"http://{host}:{sock.getsockname()[1]}"):
+    for line in greeting(service.slot.policy, f"http://{host}:{sock.getsockname()[1]}", settings.guarded):
         console.print(line)
-    run(create_app(policy), sock)
+    run(app, sock)
 
 
-def greeting(policy, url: str) -> list[str]:
+def greeting(policy, url: str, guarded: bool = False) -> list[str]:
     """What is served, where, and a line to try it with."""
     import json
 
@@ -45,11 +62,12 @@ def greeting(policy, url: str) -> list[str]:
     symbols = ", ".join(manifest.symbols)
     market = "an artificial market" if manifest.training_data.synthetic else manifest.training_data.source
     body = json.dumps({"state": ordinary_state(len(manifest.symbols))})
+    key = " -H 'x-api-key: ...'" if guarded else ""
     return [
         f"Policy   {manifest.version}: {manifest.state_dim} numbers in, a multiplier out for {symbols}",
         f"Trained  on {market}, {manifest.training_data.rows:,} bars",
         f"Serving  {url}  (documentation at {url}/docs, stop with Ctrl-C)",
-        f"Try      curl -s {url}/predict -H 'content-type: application/json' -d '{body}'",
+        f"Try      curl -s {url}/predict{key} -H 'content-type: application/json' -d '{body}'",
     ]
 
 

@@ -14,6 +14,7 @@ pins the content: a bundle replaced behind the alias's back is refused.
 from __future__ import annotations
 
 import json
+import posixpath
 import secrets
 from pathlib import PurePosixPath
 
@@ -59,8 +60,8 @@ def bundle_of(alias: Target, path: str) -> str:
     """Where the bundle is: as written when absolute or remote, else from the folder of the alias at `path`."""
     if "://" in alias.bundle or PurePosixPath(alias.bundle).is_absolute():
         return alias.bundle
-    folder, slash, _ = path.rpartition("/")
-    return f"{folder}{slash}{alias.bundle}"
+    scheme, mark, rest = path.rpartition("://")
+    return scheme + mark + posixpath.normpath(f"{rest.rpartition('/')[0] or '.'}/{alias.bundle}")
 
 
 def point(path: str, bundle: str) -> Alias:

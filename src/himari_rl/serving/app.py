@@ -36,6 +36,8 @@ from himari_rl.serving.routes import ENDPOINTS, add_routes
 from himari_rl.serving.service import Service
 from himari_rl.serving.settings import ServeSettings
 
+MOST_PROBLEMS = 10  # of one request that are named
+
 __all__ = ["ENDPOINTS", "Api", "create_app"]
 
 
@@ -115,7 +117,7 @@ def _add_errors(app: FastAPI, service: Service) -> None:
         cure = _cure(service, request.url.path)
         kept = [
             {"type": part["type"], "loc": [_printable(step) for step in part["loc"]], "msg": part["msg"], "cure": cure}
-            for part in error.errors()
+            for part in error.errors()[:MOST_PROBLEMS]
         ]
         return refusal(422, kept)
 

@@ -145,8 +145,9 @@ class AccountNow(_Request):
     win_rate: Share = Field(description="Share of the last ten closed trades that won; 0.5 before the first")
 
 
+Past = Annotated[tuple[Milliseconds, Price], Field(strict=False)]  # a JSON array is a list; its numbers stay strict
 History = Annotated[
-    list[tuple[Milliseconds, Price]],
+    list[Past],
     Field(max_length=MAX_HISTORY, description="[timestamp, close] of earlier bars; a session's first request needs 20"),
 ]
 
