@@ -8,8 +8,8 @@ A head turns raw outputs into the mean multiplier in [0, 2], which starts at 1.0
     squash   mean = 1 + tanh(out)
 
 A clipped output has no gradient outside [0, 2], so a policy there would never come back (SB3's Gaussian on Box(0, 2)
-starts at the lower bound, drifts below it and stays). Every band therefore carries `excess`, how far its raw edges lie
-outside; the learners add a small constant pull on it, and a policy at a bound can always leave. Passing each sample's
+starts at the lower bound, drifts below it and stays). Every band therefore carries `excess`, how far all of it lies
+outside; the learners add a small constant pull on that, and a policy at a bound can always leave. Passing each sample's
 gradient through the clip where it points inwards looks equivalent and is not: it rectifies noise into a bias.
 """
 
@@ -46,7 +46,7 @@ class Band(NamedTuple):
 
     low: Tensor
     high: Tensor
-    excess: Tensor  # how far the raw edges lie outside [0, 2]
+    excess: Tensor  # how far the whole band lies outside [0, 2], where it has no gradient left
 
     def at(self, step: int) -> Band:
         return Band(self.low[step], self.high[step], self.excess[step])
@@ -72,7 +72,7 @@ def band_of(head: str, out: Tensor) -> Band:
         half = HALF_UNIT * log_half.clamp(HALF_LOG_MIN, HALF_LOG_MAX).exp()
     low, high = centre - half, centre + half
     inside_low, inside_high = low.clamp(0.0, MAX_MULTIPLIER), high.clamp(0.0, MAX_MULTIPLIER)
-    return Band(inside_low, inside_high, (low - inside_low).abs() + (high - inside_high).abs())
+    return Band(inside_low, inside_high, (-high).clamp_min(0.0) + (low - MAX_MULTIPLIER).clamp_min(0.0))
 
 
 def sample(head: str, mean: Tensor, std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

@@ -67,10 +67,13 @@ class PPOConfig:
     """Standard deviation of the action around its mean, multiplier units, at the first PPO rollout."""
     final_std: float = 0.02
     """The same at the last rollout (geometric decay)."""
-    restart_share: float = 0.5
-    """Share of the accounts restarted at a random position before each rollout, so that both band edges are visited."""
-    bound_pull: float = 0.0005
-    """Pull on band edges that lie outside [0, 2], per multiplier unit, in units of the reward's deviation."""
+    restart_share: float = 1.0
+    """Share of the accounts put at a random position before each rollout, so that both band edges are visited."""
+    bound_pull: float = 0.01
+    """Pull on bands that lie wholly outside [0, 2], per multiplier unit, in units of the reward's deviation."""
+    gross_pull: float = 0.1
+    """Pull on gross exposure wanted above the cap, in the same units: the cap scales all weights alike, so that beyond
+    it no reward says how much to hold."""
     average: float = 0.3
     """Last share of the rollouts whose weights are averaged into the exported ones."""
     weight_decay: float = 0.0

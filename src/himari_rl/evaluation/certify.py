@@ -207,6 +207,13 @@ def config_for(market: KnownMarket, config: PPOConfig) -> PPOConfig:
     return replace(config, state_dim=encoder_for(market).state_dim, action_dim=market.assets_count, head=head)
 
 
+def require_learnable_from(name: str, budget: Budget) -> None:
+    """Refuses a market that the budget's different bars cannot show; one history is asked for 90 % only."""
+    market, one_history = market_for(name)
+    bars, share = (ONE_HISTORY, 0.9) if one_history else (min(budget.distinct, budget.bars), 0.99)
+    require_learnable(market, bars, share)
+
+
 def learn(
     name: str,
     seed: int,
@@ -217,7 +224,7 @@ def learn(
 ) -> tuple[Trainer, FloatArray]:
     """Trains one seed on one market; returns the trainer and the rows it saw."""
     market, one_history = market_for(name)
-    require_learnable(market, budget.bars)
+    require_learnable_from(name, budget)
     rows, built = training_market(market, draw_training(market, budget, one_history, seed), device)
     physics = Physics(built, environment_for(market), encoder_for(market))
     total = min(budget.bars, ONE_HISTORY_BARS) if one_history else budget.bars
@@ -272,7 +279,7 @@ def certify(
         LookAheadError: a share above 1.01.
     """
     for name in names:
-        require_learnable(market_for(name)[0], plan.budget.bars)
+        require_learnable_from(name, plan.budget)
     attempts: list[Attempt] = []
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs or os.cpu_count(), mp_context=context) as pool:

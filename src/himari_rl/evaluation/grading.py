@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from himari_rl.data.known_optimum.dynamic import refined
 from himari_rl.data.known_optimum.markets import KnownMarket, Paths
 from himari_rl.data.known_optimum.observe import state_rows
 from himari_rl.data.known_optimum.optimum import optimal_policy
@@ -25,7 +26,9 @@ from himari_rl.schema import FloatArray
 MAX_POSITION_PCT = 0.5
 CHAINS, ROWS, BURN_IN = 1000, 200, 100
 IMPOSSIBLE = 1.01
-CONSTANTS = np.linspace(0.0, 1.0, 21)
+CONSTANTS = np.linspace(0.0, 1.0, 101)
+STATES = 1000  # of the paths, that the best constant is chosen on
+BLIND_HALVES = (0.0, 0.02, 0.05, 0.1, 0.2)
 
 Chooser = Callable[[int, FloatArray], FloatArray]  # (row, held (N, A)) -> wanted exposure (N, A)
 
@@ -101,7 +104,7 @@ def walk(market: KnownMarket, paths: Paths, choose: Chooser, burn_in: int) -> Wa
 def expected(market: KnownMarket, state: FloatArray, exposure: FloatArray, cost: FloatArray) -> FloatArray:
     """(N,) conditional expectation of one bar's objective, given the true state (N, S)."""
     outcomes, probabilities = market.law(state)
-    earned = (outcomes * exposure[:, None, :]).sum(-1)
+    earned = np.einsum("nka,na->nk", outcomes, exposure)
     if market.risk_aversion is None:
         return np.asarray((np.log1p(earned - cost[:, None]) * probabilities).sum(-1))
     mean = (earned * probabilities).sum(-1)
@@ -118,15 +121,46 @@ def reference(
     optimum = walk(market, paths, optimal_policy(market, paths), burn_in)
     zero = walk(market, paths, lambda t, held: np.zeros_like(held), burn_in)
     few = Paths(paths.x[:200], paths.state[:200], paths.returns[:200])
-    walks = {c: walk(market, few, constant(c, market), burn_in) for c in CONSTANTS}
-    best = max(walks, key=lambda c: float(walks[c].growth.mean()))
-    return Reference(market, paths, burn_in, optimum, zero, walk(market, paths, constant(best, market), burn_in), best)
+    halves = BLIND_HALVES if market.shuffled else (0.0,)
+    blind = {(c, h): blind_band(c, h, market) for c in CONSTANTS for h in halves}
+    walks = {edges: walk(market, few, choose, burn_in) for edges, choose in blind.items()}
+    best = max(walks, key=lambda edges: float(walks[edges].growth.mean()))
+    return Reference(market, paths, burn_in, optimum, zero, walk(market, paths, blind[best], burn_in), best[0])
+
+
+def blind_band(centre: float, half: float, market: KnownMarket) -> Chooser:
+    """Keeps the exposure within `half` of `centre` and looks at nothing else.
+
+    Where x says nothing (shuffled markets) this, not the constant, is the best that can be done: a constant pays for
+    rebalancing every bar, and an honest net that learned not to would seem to know something.
+    """
+    if half == 0.0:
+        return constant(centre, market)
+    return lambda t, held: np.clip(held, centre - half, centre + half)
 
 
 def constant(exposure: float, market: KnownMarket) -> Chooser:
     """Rebalances every bar to the same gross exposure, split evenly."""
     each = exposure / market.assets_count
     return lambda t, held: np.full_like(held, each)
+
+
+def best_constant(market: KnownMarket, paths: Paths) -> float:
+    """The gross exposure, split evenly, that earns most on these paths when it is restored every bar.
+
+    What is restored is the drift of one bar, which has the law of a single return: no path needs to be walked.
+    """
+    rows = paths.state.reshape(-1, paths.state.shape[-1])
+    state = rows[:: max(1, len(rows) // STATES)]
+    outcomes, probabilities = market.law(state)
+    growth = []
+    for gross in CONSTANTS:
+        each = gross / market.assets_count
+        grown = 1.0 + each * outcomes.sum(-1)
+        away = np.abs(each * (1.0 + outcomes) / grown[..., None] - each).sum(-1)
+        cost = market.cost * (away * probabilities).sum(-1)
+        growth.append(expected(market, state, np.full((len(state), market.assets_count), each), cost).mean())
+    return float(refined(CONSTANTS, np.array([growth]))[0])
 
 
 def policy_chooser(market: KnownMarket, paths: Paths, policy: Decides, max_leverage: float = 1.0) -> Chooser:

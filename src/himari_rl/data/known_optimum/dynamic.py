@@ -20,7 +20,7 @@ from himari_rl.errors import ConfigError
 from himari_rl.schema import FloatArray
 
 GRID = 201
-AR_STATES = 101
+AR_STATES = 201
 TOLERANCE = 1e-12
 SWEEPS = 20_000
 

@@ -232,12 +232,12 @@ class Portfolio(KnownMarket):
         mean = np.array(self.mus) + np.array(self.betas) * z - 0.5 * np.array(self.sigmas) ** 2
         return Paths(z, z, np.expm1(mean + shocks))
 
-    def law(self, state: FloatArray, nodes: int = 7) -> tuple[FloatArray, FloatArray]:
+    def law(self, state: FloatArray, nodes: int = 5) -> tuple[FloatArray, FloatArray]:
         points, weights = normal_nodes(nodes)
         grid = np.stack(np.meshgrid(*[points] * self.assets_count, indexing="ij"), -1).reshape(-1, self.assets_count)
         probability = np.prod(np.stack(np.meshgrid(*[weights] * self.assets_count, indexing="ij"), -1), -1).ravel()
         mean = np.array(self.mus) + np.array(self.betas) * state - 0.5 * np.array(self.sigmas) ** 2
-        outcomes = np.expm1(mean[:, None, :] + grid @ self.covariance_root().T)
+        outcomes = np.exp(mean)[:, None, :] * np.exp(grid @ self.covariance_root().T) - 1.0
         return outcomes, np.broadcast_to(probability, outcomes.shape[:2])
 
 

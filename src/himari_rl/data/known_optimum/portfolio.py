@@ -30,7 +30,7 @@ def project(weights: FloatArray, gross: float = 1.0) -> FloatArray:
     return inside
 
 
-def optimal_weights(market: Portfolio, state: FloatArray, nodes: int = 7, steps: int = STEPS) -> FloatArray:
+def optimal_weights(market: Portfolio, state: FloatArray, nodes: int = 5, steps: int = STEPS) -> FloatArray:
     """(N, A) optimal exposures for visible states (N, A)."""
     outcomes, probabilities = market.law(state, nodes)
     root = market.covariance_root()
