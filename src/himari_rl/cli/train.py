@@ -1,18 +1,37 @@
-"""`himari train base`: bars in, a policy bundle out."""
+"""`himari train base|lstm`: bars in, a policy bundle out."""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
+if TYPE_CHECKING:
+    from himari_rl.training.job import Trained
+
 train_app = typer.Typer(no_args_is_help=True, help="Trains a policy and writes its bundle.")
 
 Data = Annotated[list[Path], typer.Option("--data", help="Bars: CSV, CSV.gz, Parquet files or a folder.")]
+Symbol = Annotated[str | None, typer.Option(help="Which symbol, where the data has several.")]
+NumEpisodes = Annotated[int, typer.Option(min=1, help="Episodes of 500 bars.")]
+Seed = Annotated[int, typer.Option(min=0, help="First seed: same seed, same weights, bit for bit.")]
+Seeds = Annotated[int, typer.Option(min=1, help="How many agents; the bundle is their ensemble.")]
+Out = Annotated[Path, typer.Option(help="Folder of the run.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue from the run's last checkpoint.")]
+SaveInterval = Annotated[int, typer.Option(min=1, help="Episodes between two checkpoints.")]
+TestFraction = Annotated[float, typer.Option(min=0.0, max=0.9, help="Last share of the bars, never seen.")]
+Units = Annotated[int | None, typer.Option(min=1, help="Units of each hidden layer.")]
+Cells = Annotated[int | None, typer.Option(min=1, help="Cells of each LSTM layer.")]
+Layers = Annotated[int | None, typer.Option(min=1, help="LSTM layers.")]
+Rate = Annotated[float | None, typer.Option(min=0.0, help="Adam's first step.")]
+Reward = Annotated[str, typer.Option(help="mean_variance, log_growth or differential_sharpe.")]
+Short = Annotated[bool, typer.Option("--allow-short", help="SELL opens a short instead of cash.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -31,41 +50,93 @@ def _train() -> None:
 @train_app.command("base")
 def train_base(
     data: Data,
-    symbol: Annotated[str | None, typer.Option(help="Which symbol, where the data has several.")] = None,
-    num_episodes: Annotated[int, typer.Option(min=1, help="Episodes of 500 bars.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="First seed: same seed, same weights, bit for bit.")] = 0,
-    seeds: Annotated[int, typer.Option(min=1, help="How many agents; the bundle is their ensemble.")] = 1,
-    out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/base"),
-    resume: Annotated[bool, typer.Option("--resume", help="Continue from the run's last checkpoint.")] = False,
-    save_interval: Annotated[int, typer.Option(min=1, help="Episodes between two checkpoints.")] = 100,
-    test_fraction: Annotated[float, typer.Option(min=0.0, max=0.9, help="Last share of the bars, never seen.")] = 0.2,
-    hidden_dim: Annotated[int | None, typer.Option(min=1, help="Units of each hidden layer.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Adam's first step.")] = None,
-    reward: Annotated[str, typer.Option(help="mean_variance, log_growth or differential_sharpe.")] = "mean_variance",
-    allow_short: Annotated[bool, typer.Option("--allow-short", help="SELL opens a short instead of cash.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    symbol: Symbol = None,
+    num_episodes: NumEpisodes = 1000,
+    seed: Seed = 0,
+    seeds: Seeds = 1,
+    out: Out = Path("runs/base"),
+    resume: Resume = False,
+    save_interval: SaveInterval = 100,
+    test_fraction: TestFraction = 0.2,
+    hidden_dim: Units = None,
+    learning_rate: Rate = None,
+    reward: Reward = "mean_variance",
+    allow_short: Short = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Trains the base PPO on the first 80 % of the bars and writes OUT/bundle.
 
     Example: himari train base --data bars.parquet --num-episodes 1000 --seed 0 --out runs/mine
     """
-    from himari_rl.agents.ppo_agent import PPOConfig
+    chosen = {"hidden_dim": hidden_dim, "learning_rate": learning_rate}
+    world = {"reward": reward, "allow_short": allow_short}
+    run = {"num_episodes": num_episodes, "save_interval": save_interval, "test_fraction": test_fraction}
+    _train_kind("base", chosen, world, run, data, symbol, range(seed, seed + seeds), out, resume, device, as_json)
+
+
+@train_app.command("lstm")
+def train_lstm(
+    data: Data,
+    symbol: Symbol = None,
+    num_episodes: NumEpisodes = 1000,
+    seed: Seed = 0,
+    seeds: Seeds = 1,
+    out: Out = Path("runs/lstm"),
+    resume: Resume = False,
+    save_interval: SaveInterval = 100,
+    test_fraction: TestFraction = 0.2,
+    hidden_dim: Units = None,
+    lstm_hidden_dim: Cells = None,
+    lstm_num_layers: Layers = None,
+    learning_rate: Rate = None,
+    reward: Reward = "mean_variance",
+    allow_short: Short = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Trains the recurrent PPO on the first 80 % of the bars and writes OUT/bundle.
+
+    Example: himari train lstm --data bars.parquet --num-episodes 1000 --seed 0 --out runs/lstm
+    """
+    chosen = {
+        "hidden_dim": hidden_dim,
+        "lstm_hidden_dim": lstm_hidden_dim,
+        "lstm_num_layers": lstm_num_layers,
+        "learning_rate": learning_rate,
+    }
+    world = {"reward": reward, "allow_short": allow_short}
+    run = {"num_episodes": num_episodes, "save_interval": save_interval, "test_fraction": test_fraction}
+    _train_kind("lstm", chosen, world, run, data, symbol, range(seed, seed + seeds), out, resume, device, as_json)
+
+
+def _train_kind(
+    kind: str,
+    chosen: dict[str, Any],
+    world: dict[str, Any],
+    run: dict[str, Any],
+    data: list[Path],
+    symbol: str | None,
+    seeds: range,
+    out: Path,
+    resume: bool,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Trains one kind; `chosen` are the agent's fields, None where the kind's default stands."""
+    from himari_rl.agents.kinds import config_type
     from himari_rl.data.sources import load_bars
     from himari_rl.envs.physics import TradingEnvConfig
     from himari_rl.training.device import resolve_device
     from himari_rl.training.job import Job, run_job
     from himari_rl.training.watch import Watch
 
-    chosen = {"hidden_dim": hidden_dim, "learning_rate": learning_rate}
     job = Job(
-        agent=PPOConfig(**{name: value for name, value in chosen.items() if value is not None}),
-        environment=TradingEnvConfig(reward=reward, allow_short=allow_short),
-        num_episodes=num_episodes,
-        seeds=tuple(range(seed, seed + seeds)),
-        test_fraction=test_fraction,
-        save_interval=save_interval,
+        agent=config_type(kind)(**{name: value for name, value in chosen.items() if value is not None}),
+        environment=TradingEnvConfig(**world),
+        seeds=tuple(seeds),
         device=resolve_device(device),
+        **run,
     )
     bars = load_bars(data, symbol=symbol)
     console = Console(stderr=True)
@@ -73,6 +144,11 @@ def train_base(
         console.print("[dim]no Layer 2 columns in the data: using the causal reference signal (momentum)[/dim]")
     with Watch(console, out / "tensorboard") as watch:
         trained = run_job(job, bars, out, resume=resume, watch=watch)
+    _report(trained, data, console, as_json)
+
+
+def _report(trained: Trained, data: list[Path], console: Console, as_json: bool) -> None:
+    """What was trained, for a machine on stdout or for a person."""
     summary = {
         "bundle": str(trained.bundle),
         "model_version": trained.manifest.version,

@@ -27,7 +27,7 @@ from himari_rl.policy.runtime import Policy
 from himari_rl.schema import FloatArray
 
 PARITY = 1e-5
-PARITY_STATES = 512
+PARITY_STATES, PARITY_LANES = 512, 16
 
 
 def export(
@@ -54,7 +54,7 @@ def export(
     settings = as_dict(first.config)
     limits = as_dict(environment.limits)
     draft = new_manifest(
-        kind=first.kind,
+        kind=first.kind if first.config.action_dim == 1 else "multi",
         symbols=list(encoder.symbols),
         state_dim=encoder.state_dim,
         action_dim=first.config.action_dim,
@@ -87,13 +87,22 @@ def export(
 def check_parity(policy: Policy, agents: Sequence[PPOAgent], states: FloatArray) -> float:
     """The largest difference between the runtime and the agents' mean, over up to 512 states.
 
+    The states are walked as 16 sequences, so that what a network remembers is checked too.
+
     Raises:
         BundleError: it exceeds 1e-5.
     """
     some = np.asarray(states[:: max(1, len(states) // PARITY_STATES)], np.float32)
-    answers = [agent.decide(torch.as_tensor(some))[0].double().numpy() for agent in agents]
-    ours, _ = policy.decide_batch(some)
-    worst = float(np.abs(ours - np.mean(answers, axis=0)).max())
+    memory, memories = None, [agent.initial_memory(PARITY_LANES) for agent in agents]
+    worst = 0.0
+    for step in range(0, len(some), PARITY_LANES):
+        rows = some[np.arange(step, step + PARITY_LANES) % len(some)]
+        ours, memory = policy.decide_batch(rows, memory)
+        answers = []
+        for i, agent in enumerate(agents):
+            answer, memories[i] = agent.decide(torch.as_tensor(rows), memories[i])
+            answers.append(answer.double().numpy())
+        worst = max(worst, float(np.abs(ours - np.mean(answers, axis=0)).max()))
     if not worst <= PARITY:
         raise BundleError(
             f"the runtime and the trained agent differ by {worst:.2e}", f"at most {PARITY:.0e}", "nothing was exported"
