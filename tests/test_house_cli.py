@@ -26,8 +26,8 @@ CONTRACT = {
     "serve": "--allow-anonymous --challenger --host --log-every --port --share",
     "train base": "--allow-short --data --device --hidden-dim --json --learning-rate --num-episodes --out --resume "
     "--reward --save-interval --seed --seeds --symbol --test-fraction",
-    "train lstm": "--allow-short --data --device --hidden-dim --json --learning-rate --lstm-hidden-dim --lstm-num-layers "
-    "--num-episodes --out --resume --reward --save-interval --seed --seeds --symbol --test-fraction",
+    "train lstm": "--allow-short --data --device --hidden-dim --json --learning-rate --lstm-hidden-dim "
+    "--lstm-num-layers --num-episodes --out --resume --reward --save-interval --seed --seeds --symbol --test-fraction",
 }
 
 
