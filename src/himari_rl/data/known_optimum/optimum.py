@@ -23,6 +23,7 @@ from himari_rl.schema import FloatArray
 from himari_rl.storage import read_bytes, write_atomic
 
 SOLVER = "3"  # part of the cache's key: raise it when a solver changes
+UNREADABLE = (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error)  # numpy on a torn file
 
 Chooser = Callable[[int, FloatArray], FloatArray]
 
