@@ -224,6 +224,11 @@ class Physics:
         )
         return observation
 
+    def beyond_gross(self, multiplier: Tensor, window: Window) -> Tensor:
+        """(...) gross exposure wanted above the cap, fraction of equity."""
+        wanted = (torch.minimum(multiplier, window.cap) * window.base).abs().sum(-1)
+        return (wanted - self.config.limits.max_leverage).clamp_min(0.0)
+
     def advance(self, account: Account, multiplier: Tensor, window: Window) -> tuple[Account, Move]:
         """The money of one step (differentiable in `multiplier` and `account.held`)."""
         config = self.config

@@ -36,7 +36,8 @@ def gradient_step(
     config = agent.config
     state, memory, trajectory = unroll(agent, physics, state, config.rollout_bars, memory)
     objective = (trajectory.reward * trajectory.alive).sum() / trajectory.alive.sum().clamp_min(1.0)
-    loss = -objective / scale + config.bound_pull * trajectory.excess
+    beyond = physics.beyond_gross(trajectory.mean, trajectory.window).mean()
+    loss = -objective / scale + config.bound_pull * trajectory.excess + config.gross_pull * beyond
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_([p for g in optimiser.param_groups for p in g["params"]], config.max_grad_norm)
