@@ -41,11 +41,13 @@ def running(app: Api) -> Iterator[httpx.Client]:
 
 
 @contextlib.contextmanager
-def cloud_run_server(bundle: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+def cloud_run_server(
+    bundle: Path, port_variable: str = "PORT", **environment: str
+) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
     """cloud_run/api_server.py in its own process, as a container starts it; gives the process and a client."""
     with listen("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
-    settings = {"MODEL_PATH": str(bundle), "PORT": str(port), "HOST": "127.0.0.1"} | environment
+    settings = {"MODEL_PATH": str(bundle), port_variable: str(port), "HOST": "127.0.0.1"} | environment
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "cloud_run" / "api_server.py")],
         env=os.environ | settings,

@@ -24,7 +24,7 @@ from himari_rl.serving.messages import (
     Reloaded,
     Root,
 )
-from himari_rl.serving.refusals import ForbiddenError
+from himari_rl.serving.refusals import ForbiddenError, within
 from himari_rl.serving.service import Service
 from himari_rl.serving.slot import Follower, Slot
 
@@ -91,9 +91,12 @@ def add_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/batch", response_model=BatchAnswer, responses=_POST)
     async def batch(body: BatchRequest, request: Request) -> Response:
         """Up to 256 decisions, in order; Vertex AI's prediction route."""
-        instances = [part if isinstance(part, list) else _fields(part) for part in body.instances]
-        for index, part in enumerate(instances):
-            _refuse_booleans(part if isinstance(part, list) else part.get("state"), f"instances[{index}]")
+        instances: list[Any] = []
+        for index, part in enumerate(body.instances):
+            try:
+                instances.append(_fields(PredictRequest(state=part) if isinstance(part, list) else part))
+            except StateError as error:
+                raise within(f"instances[{index}]", error) from error
         return _answer(service, "/v1/batch", service.batch(instances, _client(request)))
 
     @app.post("/v1/decide", response_model=DecideAnswer, responses=_POST)
@@ -112,16 +115,11 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
 def _fields(body: PredictRequest) -> dict[str, Any]:
     fields = body.model_dump(exclude_none=True)
-    _refuse_booleans(fields.get("state"), "state")
-    for index, state in enumerate(fields.get("sequence", ())):
-        _refuse_booleans(state, f"sequence[{index}]")
+    for state in (fields.get("state", ()), *fields.get("sequence", ())):
+        for index, value in enumerate(state):
+            if isinstance(value, bool):
+                raise StateError(f"state[{index}] is {str(value).lower()}", "a number", "send 1 or 0")
     return fields
-
-
-def _refuse_booleans(state: Any, place: str) -> None:
-    for index, value in enumerate(state or ()):
-        if isinstance(value, bool):
-            raise StateError(f"{place}[{index}] is {str(value).lower()}", "a number", "send 1 or 0")
 
 
 def _client(request: Request) -> str:

@@ -124,7 +124,7 @@ class Service:
             self._shadow.offer(request, answer)
         return self._finish(slot, answer, started)
 
-    def batch(self, instances: list[Any], client: str = "") -> dict[str, Any]:
+    def batch(self, instances: list[Request], client: str = "") -> dict[str, Any]:
         """The answer to POST /v1/batch: every instance alone, in order, all from one policy; none where one is wrong.
 
         Raises:
@@ -135,8 +135,7 @@ class Service:
         if self._split is not None:
             slot = self._split.choose(slot, client)
         predictions = []
-        for index, instance in enumerate(instances):
-            request = {"state": instance} if isinstance(instance, list) else instance
+        for index, request in enumerate(instances):
             if request.get("session_id") is not None:
                 raise FieldError(
                     f"instances[{index}]", "an instance has a session_id", "memory or none", "use POST /predict for it"
