@@ -13,6 +13,8 @@ __version__ = "0.1.0"
 _HOME = {
     "LSTMPPOAgent": "agents.lstm_ppo_agent",
     "LSTMPPOConfig": "agents.lstm_ppo_agent",
+    "MultiAssetEnvConfig": "envs.multi_asset_env",
+    "MultiAssetTradingEnv": "envs.multi_asset_env",
     "PPOAgent": "agents.ppo_agent",
     "PPOConfig": "agents.ppo_agent",
     "StateEncoder": "features.encoder",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 
 from himari_rl.agents.lstm_ppo_agent import LSTMPPOAgent, LSTMPPOConfig
+from himari_rl.agents.multi_ppo_agent import MultiPPOAgent, MultiPPOConfig
 from himari_rl.agents.ppo_agent import PPOAgent, PPOConfig
 from himari_rl.errors import ConfigError
 
 KINDS: dict[str, tuple[type[PPOConfig], type[PPOAgent]]] = {
     PPOAgent.kind: (PPOConfig, PPOAgent),
     LSTMPPOAgent.kind: (LSTMPPOConfig, LSTMPPOAgent),
+    MultiPPOAgent.kind: (MultiPPOConfig, MultiPPOAgent),
 }
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from himari_rl.data.checks import grid_problems, interval_ms, interval_name, pro
 from himari_rl.data.table import LAYER2, PRICES, SUFFIXES, Table, as_columns, name_parts, read_table, stamp, stem_of
 from himari_rl.errors import DataError
 from himari_rl.schema import Bars, FloatArray, Layer2
+
+if TYPE_CHECKING:
+    from himari_rl.data.panel import Panel
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -185,7 +189,7 @@ def fingerprint(bars: Bars) -> str:
     return digest.hexdigest()
 
 
-def require_rows(bars: Bars, rows: int, why: str) -> None:
+def require_rows(bars: Bars | Panel, rows: int, why: str) -> None:
     """Refuses bars that are too few.
 
     Raises:

@@ -15,13 +15,16 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import numpy as np
 
 from himari_rl.data.checks import DAY_MS, HOUR_MS
+from himari_rl.data.panel import Panel
 from himari_rl.errors import ConfigError, DataError
 from himari_rl.schema import Bars
 
+History = TypeVar("History", Bars, Panel)
 PURGE_BARS = 168  # a week of hours: the longest window of the encoder, the return correlations
 _SPAN = re.compile(r"(?P<number>[1-9][0-9]{0,4})(?P<unit>h|d|w|mo|y)")
 _FIXED_MS = {"h": HOUR_MS, "d": DAY_MS, "w": 7 * DAY_MS}
@@ -49,12 +52,12 @@ class Fold:
                 "training rows that end before the test rows",
             )
 
-    def cut(self, bars: Bars) -> tuple[Bars, Bars]:
-        """(train, test) of the bars."""
+    def cut(self, bars: History) -> tuple[History, History]:
+        """(train, test) of one symbol's bars or of a panel."""
         return bars[self.train], bars[self.test]
 
 
-def train_test(bars: Bars, test_fraction: float = 0.2, purge_bars: int = PURGE_BARS) -> tuple[Bars, Bars]:
+def train_test(bars: History, test_fraction: float = 0.2, purge_bars: int = PURGE_BARS) -> tuple[History, History]:
     """The last `test_fraction` of the rows for judging, the rows before them, less `purge_bars`, for training.
 
     Raises:

@@ -19,11 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from himari_rl.data.panel import Panel
 from himari_rl.envs import rewards
 from himari_rl.errors import ConfigError
 from himari_rl.features.encoder import StateEncoder, write_account
 from himari_rl.policy.account import Account, Leg, Move, Trades, flat_account, move, no_trades, track
-from himari_rl.policy.clock import Timeline, timeline
+from himari_rl.policy.clock import Timeline, decisions_of
 from himari_rl.policy.risk import RiskLimits
 from himari_rl.schema import Bars, FloatArray
 
@@ -123,19 +124,17 @@ class Market:
 
 
 def market_of(
-    bars: Bars, encoder: StateEncoder, environment: TradingEnvConfig, device: str = "cpu"
+    bars: Bars | Panel, encoder: StateEncoder, environment: TradingEnvConfig, device: str = "cpu"
 ) -> tuple[FloatArray, Market]:
-    """(D, 16) market rows of one history and the market they describe, one row per decision."""
-    rows = encoder.market_rows(bars)
-    line = timeline(
+    """(D, F) market rows of one history and the market they describe, one row per decision."""
+    rows, line = decisions_of(
         bars,
-        rows,
+        encoder,
         max_position_pct=environment.max_position_pct,
         allow_short=environment.allow_short,
         limits=environment.limits,
     )
-    decisions = rows[: len(bars) - 2]
-    return decisions, Market.build([decisions], [line], device)
+    return rows, Market.build([rows], [line], device)
 
 
 class EnvState(NamedTuple):
@@ -171,6 +170,17 @@ class Outcome(NamedTuple):
     terminated: Tensor  # (N,) bool: ruin
     truncated: Tensor  # (N,) bool: the episode's length is up
     moved: Move
+    leg: Leg
+
+    @property
+    def price_pnl(self) -> Tensor:
+        """(N,) sum w R, fraction of the equity before the fill."""
+        return (self.moved.exposure * self.leg.to_open).sum(-1)
+
+    @property
+    def funding(self) -> Tensor:
+        """(N,) sum w F paid, fraction of the equity before the fill."""
+        return (self.moved.exposure * self.leg.funding).sum(-1)
 
 
 class Physics:
@@ -251,6 +261,7 @@ class Physics:
             terminated=account.marked_log_equity <= np.log(config.ruin),
             truncated=row >= state.end,
             moved=moved,
+            leg=window.leg,
         )
         return EnvState(row, state.end, account, trades, log_peak, moments), outcome
 

@@ -20,6 +20,7 @@ from gymnasium.spaces import Box
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from himari_rl.data.panel import Panel
 from himari_rl.envs.physics import EnvState, Market, Outcome, Physics, TradingEnvConfig, market_of
 from himari_rl.errors import ConfigError, StateError
 from himari_rl.features.contract import state_features
@@ -36,18 +37,18 @@ class Face:
     """What the single and the vector environment share: a market's physics, its spaces, and the clock for people.
 
     Args:
-        bars: one history, or a `Market` of several paths (a market with a solved optimum).
+        bars: one history or panel, or a `Market` of several paths (a market with a solved optimum).
         action_space: "multiplier" is Box(0, 2); "centred" is Box(-1, 1) with multiplier 1 + a.
     """
 
     def __init__(
-        self, bars: Bars | Market, config: TradingEnvConfig, encoder: StateEncoder | None, action_space: str
+        self, bars: Bars | Panel | Market, config: TradingEnvConfig, encoder: StateEncoder | None, action_space: str
     ) -> None:
         if action_space not in SPACES:
             raise ConfigError(f"action_space {action_space!r}", f"one of {', '.join(SPACES)}")
         self.timestamp: IntArray | None = None
-        if isinstance(bars, Bars):
-            encoder = encoder or StateEncoder((bars.symbol,))
+        if isinstance(bars, Bars | Panel):
+            encoder = encoder or StateEncoder(bars.symbols if isinstance(bars, Panel) else (bars.symbol,))
             _, market = market_of(bars, encoder, config)
             self.timestamp = bars.timestamp
         else:
@@ -100,15 +101,18 @@ class Face:
     def info(self, state: EnvState, outcome: Outcome | None = None) -> dict[str, NDArray[Any]]:
         """(N,) or (N, A) each. Money is fill to fill, so `equity` is at the next open, where `log_growth` ends.
 
-        equity USD, exposure (after the fill, fraction of equity), cost (fraction of equity), log_growth, row, and
-        timestamp (ms UTC, OPEN of the last bar that was observed), the last only where the bars are known.
+        equity USD, exposure (after the fill), price_pnl, cost and funding (fractions of the equity before the fill,
+        which becomes 1 + price_pnl - cost - funding times itself), log_growth, row, and timestamp (ms UTC, OPEN of
+        the last bar that was observed), the last only where the bars are known.
         """
         nothing = torch.zeros_like(state.account.log_equity)
         exposure = state.account.held if outcome is None else outcome.moved.exposure
         numbers = {
             "equity": self.physics.config.initial_capital * state.account.log_equity.exp(),
             "exposure": exposure[:, 0] if exposure.shape[1] == 1 else exposure,
+            "price_pnl": nothing if outcome is None else outcome.price_pnl,
             "cost": nothing if outcome is None else outcome.moved.cost,
+            "funding": nothing if outcome is None else outcome.funding,
             "log_growth": nothing if outcome is None else outcome.log_growth,
             "row": state.row,
         }

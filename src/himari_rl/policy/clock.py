@@ -11,7 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from himari_rl.features.encoder import MARKET_COLUMNS
+from himari_rl.data.panel import Panel, Prices
+from himari_rl.errors import DataError
+from himari_rl.features.contract import WIDTH
+from himari_rl.features.encoder import MARKET_COLUMNS, StateEncoder
 from himari_rl.features.signals import direction, reference_signals
 from himari_rl.policy.account import Leg
 from himari_rl.policy.risk import RiskLimits, multiplier_cap
@@ -24,18 +27,18 @@ assert {VOLATILITY_COLUMN, RISK_COLUMN} <= set(MARKET_COLUMNS)
 
 
 class Timeline(NamedTuple):
-    """One asset's decisions. Arrays are (D,) with D = len(bars) - 2."""
+    """Decisions of one asset, arrays (D,), or of a panel, arrays (D, A); D = T - 2."""
 
     leg: Leg
     base: FloatArray  # direction * max_position_pct
     cap: FloatArray  # regime cap on the multiplier
 
 
-def legs(bars: Bars) -> Leg:
-    """What the market does after each decision; arrays (D,)."""
+def legs(bars: Bars | Prices) -> Leg:
+    """What the market does after each decision; arrays (D,), or (D, A) for the prices of a panel."""
     opens, closes = bars.open, bars.close
     day = bars.timestamp // DAY_MS
-    funding = np.zeros(len(bars)) if bars.funding_rate is None else np.nan_to_num(bars.funding_rate)
+    funding = np.zeros_like(opens) if bars.funding_rate is None else np.nan_to_num(bars.funding_rate)
     return Leg(
         tradable=bars.tradable[1:-1],
         to_close=closes[1:-1] / opens[1:-1] - 1.0,
@@ -63,3 +66,48 @@ def timeline(
     side = direction(signals.action, allow_short)[:decisions]
     cap = multiplier_cap(rows[:decisions, VOLATILITY_COLUMN] * VOLATILITY_SCALE, rows[:decisions, RISK_COLUMN], limits)
     return Timeline(legs(bars), side * max_position_pct, cap)
+
+
+def panel_timeline(
+    panel: Panel, rows: FloatArray, *, max_position_pct: float, allow_short: bool, limits: RiskLimits
+) -> Timeline:
+    """`timeline` of several assets on one clock; arrays (D, A).
+
+    A direction is what Layer 2 last said at or before each time, so that a symbol without a bar keeps it.
+
+    Args:
+        rows: (T, F) market rows of the panel's clock.
+    """
+    decisions = len(panel) - 2
+    latest, _ = panel.rows()
+    sides = []
+    for bars, row in zip(panel.bars, latest.T, strict=True):
+        signals = bars.signals if bars.signals is not None else reference_signals(bars)
+        sides.append(direction(signals.action, allow_short)[row[:decisions]])
+    blocks = rows[:decisions, : WIDTH * len(sides)].reshape(decisions, len(sides), WIDTH)
+    cap = multiplier_cap(blocks[..., VOLATILITY_COLUMN] * VOLATILITY_SCALE, blocks[..., RISK_COLUMN], limits)
+    return Timeline(legs(panel.prices()), np.stack(sides, axis=1) * max_position_pct, cap)
+
+
+def decisions_of(
+    history: Bars | Panel, encoder: StateEncoder, *, max_position_pct: float, allow_short: bool, limits: RiskLimits
+) -> tuple[FloatArray, Timeline]:
+    """What is seen and what is met at each decision of one asset's bars or of a panel.
+
+    Returns:
+        (D, F) market rows and the timeline.
+
+    Raises:
+        DataError: a panel of other symbols, or in another order, than the encoder's.
+    """
+    rules = {"max_position_pct": max_position_pct, "allow_short": allow_short, "limits": limits}
+    if isinstance(history, Bars):
+        rows = encoder.market_rows(history)
+        return rows[: len(history) - 2], timeline(history, rows, **rules)  # type: ignore[arg-type]
+    if history.symbols != encoder.symbols:
+        raise DataError(
+            f"bars of {', '.join(history.symbols)}", ", ".join(encoder.symbols), "name the symbols in this order"
+        )
+    clock, every = encoder.panel_rows(history.bars)
+    rows = every[(clock >= history.start) & (clock <= history.end)]
+    return rows[: len(history) - 2], panel_timeline(history, rows, **rules)  # type: ignore[arg-type]

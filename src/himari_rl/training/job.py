@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 from himari_rl.agents.kinds import build
 from himari_rl.agents.ppo_agent import PPOConfig
 from himari_rl.config import as_dict
+from himari_rl.data.panel import Panel, panel_fingerprint
 from himari_rl.data.sources import fingerprint, require_rows
 from himari_rl.data.splits import train_test
 from himari_rl.envs.physics import Physics, TradingEnvConfig, market_of
@@ -26,6 +27,7 @@ from himari_rl.policy.bundle import Manifest
 from himari_rl.schema import Bars, BoolArray, FloatArray
 from himari_rl.storage import write_atomic
 from himari_rl.training.checkpoint import load_checkpoint, save_checkpoint
+from himari_rl.training.device import keep_freed_memory
 from himari_rl.training.export import export
 from himari_rl.training.trainer import Trainer
 
@@ -82,6 +84,7 @@ def train_agent(
         visible: (F,) bool, which features anything may read; all of them by default.
         prepare: called once before the first rollout (a resume loads its checkpoint here).
     """
+    keep_freed_memory()
     generator = torch.Generator(physics.device).manual_seed(seed)
     agent = build(config, torch.Generator().manual_seed(seed)).to(physics.device)
     seen = np.ones(rows.shape[1], bool) if visible is None else visible
@@ -93,9 +96,9 @@ def train_agent(
 
 
 def run_job(
-    job: Job, bars: Bars, out: Path, *, resume: bool = False, watch: Watcher = lambda trainer, seed: None
+    job: Job, bars: Bars | Panel, out: Path, *, resume: bool = False, watch: Watcher = lambda trainer, seed: None
 ) -> Trained:
-    """Trains on the first part of `bars` and writes `out`/bundle.
+    """Trains on the first part of `bars`, of one symbol or a panel, and writes `out`/bundle.
 
     Raises:
         DataError: too few bars for one episode.
@@ -106,7 +109,8 @@ def run_job(
     require_rows(bars, job.environment.episode_bars + 3, "train one episode")
     train, _ = train_test(bars, job.test_fraction)
     require_rows(train, job.environment.episode_bars + 3, "train one episode")
-    encoder = StateEncoder(symbols=(bars.symbol,))
+    encoder = StateEncoder(bars.symbols if isinstance(bars, Panel) else (bars.symbol,))
+    agent = replace(job.agent, state_dim=encoder.state_dim, action_dim=len(encoder.symbols))
     rows, market = market_of(train, encoder, job.environment, job.device)
     physics = Physics(market, job.environment, encoder)
     data = training_data(train)
@@ -130,7 +134,7 @@ def run_job(
                 if stop:
                     raise KeyboardInterrupt
 
-            trainers.append(train_agent(physics, job.agent, rows, total_bars, seed, prepare=prepare, watch=watched))
+            trainers.append(train_agent(physics, agent, rows, total_bars, seed, prepare=prepare, watch=watched))
     stepped, seconds = sum(t.state.bars for t in trainers), sum(t.seconds for t in trainers)
     run = {"num_episodes": job.num_episodes, "bars": stepped, "device": job.device}
     manifest = export(out / BUNDLE, [t.agent for t in trainers], job.seeds, encoder, job.environment, data, rows, run)
@@ -164,14 +168,14 @@ def interrupt_between_rollouts() -> Iterator[Callable[[], bool]]:
         raise KeyboardInterrupt
 
 
-def training_data(train: Bars) -> dict[str, Any]:
+def training_data(train: Bars | Panel) -> dict[str, Any]:
     """The manifest's record of the bars a policy was trained on."""
 
     def iso(ms: int) -> str:
         return datetime.fromtimestamp(ms / 1000, UTC).isoformat()
 
     return {
-        "sha256": fingerprint(train),
+        "sha256": panel_fingerprint(train) if isinstance(train, Panel) else fingerprint(train),
         "source": train.source,
         "start": iso(int(train.timestamp[0])),
         "end": iso(int(train.timestamp[-1])),
