@@ -28,6 +28,7 @@ CHAINS, ROWS, BURN_IN = 1000, 200, 100
 IMPOSSIBLE = 1.01
 CONSTANTS = np.linspace(0.0, 1.0, 101)
 STATES = 1000  # of the paths, that the best constant is chosen on
+SHIFTS = np.linspace(-0.1, 0.1, 11)  # from it, where a blind band is looked for
 BLIND_HALVES = (0.0, 0.02, 0.05, 0.1, 0.2)
 
 Chooser = Callable[[int, FloatArray], FloatArray]  # (row, held (N, A)) -> wanted exposure (N, A)
@@ -121,8 +122,9 @@ def reference(
     optimum = walk(market, paths, optimal_policy(market, paths), burn_in)
     zero = walk(market, paths, lambda t, held: np.zeros_like(held), burn_in)
     few = Paths(paths.x[:200], paths.state[:200], paths.returns[:200])
-    halves = BLIND_HALVES if market.shuffled else (0.0,)
-    blind = {(c, h): blind_band(c, h, market) for c in CONSTANTS for h in halves}
+    start = best_constant(market, paths)
+    centres, halves = (np.clip(start + SHIFTS, 0.0, 1.0), BLIND_HALVES) if market.shuffled else ([start], (0.0,))
+    blind = {(float(c), h): blind_band(c, h, market) for c in centres for h in halves}
     walks = {edges: walk(market, few, choose, burn_in) for edges, choose in blind.items()}
     best = max(walks, key=lambda edges: float(walks[edges].growth.mean()))
     return Reference(market, paths, burn_in, optimum, zero, walk(market, paths, blind[best], burn_in), best[0])

@@ -233,12 +233,20 @@ class Portfolio(KnownMarket):
         return Paths(z, z, np.expm1(mean + shocks))
 
     def law(self, state: FloatArray, nodes: int = 5) -> tuple[FloatArray, FloatArray]:
+        factors, probability = self.shocks(nodes)
+        outcomes = self.median_growth(state)[:, None, :] * factors - 1.0
+        return outcomes, np.broadcast_to(probability, outcomes.shape[:2])
+
+    def shocks(self, nodes: int = 5) -> tuple[FloatArray, FloatArray]:
+        """What a bar's correlated noise multiplies the prices by (K, A), and the probabilities (K,)."""
         points, weights = normal_nodes(nodes)
         grid = np.stack(np.meshgrid(*[points] * self.assets_count, indexing="ij"), -1).reshape(-1, self.assets_count)
         probability = np.prod(np.stack(np.meshgrid(*[weights] * self.assets_count, indexing="ij"), -1), -1).ravel()
-        mean = np.array(self.mus) + np.array(self.betas) * state - 0.5 * np.array(self.sigmas) ** 2
-        outcomes = np.exp(mean)[:, None, :] * np.exp(grid @ self.covariance_root().T) - 1.0
-        return outcomes, np.broadcast_to(probability, outcomes.shape[:2])
+        return np.exp(grid @ self.covariance_root().T), probability
+
+    def median_growth(self, state: FloatArray) -> FloatArray:
+        """(N, A) what a bar without noise multiplies the prices by, given states (N, A)."""
+        return np.exp(np.array(self.mus) + np.array(self.betas) * state - 0.5 * np.array(self.sigmas) ** 2)
 
 
 def _registry() -> dict[str, KnownMarket]:

@@ -15,30 +15,27 @@ STEPS = 4000
 
 
 def project(weights: FloatArray, gross: float = 1.0) -> FloatArray:
-    """(N, A) nearest points of {0 <= w <= 1, sum w <= gross}, by bisection on the multiplier of the sum."""
+    """(N, A) nearest points of {0 <= w <= 1, sum w <= gross}, gross at most 1 (sorting: Duchi et al. 2008)."""
     inside = np.clip(weights, 0.0, 1.0)
     over = inside.sum(-1) > gross
-    if not over.any():
-        return inside
-    some = weights[over]
-    low, high = np.zeros(len(some)), some.max(-1)
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        heavy = np.clip(some - middle[:, None], 0.0, 1.0).sum(-1) > gross
-        low, high = np.where(heavy, middle, low), np.where(heavy, high, middle)
-    inside[over] = np.clip(some - high[:, None], 0.0, 1.0)
+    ordered = -np.sort(-weights[over], axis=-1)
+    excess = (ordered.cumsum(-1) - gross) / np.arange(1, weights.shape[-1] + 1)
+    inside[over] = np.maximum(weights[over] - excess.max(-1, keepdims=True), 0.0)
     return inside
 
 
 def optimal_weights(market: Portfolio, state: FloatArray, nodes: int = 5, steps: int = STEPS) -> FloatArray:
     """(N, A) optimal exposures for visible states (N, A)."""
-    outcomes, probabilities = market.law(state, nodes)
+    factors, probabilities = market.shocks(nodes)
+    median = market.median_growth(state)
     root = market.covariance_root()
     size = 1.0 / (1.5 * np.linalg.eigvalsh(root @ root.T).max())
     weights = np.full((len(state), market.assets_count), 1.0 / (2 * market.assets_count))
     ahead, momentum = weights, 1.0
     for _ in range(steps):
-        gradient = np.einsum("nk,nka->na", probabilities / (1.0 + np.einsum("nka,na->nk", outcomes, ahead)), outcomes)
+        wealth = 1.0 - ahead.sum(-1, keepdims=True) + (ahead * median) @ factors.T  # 1 + w R, all in two products
+        marginal = probabilities / wealth
+        gradient = (marginal @ factors) * median - marginal.sum(-1, keepdims=True)
         moved = project(ahead + size * gradient)
         following = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * momentum**2))
         ahead = moved + (momentum - 1.0) / following * (moved - weights)
