@@ -7,6 +7,7 @@ import torch
 
 from envs_helpers import random_bars
 from himari_rl.errors import CollapseError
+from himari_rl.training.checkpoint import load_checkpoint, save_checkpoint
 from himari_rl.training.collapse import PATIENCE, CollapseGuard
 from training_helpers import agent_of, free_physics, physics_of, rolled, trainer_of, trend
 
@@ -81,3 +82,27 @@ def test_exploration_around_a_right_bound_is_not_held_against_it() -> None:
         assert noisy.reward.sum() < quiet.reward.sum()  # the noise does cost
         guard.check(noisy, rollout, 20)
     assert guard.stuck == 3 * PATIENCE
+
+
+def test_evidence_from_before_the_policy_moved_is_forgotten() -> None:
+    physics = free_physics(FALLING)
+    guard = CollapseGuard(physics)
+    rollouts = [rolled(agent, physics, 10)[1] for agent in (stuck(50.0), agent_of(), stuck(-50.0))]
+    for trajectory, times in zip(rollouts, (PATIENCE - 1, 1, PATIENCE), strict=True):
+        for _ in range(times):
+            guard.check(trajectory, 1, 20)  # standing aside is right here, whatever was done before
+    assert guard.stuck == PATIENCE
+
+
+def test_a_resumed_run_remembers_how_long_it_was_stuck(tmp_path) -> None:
+    first, second = (trainer_of(stuck(50.0), free_physics(FALLING), 20) for _ in range(2))
+    for _ in range(PATIENCE - 1):
+        first.one_rollout()
+    save_checkpoint(tmp_path / "c", first, "bars")
+    load_checkpoint(tmp_path / "c", second, "bars")
+    messages = []
+    for trainer in (first, second):
+        with pytest.raises(CollapseError) as caught:
+            trainer.one_rollout()
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]

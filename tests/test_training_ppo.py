@@ -12,7 +12,7 @@ from himari_rl.agents.distributions import log_prob
 from himari_rl.agents.ppo_agent import PPOConfig
 from himari_rl.training import trainer as trainer_module
 from himari_rl.training.ppo import Batch, explained_variance, gae, normalised, ppo_loss, update
-from training_helpers import agent_of, physics_of, rolled, trainer_of
+from training_helpers import agent_of, free_physics, physics_of, rolled, trainer_of, trend
 
 F64 = torch.float64
 
@@ -74,7 +74,8 @@ def test_the_trainer_bootstraps_an_ended_episode_from_its_own_final_observation(
     before = [p.clone() for p in agent.critic.parameters()]
     trainer.one_rollout()
     assert bool((seen["state"].row == seen["state"].end).all())
-    final = seen["played"].states[-1]
+    final, ended = seen["played"].states[-1], seen["state"]
+    assert torch.equal(final, physics.observe(ended, physics.market.rows[ended.row]))
     assert float(final[:, 8].max()) > 0.1  # the position of the ended episode, not a fresh account
     with torch.no_grad():
         for parameter, value in zip(agent.critic.parameters(), before, strict=True):
@@ -158,3 +159,20 @@ def test_explained_variance_is_one_for_a_true_critic_and_zero_for_a_constant() -
     assert float(explained_variance(target, target)) == 1.0
     assert float(explained_variance(torch.ones_like(target), target)) == pytest.approx(0.0, abs=1e-12)
     assert float(explained_variance(-target, target)) == pytest.approx(-3.0)
+
+
+def test_a_ruined_account_counts_until_its_ruin_and_then_begins_anew() -> None:
+    agent = agent_of(head="centre", gradient_share=0.0, learning_rate=1e-9)
+    with torch.no_grad():
+        agent.out.bias.fill_(3.0)
+    physics = free_physics(trend(300, -0.2, noise=0.0), ruin=0.4)
+    trainer = trainer_of(agent, physics, 4)
+    seen = {}
+    trainer.guard.check = lambda trajectory, *_: seen.update(played=trajectory)
+    trainer.one_rollout()
+    alive, terminated = seen["played"].alive, seen["played"].terminated
+    # fully invested and marked at each close: exp(-.2 k) <= .4 first at k = 5
+    assert (alive.sum(0) == 5).all()
+    assert (terminated[4] & ~terminated[3]).all()
+    assert (trainer.state.env.account.log_equity == 0).all()
+    assert (trainer.state.env.account.held == 0).all()
