@@ -18,6 +18,29 @@ def orthogonal(linear: nn.Linear, gain: float) -> nn.Linear:
     return linear
 
 
+class _Tanh(torch.autograd.Function):
+    """tanh(x) = 2 sigmoid(2x) - 1: on a CPU torch's sigmoid is vectorised, its tanh takes nine times as long.
+
+    Differs from torch.tanh by rounding only (2e-7); the export's parity check covers it.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:  # type: ignore[override]
+        y = x.mul(2.0).sigmoid_().mul_(2.0).sub_(1.0)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        (y,) = ctx.saved_tensors
+        return torch.ops.aten.tanh_backward(gradient, y)
+
+
+def tanh(x: Tensor) -> Tensor:
+    """Elementwise tanh."""
+    return torch.tanh(x) if x.is_cuda else _Tanh.apply(x)
+
+
 class MLPTrunk(nn.Module):
     """tanh layers. Remembers nothing."""
 
@@ -31,7 +54,7 @@ class MLPTrunk(nn.Module):
     def forward(self, x: Tensor, memory: Memory = None, fresh: Tensor | None = None) -> tuple[Tensor, Memory]:
         """`fresh` (T, N) marks the first step of an episode; nothing to forget here."""
         for layer in self.layers:
-            x = torch.tanh(layer(x))
+            x = tanh(layer(x))
         return x, memory
 
     def initial_memory(self, count: int, device: torch.device) -> Memory:

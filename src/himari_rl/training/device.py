@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
+
 import torch
 
 from himari_rl.errors import ConfigError
@@ -22,3 +25,20 @@ def resolve_device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return name
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """Lets the C library reuse freed blocks of up to 32 MB instead of giving them back to the kernel.
+
+    A minibatch's activations are about a megabyte each. glibc maps and unmaps every one of them, and the page faults
+    cost more than the arithmetic: an elementwise pass over 2048 x 128 numbers falls from .25 to .02 ms. No effect
+    without glibc.
+    """
+    m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    mallopt(m_mmap_threshold, 32 * 1024 * 1024)
+    mallopt(m_trim_threshold, 512 * 1024 * 1024)

@@ -1,0 +1,122 @@
+"""Steps per second against Stable-Baselines3's PPO: same market, same physics, same network, same machine, interleaved.
+
+    python benchmarks/train_speed.py --rounds 3
+
+Settings of the comparison: 256 environments x 128 bars, minibatch 2048, 10 epochs, two separate 2 x 128 tanh networks. SB3 steps
+the same batched physics through its VecEnv face, so it pays for no Python loop over environments either. What bounds the
+number is the update's matrix products: the last columns give their floating-point work, the machine's own rate at exactly these
+shapes, and the share of that limit which a whole step (rollout and update) reaches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from sb3_adapter import Sb3VecEnv
+from stable_baselines3 import PPO
+
+from himari_rl.agents.ppo_agent import PPOConfig
+from himari_rl.data.known_optimum.markets import market_named
+from himari_rl.evaluation.certify import Budget, draw_training, encoder_for, environment_for, training_market
+from himari_rl.envs.physics import Physics
+from himari_rl.training.job import train_agent
+
+ENVS, STEPS, MINIBATCH, EPOCHS, HIDDEN = 256, 128, 2048, 10, 128
+EPISODE = 512  # a multiple of the rollout for both
+
+
+def ours(rollouts: int) -> float:
+    """Seconds a rollout takes, update included, at SB3's settings: PPO from the first bar, GAE, a critic of its own."""
+    config = PPOConfig(
+        hidden_dim=HIDDEN, envs=ENVS, rollout_bars=STEPS, minibatch=MINIBATCH, epochs=EPOCHS, gradient_share=0.0,
+        advantage="gae", control_variate=False, head="centre", restart_share=0.0,
+    )  # fmt: skip
+    market = market_named("M2")
+    rows, built = MARKET
+    physics = Physics(built, ENVIRONMENT, encoder_for(market))
+    trainer = train_agent(physics, config, rows, rollouts * ENVS * STEPS, 0)
+    return trainer.seconds / trainer.rollouts
+
+
+def theirs(rollouts: int) -> float:
+    """The same with SB3."""
+    env = Sb3VecEnv(ENVS, MARKET[1], ENVIRONMENT)
+    model = PPO(
+        "MlpPolicy", env, n_steps=STEPS, batch_size=MINIBATCH, n_epochs=EPOCHS, device="cpu", seed=0,
+        policy_kwargs={"net_arch": {"pi": [HIDDEN, HIDDEN], "vf": [HIDDEN, HIDDEN]}},
+    )  # fmt: skip
+    started = time.perf_counter()
+    model.learn(rollouts * ENVS * STEPS)
+    return (time.perf_counter() - started) / rollouts
+
+
+def gemm_seconds() -> tuple[float, float]:
+    """Seconds that the update's matrix products alone take for one rollout, and their floating-point operations."""
+    shapes = [(16, HIDDEN), (HIDDEN, HIDDEN), (HIDDEN, 1)] * 2
+    work, seconds = 0.0, 0.0
+    for inputs, outputs in shapes:
+        x, w = torch.randn(MINIBATCH, inputs), torch.randn(inputs, outputs)
+        g = torch.randn(MINIBATCH, outputs)
+        needs_input = inputs != 16  # no gradient flows into the observation
+        for _ in range(20):
+            x @ w
+        count, started = 300, time.perf_counter()
+        for _ in range(count):
+            x @ w
+            x.T @ g
+            if needs_input:
+                g @ w.T
+        seconds += (time.perf_counter() - started) / count
+        work += 2.0 * MINIBATCH * inputs * outputs * (3 if needs_input else 2)
+    updates = ENVS * STEPS // MINIBATCH * EPOCHS
+    return seconds * updates, work * updates
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rollouts", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    bars = ENVS * STEPS
+    mine, sb3, limit = [], [], []
+    ours(1), theirs(1)  # warm-up
+    for _ in range(args.rounds):
+        mine.append(bars / ours(args.rollouts))
+        sb3.append(bars / theirs(args.rollouts))
+        seconds, work = gemm_seconds()
+        limit.append(bars / seconds)
+    ratios = [a / b for a, b in zip(mine, sb3, strict=True)]
+    fractions = [a / b for a, b in zip(mine, limit, strict=True)]
+    print(f"{platform.processor() or platform.machine()}, {args.threads} threads, torch {torch.__version__}")
+    for name, values in (("himari_rl", mine), ("SB3 PPO", sb3), ("GEMM limit", limit)):
+        print(f"{name:12s} {median(values):12,.0f} steps/s   ({min(values):,.0f} .. {max(values):,.0f})")
+    print(f"ratio {median(ratios):.2f}x ({min(ratios):.2f} .. {max(ratios):.2f})")
+    print(f"share of the GEMM limit {median(fractions):.2f}; {work / 1e9:.0f} GFLOP a rollout")
+    result = {"ours": mine, "sb3": sb3, "gemm": limit, "ratio": median(ratios), "fraction": median(fractions)}
+    print(json.dumps(result))
+    return 0
+
+
+def _market() -> tuple[np.ndarray, object]:
+    market = market_named("M2")
+    return training_market(market, draw_training(market, Budget(distinct=500_000), False, 0))
+
+
+if __name__ == "__main__":
+    from dataclasses import replace
+
+    MARKET = _market()
+    ENVIRONMENT = replace(environment_for(market_named("M2")), episode_bars=EPISODE)
+    raise SystemExit(main())
