@@ -87,6 +87,7 @@ def _calling(verb: str, path: str, but: type[Exception] | tuple[()] = ()) -> Ite
     try:
         from google.api_core.exceptions import GoogleAPIError
         from google.auth.exceptions import GoogleAuthError
+        from google.cloud.storage.exceptions import DataCorruption, InvalidResponse  # type: ignore[import-untyped]
         from requests.exceptions import RequestException
     except ImportError as error:
         raise StorageError(
@@ -94,7 +95,7 @@ def _calling(verb: str, path: str, but: type[Exception] | tuple[()] = ()) -> Ite
         ) from error
     try:
         yield
-    except (GoogleAPIError, GoogleAuthError, RequestException, OSError) as error:
+    except (GoogleAPIError, GoogleAuthError, DataCorruption, InvalidResponse, RequestException, OSError) as error:
         if but and isinstance(error, but):
             raise
         reason = " ".join(str(error).split())

@@ -91,6 +91,9 @@ def join(folder: str | Path, name: str) -> str:
 def exchange(path: str | Path, change: Callable[[bytes | None], bytes]) -> bytes:
     """Replaces a file by `change` of its content (None where there is no file), with nobody in between.
 
+    In a bucket no two writers may ever make the same content: put a transaction id in it. A write whose answer was
+    lost is recognised by what it wrote.
+
     Returns:
         what is written now.
 
