@@ -99,10 +99,15 @@ def test_a_band_carries_the_position_inside_and_trades_to_its_nearer_edge() -> N
     assert [float(band.mean(at(m))) for m in (0.0, 0.8, 1.1, 1.4, 2.0, -1.0)] == [0.8, 0.8, 1.1, 1.4, 1.4, 0.8]
 
 
-def test_excess_measures_how_far_the_raw_edges_lie_outside() -> None:
-    assert float(band_of("centre", at(4.0)).excess) == 6.0  # both edges at 5, bound 2
-    assert float(band_of("centre", at(-3.0)).excess) == 4.0
+def test_excess_is_how_far_the_whole_band_lies_outside() -> None:
+    def band(centre: float, half: float) -> Band:
+        return band_of("band", torch.tensor([[centre - 1.0, np.log(half / 0.05)]], dtype=torch.float64))
+
+    assert float(band_of("centre", at(4.0)).excess) == 3.0  # 5, and the bound is 2
+    assert float(band_of("centre", at(-3.0)).excess) == 2.0
     assert float(band_of("centre", at(0.5)).excess) == 0.0
-    wide = band_of("band", torch.tensor([[0.0, np.log(1.5 / 0.05)]], dtype=torch.float64))  # -.5 to 2.5
-    assert float(wide.excess) == pytest.approx(1.0)
-    assert (float(wide.low), float(wide.high)) == (0.0, 2.0)
+    assert float(band(2.7, 0.5).excess) == pytest.approx(0.2)  # 2.2 to 3.2
+    assert float(band(-0.6, 0.5).excess) == pytest.approx(0.1)
+    reaching_in = band(1.0, 1.5)  # -.5 to 2.5: inside it the position is carried, so it still learns
+    assert float(reaching_in.excess) == 0.0
+    assert (float(reaching_in.low), float(reaching_in.high)) == (0.0, 2.0)
