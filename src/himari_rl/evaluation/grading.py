@@ -12,8 +12,8 @@ from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 
-from himari_rl.data.known_optimum.dynamic import refined
 from himari_rl.data.known_optimum.markets import KnownMarket, Paths
 from himari_rl.data.known_optimum.observe import state_rows
 from himari_rl.data.known_optimum.optimum import optimal_policy
@@ -26,8 +26,7 @@ from himari_rl.schema import FloatArray
 MAX_POSITION_PCT = 0.5
 CHAINS, ROWS, BURN_IN = 1000, 200, 100
 IMPOSSIBLE = 1.01
-CONSTANTS = np.linspace(0.0, 1.0, 101)
-STATES = 1000  # of the paths, that the best constant is chosen on
+EVERY = 20  # rows, between the states that the best constant is chosen on
 SHIFTS = np.linspace(-0.1, 0.1, 11)  # from it, where a blind band is looked for
 BLIND_HALVES = (0.0, 0.02, 0.05, 0.1, 0.2)
 
@@ -122,7 +121,7 @@ def reference(
     optimum = walk(market, paths, optimal_policy(market, paths), burn_in)
     zero = walk(market, paths, lambda t, held: np.zeros_like(held), burn_in)
     few = Paths(paths.x[:200], paths.state[:200], paths.returns[:200])
-    start = best_constant(market, paths)
+    start = best_constant(market, paths, burn_in)
     centres, halves = (np.clip(start + SHIFTS, 0.0, 1.0), BLIND_HALVES) if market.shuffled else ([start], (0.0,))
     blind = {(float(c), h): blind_band(c, h, market) for c in centres for h in halves}
     walks = {edges: walk(market, few, choose, burn_in) for edges, choose in blind.items()}
@@ -147,22 +146,23 @@ def constant(exposure: float, market: KnownMarket) -> Chooser:
     return lambda t, held: np.full_like(held, each)
 
 
-def best_constant(market: KnownMarket, paths: Paths) -> float:
+def best_constant(market: KnownMarket, paths: Paths, burn_in: int = 0) -> float:
     """The gross exposure, split evenly, that earns most on these paths when it is restored every bar.
 
     What is restored is the drift of one bar, which has the law of a single return: no path needs to be walked.
     """
-    rows = paths.state.reshape(-1, paths.state.shape[-1])
-    state = rows[:: max(1, len(rows) // STATES)]
+    state = paths.state[:, burn_in::EVERY].reshape(-1, paths.state.shape[-1])
     outcomes, probabilities = market.law(state)
-    growth = []
-    for gross in CONSTANTS:
+
+    def loss(gross: float) -> float:
         each = gross / market.assets_count
-        grown = 1.0 + each * outcomes.sum(-1)
-        away = np.abs(each * (1.0 + outcomes) / grown[..., None] - each).sum(-1)
+        grown = 1.0 + each * outcomes.sum(-1, keepdims=True)
+        away = np.abs(each * (1.0 + outcomes) / grown - each).sum(-1)
         cost = market.cost * (away * probabilities).sum(-1)
-        growth.append(expected(market, state, np.full((len(state), market.assets_count), each), cost).mean())
-    return float(refined(CONSTANTS, np.array([growth]))[0])
+        return -float(expected(market, state, np.full((len(state), market.assets_count), each), cost).mean())
+
+    inner = float(minimize_scalar(loss, bounds=(0.0, 1.0), method="bounded", options={"xatol": 1e-4}).x)
+    return min((0.0, inner, 1.0), key=loss)
 
 
 def policy_chooser(market: KnownMarket, paths: Paths, policy: Decides, max_leverage: float = 1.0) -> Chooser:
