@@ -22,10 +22,12 @@ CONTRACT = {
     "data audit": "--interval --json --symbol",
     "data fetch": "--exchange --json --out --since --timeframe --until",
     "demo": "--data --json --num-episodes --out --seed --symbol",
-    "evaluate": "--allow-seen --costs --data --html --json --risk-aversion --seed --symbol --test-fraction --trials",
+    "evaluate": "--allow-seen --costs --data --funding --html --json --risk-aversion --seed --symbol --test-fraction --trials",
     "serve": "--allow-anonymous --challenger --host --log-every --port --share",
     "train base": "--allow-short --data --device --hidden-dim --json --learning-rate --num-episodes --out --resume "
     "--reward --save-interval --seed --seeds --symbol --test-fraction",
+    "train multi": "--allow-short --data --device --funding --hidden-dim --interval --json --learning-rate --num-episodes "
+    "--out --resume --reward --save-interval --seed --seeds --symbols --test-fraction",
     "train lstm": "--allow-short --data --device --hidden-dim --json --learning-rate --lstm-hidden-dim "
     "--lstm-num-layers --num-episodes --out --resume --reward --save-interval --seed --seeds --symbol --test-fraction",
 }

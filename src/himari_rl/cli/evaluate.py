@@ -7,11 +7,13 @@ himari evaluate runs/mine --data BTC-USD_1h.parquet --html equity.html --json
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from himari_rl.data.panel import Panel
     from himari_rl.evaluation.backtest import Variant
     from himari_rl.policy.manifest import TrainingData
     from himari_rl.schema import Bars
@@ -28,6 +30,7 @@ def evaluate(
     bundle: Annotated[str, typer.Argument(help="Folder of the policy bundle.")],
     data: Annotated[list[str], typer.Option(help="Files or a folder of bars of one symbol.")],
     symbol: Annotated[str | None, typer.Option(help="Which symbol, where the data has several.")] = None,
+    funding: Annotated[Path | None, typer.Option(help="Folder of funding files, for a bundle of several.")] = None,
     test_fraction: Annotated[float, typer.Option(help="Share of the rows, at the end, to judge on.")] = 0.2,
     costs: Annotated[list[float] | None, typer.Option(help="Cost multiples beside x1; 2 and 3 if not given.")] = None,
     trials: Annotated[int, typer.Option(help="Configurations tried before this one was chosen.")] = 1,
@@ -48,11 +51,15 @@ def evaluate(
     import numpy as np
     from rich.console import Console
 
-    from himari_rl.data.sources import fingerprint, load_bars
+    from himari_rl.data.checks import interval_name
+    from himari_rl.data.panel import Panel, load_panel, supplied
+    from himari_rl.data.sources import load_bars
     from himari_rl.data.splits import train_test
-    from himari_rl.errors import ConfigError
     from himari_rl.evaluation.backtest import POLICY, backtest, stage
     from himari_rl.evaluation.display import equity_html, render
+    from himari_rl.evaluation.portfolio import measure
+    from himari_rl.evaluation.portfolio_baselines import allocations
+    from himari_rl.evaluation.portfolio_display import render_portfolio
     from himari_rl.evaluation.verdict import LOOK_AHEAD, judge
     from himari_rl.policy.runtime import load_policy
     from himari_rl.storage import local, write_atomic
@@ -61,27 +68,30 @@ def evaluate(
     policy = load_policy(bundle)
     manifest = policy.manifest
     if manifest.action_dim > 1:
-        raise ConfigError(
-            f"{bundle} sizes {manifest.action_dim} assets", "a bundle of one asset", "give a base or lstm bundle"
-        )
-    bars = load_bars(data, symbol)
+        bars = load_panel(data, manifest.symbols, interval_name(manifest.ledger.interval_ms), funding=funding)
+    else:
+        bars = load_bars(data, symbol)
     _, test = train_test(bars, test_fraction, purge_bars=0)
     seen = _seen(test, manifest.training_data)
     if seen and not allow_seen:
         raise _overlap(test, manifest.training_data)
     rng = np.random.default_rng(seed)
     on = stage(bars, manifest.ledger, len(bars) - len(test))
-    result = backtest({POLICY: policy}, on, manifest.ledger, variants=variants, rng=rng)
+    others = allocations(bars, on, len(bars) - len(test)) if isinstance(bars, Panel) else None
+    result = backtest({POLICY: policy}, on, manifest.ledger, variants=variants, rng=rng, allocations=others)
     verdict = judge(result, rng, trials=trials, risk_aversion=risk_aversion)
     document = {
         "model_version": manifest.version,
-        "data": {"source": bars.source, "sha256": fingerprint(test), "symbol": bars.symbol, "rows": len(test)},
+        "data": _described(test),
         "synthetic": bars.synthetic,
-        "signals": "data" if bars.signals is not None else "reference",
+        "signals": "data" if supplied(bars) else "reference",
         "seen_in_training": seen,
         "seed": seed,
         "verdict": verdict.to_dict(),
     }
+    portfolio = measure(result, on, manifest.ledger, rng) if isinstance(bars, Panel) else None
+    if portfolio is not None:
+        document["portfolio"] = portfolio.to_dict()
     text = json.dumps(document, indent=2, allow_nan=False)
     write_atomic(local(bundle) / SUMMARY, text.encode())
     if html is not None:
@@ -93,6 +103,8 @@ def evaluate(
         for note in _notes(bars, seen):
             console.print(note, style="yellow")
         render(verdict, console)
+        if portfolio is not None:
+            render_portfolio(portfolio, console)
     if verdict.answer == LOOK_AHEAD:
         raise typer.Exit(1)
 
@@ -116,7 +128,7 @@ def _milliseconds(moment: str) -> int:
     return int((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
-def _seen(test: Bars, trained: TrainingData) -> bool:
+def _seen(test: Bars | Panel, trained: TrainingData) -> bool:
     """Whether training may have seen these bars. A synthetic market's dates say nothing about a recorded one."""
     if test.synthetic != trained.synthetic:
         return False
@@ -124,7 +136,7 @@ def _seen(test: Bars, trained: TrainingData) -> bool:
     return first <= _milliseconds(trained.end) and last >= _milliseconds(trained.start)
 
 
-def _overlap(test: Bars, trained: TrainingData) -> Any:
+def _overlap(test: Bars | Panel, trained: TrainingData) -> Any:
     from himari_rl.data.table import stamp
     from himari_rl.errors import DataError
 
@@ -136,11 +148,25 @@ def _overlap(test: Bars, trained: TrainingData) -> Any:
     )
 
 
-def _notes(bars: Bars, seen: bool) -> list[str]:
+def _described(test: Bars | Panel) -> dict[str, Any]:
+    """What was judged, for the document."""
+    from himari_rl.data.panel import Panel, panel_fingerprint
+    from himari_rl.data.sources import fingerprint
+
+    if isinstance(test, Panel):
+        sha256, symbol = panel_fingerprint(test), ", ".join(test.symbols)
+    else:
+        sha256, symbol = fingerprint(test), test.symbol
+    return {"source": test.source, "sha256": sha256, "symbol": symbol, "rows": len(test)}
+
+
+def _notes(bars: Bars | Panel, seen: bool) -> list[str]:
+    from himari_rl.data.panel import supplied
+
     notes = []
     if bars.synthetic:
         notes.append("These bars are synthetic: the verdict says nothing about a real market.")
-    if bars.signals is None:
+    if not supplied(bars):
         notes.append("No Layer 2 columns in the data: directions come from the causal reference signal.")
     if seen:
         notes.append("These bars lie in the training span: this is no test.")

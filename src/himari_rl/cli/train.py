@@ -1,4 +1,4 @@
-"""`himari train base|lstm`: bars in, a policy bundle out."""
+"""`himari train base|lstm|multi`: bars in, a policy bundle out."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from himari_rl.data.panel import Panel
+    from himari_rl.schema import Bars
     from himari_rl.training.job import Trained
 
 train_app = typer.Typer(no_args_is_help=True, help="Trains a policy and writes its bundle.")
 
 Data = Annotated[list[Path], typer.Option("--data", help="Bars: CSV, CSV.gz, Parquet files or a folder.")]
 Symbol = Annotated[str | None, typer.Option(help="Which symbol, where the data has several.")]
+Symbols = Annotated[list[str], typer.Option(help="2 to 20 symbols, in the order of the policy's state and answer.")]
+Interval = Annotated[str | None, typer.Option(help="Which bars, where the data has several: 1h, 1d.")]
+Funding = Annotated[Path | None, typer.Option(help="Folder of SYMBOL_funding_8h files, one for each symbol.")]
 NumEpisodes = Annotated[int, typer.Option(min=1, help="Episodes of 500 bars.")]
 Seed = Annotated[int, typer.Option(min=0, help="First seed: same seed, same weights, bit for bit.")]
 Seeds = Annotated[int, typer.Option(min=1, help="How many agents; the bundle is their ensemble.")]
@@ -110,6 +115,39 @@ def train_lstm(
     _train_kind("lstm", chosen, world, run, data, symbol, range(seed, seed + seeds), out, resume, device, as_json)
 
 
+@train_app.command("multi")
+def train_multi(
+    data: Data,
+    symbols: Symbols,
+    interval: Interval = None,
+    funding: Funding = None,
+    num_episodes: NumEpisodes = 1000,
+    seed: Seed = 0,
+    seeds: Seeds = 1,
+    out: Out = Path("runs/multi"),
+    resume: Resume = False,
+    save_interval: SaveInterval = 100,
+    test_fraction: TestFraction = 0.2,
+    hidden_dim: Units = None,
+    learning_rate: Rate = None,
+    reward: Reward = "mean_variance",
+    allow_short: Short = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Trains one policy that sizes a portfolio, on the first 80 % of the symbols' common span; writes OUT/bundle.
+
+    Example: himari train multi --data bars/ --symbols BTC-USDT ETH-USDT SOL-USDT --out runs/multi
+    """
+    from himari_rl.data.panel import load_panel
+
+    chosen = {"hidden_dim": hidden_dim, "learning_rate": learning_rate}
+    world = {"reward": reward, "allow_short": allow_short}
+    run = {"num_episodes": num_episodes, "save_interval": save_interval, "test_fraction": test_fraction}
+    panel = load_panel(data, symbols, interval, funding=funding)
+    _train_bars("multi", chosen, world, run, panel, data, range(seed, seed + seeds), out, resume, device, as_json)
+
+
 def _train_kind(
     kind: str,
     chosen: dict[str, Any],
@@ -123,9 +161,28 @@ def _train_kind(
     device: str,
     as_json: bool,
 ) -> None:
-    """Trains one kind; `chosen` are the agent's fields, None where the kind's default stands."""
-    from himari_rl.agents.kinds import config_type
+    """Trains one kind on one symbol; `chosen` are the agent's fields, None where the kind's default stands."""
     from himari_rl.data.sources import load_bars
+
+    bars = load_bars(data, symbol=symbol)
+    _train_bars(kind, chosen, world, run, bars, data, seeds, out, resume, device, as_json)
+
+
+def _train_bars(
+    kind: str,
+    chosen: dict[str, Any],
+    world: dict[str, Any],
+    run: dict[str, Any],
+    bars: Bars | Panel,
+    data: list[Path],
+    seeds: range,
+    out: Path,
+    resume: bool,
+    device: str,
+    as_json: bool,
+) -> None:
+    from himari_rl.agents.kinds import config_type
+    from himari_rl.data.panel import supplied
     from himari_rl.envs.physics import TradingEnvConfig
     from himari_rl.training.device import resolve_device
     from himari_rl.training.job import Job, run_job
@@ -138,9 +195,8 @@ def _train_kind(
         device=resolve_device(device),
         **run,
     )
-    bars = load_bars(data, symbol=symbol)
     console = Console(stderr=True)
-    if bars.signals is None:
+    if not supplied(bars):
         console.print("[dim]no Layer 2 columns in the data: using the causal reference signal (momentum)[/dim]")
     with Watch(console, out / "tensorboard") as watch:
         trained = run_job(job, bars, out, resume=resume, watch=watch)

@@ -218,3 +218,8 @@ def panel_fingerprint(panel: Panel) -> str:
     for bars in panel.bars:
         digest.update(f"|{bars.symbol}:{fingerprint(bars)}".encode())
     return digest.hexdigest()
+
+
+def supplied(history: Bars | Panel) -> bool:
+    """Whether the data itself has Layer 2's columns, for every symbol."""
+    return all(bars.signals is not None for bars in (history.bars if isinstance(history, Panel) else (history,)))

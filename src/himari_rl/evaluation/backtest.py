@@ -15,13 +15,14 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from himari_rl.data.panel import Panel
 from himari_rl.errors import DataError
 from himari_rl.evaluation import baselines
-from himari_rl.evaluation.baselines import HOLD_ALL, Plan, Stage, buy_and_hold, ewma_volatility, follow
+from himari_rl.evaluation.baselines import HOLD_ALL, Plan, Stage, buy_and_hold, ewma_volatility, follow, later
 from himari_rl.features.encoder import StateEncoder, write_account
 from himari_rl.features.signals import reference_signals
 from himari_rl.policy.account import Leg, Move, flat_account, move, no_trades, track
-from himari_rl.policy.clock import timeline
+from himari_rl.policy.clock import decisions_of
 from himari_rl.policy.ledger import drift
 from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.schema import Bars, BoolArray, FloatArray, IntArray
@@ -88,8 +89,8 @@ class Backtest:
         return int(self.fill_time.shape[0])
 
 
-def stage(bars: Bars, ledger: LedgerSpec, start_row: int = 0) -> Stage:
-    """What one asset's accounts meet from `start_row` on; rows before it are history for the features.
+def stage(bars: Bars | Panel, ledger: LedgerSpec, start_row: int = 0) -> Stage:
+    """What accounts meet from `start_row` on, on one asset or a panel; rows before it are history for the features.
 
     Raises:
         DataError: bars of another interval than the ledger's, or fewer than 100 decisions left.
@@ -104,29 +105,33 @@ def stage(bars: Bars, ledger: LedgerSpec, start_row: int = 0) -> Stage:
             f"at least {MIN_DECISIONS}",
             "bring a longer history or a larger --test-fraction",
         )
-    if bars.signals is None:
-        bars = replace(bars, signals=reference_signals(bars))
-    rows = StateEncoder((bars.symbol,)).market_rows(bars)
-    line = timeline(
+    if isinstance(bars, Panel):
+        symbols, latest = bars.symbols, bars.rows()[0]
+        volatility = np.stack([ewma_volatility(b)[row] for b, row in zip(bars.bars, latest.T, strict=True)], axis=1)
+    else:
+        if bars.signals is None:
+            bars = replace(bars, signals=reference_signals(bars))
+        symbols, volatility = (bars.symbol,), ewma_volatility(bars)
+    rows, line = decisions_of(
         bars,
-        rows,
+        StateEncoder(symbols),
         max_position_pct=ledger.max_position_pct,
         allow_short=ledger.allow_short,
         limits=ledger.risk_limits,
     )
     kept = slice(start_row, len(bars) - 2)
 
-    def column(values: Any) -> Any:
-        return np.asarray(values)[kept, None]
+    def columns(values: Any) -> Any:
+        return np.asarray(values)[kept].reshape(decisions, len(symbols))
 
     leg = line.leg
     return Stage(
-        symbols=(bars.symbol,),
+        symbols=symbols,
         rows=rows[kept],
-        leg=Leg(*(column(leaf) for leaf in leg[:4]), new_day=leg.new_day[kept]),
-        base=column(line.base),
-        cap=column(line.cap),
-        volatility=column(ewma_volatility(bars)),
+        leg=Leg(*(columns(leaf) for leaf in leg[:4]), new_day=leg.new_day[kept]),
+        base=columns(line.base),
+        cap=columns(line.cap),
+        volatility=columns(volatility),
         fill_time=bars.timestamp[1:-1][kept],
         bars_per_year=bars.bars_per_year,
         max_position_pct=ledger.max_position_pct,
@@ -140,6 +145,7 @@ def backtest(
     *,
     variants: Sequence[Variant] = VARIANTS,
     rng: np.random.Generator,
+    allocations: Mapping[str, Plan] | None = None,
 ) -> Backtest:
     """Runs policies and baselines at every variant.
 
@@ -148,12 +154,18 @@ def backtest(
         on: from `stage`.
         ledger: costs and limits; the bundle's own, unless another question is asked.
         rng: draws the random baseline.
+        allocations: more baselines by name, which do not follow Layer 2.
     """
     sized = baselines.multipliers(on, rng)
     sized = {name: np.zeros(on.base.shape) for name in policies} | sized  # policies fill theirs bar by bar
-    accounts = [(name, variant) for name in (*sized, HOLD_ALL) for variant in variants]
+    others = dict(allocations or {})
+    accounts = [(name, variant) for name in (*sized, HOLD_ALL, *others) for variant in variants]
     plans = [
-        buy_and_hold(on, variant.lag) if name == HOLD_ALL else follow(on, sized[name], variant.lag)
+        later(others[name], variant.lag)
+        if name in others
+        else buy_and_hold(on, variant.lag)
+        if name == HOLD_ALL
+        else follow(on, sized[name], variant.lag)
         for name, variant in accounts
     ]
     plan = Plan(*(np.stack(leaves, axis=1) for leaves in zip(*plans, strict=True)))  # (D, P, A)

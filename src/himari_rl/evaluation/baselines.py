@@ -78,8 +78,13 @@ def multipliers(stage: Stage, rng: np.random.Generator) -> dict[str, FloatArray]
 
 def follow(stage: Stage, multiplier: FloatArray, lag: int = 0) -> Plan:
     """Sizes Layer 2's direction; with a lag the whole decision (size, side and cap) is used that many bars later."""
+    return later(Plan(multiplier, stage.base, stage.cap, stage.leg.tradable), lag)
+
+
+def later(plan: Plan, lag: int) -> Plan:
+    """The same decisions, each used `lag` bars too late; what can be traded when stays as it is."""
     return Plan(
-        _later(multiplier, lag, 0.0), _later(stage.base, lag, 0.0), _later(stage.cap, lag, 0.0), stage.leg.tradable
+        _later(plan.multiplier, lag, 0.0), _later(plan.base, lag, 0.0), _later(plan.cap, lag, 0.0), plan.tradable
     )
 
 

@@ -202,8 +202,13 @@ def encoder_for(market: KnownMarket) -> StateEncoder:
 
 
 def config_for(market: KnownMarket, config: PPOConfig) -> PPOConfig:
-    """The recipe, fitted to the market's dimensions and to what it hides: a hidden position allows no band."""
+    """The recipe, fitted to the market's dimensions and to what it hides: a hidden position allows no band.
+
+    Nor has a portfolio that trades for nothing any use for one.
+    """
     head = config.head if market.account_visible else "squash"
+    if market.assets_count > 1 and market.cost == 0.0:
+        head = "centre"
     return replace(config, state_dim=encoder_for(market).state_dim, action_dim=market.assets_count, head=head)
 
 

@@ -1,0 +1,163 @@
+"""Measures of a portfolio, and the product's gates on it: each beside its interval and the paired difference to equal
+weight, because three assets held in equal parts pass two of the three gates without any policy.
+
+    Sharpe ratio > 1.5 a year        Herfindahl index of exposure < 0.6        every asset > 20 % of exposure
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from himari_rl.evaluation import statistics
+from himari_rl.evaluation.backtest import POLICY, Backtest, Run
+from himari_rl.evaluation.baselines import Stage
+from himari_rl.evaluation.portfolio_baselines import EQUAL
+from himari_rl.evaluation.statistics import Interval
+from himari_rl.features.encoder import herfindahl
+from himari_rl.policy.manifest import LedgerSpec
+from himari_rl.schema import FloatArray
+
+SHARPE_GATE, HERFINDAHL_GATE, SHARE_GATE = 1.5, 0.6, 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """One demand on the portfolio. `difference` is the policy less equal weight, paired."""
+
+    name: str
+    demand: str
+    value: Interval
+    difference: Interval
+    passed: bool  # by the estimate
+    sure: bool  # by the whole interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssetPart:
+    """What one asset did for the portfolio."""
+
+    symbol: str
+    share: float  # of exposure
+    growth: float  # sum of w (R - F) less its costs, per year, before compounding
+    risk: float  # share of the portfolio's variance; the shares sum to 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Portfolio:
+    """A policy's portfolio, measured."""
+
+    gates: tuple[Gate, ...]
+    parts: tuple[AssetPart, ...]
+    diversification_ratio: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def shares(exposure: FloatArray) -> FloatArray:
+    """(A,) mean |w| of each asset over the mean gross exposure of (T, A); 0 for an account that holds nothing."""
+    size = np.abs(exposure).mean(axis=0)
+    total = size.sum()
+    return np.asarray(size / total if total > 0.0 else size)
+
+
+def concentration(exposure: FloatArray) -> float:
+    """Mean Herfindahl index over the bars of (T, A) on which anything is held; 0 where nothing ever is."""
+    held = np.abs(exposure).sum(axis=1) > 0.0
+    return float(herfindahl(exposure[held]).mean()) if held.any() else 0.0
+
+
+def diversification_ratio(weights: FloatArray, covariance: FloatArray) -> float:
+    """sum |w_i| sigma_i / sigma_portfolio, weights (A,), covariance (A, A); 1 is one asset (Choueifaty 2008)."""
+    alone = float(np.abs(weights) @ np.sqrt(np.diag(covariance)))
+    together = float(np.sqrt(weights @ covariance @ weights))
+    return alone / together if together > 0.0 else 1.0
+
+
+def risk_parts(earned: FloatArray) -> FloatArray:
+    """(A,) shares of the variance of sum over assets, from each asset's part (T, A): cov(part, sum) / var(sum)."""
+    total = earned.sum(axis=1)
+    variance = float(total.var())
+    if variance == 0.0:
+        return np.zeros(earned.shape[1])
+    return np.asarray(((earned - earned.mean(axis=0)) * (total - total.mean())[:, None]).mean(axis=0) / variance)
+
+
+def measure(
+    result: Backtest,
+    on: Stage,
+    ledger: LedgerSpec,
+    rng: np.random.Generator,
+    *,
+    policy: str = POLICY,
+    reference: str = EQUAL,
+    replications: int = 1000,
+) -> Portfolio:
+    """Measures one policy of a backtest.
+
+    Args:
+        ledger: whose costs the variant x1 paid, to give each asset its own.
+        reference: the run that differences are taken to.
+    """
+    mine, other = result.run(policy), result.run(reference)
+    assets = len(on.symbols)
+    series = np.column_stack([_columns(mine), _columns(other)])
+
+    def compared(rows: FloatArray) -> FloatArray:
+        ours, theirs = (_measures(part, result.bars_per_year) for part in np.hsplit(rows, 2))
+        return np.concatenate([ours, ours - theirs])
+
+    block = statistics.block_length(np.column_stack([mine.log_growth, other.log_growth]))
+    draws = statistics.resample(series, compared, rng, replications=replications, block=block)
+    found = [statistics.interval(e, d) for e, d in zip(compared(series), draws.T, strict=True)]
+    names = ["Sharpe ratio", "Herfindahl index", *(f"share of {symbol}" for symbol in on.symbols)]
+    demands = [SHARPE_GATE, HERFINDAHL_GATE, *[SHARE_GATE] * assets]
+    idle = not np.abs(mine.exposure).any()
+    gates = []
+    for i, (name, demand) in enumerate(zip(names, demands, strict=True)):
+        value, below = found[i], i == 1
+        passed = (value.estimate < demand) if below else (value.estimate > demand)
+        sure = (value.upper < demand) if below else (value.lower > demand)
+        gates.append(
+            Gate(
+                name=name,
+                demand=f"{'<' if below else '>'} {demand:g}",
+                value=value,
+                difference=found[len(names) + i],
+                passed=bool(passed and not idle),
+                sure=bool(sure and not idle),
+            )
+        )
+    return Portfolio(
+        gates=tuple(gates),
+        parts=_parts(mine, on, ledger.commission_rate + ledger.slippage_bps * 1e-4, result.bars_per_year),
+        diversification_ratio=diversification_ratio(mine.exposure.mean(axis=0), np.cov(on.leg.to_open.T)),
+    )
+
+
+def _columns(run: Run) -> FloatArray:
+    """(T, 3 + A) log-growth, Herfindahl index, whether anything is held, and |w|."""
+    held = np.abs(run.exposure).sum(axis=1) > 0.0
+    return np.column_stack([run.log_growth, herfindahl(run.exposure), held, np.abs(run.exposure)])
+
+
+def _measures(rows: FloatArray, bars_per_year: float) -> FloatArray:
+    """(2 + A,) Sharpe ratio a year, concentration and shares, from `_columns`."""
+    mean = rows.mean(axis=0)
+    deviation = rows[:, 0].std(ddof=1)
+    sharpe = mean[0] / deviation * np.sqrt(bars_per_year) if deviation > 0.0 else 0.0
+    gross = mean[3:].sum()
+    return np.concatenate([[sharpe, mean[1] / max(mean[2], 1e-12)], mean[3:] / max(gross, 1e-12)])
+
+
+def _parts(run: Run, on: Stage, cost_rate: float, bars_per_year: float) -> tuple[AssetPart, ...]:
+    growth = np.exp(run.log_growth)[:, None]
+    held = run.exposure * (1.0 + on.leg.to_open) / growth
+    before = np.concatenate([np.zeros((1, held.shape[1])), held[:-1]])
+    price = run.exposure * on.leg.to_open
+    earned = price - run.exposure * on.leg.funding - cost_rate * np.abs(run.exposure - before)
+    rows = zip(on.symbols, shares(run.exposure), earned.mean(axis=0) * bars_per_year, risk_parts(price), strict=True)
+    return tuple(AssetPart(symbol=s, share=float(w), growth=float(g), risk=float(r)) for s, w, g, r in rows)

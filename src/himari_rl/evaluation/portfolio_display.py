@@ -1,0 +1,44 @@
+"""A measured portfolio for the eye: its gates, and what each asset did."""
+
+from __future__ import annotations
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from himari_rl.evaluation.portfolio import Portfolio
+from himari_rl.evaluation.portfolio_baselines import EQUAL
+from himari_rl.evaluation.statistics import Interval
+
+
+def render_portfolio(portfolio: Portfolio, console: Console) -> None:
+    """Prints the gates beside their intervals, and each asset's part."""
+    gates = Table(
+        title=f"gates of the portfolio, and the policy less {EQUAL}, paired; 95 % intervals",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    for name in ("measure", "gate", "policy", f"less {EQUAL}", "passed"):
+        gates.add_column(name, justify="left" if name == "measure" else "right")
+    for gate in portfolio.gates:
+        answer = "yes" if gate.sure else "yes, not surely" if gate.passed else "no"
+        gates.add_row(gate.name, gate.demand, _told(gate.value, ""), _told(gate.difference, "+"), answer)
+    console.print(gates)
+    parts = Table(
+        title="what each asset did", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
+    )
+    for name in ("asset", "share of\nexposure %", "growth\n%/y", "share of\nrisk %"):
+        parts.add_column(name, justify="left" if name == "asset" else "right")
+    for part in portfolio.parts:
+        numbers = (f"{100 * part.share:.1f}", f"{100 * part.growth:+.1f}", f"{100 * part.risk:.1f}")
+        parts.add_row(part.symbol, *numbers)
+    console.print(parts)
+    console.print(
+        f"Diversification ratio of the mean exposure: {portfolio.diversification_ratio:.3f} (1 is one asset)."
+    )
+
+
+def _told(part: Interval, sign: str) -> str:
+    return f"{part.estimate:{sign}.2f} ({part.lower:{sign}.2f} to {part.upper:{sign}.2f})"
