@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from scipy.interpolate import CubicSpline
 from scipy.optimize import minimize, minimize_scalar
 
 from himari_rl.data.known_optimum import dynamic
+from himari_rl.data.known_optimum.__main__ import main
 from himari_rl.data.known_optimum.belief import memoryless_exposure, myopic
 from himari_rl.data.known_optimum.markets import (
     MARKETS,
@@ -238,3 +240,12 @@ def test_a_market_that_does_not_exist_is_refused_with_the_list_and_a_solver_refu
         dynamic.solve(MARKETS["M3"])
     with pytest.raises(ConfigError, match="stationary"):
         Predictable(name="walk", phi=1.0)
+
+
+def test_the_table_in_the_documentation_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "known_optimum.md").read_text()
+    shown = page.split("<!-- known-optimum-table -->")[1].split("```")[1]
+    main()
+    printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert printed == shown.strip("\n").splitlines()
+    assert len(printed) == 16
