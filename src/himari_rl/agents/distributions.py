@@ -26,6 +26,7 @@ from himari_rl.schema import MAX_MULTIPLIER
 HEADS = ("band", "centre", "squash")
 HALF_UNIT = 0.05  # half-width where the network says 0, in multiplier units
 FIRST_HALF = 0.3  # half-width of a fresh band: narrower ones learn their width slowly (LOG.md)
+SQUASH_EDGE = 3.0  # where 1 + tanh(out) is within .005 of a bound, and its slope almost gone
 HALF_LOG_MIN, HALF_LOG_MAX = -6.0, 3.7
 
 
@@ -46,7 +47,7 @@ class Band(NamedTuple):
 
     low: Tensor
     high: Tensor
-    excess: Tensor  # how far the whole band lies outside [0, 2], where it has no gradient left
+    excess: Tensor  # how far the whole band lies where it has no gradient left: outside [0, 2], or in the tails of tanh
 
     def at(self, step: int) -> Band:
         return Band(self.low[step], self.high[step], self.excess[step])
@@ -63,8 +64,8 @@ class Band(NamedTuple):
 def band_of(head: str, out: Tensor) -> Band:
     """Reads a head's outputs (..., K) as a band."""
     if head == "squash":
-        mean = 1.0 + torch.tanh(out)
-        return Band(mean, mean, torch.zeros_like(mean))
+        mean = 1.0 + torch.tanh(out.double())  # float32 has no numbers left between tanh(9) and 1
+        return Band(mean, mean, (out.abs() - SQUASH_EDGE).clamp_min(0.0))
     centre, half = 1.0 + out, torch.zeros_like(out)
     if head == "band":
         shift, log_half = out.chunk(2, -1)
@@ -86,7 +87,7 @@ def sample(head: str, mean: Tensor, std: Tensor, noise: Tensor) -> tuple[Tensor,
         latent (..., A), the unbounded Gaussian draw that `log_prob` takes, and the multiplier in [0, 2].
     """
     if head == "squash":
-        latent = torch.atanh((mean - 1.0).clamp(-1 + 1e-6, 1 - 1e-6)) + std * noise
+        latent = torch.atanh((mean - 1.0).clamp(-1 + 1e-12, 1 - 1e-12)) + std * noise
         return latent, 1.0 + torch.tanh(latent)
     latent = mean + std * noise
     return latent, latent.clamp(0.0, MAX_MULTIPLIER)
@@ -99,7 +100,7 @@ def log_prob(head: str, latent: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     (Fujita & Maeda 2018, clipped action policy gradient). For `squash` it is the tanh-transformed density.
     """
     if head == "squash":
-        centre = torch.atanh((mean - 1.0).clamp(-1 + 1e-6, 1 - 1e-6))
+        centre = torch.atanh((mean - 1.0).clamp(-1 + 1e-12, 1 - 1e-12))
         # log(1 - tanh(u)^2) in the form that does not overflow
         log_slope = 2.0 * (math.log(2.0) - latent - torch.nn.functional.softplus(-2.0 * latent))
         return (_normal(latent, centre, std) - log_slope).sum(-1)
