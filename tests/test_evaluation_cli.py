@@ -116,7 +116,7 @@ def test_the_dates_of_a_synthetic_market_say_nothing_about_a_recorded_one(tmp_pa
 @pytest.mark.parametrize(
     ("kind", "arguments", "error", "words"),
     [
-        ("multi", [], ConfigError, "sizes 3 assets"),
+        ("multi", [], DataError, "no data of ETH-USDT"),
         ("base", ["--costs", "-1"], ConfigError, "cost multiple -1.0"),
         ("base", ["--costs", "nan"], ConfigError, "cost multiple nan"),
         ("base", ["--test-fraction", "0.05"], DataError, "38 decisions to judge"),
