@@ -2,8 +2,8 @@
 
     python benchmarks/time_to_optimum.py --market M2 --seeds 3 --limit 120
 
-Three learners, one after another in each round: himari_rl's default recipe; SB3's PPO with its defaults on Box(0, 2) (one
-environment, n_steps 2048, batch 64, 10 epochs); SB3 with our recipe's hyper-parameters (environments, rollout, minibatch,
+Three learners, in turn in each round: himari_rl's default recipe; SB3's PPO with its defaults on Box(0, 2) (one
+environment, n_steps 2048, batch 64, 10 epochs); SB3 with our hyper-parameters (environments, rollout, minibatch,
 epochs, gamma, lambda, learning rate and its decay, initial spread, network, centred action). All are graded every few
 rollouts; grading time is not counted. The limit stops a learner that does not get there: its ratio is a lower bound.
 """

@@ -3,7 +3,7 @@
     python benchmarks/train_speed.py --rounds 3
 
 256 environments x 128 bars, minibatch 2048, 10 epochs, two separate 2 x 128 tanh networks. SB3 steps the same batched
-physics through its VecEnv face, so it pays for no Python loop over environments either; each learner runs in a process of
+physics through its VecEnv face, so it pays for no Python loop over environments either; each learner has a process of
 its own, because ours changes how the C library keeps freed memory. What bounds the number is the update's matrix
 products: the last lines give the machine's own rate at exactly these shapes and the share of that limit which a whole
 step (rollout and update) reaches.
