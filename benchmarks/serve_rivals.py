@@ -92,6 +92,8 @@ def main() -> None:
     name, port, *source = sys.argv[1:]
     if name.startswith("ours"):
         if name == "ours-gcs":
+            # tensorboard brings grpc to a development environment; the container that serves has none
+            sys.modules["grpc"] = None  # type: ignore[assignment]
             from google.cloud import storage  # noqa: F401
         from himari_rl.serving.app import create_app
         from himari_rl.serving.run import listen, serve

@@ -88,3 +88,29 @@ def test_a_strange_state_is_flagged_and_an_ordinary_one_is_not(tmp_path) -> None
     assert not ordinary.out_of_distribution
     assert outside.out_of_distribution
     assert outside.confidence < 0.001 < ordinary.confidence
+
+
+def test_confidence_means_what_it_says_on_held_out_states() -> None:
+    """Skewed, dependent features, normalised with the training half's own mean and deviation, as the trainer does.
+
+    On the other half the share of states with confidence below p is p, for a policy of one member: that is the meaning.
+    The control: states of twice the volatility, where it is far above p.
+    """
+    rng = np.random.default_rng(5)
+
+    def market(rows: int, scale: float = 1.0) -> np.ndarray:
+        common = rng.standard_t(5, (rows, 1))
+        return np.hstack([common + rng.standard_normal((rows, 6)), rng.exponential(scale, (rows, 6))]) * scale
+
+    train, fresh, wild = market(20_000), market(20_000), market(20_000, 2.0)
+    mean, std = train.mean(axis=0), train.std(axis=0)
+    confidence = Confidence(fit((train - mean) / std, np.ones(12)))
+
+    def share_below(states: np.ndarray, p: float) -> float:
+        distance = np.square((states - mean) / std).mean(axis=1)
+        return float(np.mean([confidence(d, 0.0) < p for d in distance]))
+
+    for p in (0.01, 0.05, 0.1, 0.5, 0.9):
+        error = 4 * np.sqrt(2 * p * (1 - p) / 20_000) + 0.005  # two samples of 20,000, and straight lines between knots
+        assert abs(share_below(fresh, p) - p) < error, p
+        assert share_below(wild, p) > 1.05 * p + error

@@ -94,7 +94,9 @@ def add_routes(app: FastAPI, service: Service) -> None:
         instances: list[Any] = []
         for index, part in enumerate(body.instances):
             try:
-                instances.append(_fields(PredictRequest(state=part) if isinstance(part, list) else part))
+                instances.append(
+                    _fields(PredictRequest.model_validate({"state": part}) if isinstance(part, list) else part)
+                )
             except StateError as error:
                 raise within(f"instances[{index}]", error) from error
         return _answer(service, "/v1/batch", service.batch(instances, _client(request)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 
@@ -50,4 +51,7 @@ def make_server(app: Api) -> uvicorn.Server:
 
 def serve(app: Api, sock: socket.socket) -> None:
     """Answers on `sock` until SIGINT or SIGTERM, then finishes what it has begun."""
-    make_server(app).run(sockets=[sock])
+    server = make_server(app)
+    gc.collect()
+    gc.freeze()  # modules and routes live as long as the process: no collection need look at them again
+    server.run(sockets=[sock])
