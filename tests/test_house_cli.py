@@ -21,15 +21,24 @@ CONTRACT = {
     "certify": "--bars --html --jobs --json --market --seed --seeds",
     "data audit": "--interval --json --symbol",
     "data fetch": "--exchange --json --out --since --timeframe --until",
+    "decide": "--base --json --lstm --multi --rules",
     "demo": "--data --json --num-episodes --out --seed --symbol",
-    "evaluate": "--allow-seen --costs --data --funding --html --json --risk-aversion --seed --symbol --test-fraction --trials",
+    "evaluate": "--allow-seen --costs --data --funding --html --json --risk-aversion --seed --symbol --test-fraction "
+    "--trials",
+    "gate": "--accept-leak --champion --json --rules --run",
+    "promote": "--champion --folder --json --override --rules",
+    "report": "--champion --json --out --rules",
+    "rollback": "--folder --json --reason",
     "serve": "--allow-anonymous --challenger --host --log-every --port --share",
     "train base": "--allow-short --data --device --hidden-dim --json --learning-rate --num-episodes --out --resume "
     "--reward --save-interval --seed --seeds --symbol --test-fraction",
-    "train multi": "--allow-short --data --device --funding --hidden-dim --interval --json --learning-rate --num-episodes "
-    "--out --resume --reward --save-interval --seed --seeds --symbols --test-fraction",
+    "train multi": "--allow-short --data --device --funding --hidden-dim --interval --json --learning-rate "
+    "--num-episodes --out --resume --reward --save-interval --seed --seeds --symbols --test-fraction",
     "train lstm": "--allow-short --data --device --hidden-dim --json --learning-rate --lstm-hidden-dim "
     "--lstm-num-layers --num-episodes --out --resume --reward --save-interval --seed --seeds --symbol --test-fraction",
+    "walk-forward": "--anchored --bars-per-seed --bootstrap-paths --data --embargo-bars --hidden-dim --jobs --json --out "
+    "--scheduler --seeds --step --symbol --test --train --usd-per-hour --validation-fraction --warm-start "
+    "--weight-decay",
 }
 
 

@@ -23,7 +23,7 @@ from typer.exceptions import TyperException
 from himari_rl import __version__
 from himari_rl.errors import HimariError
 
-AREAS = ("data", "train", "certify", "evaluate", "serve", "demo")
+AREAS = ("data", "train", "certify", "evaluate", "walk_forward", "gate", "report", "serve", "demo")
 STOPPED = 130  # 128 + SIGINT, what a shell expects of a program stopped by Ctrl-C
 
 
@@ -48,7 +48,8 @@ class _InOrder(typer.core.TyperGroup):
     """Lists commands in the order of the road instead of functions first."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return sorted(self.commands, key=lambda name: (*AREAS, name).index(name))
+        road = {area.replace("_", "-"): place for place, area in enumerate(AREAS)}
+        return sorted(self.commands, key=lambda name: road.get(name, len(road)))
 
 
 @cache

@@ -33,7 +33,9 @@ def evaluate(
     funding: Annotated[Path | None, typer.Option(help="Folder of funding files, for a bundle of several.")] = None,
     test_fraction: Annotated[float, typer.Option(help="Share of the rows, at the end, to judge on.")] = 0.2,
     costs: Annotated[list[float] | None, typer.Option(help="Cost multiples beside x1; 2 and 3 if not given.")] = None,
-    trials: Annotated[int, typer.Option(help="Configurations tried before this one was chosen.")] = 1,
+    trials: Annotated[
+        int | None, typer.Option(help="Configurations tried before this one was chosen [default: the trial ledger's].")
+    ] = None,
     risk_aversion: Annotated[float, typer.Option(help="Of the mean-variance utility.")] = 6.7,
     seed: Annotated[int, typer.Option(help="Of the bootstrap and the random baseline.")] = 0,
     allow_seen: Annotated[
@@ -79,7 +81,8 @@ def evaluate(
     on = stage(bars, manifest.ledger, len(bars) - len(test))
     others = allocations(bars, on, len(bars) - len(test)) if isinstance(bars, Panel) else None
     result = backtest({POLICY: policy}, on, manifest.ledger, variants=variants, rng=rng, allocations=others)
-    verdict = judge(result, rng, trials=trials, risk_aversion=risk_aversion)
+    looks = _record(bars, test, manifest.version)
+    verdict = judge(result, rng, trials=looks if trials is None else trials, risk_aversion=risk_aversion)
     document = {
         "model_version": manifest.version,
         "data": _described(test),
@@ -107,6 +110,16 @@ def evaluate(
             render_portfolio(portfolio, console)
     if verdict.answer == LOOK_AHEAD:
         raise typer.Exit(1)
+
+
+def _record(bars: Bars | Panel, test: Bars | Panel, version: str) -> int:
+    """Counts this look at the test span and those before it; see evaluation/trials.py."""
+    from himari_rl.data.panel import Panel
+    from himari_rl.evaluation.trials import Trials, market_name
+
+    market = market_name(bars.bars if isinstance(bars, Panel) else bars)
+    with Trials() as ledger:
+        return ledger.look("evaluate", market, int(test.timestamp[0]), int(test.timestamp[-1]), version)
 
 
 def _variants(costs: list[float] | None) -> tuple[Variant, ...]:

@@ -200,7 +200,19 @@ def _train_bars(
         console.print("[dim]no Layer 2 columns in the data: using the causal reference signal (momentum)[/dim]")
     with Watch(console, out / "tensorboard") as watch:
         trained = run_job(job, bars, out, resume=resume, watch=watch)
+    _record(bars, trained, test_fraction=job.test_fraction)
     _report(trained, data, console, as_json)
+
+
+def _record(bars: Bars | Panel, trained: Trained, test_fraction: float) -> None:
+    """Writes this training run and its span into the trial ledger."""
+    from himari_rl.data.splits import train_test
+    from himari_rl.evaluation.trials import Trials, market_name
+
+    span = train_test(bars, test_fraction)[0].timestamp
+    version = trained.manifest.version
+    with Trials() as ledger:
+        ledger.trained(market_name(getattr(bars, "bars", bars)), int(span[0]), int(span[-1]), version)
 
 
 def _report(trained: Trained, data: list[Path], console: Console, as_json: bool) -> None:

@@ -1,0 +1,158 @@
+"""himari gate, promote, rollback, decide: who may be champion, and why.
+
+himari gate runs/btc/bundle
+himari promote champion runs/btc/bundle
+himari rollback champion
+himari decide --base runs/btc/bundle --lstm runs/btc-lstm/bundle
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+ALIASES = "aliases"
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Rules = Annotated[str | None, typer.Option(help="YAML of thresholds [default: config/gates.yaml].")]
+Folder = Annotated[str, typer.Option(help="Where the aliases are: a folder.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `himari gate`, `promote`, `rollback` and `decide`."""
+    app.command()(gate)
+    app.command()(promote)
+    app.command()(rollback)
+    app.command()(decide)
+
+
+def gate(
+    bundle: Annotated[str, typer.Argument(help="The bundle of a walk-forward, RUN/bundle.")],
+    champion: Annotated[str | None, typer.Option(help="Bundle of another walk-forward to compare with.")] = None,
+    run: Annotated[str | None, typer.Option(help="Folder of the walk-forward [default: the bundle's parent].")] = None,
+    rules: Rules = None,
+    accept_leak: Annotated[str | None, typer.Option(help="Why a suspected leak is none.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Asks every rule of a bundle; exit 0 if all pass, 1 if one refuses.
+
+    Example: himari gate runs/btc/bundle --champion runs/champion/bundle
+    """
+    import json
+
+    from himari_rl.evaluation.gate import gate as ask
+    from himari_rl.evaluation.gate_rules import load_rules
+
+    answer = ask(bundle, load_rules(rules), champion=champion, run=run, leak_reason=accept_leak)
+    if as_json:
+        typer.echo(json.dumps(answer.to_dict(), allow_nan=False))
+    else:
+        _show(answer)
+    if not answer.passed:
+        raise typer.Exit(1)
+
+
+def promote(
+    alias: Annotated[str, typer.Argument(help="Which alias: champion, candidate or another name.")],
+    bundle: Annotated[str, typer.Argument(help="The bundle of a walk-forward, RUN/bundle.")],
+    override: Annotated[str | None, typer.Option(help="The reason to promote in spite of a refusal.")] = None,
+    champion: Annotated[str | None, typer.Option(help="Bundle of another walk-forward to compare with.")] = None,
+    rules: Rules = None,
+    folder: Folder = ALIASES,
+    as_json: Json = False,
+) -> None:
+    """Moves an alias to a bundle that passes its gate; the gate and any override are in the folder's audit.jsonl.
+
+    Example: himari promote champion runs/btc/bundle
+    """
+    import json
+
+    from himari_rl.evaluation.gate import gate as ask
+    from himari_rl.evaluation.gate_rules import load_rules
+    from himari_rl.evaluation.promotion import promote as move
+
+    answer = ask(bundle, load_rules(rules), champion=champion)
+    moved = move(_path(folder, alias), bundle, answer, override=override)
+    document = {"alias": alias, "bundle": moved.bundle, "step": moved.step, "gate": answer.to_dict()}
+    typer.echo(json.dumps(document) if as_json else f"{alias} is {moved.bundle} (step {moved.step}); {answer.reason}")
+
+
+def rollback(
+    alias: Annotated[str, typer.Argument(help="Which alias.")],
+    reason: Annotated[str | None, typer.Option(help="Why, for the log.")] = None,
+    folder: Folder = ALIASES,
+    as_json: Json = False,
+) -> None:
+    """Moves an alias to the bundle before.
+
+    Example: himari rollback champion --reason "drawdown"
+    """
+    import json
+
+    from himari_rl.evaluation.promotion import rollback as step_back
+
+    moved = step_back(_path(folder, alias), reason)
+    document = {"alias": alias, "bundle": moved.bundle, "step": moved.step}
+    typer.echo(json.dumps(document) if as_json else f"{alias} is {moved.bundle} (step {moved.step})")
+
+
+def decide(
+    base: Annotated[str | None, typer.Option(help="Bundle of the base walk-forward.")] = None,
+    lstm: Annotated[str | None, typer.Option(help="Bundle of the LSTM walk-forward, same bars.")] = None,
+    multi: Annotated[str | None, typer.Option(help="Bundle of the multi-asset walk-forward.")] = None,
+    rules: Rules = None,
+    as_json: Json = False,
+) -> None:
+    """Walks base, LSTM, multi-asset through their gates and says which to use and why; exit 1 if none.
+
+    Example: himari decide --base runs/btc/bundle --lstm runs/btc-lstm/bundle
+    """
+    import json
+    from dataclasses import asdict
+
+    from himari_rl.evaluation.decision import FIXED
+    from himari_rl.evaluation.decision import decide as choose
+    from himari_rl.evaluation.gate import gate as ask
+    from himari_rl.evaluation.gate_rules import load_rules
+
+    thresholds = load_rules(rules)
+    answers = {
+        kind: None if bundle is None else ask(bundle, thresholds, champion=base if kind == "lstm" else None)
+        for kind, bundle in (("base", base), ("lstm", lstm), ("multi", multi))
+    }
+    choice = choose(answers)
+    if as_json:
+        typer.echo(json.dumps(asdict(choice)))
+    else:
+        for step in choice.steps:
+            typer.echo(step)
+        typer.echo(f"Use {choice.use}{f' ({choice.bundle})' if choice.bundle else ''}.")
+    if choice.use == FIXED:
+        raise typer.Exit(1)
+
+
+def _path(folder: str, alias: str) -> str:
+    from himari_rl.errors import ConfigError
+
+    if not alias.replace("-", "").replace("_", "").isalnum():
+        raise ConfigError(f"alias {alias!r}", "letters, digits, - and _", "for example champion")
+    return f"{folder.rstrip('/')}/{alias}.json"
+
+
+def _show(answer: Any) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("rule", "number", "must be", "95 % interval", "", "why"):
+        table.add_column(name, justify="right" if name in ("number", "95 % interval") else "left")
+    for line in answer.lines:
+        interval = "" if line.lower is None else f"{line.lower:+.3f} to {line.upper:+.3f}"
+        mark = "[green]pass[/]" if line.passed else "[red]REFUSE[/]"
+        limit = f"{line.comparison} {line.threshold:g}"
+        table.add_row(line.rule, f"{line.number:.3f}", limit, interval, mark, line.why)
+    console = Console(highlight=False)
+    console.print(table)
+    verdict = "[green]passed[/]" if answer.passed else "[red]refused[/]"
+    console.print(f"{answer.version} {verdict}: {answer.reason}")

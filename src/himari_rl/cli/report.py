@@ -1,0 +1,43 @@
+"""himari report: the run card of a walk-forward, one HTML file that works offline.
+
+himari report runs/btc
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `himari report`."""
+    app.command()(report)
+
+
+def report(
+    run: Annotated[str, typer.Argument(help="Folder of a walk-forward.")],
+    out: Annotated[str | None, typer.Option(help="The HTML file [default: RUN/report.html].")] = None,
+    rules: Annotated[str | None, typer.Option(help="YAML of thresholds [default: config/gates.yaml].")] = None,
+    champion: Annotated[str | None, typer.Option(help="Bundle of another walk-forward to compare with.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Writes one self-contained page: verdict, gate, curves, controls, trials, cost.
+
+    Example: himari report runs/btc
+    """
+    import json
+    from pathlib import Path
+
+    from himari_rl.evaluation.gate import gate
+    from himari_rl.evaluation.gate_rules import load_rules
+    from himari_rl.evaluation.report import report_page
+    from himari_rl.evaluation.walk_run import BUNDLE, read_run
+    from himari_rl.storage import write_atomic
+
+    read_run(run)
+    answer = gate(Path(run) / BUNDLE, load_rules(rules), champion=champion)
+    place = out or str(Path(run) / "report.html")
+    write_atomic(place, report_page(run, answer).encode())
+    document = {"report": place, "passed": answer.passed, "reason": answer.reason}
+    typer.echo(json.dumps(document) if as_json else f"{place}: {answer.reason}")

@@ -1,0 +1,226 @@
+"""The controls of a verdict, and the walk-forward's judgement that contains them.
+
+(a) driftless   the same pipeline on a twin with random signs: it must be refused
+(b) planted     the same pipeline on a twin with a stated edge: it must be found
+(c) shuffled    the same policies on inputs of another time: the advantage must vanish
+(d) lag         every decision one bar late: an honest edge shrinks, a leak collapses
+(e) costs       x1, x2, x3
+
+A verdict without its controls is not printed: `Judgement` cannot be made without them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from himari_rl.errors import RefusedError
+from himari_rl.evaluation import metrics, statistics
+from himari_rl.evaluation.backtest import BASE, LAGGED, POLICY, VARIANTS, Backtest, backtest, stage
+from himari_rl.evaluation.baselines import ONE
+from himari_rl.evaluation.fold_training import Trained
+from himari_rl.evaluation.verdict import LOOK_AHEAD, Verdict, judge
+from himari_rl.evaluation.walk_forward import DRIFTLESS, EDGE, PLANTED, REAL, Key, Plan, relay
+from himari_rl.policy.manifest import LedgerSpec
+from himari_rl.schema import FloatArray
+
+NAMES = ("driftless", "planted", "shuffled", "lag", "costs")
+SHIFTS = (0.21, 0.43, 0.68)  # of the history, by which inputs are shifted against returns
+POWER = 0.95
+CONTROL_REPLICATIONS, REPLICATIONS = 400, 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """One control: what was found and whether that is as it must be."""
+
+    name: str
+    passed: bool
+    sentence: str
+    numbers: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """A walk-forward's verdict with everything it rests on.
+
+    Raises:
+        RefusedError: a control is missing.
+    """
+
+    verdict: Verdict
+    own_deflated_sharpe: float  # that the policy's own Sharpe ratio is above 0, given the trials
+    own_sharpe: statistics.Interval  # per year
+    controls: tuple[Control, ...]
+    detectable: float  # utility a year that this much data shows with 95 % power
+    seeds: Mapping[str, float]  # Sharpe ratio a year of each seed alone
+    training_gain: float  # utility a year over multiplier 1.0, mean of the folds' training rows
+
+    def __post_init__(self) -> None:
+        missing = [name for name in NAMES if name not in {control.name for control in self.controls}]
+        if missing:
+            raise RefusedError(f"the verdict lacks its controls: {', '.join(missing)}", "all five of them")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "verdict": self.verdict.to_dict(),
+            "own_deflated_sharpe": self.own_deflated_sharpe,
+            "own_sharpe": asdict(self.own_sharpe),
+            "controls": [asdict(control) | {"numbers": dict(control.numbers)} for control in self.controls],
+            "detectable": self.detectable,
+            "seeds": dict(self.seeds),
+            "training_gain": self.training_gain,
+        }
+
+
+def judge_walk(work: Plan, trained: Mapping[Key, Trained], trials: int, seed: int = 0) -> tuple[Judgement, Backtest]:
+    """Plays every part of a trained walk-forward and judges it, controls included."""
+    rng = np.random.default_rng(seed)
+    settings = work.settings
+    ledger = trained[REAL, 0, settings.seeds[0]].manifest.ledger
+    on = stage(work.bars[REAL][: work.stop_row], ledger, work.start_row)
+    every: dict[str, Any] = {POLICY: relay(work, trained, REAL, settings.seeds)}
+    every |= {f"seed {s}": relay(work, trained, REAL, (s,)) for s in settings.seeds if len(settings.seeds) > 1}
+    result = backtest(every, on, ledger, variants=VARIANTS, rng=rng)
+    verdict = judge(result, rng, trials=trials, replications=REPLICATIONS)
+    year = result.bars_per_year
+    mine = result.run(POLICY).log_growth
+    controls = (
+        _driftless(work, trained, ledger, rng),
+        _planted(work, trained, ledger, rng),
+        _shuffled(work, trained, ledger, on, result, rng),
+        _lag(verdict),
+        _costs(result),
+    )
+    gains = [trained[REAL, fold, s].gain for fold in range(len(work.folds)) for s in settings.seeds]
+    return (
+        Judgement(
+            verdict=verdict,
+            own_deflated_sharpe=own_deflated(mine, trials),
+            own_sharpe=own_sharpe(mine, rng, year),
+            controls=controls,
+            detectable=detectable(verdict),
+            seeds={name: metrics.sharpe(result.run(name).log_growth, year) for name in every if name != POLICY},
+            training_gain=float(np.mean(gains)) * year,
+        ),
+        result,
+    )
+
+
+def own_deflated(log_growth: FloatArray, trials: int) -> float:
+    """Deflated Sharpe ratio of the account itself, per bar, given every look at this span."""
+    return statistics.deflated_sharpe(statistics.moments(log_growth), trials)
+
+
+def own_sharpe(log_growth: FloatArray, rng: np.random.Generator, year: float) -> statistics.Interval:
+    """The account's own annual Sharpe ratio with its bootstrap interval."""
+
+    def ratio(rows: FloatArray) -> FloatArray:
+        deviation = rows.std(ddof=1)
+        return np.array([rows.mean() / deviation if deviation > 0.0 else 0.0])
+
+    draws = statistics.resample(log_growth[:, None], ratio, rng, replications=CONTROL_REPLICATIONS)
+    estimate = metrics.sharpe(log_growth)
+    return statistics.interval(estimate, draws[:, 0]).scaled(math.sqrt(year))
+
+
+def detectable(verdict: Verdict) -> float:
+    """Utility a year over multiplier 1.0 that a two-sided 95 % interval shows with 95 % power on this much data."""
+    reach = statistics.NORMAL.inv_cdf(0.975) + statistics.NORMAL.inv_cdf(POWER)
+    return reach * verdict.utility.standard_error
+
+
+def convincing(result: Backtest, rng: np.random.Generator) -> tuple[bool, dict[str, float]]:
+    """What both twins are asked: own Sharpe ratio deflated for one trial, and the paired difference, both 95 % sure."""
+    verdict = judge(result, rng, replications=CONTROL_REPLICATIONS)
+    deflated = own_deflated(result.run(POLICY).log_growth, 1)
+    numbers = {
+        "utility": verdict.utility.estimate,
+        "utility_lower": verdict.utility.lower,
+        "sharpe": metrics.sharpe(result.run(POLICY).log_growth, result.bars_per_year),
+        "deflated_sharpe": deflated,
+    }
+    honest = verdict.answer != LOOK_AHEAD
+    return honest and verdict.utility.lower > 0.0 and deflated > 0.95, numbers
+
+
+def _twin(work: Plan, trained: Mapping[Key, Trained], part: str, ledger: LedgerSpec, rng: np.random.Generator) -> Any:
+    on = stage(work.bars[part][: work.stop_row], ledger, work.start_row)
+    policy = relay(work, trained, part, work.settings.control_seeds)
+    return convincing(backtest({POLICY: policy}, on, ledger, variants=(BASE, LAGGED), rng=rng), rng)
+
+
+def _driftless(work: Plan, trained: Mapping[Key, Trained], ledger: LedgerSpec, rng: np.random.Generator) -> Control:
+    found, numbers = _twin(work, trained, DRIFTLESS, ledger, rng)
+    sharpe = f"Sharpe ratio {numbers['sharpe']:+.2f}, deflated {numbers['deflated_sharpe']:.2f}"
+    sentence = f"On a driftless twin of these bars the same pipeline is {'NOT ' if found else ''}refused ({sharpe})."
+    return Control(name="driftless", passed=not found, sentence=sentence, numbers=numbers)
+
+
+def _planted(work: Plan, trained: Mapping[Key, Trained], ledger: LedgerSpec, rng: np.random.Generator) -> Control:
+    found, numbers = _twin(work, trained, PLANTED, ledger, rng)
+    sentence = (
+        f"A planted edge (correlation {EDGE:g} with the next bar) is {'found' if found else 'NOT found'}: "
+        f"{100.0 * numbers['utility']:+.1f} % a year over multiplier 1.0, Sharpe ratio {numbers['sharpe']:+.2f}."
+    )
+    return Control(name="planted", passed=found, sentence=sentence, numbers={**numbers, "edge": EDGE})
+
+
+def _shuffled(
+    work: Plan,
+    trained: Mapping[Key, Trained],
+    ledger: LedgerSpec,
+    on: Any,
+    result: Backtest,
+    rng: np.random.Generator,
+) -> Control:
+    """Inputs of another time (a circular shift keeps their own memory) against the same returns."""
+    seeds = work.settings.seeds
+    shifted = {
+        f"shift {share:g}": relay(work, trained, REAL, seeds, rows=np.roll(on.rows, int(share * len(on.rows)), axis=0))
+        for share in SHIFTS
+    }
+    there = backtest(shifted, on, ledger, variants=(BASE,), rng=rng)
+    useful = {name: _utility(there, name) for name in (*shifted, ONE)}
+    true = _utility(result, POLICY)
+    gain = float((true - useful[ONE]).mean()) * result.bars_per_year
+    mean = np.mean([useful[name] for name in shifted], axis=0)
+    left = float((mean - useful[ONE]).mean()) * result.bars_per_year
+    information = statistics.mean_interval(true - mean, rng, replications=CONTROL_REPLICATIONS)
+    information = information.scaled(result.bars_per_year)
+    passed = gain <= 0.0 or left < 0.5 * gain
+    sentence = (
+        f"With inputs of another time {100.0 * left:+.1f} % a year is left of {100.0 * gain:+.1f} %; what the inputs "
+        f"are worth: {100.0 * information.estimate:+.1f} % "
+        f"({100.0 * information.lower:+.1f} to {100.0 * information.upper:+.1f})."
+    )
+    numbers = {"gain": gain, "left": left, "inputs": information.estimate, "inputs_lower": information.lower}
+    return Control(name="shuffled", passed=passed, sentence=sentence, numbers=numbers)
+
+
+def _utility(result: Backtest, name: str) -> FloatArray:
+    run = result.run(name)
+    return metrics.utility_per_bar(run.log_growth, run.portfolio_return, metrics.RISK_AVERSION)
+
+
+def _lag(verdict: Verdict) -> Control:
+    lag = verdict.lag
+    sentence = (
+        f"One bar late the Sharpe ratio before costs is {lag.lagged_sharpe:.2f} instead of {lag.sharpe:.2f} "
+        f"(z of the loss {lag.z:.1f}){': a look-ahead is suspected' if lag.suspected else ''}."
+    )
+    numbers = {"sharpe": lag.sharpe, "lagged_sharpe": lag.lagged_sharpe, "z": lag.z}
+    return Control(name="lag", passed=not lag.suspected, sentence=sentence, numbers=numbers)
+
+
+def _costs(result: Backtest) -> Control:
+    year = result.bars_per_year
+    at = {v.name: metrics.sharpe(result.run(POLICY, v.name).log_growth, year) for v in result.variants if not v.lag}
+    told = ", ".join(f"{name} {value:+.2f}" for name, value in at.items())
+    falls = all(earlier >= later - 1e-9 for earlier, later in zip(at.values(), list(at.values())[1:], strict=False))
+    return Control(name="costs", passed=falls, sentence=f"Sharpe ratio at costs {told}.", numbers=at)

@@ -1,0 +1,120 @@
+"""Independent tasks over processes or a Dask cluster; what a dead worker left undone is done again.
+
+Results do not depend on where or in which order tasks ran: each task carries its own seed. Both kinds of worker are
+concurrent.futures executors.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.connection import wait as wait_for
+from typing import Any, TypeVar
+
+from himari_rl.errors import ConfigError, StorageError
+
+T = TypeVar("T")
+R = TypeVar("R")
+ATTEMPTS = 3  # a pool is rebuilt this often before we give up
+
+Pool = Callable[[], Any]  # a context manager that yields an Executor
+
+
+def local_pool(jobs: int | None = None) -> Pool:
+    """One process a core. Workers end with their parent, however it ends."""
+
+    @contextmanager
+    def opened() -> Iterator[Executor]:
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(jobs or os.cpu_count(), mp_context=context, initializer=_follow_parent)
+        try:
+            yield pool
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    return opened
+
+
+def dask_pool(address: str) -> Pool:
+    """Workers of a Dask scheduler, for example tcp://10.0.0.5:8786."""
+
+    @contextmanager
+    def opened() -> Iterator[Executor]:
+        from distributed import Client
+
+        try:
+            client = Client(address, timeout="10s", set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"no Dask scheduler at {address}: {error}", "tcp://HOST:8786", "start dask scheduler"
+            ) from error
+        with client, client.get_executor(pure=False, retries=ATTEMPTS) as executor:
+            yield executor
+
+    return opened
+
+
+def fan_out(
+    work: Callable[[T], R],
+    first: list[T],
+    done: Callable[[T, R], list[T]],
+    pool: Pool,
+) -> None:
+    """Runs every task, and those that `done` answers with once one is finished (a chain).
+
+    Args:
+        work: a module-level function; it must be safe to run twice.
+        first: tasks that wait for nothing.
+        done: called here, in this process, as results arrive; returns the tasks that may start now.
+
+    Raises:
+        StorageError: workers keep dying.
+    """
+    waiting = list(first)
+    for attempt in range(1, ATTEMPTS + 1):
+        running: dict[Future[R], T] = {}
+        try:
+            with pool() as executor:
+                running = {executor.submit(work, task): task for task in waiting}
+                while running:
+                    finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        result = future.result()  # a dead pool raises here; its task stays in `running`
+                        task = running.pop(future)
+                        for following in done(task, result):
+                            running[executor.submit(work, following)] = following
+            return
+        except BrokenProcessPool as error:
+            waiting = list(running.values())
+            if attempt == ATTEMPTS:
+                raise StorageError(
+                    f"{len(waiting)} tasks are left and workers died {ATTEMPTS} times",
+                    "",
+                    "give them more memory or fewer --jobs and run the same command again: what is done is kept",
+                ) from error
+
+
+def inline(work: Callable[[T], R], first: list[T], done: Callable[[T, R], list[T]]) -> None:
+    """The same in this process, one task after the other."""
+    waiting = list(first)
+    while waiting:
+        task = waiting.pop(0)
+        waiting += done(task, work(task))
+
+
+def _follow_parent() -> None:
+    """Ends this worker when its parent has gone: a killed parent cannot tell its pool."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait_for([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,259 @@
+"""One fold, one seed: training rows in, one file's bytes out. The unit that a walk-forward fans out.
+
+A task holds the training rows and nothing else, so neither the policy nor its normaliser can have seen a test row.
+Its key is a hash of everything that shapes the answer; a file is trusted only under its own key and digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import load, save
+
+from himari_rl.agents.kinds import config_type
+from himari_rl.agents.ppo_agent import PPOAgent, PPOConfig
+from himari_rl.config import as_dict
+from himari_rl.data.augment import bootstrapped
+from himari_rl.data.sources import fingerprint
+from himari_rl.envs.physics import Market, Physics, TradingEnvConfig, market_of
+from himari_rl.errors import ConfigError, StorageError
+from himari_rl.features.encoder import StateEncoder
+from himari_rl.policy.bundle import Tensors, read_bundle
+from himari_rl.policy.clock import timeline
+from himari_rl.policy.manifest import Manifest, parse_manifest
+from himari_rl.policy.runtime import Policy
+from himari_rl.schema import Bars
+from himari_rl.training.export import export
+from himari_rl.training.job import train_agent, training_data
+from himari_rl.training.rollout import unroll
+from himari_rl.training.trainer import Trainer
+
+MEASURED_ACCOUNTS, MEASURED_BARS = 64, 50  # of the objective on training or validation rows
+PATIENCE_ROLLOUTS = 2  # between two looks at the validation slice
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How one fold and seed is trained. The options against overfitting are off unless LOG.md says they help."""
+
+    agent: PPOConfig = field(default_factory=PPOConfig)
+    environment: TradingEnvConfig = field(default_factory=TradingEnvConfig)
+    bars_per_seed: int = 500_000
+    """Bars stepped in training, for each fold and seed."""
+    validation_fraction: float = 0.0
+    """Last share of the training rows, after a purge, that picks the best weights (early stopping); 0 is off."""
+    bootstrap_paths: int = 0
+    """Block-bootstrapped copies of the training rows beside the real ones."""
+    purge_bars: int = 168
+    """Rows between training and validation rows."""
+
+    @classmethod
+    def of_kind(cls, kind: str, **changes: object) -> Recipe:
+        """The default recipe of a kind of agent."""
+        return cls(agent=config_type(kind)(), **changes)  # type: ignore[arg-type]
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.validation_fraction < 0.9:
+            raise ConfigError(f"validation_fraction {self.validation_fraction}", "0 (off) to below 0.9")
+        if self.bootstrap_paths < 0 or self.bars_per_seed < 1:
+            raise ConfigError(
+                f"{self.bars_per_seed} bars a seed and {self.bootstrap_paths} paths", "at least 1, and 0 or more"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldTask:
+    """What one worker needs: the training rows, the recipe, the seed."""
+
+    part: str  # "real", or the control it belongs to
+    fold: int
+    seed: int
+    train: Bars
+    recipe: Recipe
+    start: Tensors | None = None  # the fold before's weights, for a warm start
+
+    @property
+    def name(self) -> str:
+        """The file it becomes."""
+        return f"{self.part}/{self.fold:03d}-{self.seed}.fold"
+
+    @property
+    def key(self) -> str:
+        """Changes whenever the answer could."""
+        started = "" if self.start is None else hashlib.sha256(save(self.start)).hexdigest()
+        settings = as_dict(self.recipe) | {"agent_type": type(self.recipe.agent).__name__}
+        said = json.dumps([self.part, self.fold, self.seed, fingerprint(self.train), settings, started], sort_keys=True)
+        return hashlib.sha256(said.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One fold and seed, back from its file."""
+
+    manifest: Manifest
+    tensors: Tensors
+    gain: float  # objective per bar over multiplier 1.0, on the training rows
+
+    @property
+    def policy(self) -> Policy:
+        return Policy(self.manifest, self.tensors)
+
+
+def train_fold(task: FoldTask) -> bytes:
+    """Trains one seed on one fold's training rows; the bytes of its file. Same task, same weights, on any machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # one process a core, and the same sums everywhere
+    try:
+        return _train(task)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train(task: FoldTask) -> bytes:
+    recipe, bars = task.recipe, task.train
+    if isinstance(bars, tuple):
+        raise ConfigError("several assets", "one asset a task")
+    encoder = StateEncoder(symbols=(bars.symbol,))
+    kept, held_out = _split(bars, recipe)
+    seed = int(np.random.SeedSequence([task.seed, task.fold]).generate_state(1)[0])
+    rng = np.random.default_rng([task.seed, task.fold, 1])
+    rows, physics = _physics(kept, recipe, encoder, rng)
+    judge = None if held_out is None else measured(held_out, recipe.environment, encoder)
+    best: tuple[float, list[torch.Tensor]] = (-np.inf, [])
+
+    def prepare(trainer: Trainer) -> None:
+        if task.start is not None:
+            _start_from(trainer.agent, task.start)
+
+    def watch(trainer: Trainer) -> None:
+        nonlocal best
+        if judge is not None and trainer.state.rollout % PATIENCE_ROLLOUTS == 0:
+            found = mean_gain(trainer.agent, judge)
+            if found > best[0]:
+                best = found, [p.detach().clone() for p in trainer.agent.actor_parameters()]
+
+    trainer = train_agent(physics, recipe.agent, rows, recipe.bars_per_seed, seed, prepare=prepare, watch=watch)
+    agent = trainer.agent
+    if judge is not None and best[0] > mean_gain(agent, judge):
+        with torch.no_grad():
+            for parameter, value in zip(agent.actor_parameters(), best[1], strict=True):
+                parameter.copy_(value)
+    gain = mean_gain(agent, measured(kept, recipe.environment, encoder))
+    run = {"bars": trainer.state.bars, "fold": task.fold, "part": task.part}
+    with tempfile.TemporaryDirectory() as folder:
+        data = training_data(bars)
+        export(Path(folder) / "bundle", [agent], [task.seed], encoder, recipe.environment, data, rows, run)
+        manifest, tensors = read_bundle(Path(folder) / "bundle")
+    return packed(task.key, Trained(manifest, tensors, gain))
+
+
+def packed(key: str, trained: Trained) -> bytes:
+    """A digest, then the weights with everything else in their header."""
+    notes = {"key": key, "manifest": trained.manifest.model_dump_json(), "gain": repr(trained.gain)}
+    body = save(trained.tensors, metadata=notes)
+    return hashlib.sha256(body).hexdigest().encode() + body
+
+
+def unpacked(data: bytes, key: str, where: str) -> Trained:
+    """What `packed` wrote.
+
+    Raises:
+        StorageError: the file is damaged, or belongs to another walk-forward.
+    """
+    digest, body = data[:64], data[64:]
+    if hashlib.sha256(body).hexdigest().encode() != digest:
+        raise StorageError(f"{where} is damaged", "the digest it was written with", "delete that file and run again")
+    size = int.from_bytes(body[:8], "little")
+    notes = json.loads(body[8 : 8 + size])["__metadata__"]
+    if notes["key"] != key:
+        raise StorageError(
+            f"{where} belongs to another walk-forward (other data, settings or release)",
+            "the same command as before",
+            "choose another --out, or delete that folder",
+        )
+    return Trained(
+        parse_manifest(notes["manifest"], where, "delete it and run again"), load(body), float(notes["gain"])
+    )
+
+
+def ensemble(members: list[Trained]) -> tuple[Manifest, Tensors]:
+    """Several seeds of one fold as one policy; nobody picks the best."""
+    manifest = members[0].manifest.model_copy(update={"seeds": tuple(m.manifest.seeds[0] for m in members)})
+    tensors = {
+        f"{i}.{name.split('.', 1)[1]}": values for i, m in enumerate(members) for name, values in m.tensors.items()
+    }
+    return manifest, tensors
+
+
+def measured(bars: Bars, environment: TradingEnvConfig, encoder: StateEncoder) -> Physics:
+    """The rows of `bars` as a place to measure the mean-variance objective, in short stretches."""
+    short = replace(environment, reward="mean_variance", episode_bars=MEASURED_BARS)
+    return Physics(market_of(bars, encoder, short)[1], short, encoder)
+
+
+@torch.no_grad()
+def mean_gain(agent: PPOAgent, physics: Physics) -> float:
+    """Objective per bar less that of multiplier 1.0, from the same accounts in cash, spread over all rows."""
+    room = int(physics.market.path_rows[0]) - MEASURED_BARS
+    at = torch.linspace(0, room - 1, MEASURED_ACCOUNTS, dtype=torch.float64).long()
+    state = physics.reset(len(at), torch.Generator(), at=at)
+    _, _, played = unroll(agent, physics, state, MEASURED_BARS, agent.initial_memory(len(at)))
+    reference = 0.0
+    for step in range(MEASURED_BARS):
+        now = played.window.at(step)
+        state, outcome = physics.step(state, torch.ones_like(state.account.held), now, tracked=False)
+        reference += float(outcome.reward.mean())
+    return float(played.reward.mean()) - reference / MEASURED_BARS
+
+
+def _split(bars: Bars, recipe: Recipe) -> tuple[Bars, Bars | None]:
+    """Rows to learn from, and the purged validation slice after them."""
+    if recipe.validation_fraction == 0.0:
+        return bars, None
+    first = len(bars) - round(len(bars) * recipe.validation_fraction)
+    end = first - recipe.purge_bars
+    if end < recipe.environment.episode_bars + 3 or len(bars) - first < MEASURED_BARS + 3:
+        raise ConfigError(
+            f"{len(bars)} training rows leave {max(end, 0)} to learn from and {len(bars) - first} to validate on",
+            f"at least {recipe.environment.episode_bars + 3} and {MEASURED_BARS + 3}",
+            "choose a longer --train or another validation fraction",
+        )
+    return bars[:end], bars[first:]
+
+
+def _physics(bars: Bars, recipe: Recipe, encoder: StateEncoder, rng: np.random.Generator) -> tuple[np.ndarray, Physics]:
+    """(D, F) rows of the real history, and the physics of it and its bootstrapped copies."""
+    environment = recipe.environment
+    paths = [bars, *(bootstrapped(bars, rng) for _ in range(recipe.bootstrap_paths))]
+    rows = [encoder.market_rows(path) for path in paths]
+    lines = [
+        timeline(
+            path,
+            found,
+            max_position_pct=environment.max_position_pct,
+            allow_short=environment.allow_short,
+            limits=environment.limits,
+        )
+        for path, found in zip(paths, rows, strict=True)
+    ]
+    decisions = [found[: len(bars) - 2] for found in rows]
+    return decisions[0], Physics(Market.build(decisions, lines), environment, encoder)
+
+
+def _start_from(agent: PPOAgent, weights: Mapping[str, np.ndarray]) -> None:
+    """Copies exported weights into a fresh agent by the names the runtime knows."""
+    named = {f"trunk.{name.removeprefix('layers.')}": p for name, p in agent.trunk.named_parameters()}
+    named |= {f"out.{name}": p for name, p in agent.out.named_parameters()}
+    given = {name.split(".", 1)[1]: values for name, values in weights.items()}
+    if set(named) != set(given):
+        raise ConfigError("weights of another network", ", ".join(sorted(named)), "warm starts need a base agent")
+    with torch.no_grad():
+        for name, parameter in named.items():
+            parameter.copy_(torch.as_tensor(given[name]))

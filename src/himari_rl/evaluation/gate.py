@@ -1,0 +1,242 @@
+"""The gate: every rule is one line with its number, threshold, interval, pass or refuse, and why.
+
+The evidence is the walk-forward that made the bundle (its folder's parent); a bundle whose weights are not those that
+the walk-forward wrote has no evidence and is refused. No rule can be outvoted: one refusal refuses.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from himari_rl.errors import ConfigError
+from himari_rl.evaluation.gate_rules import GateRules
+from himari_rl.evaluation.walk_run import read_curves, read_run
+from himari_rl.policy.bundle import Manifest, read_manifest
+from himari_rl.policy.runtime import load_policy
+
+POLICY_NAME, REFERENCE_NAME = "policy", "multiplier 1.0"
+LATENCY_DECISIONS = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One rule's answer."""
+
+    rule: str
+    number: float
+    threshold: float
+    comparison: str  # what `number` must be against `threshold`
+    passed: bool
+    why: str
+    lower: float | None = None
+    upper: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateAnswer:
+    """All rules on one bundle."""
+
+    bundle: str
+    version: str
+    weights_sha256: str
+    passed: bool
+    lines: tuple[Line, ...]
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def gate(
+    bundle: str | Path,
+    rules: GateRules,
+    *,
+    champion: str | Path | None = None,
+    run: str | Path | None = None,
+    leak_reason: str | None = None,
+    latency_ms: Callable[[str | Path, Manifest], float] | None = None,
+) -> GateAnswer:
+    """Asks every rule of a bundle.
+
+    Args:
+        champion: bundle to compare with on the same bars; an LSTM needs the base one.
+        run: the walk-forward that made the bundle; its parent folder if not given.
+        leak_reason: why a suspected leak of a supplied column is none; it is written into the answer.
+        latency_ms: measures a decision; the real clock if not given.
+
+    Raises:
+        BundleError: a damaged bundle. StorageError: there is no walk-forward.
+        ConfigError: a comparison of walk-forwards of different bars.
+    """
+    manifest = read_manifest(bundle)
+    place = Path(run) if run is not None else Path(bundle).parent
+    document = read_run(place)
+    measured = (latency_ms or median_latency_ms)(bundle, manifest)
+    lines = [*_evidence(document, manifest), *_numbers(document, rules), *_controls(document)]
+    lines += _leaks(document, leak_reason)
+    if manifest.kind == "multi":
+        lines += _portfolio(read_curves(place), rules)
+    if champion is not None:
+        lines.append(_against(document, Path(champion).parent, place, rules, manifest.kind))
+    elif manifest.kind == "lstm":
+        lines.append(_fails("LSTM over base", rules.min_lstm_gain, "an LSTM is compared with a base: give --champion"))
+    lines.append(_line("latency ms", measured, "<=", rules.max_latency_ms, "median of one decision on this machine"))
+    refused = [line.rule for line in lines if not line.passed]
+    return GateAnswer(
+        bundle=str(bundle),
+        version=manifest.version,
+        weights_sha256=manifest.weights_sha256,
+        passed=not refused,
+        lines=tuple(lines),
+        reason=f"refused by {', '.join(refused)}" if refused else f"all {len(lines)} rules passed",
+    )
+
+
+def statistical_lines(document: Mapping[str, Any], rules: GateRules) -> list[Line]:
+    """The rules that need nothing but a walk-forward's document; benchmarks/gate_noise.py asks these of noise."""
+    return [*_numbers(document, rules), *_controls(document), *_leaks(document, None)]
+
+
+def median_latency_ms(bundle: str | Path, manifest: Manifest) -> float:
+    """Median time of `decide` on this machine."""
+    policy = load_policy(bundle)
+    state = np.zeros(manifest.state_dim)
+    memory = policy.initial_memory() if policy.memory_size else None
+    taken = []
+    for _ in range(LATENCY_DECISIONS):
+        started = time.perf_counter()
+        policy.decide(state, memory)
+        taken.append(time.perf_counter() - started)
+    return 1000.0 * float(np.median(taken))
+
+
+def _line(
+    rule: str, number: float, comparison: str, threshold: float, why: str, interval: Mapping[str, float] | None = None
+) -> Line:
+    passed = number > threshold if comparison == ">" else number < threshold if comparison == "<" else False
+    if comparison in (">=", "<="):
+        passed = number >= threshold if comparison == ">=" else number <= threshold
+    return Line(
+        rule=rule,
+        number=float(number),
+        threshold=float(threshold),
+        comparison=comparison,
+        passed=bool(passed),  # NaN passes nothing
+        why=why,
+        lower=None if interval is None else float(interval["lower"]),
+        upper=None if interval is None else float(interval["upper"]),
+    )
+
+
+def _fails(rule: str, threshold: float, why: str) -> Line:
+    return Line(rule=rule, number=0.0, threshold=threshold, comparison=">", passed=False, why=why)
+
+
+def _evidence(document: Mapping[str, Any], manifest: Manifest) -> list[Line]:
+    same = document["bundle"]["weights_sha256"] == manifest.weights_sha256
+    why = "the walk-forward wrote these weights" if same else "these are not the weights that the walk-forward wrote"
+    lines = [_line("evidence", float(same), ">=", 1.0, why)]
+    real = not document["data"]["synthetic"]
+    why = "judged on recorded bars" if real else "judged on synthetic bars, which say nothing about a market"
+    return [*lines, _line("recorded data", float(real), ">=", 1.0, why)]
+
+
+def _numbers(document: Mapping[str, Any], rules: GateRules) -> list[Line]:
+    judgement = document["judgement"]
+    verdict = judgement["verdict"]
+    summary = next(row for row in verdict["summaries"] if row["strategy"] == POLICY_NAME and row["variant"] == "x1")
+    multi = document["kind"] == "multi"
+    own, utility = judgement["own_sharpe"], verdict["utility"]
+    least = rules.min_portfolio_sharpe if multi else rules.min_sharpe
+    gain, training = utility["estimate"], judgement["training_gain"]
+    retained = gain / training if training > 0.0 else 0.0
+    scale = 1.0 / training if training > 0.0 else 0.0
+    kept = {"lower": utility["lower"] * scale, "upper": utility["upper"] * scale}
+    trials = verdict["trials"]
+    return [
+        _line("portfolio Sharpe" if multi else "Sharpe", own["estimate"], ">", least, "a year, out of sample", own),
+        _line(
+            "deflated Sharpe",
+            judgement["own_deflated_sharpe"],
+            ">",
+            rules.min_deflated_sharpe,
+            f"chance of a true Sharpe ratio above 0, given {trials} look{'s' * (trials > 1)} at this span",
+        ),
+        _line(
+            "better than 1.0",
+            utility["lower"],
+            ">",
+            0.0,
+            f"paired utility a year {utility['estimate']:+.3f}; its 95 % interval must exclude 0",
+            utility,
+        ),
+        _line("validation", retained, ">=", rules.min_retained, "out-of-sample share of the training advantage", kept),
+        _line("drawdown", summary["max_drawdown"], "<", rules.max_drawdown, "deepest fall, marked at closes"),
+        _line("action spread", verdict["spread"], ">=", rules.min_spread, "a collapsed policy answers the same"),
+        _line("saturation", verdict["saturation"], "<=", rules.max_saturation, "share of multipliers at a bound"),
+    ]
+
+
+def _controls(document: Mapping[str, Any]) -> list[Line]:
+    return [
+        _line(f"control: {control['name']}", float(control["passed"]), ">=", 1.0, control["sentence"])
+        for control in document["judgement"]["controls"]
+    ]
+
+
+def _leaks(document: Mapping[str, Any], reason: str | None) -> list[Line]:
+    leaks = document["leaks"]
+    if leaks and reason:
+        why = f"overridden ({reason}): {leaks[0]}"
+        return [Line(rule="leak test", number=len(leaks), threshold=0.0, comparison="<=", passed=True, why=why)]
+    why = leaks[0] if leaks else "no supplied column knows the next bar"
+    return [_line("leak test", len(leaks), "<=", 0.0, why)]
+
+
+def _portfolio(curves: Mapping[str, np.ndarray], rules: GateRules) -> list[Line]:
+    gross = np.abs(curves["exposure"])
+    total = gross.sum(axis=1, keepdims=True)
+    invested = total[:, 0] > 0.0
+    if not invested.any():
+        why = "the portfolio never holds anything"
+        return [_fails("Herfindahl", rules.max_herfindahl, why), _fails("every asset", rules.min_asset_share, why)]
+    shares = gross[invested] / total[invested]
+    return [
+        _line("Herfindahl", float((shares**2).sum(1).mean()), "<", rules.max_herfindahl, "mean concentration"),
+        _line("every asset", float(shares.mean(0).min()), ">", rules.min_asset_share, "smallest mean share"),
+    ]
+
+
+def _against(document: Mapping[str, Any], other: Path, place: Path, rules: GateRules, kind: str) -> Line:
+    """Sharpe ratio less the champion's, on the bars that both walk-forwards judged."""
+    from himari_rl.evaluation import statistics
+
+    theirs_document = read_run(other)
+    mine, theirs = read_curves(place), read_curves(other)
+    common, i, j = np.intersect1d(mine["fill_time"], theirs["fill_time"], return_indices=True)
+    if len(common) < 1000 or theirs_document["symbols"] != document["symbols"]:
+        raise ConfigError(
+            f"{place} and {other} share {len(common)} decisions of {document['symbols']}",
+            "at least 1000 of the same symbols",
+            "walk both forward on the same data",
+        )
+    pair = np.column_stack([mine[f"growth/{POLICY_NAME}"][i], theirs[f"growth/{POLICY_NAME}"][j]])
+
+    def difference(rows: np.ndarray) -> np.ndarray:
+        deviation = np.maximum(rows.std(axis=0, ddof=1), 1e-12)
+        ratio = rows.mean(axis=0) / deviation
+        return np.array([ratio[0] - ratio[1]])
+
+    draws = statistics.resample(pair, difference, np.random.default_rng(0), replications=1000)
+    year = document["judgement"]["verdict"]["bars_per_year"]
+    found = statistics.interval(float(difference(pair)[0]), draws[:, 0]).scaled(float(np.sqrt(year)))
+    needs_gain = kind == "lstm" and theirs_document["kind"] == "base"
+    rule, least = ("LSTM over base", rules.min_lstm_gain) if needs_gain else ("over the champion", 0.0)
+    why = f"Sharpe ratio less the champion's, {len(common)} shared decisions"
+    return _line(rule, found.estimate, ">", least, why, asdict(found))

@@ -1,0 +1,119 @@
+"""Promotion: an alias moves only on a passed gate, or with a written reason, and the log keeps both.
+
+    promote("aliases/champion.json", bundle, answer)                       the gate said yes
+    promote("aliases/champion.json", bundle, answer, override="why")       somebody takes it on himself
+    rollback("aliases/champion.json")                                      one step back, logged as well
+
+The log is one JSON line an event, each with the hash of the line before, so that a line taken out or changed shows.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import getpass
+import hashlib
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from himari_rl.errors import BundleError, RefusedError, StorageError
+from himari_rl.evaluation.gate import GateAnswer
+from himari_rl.policy import alias as aliases
+from himari_rl.policy.alias import Alias
+from himari_rl.storage import local
+
+LOG = "audit.jsonl"
+START = "0" * 64
+
+
+def promote(path: str, bundle: str, answer: GateAnswer, *, override: str | None = None) -> Alias:
+    """Points the alias at `path` to a bundle that passed its gate.
+
+    Args:
+        bundle: as the alias is to name it: absolute, or relative to the alias's folder.
+        override: the reason to promote in spite of a refusal; it is logged.
+
+    Raises:
+        RefusedError: the gate refused and there is no reason.
+        BundleError: the answer is about other weights. StorageError: alias or log cannot be written.
+    """
+    from himari_rl.policy.bundle import read_manifest
+
+    if not answer.passed and not (override or "").strip():
+        raise RefusedError(answer.reason, "a passed gate", 'give --override "reason" to take it on yourself')
+    target = bundle if "://" in bundle else str(Path(bundle).resolve())
+    if read_manifest(target).weights_sha256 != answer.weights_sha256:
+        raise BundleError(f"the gate was asked about other weights than {bundle} holds", answer.weights_sha256[:12])
+    event = {"event": "promote", "alias": path, "bundle": target, "version": answer.version}
+    event |= {"gate_passed": answer.passed, "gate": answer.reason, "override": override}
+    append(path, event | {"state": "asked"})  # before the move: a move that is not in the log must not exist
+    moved = aliases.point(path, target)
+    append(path, event | {"state": "done", "step": moved.step, "transaction": moved.transaction})
+    return moved
+
+
+def rollback(path: str, reason: str | None = None) -> Alias:
+    """Points the alias at the bundle before, and logs it.
+
+    Raises:
+        ConfigError: there is none. BundleError: it is gone or changed. StorageError: alias or log cannot be written.
+    """
+    aliases.read_alias(path)
+    event: dict[str, Any] = {"event": "rollback", "alias": path, "override": reason}
+    append(path, event | {"state": "asked"})
+    moved = aliases.rollback(path)
+    append(path, event | {"state": "done", "bundle": moved.bundle, "step": moved.step})
+    return moved
+
+
+def append(path: str, event: dict[str, Any]) -> None:
+    """Adds a line to the log beside the alias, chained to the line before; one writer at a time.
+
+    Raises:
+        StorageError: the log cannot be written, or somebody has changed it.
+    """
+    log = log_of(path)
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(log, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError as error:
+        raise StorageError(f"cannot write {log}: {error.strerror}", "", "choose a folder you may write to") from error
+    with os.fdopen(descriptor, "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        before = _checked(file.read(), log)
+        line = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "by": getpass.getuser(), **event}
+        line["before"] = hashlib.sha256(before[-1]).hexdigest() if before else START
+        file.write(json.dumps(line, sort_keys=True).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_log(path: str) -> list[dict[str, Any]]:
+    """Every event of the log beside an alias, the oldest first.
+
+    Raises:
+        StorageError: a line was changed or taken out.
+    """
+    log = log_of(path)
+    return [json.loads(line) for line in _checked(log.read_bytes(), log)] if log.exists() else []
+
+
+def log_of(path: str) -> Path:
+    """The log beside the alias at `path`."""
+    return local(path).parent / LOG
+
+
+def _checked(text: bytes, log: Path) -> list[bytes]:
+    lines = text.splitlines()
+    expected = START
+    for number, line in enumerate(lines, 1):
+        try:
+            said = json.loads(line)["before"]
+        except (ValueError, KeyError, TypeError):
+            said = None
+        if said != expected:
+            raise StorageError(f"{log} was changed before line {number}", "an append-only log", "restore it")
+        expected = hashlib.sha256(line).hexdigest()
+    return lines

@@ -1,0 +1,170 @@
+"""The trial ledger: every training run and every look at a span of history, so that looking twice costs.
+
+    with Trials() as trials:                       runs/trials.sqlite, or the file HIMARI_TRIALS names
+        number = trials.look("evaluate", market, first_ms, last_ms, what=version)
+
+The best of N worthless strategies shows a Sharpe ratio of about sqrt(2 ln N) standard errors. The deflated Sharpe
+ratio asks for N, and people forget to count, so the commands count themselves: a look is any judging of anything on a
+span, and N is the number of different looks at spans of the same market that overlap this one. Looking at the same
+bundle on the same span again shows nothing new: it is recorded and not counted twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import sqlalchemy as sa
+
+from himari_rl.errors import StorageError
+from himari_rl.schema import Bars
+
+DEFAULT = "runs/trials.sqlite"
+VARIABLE = "HIMARI_TRIALS"
+TRAIN = "train"  # sees a span without judging on it: recorded, not counted
+BUSY_S = 30.0
+
+_META = sa.MetaData()
+TABLE = sa.Table(
+    "trials",
+    _META,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("at", sa.String, nullable=False),
+    sa.Column("purpose", sa.String, nullable=False),
+    sa.Column("market", sa.String, nullable=False),
+    sa.Column("first_ms", sa.BigInteger, nullable=False),
+    sa.Column("last_ms", sa.BigInteger, nullable=False),
+    sa.Column("what", sa.String, nullable=False),
+    sa.Column("detail", sa.String, nullable=False),
+)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One row of the ledger."""
+
+    at: str
+    purpose: str
+    market: str
+    first_ms: int
+    last_ms: int
+    what: str
+    detail: dict[str, Any]
+
+
+def market_name(bars: Bars | Sequence[Bars]) -> str:
+    """What tells one history from another: the symbols; for a synthetic market its source too."""
+    every = [bars] if isinstance(bars, Bars) else list(bars)
+    names = "+".join(sorted(each.symbol for each in every))
+    return f"{names} from {every[0].source}" if every[0].synthetic else names
+
+
+class Trials:
+    """The ledger in one SQLite file, or behind any SQLAlchemy URL, safe for several processes at once.
+
+    Raises:
+        StorageError: the file cannot be opened or is no ledger.
+    """
+
+    def __init__(self, place: str | Path | None = None) -> None:
+        self.place = str(place or os.environ.get(VARIABLE) or DEFAULT)
+        url = self.place
+        if "://" not in url:
+            try:
+                Path(url).parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise self._refusal(error) from error
+            url = f"sqlite:///{url}"
+        options = {"timeout": BUSY_S} if url.startswith("sqlite") else {}
+        self.engine = sa.create_engine(url, connect_args=options)
+        try:
+            _META.create_all(self.engine)
+        except sa.exc.SQLAlchemyError as error:
+            self.engine.dispose()
+            raise self._refusal(error) from error
+
+    def __enter__(self) -> Trials:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.engine.dispose()
+
+    def trained(self, market: str, first_ms: int, last_ms: int, what: str, detail: Mapping[str, Any] = {}) -> None:
+        """Records a training run on a span."""
+        self._add(TRAIN, market, first_ms, last_ms, what, detail)
+
+    def look(
+        self,
+        purpose: str,
+        market: str,
+        first_ms: int,
+        last_ms: int,
+        what: str,
+        detail: Mapping[str, Any] = {},
+    ) -> int:
+        """Records a look at a span and counts the looks at it so far, this one included.
+
+        Args:
+            purpose: the command.
+            what: the bundle's version or the configuration's hash; the same one on the same span counts once.
+        """
+        self._add(purpose, market, first_ms, last_ms, what, detail)
+        return self.count(market, first_ms, last_ms)
+
+    def count(self, market: str, first_ms: int, last_ms: int) -> int:
+        """Different looks at spans of this market that overlap this one; at least 1."""
+        where = self._overlap(market, first_ms, last_ms) & (TABLE.c.purpose != TRAIN)
+        different = sa.select(TABLE.c.what, TABLE.c.first_ms, TABLE.c.last_ms).where(where).distinct().subquery()
+        return max(1, int(self._fetch(sa.select(sa.func.count()).select_from(different))[0][0]))
+
+    def history(self, market: str | None = None, first_ms: int = 0, last_ms: int = 2**62) -> list[Trial]:
+        """Rows that overlap a span, the oldest first; of every market without one."""
+        where = self._overlap(market, first_ms, last_ms) if market is not None else sa.true()
+        rows = self._fetch(sa.select(TABLE).where(where).order_by(TABLE.c.id))
+        return [Trial(r.at, r.purpose, r.market, r.first_ms, r.last_ms, r.what, json.loads(r.detail)) for r in rows]
+
+    def _overlap(self, market: str, first_ms: int, last_ms: int) -> Any:
+        return (TABLE.c.market == market) & (TABLE.c.first_ms <= last_ms) & (TABLE.c.last_ms >= first_ms)
+
+    def _add(
+        self,
+        purpose: str,
+        market: str,
+        first_ms: int,
+        last_ms: int,
+        what: str,
+        detail: Mapping[str, Any],
+    ) -> None:
+        row = {
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "purpose": purpose,
+            "market": market,
+            "first_ms": int(first_ms),
+            "last_ms": int(last_ms),
+            "what": what,
+            "detail": json.dumps(detail, sort_keys=True),
+        }
+        try:
+            with self.engine.begin() as connection:
+                connection.execute(TABLE.insert(), row)
+        except sa.exc.SQLAlchemyError as error:
+            raise self._refusal(error) from error
+
+    def _fetch(self, query: Any) -> Sequence[Any]:
+        try:
+            with self.engine.connect() as connection:
+                return connection.execute(query).all()
+        except sa.exc.SQLAlchemyError as error:
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: Exception) -> StorageError:
+        reason = str(getattr(error, "orig", None) or error)
+        return StorageError(
+            f"the trial ledger {self.place} cannot be used: {reason}", "", f"name a writable file in {VARIABLE}"
+        )

@@ -1,0 +1,204 @@
+"""A whole walk-forward as a folder: settings, one file for each fold and seed, bundle, judgement, curves.
+
+RUN/settings.json           what is run, written first
+RUN/folds/PART/003-1.fold   weights of fold 3, seed 1
+RUN/bundle/                 the ensemble of the newest window: what would be shipped
+RUN/walk_forward.json       the judgement; the same bytes however often the run was killed
+RUN/curves.safetensors      equity of every strategy, multiplier, exposure, cost
+RUN/cost.json               time and money of this call
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load, save
+
+from himari_rl.config import as_dict
+from himari_rl.data.leaks import suspected_leaks
+from himari_rl.data.sources import fingerprint
+from himari_rl.errors import StorageError
+from himari_rl.evaluation import metrics
+from himari_rl.evaluation.backtest import POLICY, Backtest
+from himari_rl.evaluation.baselines import ONE
+from himari_rl.evaluation.controls import judge_walk
+from himari_rl.evaluation.fan_out import Pool
+from himari_rl.evaluation.fold_training import Trained, ensemble
+from himari_rl.evaluation.trials import Trials, market_name
+from himari_rl.evaluation.walk_forward import REAL, Key, Plan, Settings, plan, train_all
+from himari_rl.policy.bundle import write_bundle
+from himari_rl.schema import Bars
+from himari_rl.storage import read_bytes, write_atomic
+
+DOCUMENT, CURVES, COST, SETTINGS, BUNDLE = (
+    "walk_forward.json",
+    "curves.safetensors",
+    "cost.json",
+    "settings.json",
+    "bundle",
+)
+USD_PER_HOUR = 0.10  # of a two-core machine; for the cost line only, change it with --usd-per-hour
+
+
+def run_walk_forward(
+    bars: Bars,
+    settings: Settings,
+    out: Path,
+    pool: Pool | None,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    usd_per_hour: float = USD_PER_HOUR,
+) -> dict[str, Any]:
+    """Trains, plays and judges; continues where an earlier call of the same command stopped.
+
+    Returns:
+        the document of RUN/walk_forward.json.
+
+    Raises:
+        DataError: too few bars. StorageError: the folder belongs to another run or cannot be written.
+    """
+    started = time.perf_counter()
+    sha256 = fingerprint(bars)
+    work = plan(bars, settings)
+    _claim(out, settings, sha256)
+    trained = train_all(work, out, pool, progress)
+    trained_s = time.perf_counter() - started
+    first, last = int(bars.timestamp[work.start_row]), int(bars.timestamp[work.stop_row - 1])
+    with Trials() as trials:
+        number = trials.look(
+            "walk-forward",
+            market_name(bars),
+            first,
+            last,
+            settings.hash,
+            {"kind": settings.kind, "seeds": len(settings.seeds)},
+        )
+        history = trials.history(market_name(bars), first, last)
+    number = _remembered(out, number)
+    judgement, result = judge_walk(work, trained, number)
+    newest = ensemble([trained[REAL, len(work.folds), seed] for seed in settings.seeds])
+    manifest = write_bundle(out / BUNDLE, *newest)
+    document = {
+        "kind": settings.kind,
+        "symbols": list(result.symbols),
+        "settings": as_dict(settings),
+        "settings_hash": settings.hash,
+        "data": {
+            "sha256": sha256,
+            "source": bars.source,
+            "rows": len(bars),
+            "start": iso(int(bars.timestamp[0])),
+            "end": iso(int(bars.timestamp[-1])),
+            "interval_ms": bars.interval_ms,
+            "synthetic": bars.synthetic,
+            "signals": "data" if bars.signals is not None else "reference",
+        },
+        "leaks": [report.message for report in suspected_leaks(bars)],
+        "folds": _folds(work, trained, result),
+        "bundle": {"weights_sha256": manifest.weights_sha256},
+        "judgement": judgement.to_dict(),
+    }
+    write_atomic(out / CURVES, curves_of(result))
+    text = json.dumps(document, indent=2, allow_nan=False)
+    write_atomic(out / DOCUMENT, text.encode())
+    seconds = time.perf_counter() - started
+    cost = {
+        "seconds": round(seconds, 1),
+        "training_seconds": round(trained_s, 1),
+        "usd": round(seconds / 3600.0 * usd_per_hour, 4),
+        "usd_per_hour": usd_per_hour,
+        "bars_trained": len(trained) * settings.recipe.bars_per_seed,
+        "trials": [{"at": t.at, "purpose": t.purpose, "what": t.what} for t in history],
+    }
+    write_atomic(out / COST, json.dumps(cost, indent=2).encode())
+    again: dict[str, Any] = json.loads(text)
+    return again
+
+
+def read_run(run: str | Path) -> dict[str, Any]:
+    """The document of a finished walk-forward.
+
+    Raises:
+        StorageError: the folder holds none.
+    """
+    path = Path(run) / DOCUMENT
+    if not path.exists():
+        raise StorageError(
+            f"{run} holds no {DOCUMENT}", "the folder of a walk-forward", "run himari walk-forward first"
+        )
+    document: dict[str, Any] = json.loads(read_bytes(path))
+    return document
+
+
+def read_curves(run: str | Path) -> dict[str, np.ndarray]:
+    """The curves of a finished walk-forward, by name."""
+    return dict(load(read_bytes(Path(run) / CURVES)))
+
+
+def curves_of(result: Backtest) -> bytes:
+    """Equity of every strategy, and what the policy did, as safetensors bytes."""
+    mine = result.run(POLICY)
+    arrays: dict[str, np.ndarray] = {
+        "fill_time": result.fill_time,
+        "multiplier": mine.multiplier,
+        "exposure": mine.exposure,
+        "cost": np.cumsum(mine.cost),
+    }
+    arrays |= {f"equity/{name}": result.run(name).marked_log_equity for name in result.strategies}
+    arrays |= {f"growth/{name}": result.run(name).log_growth for name in (POLICY, ONE)}
+    return bytes(save({name: np.ascontiguousarray(values) for name, values in arrays.items()}))
+
+
+def iso(milliseconds: int) -> str:
+    """A time for people."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%dT%H:%MZ")
+
+
+def _claim(out: Path, settings: Settings, sha256: str) -> None:
+    """Writes the settings, or refuses a folder that holds another run."""
+    record = {"hash": settings.hash, "data_sha256": sha256, "settings": as_dict(settings)}
+    path = out / SETTINGS
+    if path.exists():
+        there = json.loads(read_bytes(path))
+        if (there["hash"], there["data_sha256"]) != (record["hash"], sha256):
+            raise StorageError(
+                f"{out} holds a walk-forward of other settings or data",
+                "the same command as before, or a new folder",
+                "choose another --out",
+            )
+    write_atomic(path, (json.dumps(record, indent=2) + "\n").encode())
+
+
+def _remembered(out: Path, number: int) -> int:
+    """The number of trials when this run was first judged: a run that is continued or read again stays what it was."""
+    path = out / "trials.json"
+    if path.exists():
+        return int(json.loads(read_bytes(path))["trials"])
+    write_atomic(path, json.dumps({"trials": number}).encode())
+    return number
+
+
+def _folds(work: Plan, trained: Mapping[Key, Trained], result: Backtest) -> list[dict[str, Any]]:
+    """One row a fold: spans, the policy's and multiplier 1.0's growth on its test rows, each seed's too."""
+    times, year = work.bars[REAL].timestamp, result.bars_per_year
+    starts = [fold.test.start - work.start_row for fold in work.folds]
+    rows = []
+    for i, fold in enumerate(work.folds):
+        part = slice(starts[i], starts[i + 1] if i + 1 < len(starts) else len(result))
+        names = [POLICY, ONE, *(f"seed {s}" for s in work.settings.seeds if len(work.settings.seeds) > 1)]
+        rows.append(
+            {
+                "train": [iso(int(times[fold.train.start])), iso(int(times[fold.train.stop - 1]))],
+                "test": [iso(int(times[fold.test.start])), iso(int(times[fold.test.stop - 1]))],
+                "growth": {name: float(result.run(name).log_growth[part].sum()) for name in names},
+                "sharpe": metrics.sharpe(result.run(POLICY).log_growth[part], year),
+                "training_gain": float(np.mean([trained[REAL, i, s].gain for s in work.settings.seeds])) * year,
+            }
+        )
+    return rows

@@ -1,0 +1,216 @@
+"""The gate: each rule refuses alone and cannot be outvoted; promotion asks it and is written down."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from bundle_helpers import make_bundle
+from helpers import ROOT
+from himari_rl.cli import main
+from himari_rl.errors import BundleError, ConfigError, RefusedError, StorageError
+from himari_rl.evaluation.decision import FIXED, decide
+from himari_rl.evaluation.gate import GateAnswer, gate
+from himari_rl.evaluation.gate_rules import GateRules, load_rules
+from himari_rl.evaluation.promotion import log_of, promote, read_log, rollback
+from himari_rl.evaluation.walk_run import CURVES, DOCUMENT
+from himari_rl.policy.alias import read_alias
+from himari_rl.policy.bundle import read_manifest
+from verdict_helpers import good_document
+
+Spoil = Callable[[dict[str, Any]], None]
+
+
+def run_of(folder: Path, document: dict[str, Any], *, weights: int = 0, shift: float = 0.0, kind: str = "base") -> Path:
+    """A folder as a walk-forward leaves it, with a bundle of random weights; returns the bundle."""
+    bundle = make_bundle(folder, kind, hidden=(4,), weights_seed=weights)
+    document["bundle"]["weights_sha256"] = document["bundle"]["weights_sha256"] or read_manifest(bundle).weights_sha256
+    document["kind"] = kind
+    (folder / DOCUMENT).write_text(json.dumps(document))
+    rng = np.random.default_rng(5)
+    growth = rng.normal(0.0, 0.01, 3000)
+    curves = {"fill_time": np.arange(3000), "growth/policy": growth + shift, "growth/multiplier 1.0": growth}
+    curves |= {"exposure": np.full((3000, 1), 0.5)}
+    (folder / CURVES).write_bytes(save(curves))
+    return bundle
+
+
+def ask(bundle: Path, **options: Any) -> GateAnswer:
+    return gate(bundle, GateRules(), **({"latency_ms": lambda bundle, manifest: 0.01} | options))
+
+
+def test_a_policy_that_shows_everything_passes(tmp_path: Path) -> None:
+    answer = ask(run_of(tmp_path, good_document()))
+    assert answer.passed, answer.reason
+    assert all(line.why for line in answer.lines)
+    assert len({line.rule for line in answer.lines}) == len(answer.lines)
+
+
+def _set(*path: Any, to: Any) -> Spoil:
+    def spoil(document: dict[str, Any]) -> None:
+        for step in path[:-1]:
+            document = document[step]
+        document[path[-1]] = to
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("rule", "spoil"),
+    [
+        ("Sharpe", _set("judgement", "own_sharpe", "estimate", to=1.0)),
+        ("deflated Sharpe", _set("judgement", "own_deflated_sharpe", to=0.95)),
+        ("better than 1.0", _set("judgement", "verdict", "utility", "lower", to=-0.001)),
+        ("validation", _set("judgement", "training_gain", to=0.5)),
+        ("drawdown", _set("judgement", "verdict", "summaries", 0, "max_drawdown", to=0.22)),
+        ("action spread", _set("judgement", "verdict", "spread", to=0.001)),
+        ("saturation", _set("judgement", "verdict", "saturation", to=0.99)),
+        ("control: driftless", _set("judgement", "controls", 0, "passed", to=False)),
+        ("control: planted", _set("judgement", "controls", 1, "passed", to=False)),
+        ("control: shuffled", _set("judgement", "controls", 2, "passed", to=False)),
+        ("control: lag", _set("judgement", "controls", 3, "passed", to=False)),
+        ("control: costs", _set("judgement", "controls", 4, "passed", to=False)),
+        ("leak test", _set("leaks", to=["signal_confidence: knows the next 1 return(s)"])),
+        ("recorded data", _set("data", "synthetic", to=True)),
+        ("evidence", _set("bundle", "weights_sha256", to="f" * 64)),
+    ],
+)
+def test_each_rule_refuses_alone(tmp_path: Path, rule: str, spoil: Spoil) -> None:
+    document = good_document()
+    spoil(document)
+    answer = ask(run_of(tmp_path, document))
+    assert [line.rule for line in answer.lines if not line.passed] == [rule]
+    assert answer.reason == f"refused by {rule}"
+
+
+def test_a_number_that_is_not_one_passes_no_rule(tmp_path: Path) -> None:
+    document = good_document()
+    document["judgement"]["own_sharpe"]["estimate"] = float("nan")
+    assert not ask(run_of(tmp_path, document)).passed
+
+
+def test_a_slow_bundle_is_refused(tmp_path: Path) -> None:
+    bundle = run_of(tmp_path, good_document())
+    assert ask(bundle, latency_ms=lambda bundle, manifest: 1.5).reason == "refused by latency ms"
+    assert gate(bundle, GateRules()).passed  # the real clock: a decision takes microseconds
+
+
+def test_a_suspected_leak_passes_only_with_a_written_reason(tmp_path: Path) -> None:
+    document = good_document()
+    document["leaks"] = ["signal_confidence: knows the next 1 return(s)"]
+    bundle = run_of(tmp_path, document)
+    answer = ask(bundle, leak_reason="the vendor stamps closes")
+    assert answer.passed
+    assert "the vendor stamps closes" in next(line.why for line in answer.lines if line.rule == "leak test")
+
+
+def test_the_challenger_must_beat_the_champion_on_the_same_bars(tmp_path: Path) -> None:
+    champion = run_of(tmp_path / "champion", good_document())
+    better = run_of(tmp_path / "better", good_document(), shift=0.001)
+    worse = run_of(tmp_path / "worse", good_document(), shift=-0.001)
+    assert ask(better, champion=champion).passed
+    assert ask(worse, champion=champion).reason == "refused by over the champion"
+
+
+def test_an_lstm_needs_more_than_the_base(tmp_path: Path) -> None:
+    base = run_of(tmp_path / "base", good_document())
+    # 0.00001 a bar of deviation .01 is a Sharpe ratio of .001 a bar, .09 a year: more than the base's, and too little
+    little = run_of(tmp_path / "little", good_document(), shift=0.00001, kind="lstm")
+    enough = run_of(tmp_path / "enough", good_document(), shift=0.0001, kind="lstm")
+    assert ask(little, champion=base).reason == "refused by LSTM over base"
+    assert ask(enough, champion=base).passed
+    assert ask(enough).reason == "refused by LSTM over base"  # without a base to compare with
+
+
+def test_walk_forwards_of_other_bars_cannot_be_compared(tmp_path: Path) -> None:
+    champion = good_document()
+    champion["symbols"] = ["ETH-USDT"]
+    bundle = run_of(tmp_path / "a", good_document())
+    with pytest.raises(ConfigError, match="share"):
+        ask(bundle, champion=run_of(tmp_path / "b", champion))
+
+
+def test_the_rules_in_config_are_the_built_in_ones_and_a_typo_is_refused(tmp_path: Path) -> None:
+    assert load_rules(ROOT / "config" / "gates.yaml") == GateRules()
+    for text, words in (
+        ("min_sharp: 1", "min_sharp"),
+        ("[1]", "mapping"),
+        ("min_sharpe: high", "a number"),
+        ("{", "YAML"),
+    ):
+        (tmp_path / "gates.yaml").write_text(text)
+        with pytest.raises(ConfigError, match=words):
+            load_rules(tmp_path / "gates.yaml")
+
+
+def test_the_command_answers_0_and_1_and_one_json_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = good_document()
+    bad["judgement"]["own_sharpe"]["estimate"] = 0.2
+    codes = []
+    for name, document in (("good", good_document()), ("bad", bad)):
+        codes.append(main(["gate", str(run_of(tmp_path / name, document)), "--json"]))
+        answer = json.loads(capsys.readouterr().out)
+        assert answer["passed"] is (codes[-1] == 0)
+    assert codes == [0, 1]
+    assert main(["gate", str(make_bundle(tmp_path / "alone", hidden=(4,)))]) == 2  # no evidence at all
+
+
+def test_promotion_needs_a_passed_gate_or_a_reason_and_both_are_logged(tmp_path: Path) -> None:
+    alias = str(tmp_path / "aliases" / "champion.json")
+    good, bad = good_document(), good_document()
+    bad["judgement"]["own_sharpe"]["estimate"] = 0.2
+    first, second = run_of(tmp_path / "a", good), run_of(tmp_path / "b", bad, weights=1)
+    promote(alias, str(first), ask(first))
+    for reason in (None, "", "  "):
+        with pytest.raises(RefusedError, match="override"):
+            promote(alias, str(second), ask(second), override=reason)
+    assert read_alias(alias).bundle == str(first)
+    moved = promote(alias, str(second), ask(second), override="a drill")
+    assert (moved.bundle, moved.step) == (str(second), 2)
+    assert rollback(alias, "drill over").bundle == str(first)
+    log = [(event["event"], event["state"], event.get("override")) for event in read_log(alias)]
+    assert log == [
+        ("promote", "asked", None), ("promote", "done", None), ("promote", "asked", "a drill"),
+        ("promote", "done", "a drill"), ("rollback", "asked", "drill over"), ("rollback", "done", "drill over"),
+    ]  # fmt: skip
+
+
+def test_an_answer_about_other_weights_promotes_nothing(tmp_path: Path) -> None:
+    first = run_of(tmp_path / "a", good_document())
+    second = run_of(tmp_path / "b", good_document(), weights=1)
+    with pytest.raises(BundleError, match="other weights"):
+        promote(str(tmp_path / "champion.json"), str(second), ask(first))
+    assert not (tmp_path / "champion.json").exists()
+
+
+@pytest.mark.parametrize("damage", ["cut", "edit"])
+def test_a_log_that_somebody_changed_is_refused(tmp_path: Path, damage: str) -> None:
+    alias = str(tmp_path / "champion.json")
+    bundle = run_of(tmp_path / "a", good_document())
+    promote(alias, str(bundle), ask(bundle))
+    promote(alias, str(bundle), ask(bundle))
+    lines = log_of(alias).read_text().splitlines(keepends=True)
+    changed = lines[:1] + lines[2:] if damage == "cut" else [lines[0].replace("asked", "moved"), *lines[1:]]
+    log_of(alias).write_text("".join(changed))
+    with pytest.raises(StorageError, match="changed before line 2"):
+        promote(alias, str(bundle), ask(bundle))
+
+
+def test_the_decision_tree_stops_at_the_first_kind_that_is_not_worth_it() -> None:
+    def answer(kind: str, passed: bool) -> GateAnswer:
+        return GateAnswer(bundle=kind, version=kind, weights_sha256="", passed=passed, lines=(), reason="because")
+
+    def use(**passed: bool | None) -> str:
+        return decide({k: None if p is None else answer(k, p) for k, p in passed.items()}).use
+
+    assert use(base=False, lstm=True, multi=True) == FIXED
+    assert use(base=None, lstm=None, multi=None) == FIXED
+    assert use(base=True, lstm=False, multi=None) == "base"
+    assert use(base=True, lstm=True, multi=False) == "lstm"
+    assert use(base=True, lstm=False, multi=True) == "multi"
