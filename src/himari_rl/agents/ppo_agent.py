@@ -37,7 +37,7 @@ class PPOConfig:
     """Environments stepped together (N)."""
     rollout_bars: int = 50
     """Bars of one rollout (T); divides the episode."""
-    gradient_share: float = 0.6
+    gradient_share: float = 0.9
     """First share of the rollouts that learns by the analytic gradient through the ledger; the rest is PPO."""
     learning_rate: float = 5e-3
     """Adam's step at the start."""
