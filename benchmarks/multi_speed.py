@@ -1,0 +1,127 @@
+"""The portfolio's speed: training against Stable-Baselines3, cost per step from 3 to 20 assets, one answer 52 -> 3.
+
+    OMP_NUM_THREADS=1 python benchmarks/multi_speed.py --rounds 3
+
+Both learners have two separate 2 x 256 tanh networks, 256 environments x 128 bars and minibatches of 2048, on the same
+batched physics, interleaved. "equal" is PPO at SB3's settings, epoch for epoch; "product" is what `himari train multi`
+runs by default, at the same network. What bounds "equal" is the update's matrix products, which both pay alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from stable_baselines3 import PPO
+
+from himari_rl.agents.multi_ppo_agent import MultiPPOConfig
+from himari_rl.data.synthetic_panel import synthetic_panel
+from himari_rl.envs.physics import Physics, TradingEnvConfig, market_of
+from himari_rl.features.encoder import StateEncoder
+from himari_rl.policy.runtime import load_policy
+from himari_rl.training.export import export
+from himari_rl.training.job import train_agent, training_data
+from sb3_adapter import Sb3VecEnv
+
+ENVS, STEPS, MINIBATCH, HIDDEN = 256, 128, 2048, 256
+ENVIRONMENT = TradingEnvConfig(episode_bars=512)
+
+
+def world(assets: int) -> tuple[Physics, np.ndarray, StateEncoder, object]:
+    """A synthetic market of so many assets."""
+    panel = synthetic_panel([f"C{a:02d}" for a in range(assets)], 6_000, seed=0)
+    encoder = StateEncoder(panel.symbols)
+    rows, market = market_of(panel, encoder, ENVIRONMENT)
+    return Physics(market, ENVIRONMENT, encoder), rows, encoder, panel
+
+
+def config_of(encoder: StateEncoder, **changes: object) -> MultiPPOConfig:
+    config = MultiPPOConfig(
+        state_dim=encoder.state_dim, action_dim=len(encoder.symbols), hidden_dim=HIDDEN, envs=ENVS, rollout_bars=STEPS,
+        minibatch=MINIBATCH,
+    )  # fmt: skip
+    return replace(config, **changes)
+
+
+def ours(physics: Physics, rows: np.ndarray, config: MultiPPOConfig, rollouts: int = 2):
+    """Steps a second, and the trainer."""
+    trainer = train_agent(physics, config, rows, rollouts * config.envs * config.rollout_bars, 0)
+    return trainer.state.bars / trainer.seconds, trainer
+
+
+def theirs(physics: Physics, epochs: int, rollouts: int = 2) -> float:
+    """SB3's steps a second."""
+    env = Sb3VecEnv(ENVS, physics.market, ENVIRONMENT)
+    model = PPO(
+        "MlpPolicy", env, n_steps=STEPS, batch_size=MINIBATCH, n_epochs=epochs, device="cpu", seed=0,
+        policy_kwargs={"net_arch": {"pi": [HIDDEN, HIDDEN], "vf": [HIDDEN, HIDDEN]}},
+    )  # fmt: skip
+    started = time.perf_counter()
+    model.learn(rollouts * ENVS * STEPS)
+    return rollouts * ENVS * STEPS / (time.perf_counter() - started)
+
+
+def answer_microseconds(trainer, encoder: StateEncoder, rows: np.ndarray, panel: object) -> tuple[float, float]:
+    """Median and 99th percentile of one decision by the exported bundle."""
+    with tempfile.TemporaryDirectory() as folder:
+        where = Path(folder) / "bundle"
+        export(where, [trainer.agent], [0], encoder, ENVIRONMENT, training_data(panel), rows, {})
+        policy = load_policy(where)
+    states = rows[1000:3000].astype(np.float32)
+    for state in states[:200]:
+        policy.decide(state)
+    taken = []
+    for state in states:
+        started = time.perf_counter_ns()
+        policy.decide(state)
+        taken.append((time.perf_counter_ns() - started) / 1000.0)
+    return median(taken), float(np.percentile(taken, 99))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=3)
+    rounds = parser.parse_args().rounds
+    torch.set_num_threads(1)
+    physics, rows, encoder, panel = world(3)
+    equal = config_of(
+        encoder, gradient_share=0.0, advantage="gae", control_variate=False, head="centre", epochs=10, restart_share=0.0
+    )
+    product = config_of(encoder)
+    speeds: dict[str, list[float]] = {"equal": [], "product": [], "sb3": []}
+    trainer = None
+    for _ in range(rounds):
+        speeds["sb3"].append(theirs(physics, 10))
+        speeds["equal"].append(ours(physics, rows, equal)[0])
+        speed, trainer = ours(physics, rows, product)
+        speeds["product"].append(speed)
+    found = {name: round(median(values)) for name, values in speeds.items()}
+    scaling = {}
+    for assets in (3, 20):
+        wide = world(assets)
+        scaling[assets] = median(
+            1e6 / ours(wide[0], wide[1], config_of(wide[2], hidden_dim=32))[0] for _ in range(rounds)
+        )
+    typical, slow = answer_microseconds(trainer, encoder, rows, panel)
+    for name, value in found.items():
+        print(f"{name:8s} {value:>9,} steps/s   {value / found['sb3']:.2f} x SB3")
+    print(
+        f"3 assets {scaling[3]:.1f} us a step, 20 assets {scaling[20]:.1f}: x{scaling[20] / scaling[3]:.2f} for x6.67 assets"
+    )
+    print(f"one answer 52 -> 3 of a 2 x {HIDDEN} network: median {typical:.1f} us, 99 % {slow:.1f} us")
+    answer = {"answer_us": typical, "answer_us_99": slow}
+    print(json.dumps({"steps_per_second": found, "us_per_step": scaling, **answer}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""The portfolio agent: dimensions from the symbols, one bundle for all of them, wishes kept inside the gross cap."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from envs_helpers import FREE, bars_of
+from himari_rl.agents.kinds import build, config_type
+from himari_rl.agents.multi_ppo_agent import MultiPPOAgent
+from himari_rl.agents.ppo_agent import PPOAgent, PPOConfig
+from himari_rl.data.panel import panel_of
+from himari_rl.envs.physics import Physics, TradingEnvConfig, market_of
+from himari_rl.errors import BundleError
+from himari_rl.features.encoder import StateEncoder
+from himari_rl.policy.runtime import load_policy
+from himari_rl.training.export import export
+from himari_rl.training.gradient import gradient_step
+from himari_rl.training.job import training_data
+from multi_helpers import random_panel
+
+
+def test_the_issues_own_line_makes_an_agent_of_52_numbers_and_three_multipliers() -> None:
+    agent = PPOAgent(PPOConfig(state_dim=52, action_dim=3, hidden_dim=256))
+    multipliers, _ = agent.decide(torch.zeros(5, 52))
+    assert multipliers.shape == (5, 3)
+    assert isinstance(build(config_type("multi")()), MultiPPOAgent)
+
+
+@pytest.mark.parametrize("assets", [2, 3, 20])
+def test_a_bundle_answers_for_each_symbol_as_the_agent_does(assets: int, tmp_path: Path) -> None:
+    panel = random_panel(assets, 150, 1)
+    encoder, environment = StateEncoder(panel.symbols), TradingEnvConfig(episode_bars=20)
+    rows, _ = market_of(panel, encoder, environment)
+    config = config_type("multi")(state_dim=encoder.state_dim, action_dim=assets, hidden_dim=16)
+    agent = build(config, torch.Generator().manual_seed(1))
+    agent.normaliser.fit(rows, np.ones(rows.shape[1], bool), False)
+    with torch.no_grad():
+        agent.out.weight.normal_(0.0, 0.5, generator=torch.Generator().manual_seed(2))
+    manifest = export(tmp_path / "b", [agent], [0], encoder, environment, training_data(panel), rows, {})
+    assert (manifest.kind, manifest.symbols, manifest.action_dim) == ("multi", panel.symbols, assets)
+    policy = load_policy(tmp_path / "b")
+    for state in rows[::40].astype(np.float32):
+        expected = agent.decide(torch.as_tensor(state)[None])[0][0].numpy()
+        assert policy.decide(state).multipliers == pytest.approx(expected, abs=1e-5)
+    spread = np.array([policy.decide(state).multipliers for state in rows[::10].astype(np.float32)])
+    assert spread.std(axis=0).min() > 1e-3  # every symbol is decided
+
+
+def test_symbols_in_another_order_are_another_encoder(tmp_path: Path) -> None:
+    panel = random_panel(2, 150, 1)
+    encoder, environment = StateEncoder(panel.symbols), TradingEnvConfig(episode_bars=20)
+    rows, _ = market_of(panel, encoder, environment)
+    agent = build(config_type("multi")(state_dim=encoder.state_dim, action_dim=2, hidden_dim=8))
+    export(tmp_path / "b", [agent], [0], encoder, environment, training_data(panel), rows, {})
+    path = tmp_path / "b" / "manifest.json"
+    swapped = path.read_text().replace("C00", "CXX").replace("C01", "C00").replace("CXX", "C01")
+    assert swapped != path.read_text()
+    path.write_text(swapped)
+    with pytest.raises(BundleError):
+        load_policy(tmp_path / "b")
+    assert StateEncoder(panel.symbols[::-1]).schema_hash != encoder.schema_hash
+
+
+def still_physics() -> Physics:
+    """Three assets that never move and cost nothing: no reward says anything about a position."""
+    panel = panel_of([bars_of(np.full(200, 100.0), symbol=f"S{a}") for a in range(3)])
+    environment = TradingEnvConfig(episode_bars=50, **FREE)
+    encoder = StateEncoder(panel.symbols)
+    return Physics(market_of(panel, encoder, environment)[1], environment, encoder)
+
+
+@pytest.mark.parametrize("pull", [0.1, 0.0])
+def test_the_gross_pull_brings_wishes_inside_the_cap_and_nothing_else_does(pull: float) -> None:
+    physics = still_physics()
+    config = replace(config_type("multi")(), envs=8, rollout_bars=10, hidden_dim=8, head="centre", gross_pull=pull)
+    agent = build(config, torch.Generator().manual_seed(0))
+    optimiser = torch.optim.Adam(agent.parameters(), lr=0.02)
+    for _ in range(60):
+        state = physics.reset(8, torch.Generator().manual_seed(1))
+        _, _, trajectory = gradient_step(agent, physics, optimiser, state, None, torch.tensor(1.0))
+    wanted = (0.5 * trajectory.mean.detach()).sum(-1)
+    if pull:
+        assert 0.8 < float(wanted.max()) < 1.05
+    else:
+        assert float(wanted.min()) > 1.45  # where it began: half of equity in each
