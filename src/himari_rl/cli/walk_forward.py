@@ -20,6 +20,10 @@ def walk_forward(
     kind: Annotated[str, typer.Argument(help="base, lstm or multi.")],
     data: Annotated[list[str], typer.Option(help="Files or a folder of bars.")],
     symbol: Annotated[str | None, typer.Option(help="Which symbol, where the data has several.")] = None,
+    symbols: Annotated[
+        list[str] | None, typer.Option(help="multi: which symbols, for example BTC-USDT ETH-USDT.")
+    ] = None,
+    funding: Annotated[str | None, typer.Option(help="multi: folder of funding files.")] = None,
     train: Annotated[str, typer.Option(help="Length of each training span: a number and h, d, w, mo or y.")] = "6mo",
     test: Annotated[str, typer.Option(help="Length of each test span.")] = "1mo",
     step: Annotated[str, typer.Option(help="How far the next fold starts later.")] = "1mo",
@@ -50,7 +54,9 @@ def walk_forward(
 
     from rich.console import Console
 
+    from himari_rl.data.panel import load_panel
     from himari_rl.data.sources import load_bars
+    from himari_rl.errors import ConfigError
     from himari_rl.evaluation.fan_out import dask_pool, local_pool
     from himari_rl.evaluation.fold_training import Recipe
     from himari_rl.evaluation.walk_forward import Settings
@@ -75,7 +81,9 @@ def walk_forward(
         warm_start=warm_start,
         recipe=replace(recipe, agent=agent),
     )
-    bars = load_bars(data, symbol)
+    if (kind == "multi") != bool(symbols):
+        raise ConfigError(f"{kind} with symbols {symbols}", "multi with --symbols, the others without")
+    bars = load_panel(data, symbols, funding=funding) if symbols else load_bars(data, symbol)
     pool = dask_pool(scheduler) if scheduler else None if jobs == 1 else local_pool(jobs)
     console = Console(stderr=True, highlight=False)
     with _progress(console) as progress:

@@ -44,7 +44,8 @@ def bootstrapped(bars: Bars, rng: np.random.Generator, block_bars: int = BLOCK_B
             cascade_risk=signals.cascade_risk[pick],
             supplied=signals.supplied,
         )
-    moved = _rebuilt(bars, *(part[pick] for part in _moves(bars)), f"bootstrap of {bars.source}")
+    opened, high, low, close = (part[pick] for part in _moves(bars))
+    moved = _rebuilt(bars, opened, high, low, close, f"bootstrap of {bars.source}")
     return replace(
         moved,
         volume=bars.volume[pick],

@@ -21,12 +21,12 @@ from himari_rl.agents.kinds import config_type
 from himari_rl.agents.ppo_agent import PPOAgent, PPOConfig
 from himari_rl.config import as_dict
 from himari_rl.data.augment import bootstrapped
-from himari_rl.data.sources import fingerprint
+from himari_rl.data.panel import Panel
 from himari_rl.envs.physics import Market, Physics, TradingEnvConfig, market_of
 from himari_rl.errors import ConfigError, StorageError
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.bundle import Tensors, read_bundle
-from himari_rl.policy.clock import timeline
+from himari_rl.policy.clock import decisions_of
 from himari_rl.policy.manifest import Manifest, parse_manifest
 from himari_rl.policy.runtime import Policy
 from himari_rl.schema import Bars
@@ -75,7 +75,7 @@ class FoldTask:
     part: str  # "real", or the control it belongs to
     fold: int
     seed: int
-    train: Bars
+    train: Bars | Panel
     recipe: Recipe
     start: Tensors | None = None  # the fold before's weights, for a warm start
 
@@ -89,7 +89,9 @@ class FoldTask:
         """Changes whenever the answer could."""
         started = "" if self.start is None else hashlib.sha256(save(self.start)).hexdigest()
         settings = as_dict(self.recipe) | {"agent_type": type(self.recipe.agent).__name__}
-        said = json.dumps([self.part, self.fold, self.seed, fingerprint(self.train), settings, started], sort_keys=True)
+        said = json.dumps(
+            [self.part, self.fold, self.seed, training_data(self.train)["sha256"], settings, started], sort_keys=True
+        )
         return hashlib.sha256(said.encode()).hexdigest()
 
 
@@ -118,9 +120,8 @@ def train_fold(task: FoldTask) -> bytes:
 
 def _train(task: FoldTask) -> bytes:
     recipe, bars = task.recipe, task.train
-    if isinstance(bars, tuple):
-        raise ConfigError("several assets", "one asset a task")
-    encoder = StateEncoder(symbols=(bars.symbol,))
+    encoder = StateEncoder(symbols=bars.symbols if isinstance(bars, Panel) else (bars.symbol,))
+    config = replace(recipe.agent, state_dim=encoder.state_dim, action_dim=len(encoder.symbols))
     kept, held_out = _split(bars, recipe)
     seed = int(np.random.SeedSequence([task.seed, task.fold]).generate_state(1)[0])
     rng = np.random.default_rng([task.seed, task.fold, 1])
@@ -139,7 +140,7 @@ def _train(task: FoldTask) -> bytes:
             if found > best[0]:
                 best = found, [p.detach().clone() for p in trainer.agent.actor_parameters()]
 
-    trainer = train_agent(physics, recipe.agent, rows, recipe.bars_per_seed, seed, prepare=prepare, watch=watch)
+    trainer = train_agent(physics, config, rows, recipe.bars_per_seed, seed, prepare=prepare, watch=watch)
     agent = trainer.agent
     if judge is not None and best[0] > mean_gain(agent, judge):
         with torch.no_grad():
@@ -192,7 +193,7 @@ def ensemble(members: list[Trained]) -> tuple[Manifest, Tensors]:
     return manifest, tensors
 
 
-def measured(bars: Bars, environment: TradingEnvConfig, encoder: StateEncoder) -> Physics:
+def measured(bars: Bars | Panel, environment: TradingEnvConfig, encoder: StateEncoder) -> Physics:
     """The rows of `bars` as a place to measure the mean-variance objective, in short stretches."""
     short = replace(environment, reward="mean_variance", episode_bars=MEASURED_BARS)
     return Physics(market_of(bars, encoder, short)[1], short, encoder)
@@ -213,7 +214,7 @@ def mean_gain(agent: PPOAgent, physics: Physics) -> float:
     return float(played.reward.mean()) - reference / MEASURED_BARS
 
 
-def _split(bars: Bars, recipe: Recipe) -> tuple[Bars, Bars | None]:
+def _split(bars: Bars | Panel, recipe: Recipe) -> tuple[Bars | Panel, Bars | Panel | None]:
     """Rows to learn from, and the purged validation slice after them."""
     if recipe.validation_fraction == 0.0:
         return bars, None
@@ -231,20 +232,21 @@ def _split(bars: Bars, recipe: Recipe) -> tuple[Bars, Bars | None]:
 def _physics(bars: Bars, recipe: Recipe, encoder: StateEncoder, rng: np.random.Generator) -> tuple[np.ndarray, Physics]:
     """(D, F) rows of the real history, and the physics of it and its bootstrapped copies."""
     environment = recipe.environment
+    if isinstance(bars, Panel) and recipe.bootstrap_paths:
+        raise ConfigError("bootstrapped copies of a panel", "bootstrap_paths 0", "blocks would tear the assets apart")
     paths = [bars, *(bootstrapped(bars, rng) for _ in range(recipe.bootstrap_paths))]
-    rows = [encoder.market_rows(path) for path in paths]
-    lines = [
-        timeline(
+    made = [
+        decisions_of(
             path,
-            found,
+            encoder,
             max_position_pct=environment.max_position_pct,
             allow_short=environment.allow_short,
             limits=environment.limits,
         )
-        for path, found in zip(paths, rows, strict=True)
+        for path in paths
     ]
-    decisions = [found[: len(bars) - 2] for found in rows]
-    return decisions[0], Physics(Market.build(decisions, lines), environment, encoder)
+    rows, lines = [rows for rows, _ in made], [line for _, line in made]
+    return rows[0], Physics(Market.build(rows, lines), environment, encoder)
 
 
 def _start_from(agent: PPOAgent, weights: Mapping[str, np.ndarray]) -> None:

@@ -11,7 +11,7 @@ two test spans (an embargo, an outage) are decided by the older policy, which ha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import numpy as np
 
 from himari_rl.config import config_hash
 from himari_rl.data.augment import driftless, planted
+from himari_rl.data.panel import Panel
 from himari_rl.data.splits import PURGE_BARS, Fold, folds
 from himari_rl.errors import ConfigError
 from himari_rl.evaluation.fan_out import Pool, fan_out, inline
@@ -77,7 +78,7 @@ class Plan:
     """What there is to do: the histories of each part, their folds, and the last window, which becomes the bundle."""
 
     settings: Settings
-    bars: Mapping[str, Bars]
+    bars: Mapping[str, Bars | Panel]
     folds: tuple[Fold, ...]
 
     def train_rows(self, fold: int) -> slice:
@@ -119,7 +120,7 @@ class Plan:
         )
 
 
-def plan(bars: Bars, settings: Settings, *, controls: bool = True) -> Plan:
+def plan(bars: Bars | Panel, settings: Settings, *, controls: bool = True) -> Plan:
     """Cuts the folds and makes the twins; the same bars and settings give the same plan.
 
     Raises:
@@ -139,11 +140,19 @@ def plan(bars: Bars, settings: Settings, *, controls: bool = True) -> Plan:
     )
     if not cut:
         raise ConfigError("no fold has rows left", "training and test rows", "choose longer spans or smaller gaps")
-    histories = {REAL: bars}
+    histories: dict[str, Bars | Panel] = {REAL: bars}
     if controls:
-        histories[DRIFTLESS] = driftless(bars, np.random.default_rng([TWIN_SEED, 0]))
-        histories[PLANTED] = planted(bars, np.random.default_rng([TWIN_SEED, 1]), EDGE)
+        histories[DRIFTLESS] = _twin(bars, driftless, 0)
+        histories[PLANTED] = _twin(bars, lambda each, rng: planted(each, rng, EDGE), 1)
     return Plan(settings=settings, bars=histories, folds=cut)
+
+
+def _twin(bars: Bars | Panel, make: Callable[[Bars, np.random.Generator], Bars], seed: int) -> Bars | Panel:
+    """A twin of one history, or of each symbol of a panel."""
+    rng = np.random.default_rng([TWIN_SEED, seed])
+    return (
+        replace(bars, bars=tuple(make(each, rng) for each in bars.bars)) if isinstance(bars, Panel) else make(bars, rng)
+    )
 
 
 def train_all(

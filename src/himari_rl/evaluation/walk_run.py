@@ -22,6 +22,7 @@ from safetensors.numpy import load, save
 
 from himari_rl.config import as_dict
 from himari_rl.data.leaks import suspected_leaks
+from himari_rl.data.panel import Panel, panel_fingerprint
 from himari_rl.data.sources import fingerprint
 from himari_rl.errors import StorageError
 from himari_rl.evaluation import metrics
@@ -47,7 +48,7 @@ USD_PER_HOUR = 0.10  # of a two-core machine; for the cost line only, change it 
 
 
 def run_walk_forward(
-    bars: Bars,
+    bars: Bars | Panel,
     settings: Settings,
     out: Path,
     pool: Pool | None,
@@ -64,7 +65,8 @@ def run_walk_forward(
         DataError: too few bars. StorageError: the folder belongs to another run or cannot be written.
     """
     started = time.perf_counter()
-    sha256 = fingerprint(bars)
+    each = bars.bars if isinstance(bars, Panel) else (bars,)
+    sha256 = panel_fingerprint(bars) if isinstance(bars, Panel) else fingerprint(bars)
     work = plan(bars, settings)
     _claim(out, settings, sha256)
     trained = train_all(work, out, pool, progress)
@@ -73,13 +75,13 @@ def run_walk_forward(
     with Trials() as trials:
         number = trials.look(
             "walk-forward",
-            market_name(bars),
+            market_name(each),
             first,
             last,
             settings.hash,
             {"kind": settings.kind, "seeds": len(settings.seeds)},
         )
-        history = trials.history(market_name(bars), first, last)
+        history = trials.history(market_name(each), first, last)
     number = _remembered(out, number)
     judgement, result = judge_walk(work, trained, number)
     newest = ensemble([trained[REAL, len(work.folds), seed] for seed in settings.seeds])
@@ -97,9 +99,9 @@ def run_walk_forward(
             "end": iso(int(bars.timestamp[-1])),
             "interval_ms": bars.interval_ms,
             "synthetic": bars.synthetic,
-            "signals": "data" if bars.signals is not None else "reference",
+            "signals": "data" if all(one.signals is not None for one in each) else "reference",
         },
-        "leaks": [report.message for report in suspected_leaks(bars)],
+        "leaks": [report.message for one in each for report in suspected_leaks(one)],
         "folds": _folds(work, trained, result),
         "bundle": {"weights_sha256": manifest.weights_sha256},
         "judgement": judgement.to_dict(),
