@@ -2,6 +2,7 @@
 # make test    every test            make lint    style, types, import rules
 # make venv    what the others call first; the second time it costs nothing
 # make certify the learner on markets whose optimum is known: minutes on every core
+# make noise   200 driftless markets through the whole gate, and 40 with a planted edge: hours
 # make lock    requirements.lock and requirements-gcp.txt anew, from pyproject.toml
 
 SHELL := bash
@@ -21,7 +22,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help venv demo test lint certify format lock clean
+.PHONY: help venv demo test lint certify noise format lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
@@ -43,6 +44,9 @@ lint: $(STAMP)
 
 certify: $(STAMP)
 	@$(BIN)/himari certify base
+
+noise: $(STAMP)
+	@$(ONE_THREAD) $(BIN)/python benchmarks/gate_noise.py --markets 200
 
 format: $(STAMP)
 	@$(BIN)/ruff check --fix .

@@ -1,0 +1,107 @@
+"""How often the gate promotes noise, and how often it finds an edge that is there.
+
+python benchmarks/gate_noise.py --markets 200 --jobs 2
+
+Each market is two years of hourly bars through the whole pipeline: walk-forward (6 months of training, 1 month of
+test), ensemble, verdict, every statistical rule, every control. Noise is the driftless twin of synthetic bars; an edge
+is the planted signal. Rules and controls only ever refuse, so the slow ones run where the fast ones passed.
+The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from concurrent.futures import as_completed
+from pathlib import Path
+
+import numpy as np
+
+from himari_rl.data.augment import driftless, planted
+from himari_rl.data.leaks import suspected_leaks
+from himari_rl.data.synthetic import synthetic_bars
+from himari_rl.evaluation import metrics
+from himari_rl.evaluation.backtest import BASE, POLICY, backtest, stage
+from himari_rl.evaluation.baselines import ONE
+from himari_rl.evaluation.controls import judge_walk, own_deflated
+from himari_rl.evaluation.fan_out import local_pool
+from himari_rl.evaluation.fold_training import Recipe, Trained
+from himari_rl.evaluation.gate import statistical_lines
+from himari_rl.evaluation.gate_rules import GateRules
+from himari_rl.evaluation.walk_forward import REAL, Key, Plan, Settings, plan, relay, train_all
+
+ROWS = 2 * 365 * 24
+
+
+def judged(market: str, seed: int, edge: float, bars_per_seed: int) -> tuple[str, bool, str]:
+    """One market through the whole gate: (market, promoted, refused by)."""
+    import torch
+
+    torch.set_num_threads(1)
+    made = synthetic_bars(ROWS, 10_000 + seed, edge=0.0)
+    rng = np.random.default_rng([seed, 99])
+    bars = planted(made, rng, edge) if market == "edge" else driftless(made, rng)
+    settings = Settings(seeds=(0, 1), recipe=Recipe(bars_per_seed=bars_per_seed))
+    with tempfile.TemporaryDirectory() as folder:
+        bare = plan(bars, settings, controls=False)
+        trained = train_all(bare, Path(folder), None)
+        refusal = quick_refusal(bare, trained)
+        if refusal:
+            return market, False, refusal
+        work = plan(bars, settings)
+        trained |= train_all(work, Path(folder), None)
+        judgement, _ = judge_walk(work, trained, trials=1)
+    leaks = [report.message for report in suspected_leaks(bars)]
+    document = {"kind": "base", "leaks": leaks, "judgement": judgement.to_dict()}
+    refused = [line.rule for line in statistical_lines(document, GateRules()) if not line.passed]
+    return market, not refused, ", ".join(refused)
+
+
+def quick_refusal(work: Plan, trained: Mapping[Key, Trained]) -> str:
+    """A rule that needs no bootstrap and no control and that already refuses; empty if there is none."""
+    rules = GateRules()
+    ledger = trained[REAL, 0, 0].manifest.ledger
+    on = stage(work.bars[REAL][: work.stop_row], ledger, work.start_row)
+    policy = relay(work, trained, REAL, work.settings.seeds)
+    result = backtest({POLICY: policy}, on, ledger, variants=(BASE,), rng=np.random.default_rng(0))
+    run, one = result.run(POLICY), result.run(ONE)
+    if metrics.sharpe(run.log_growth, result.bars_per_year) <= rules.min_sharpe:
+        return "Sharpe"
+    if own_deflated(run.log_growth, 1) <= rules.min_deflated_sharpe:
+        return "deflated Sharpe"
+    if metrics.max_drawdown(run.marked_log_equity) >= rules.max_drawdown:
+        return "drawdown"
+    gain = [metrics.utility(r.log_growth, r.portfolio_return) for r in (run, one)]
+    return "better than 1.0" if gain[0] <= gain[1] else ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--markets", type=int, default=200, help="noise markets")
+    parser.add_argument("--edges", type=int, default=None, help="planted markets; a fifth of the noise ones by default")
+    parser.add_argument("--edge", type=float, default=0.1, help="correlation of the planted signal with the next bar")
+    parser.add_argument("--bars-per-seed", type=int, default=250_000)
+    parser.add_argument("--jobs", type=int, default=None)
+    options = parser.parse_args()
+    edges = max(1, options.markets // 5) if options.edges is None else options.edges
+    tasks = [("noise", i) for i in range(options.markets)] + [("edge", i) for i in range(edges)]
+    started, found = time.perf_counter(), []
+    with local_pool(options.jobs)() as pool:
+        running = [pool.submit(judged, kind, i, options.edge, options.bars_per_seed) for kind, i in tasks]
+        for done in as_completed(running):
+            found.append(done.result())
+            kind, promoted, why = found[-1]
+            print(f"{len(found)}/{len(tasks)} {kind}: {'PROMOTED' if promoted else f'refused by {why}'}", flush=True)
+    share = {
+        kind: [sum(p for k, p, _ in found if k == kind), sum(k == kind for k, _, _ in found)]
+        for kind in ("noise", "edge")
+    }
+    seconds = round(time.perf_counter() - started)
+    print(json.dumps({"promoted": share, "edge": options.edge, "rows": ROWS, "seconds": seconds}))
+
+
+if __name__ == "__main__":
+    main()
