@@ -115,9 +115,8 @@ def main() -> None:
     typical, slow = answer_microseconds(trainer, encoder, rows, panel)
     for name, value in found.items():
         print(f"{name:8s} {value:>9,} steps/s   {value / found['sb3']:.2f} x SB3")
-    print(
-        f"3 assets {scaling[3]:.1f} us a step, 20 assets {scaling[20]:.1f}: x{scaling[20] / scaling[3]:.2f} for x6.67 assets"
-    )
+    growth = scaling[20] / scaling[3]
+    print(f"3 assets {scaling[3]:.1f} us a step, 20 assets {scaling[20]:.1f}: x{growth:.2f} for x6.67 assets")
     print(f"one answer 52 -> 3 of a 2 x {HIDDEN} network: median {typical:.1f} us, 99 % {slow:.1f} us")
     answer = {"answer_us": typical, "answer_us_99": slow}
     print(json.dumps({"steps_per_second": found, "us_per_step": scaling, **answer}))
