@@ -1,0 +1,151 @@
+"""Certification end to end: small budgets, real bundles, and what must be refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import run_himari
+from himari_rl.agents.networks import tanh
+from himari_rl.agents.ppo_agent import PPOConfig
+from himari_rl.data.known_optimum.markets import ConstantEdge, market_named
+from himari_rl.errors import LookAheadError, RefusedError
+from himari_rl.evaluation import certify as certification
+from himari_rl.evaluation.certify import Attempt, Bar, Budget, attempt, judged, require_learnable_from
+from himari_rl.evaluation.certify_kinds import plan_for
+from himari_rl.evaluation.certify_page import certificate_page, learned_band
+from himari_rl.evaluation.grading import Grade, compare, grade, reference
+
+SMALL = {"chains": 100, "rows": 100, "burn_in": 50}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HIMARI_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def learned():
+    """M1 with half of the budget: a real run of the same road."""
+    return attempt("M1", 3, PPOConfig(), Budget(bars=2_000_000, distinct=1_000_000))
+
+
+def made_up(market: str, shares: list[float], **fields: float) -> tuple[Attempt, ...]:
+    numbers = {
+        "share_error": 0.0, "share_over_constant": 0.0, "over_constant_error": 0.01, "growth": 0.0, "optimum": 1.0,
+        "turnover": 0.02, "optimal_turnover": 0.02, "exposure": 0.0, "gross_max": 1.0, "weights": (0.0,),
+    } | fields  # fmt: skip
+    grades = [Grade(market=market, share=share, **numbers) for share in shares]
+    return tuple(Attempt(market, i, g, 1.0, 1000) for i, g in enumerate(grades))
+
+
+def test_half_of_the_budget_already_reaches_95_per_cent_on_m1(learned) -> None:
+    done, _ = learned
+    assert 0.95 <= done.grade.share <= 1.0
+    assert done.bars >= 2_000_000
+
+
+def test_the_same_seed_learns_the_same_policy_and_another_one_does_not() -> None:
+    small = Budget(bars=200_000, distinct=200_000)
+    first, again, other = (attempt("M1", seed, PPOConfig(), small)[0].grade for seed in (3, 3, 4))
+    assert first == again
+    assert other.share != first.share
+
+
+def test_the_page_draws_the_learned_band_around_the_kelly_fraction(learned) -> None:
+    done, policy = learned
+    low, high = learned_band(market_named("M1"), policy, np.zeros(1))
+    assert low[0] - 0.05 <= 0.30 <= high[0] + 0.05
+    page = certificate_page([judged("M1", (done,), Bar(median=0.9))], {"M1": policy})
+    assert "<script src=" not in page
+    assert "optimal: buy below" in page
+
+
+def test_a_market_without_enough_bars_is_refused_with_the_number_needed() -> None:
+    with pytest.raises(RefusedError, match=r"100 / SR\^2 = 1[0-9]{2},[0-9]{3} bars"):
+        require_learnable_from("M1", Budget(bars=4_000_000, distinct=100_000))
+    require_learnable_from("M1", Budget(bars=4_000_000, distinct=400_000))
+
+
+def test_replaying_few_bars_often_does_not_make_a_market_learnable() -> None:
+    with pytest.raises(RefusedError):
+        require_learnable_from("M2", Budget(bars=10**9, distinct=10_000))
+
+
+def test_a_share_above_one_is_a_bug_and_not_a_triumph() -> None:
+    ref = reference(market_named("M2"), 5, **SMALL)
+    impossible = replace(ref.optimum, growth=ref.optimum.growth * 1.05)
+    with pytest.raises(LookAheadError, match=r"share 1\.05"):
+        compare(ref, impossible)
+    assert compare(ref, ref.optimum).share == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("shares", "bar", "passed"),
+    [
+        ([0.98, 0.97, 0.96], Bar(median=0.97), True),
+        ([0.98, 0.96, 0.96], Bar(median=0.97), False),
+        ([0.99, 0.99, 0.93], Bar(median=0.97, worst=0.94), False),
+        ([0.99, 0.99, 0.94], Bar(median=0.97, worst=0.94), True),
+        ([0.99, 0.99, 0.99], Bar(median=0.97, turnover=(0.03, 0.04)), False),
+    ],
+)
+def test_the_median_the_worst_seed_and_the_turnover_are_all_judged(shares, bar, passed) -> None:
+    assert judged("M2", made_up("M2", shares), bar).passed is passed
+
+
+def test_standing_aside_means_little_exposure_and_no_turnover() -> None:
+    bar = Bar(aside=True)
+    assert judged("M6", made_up("M6", [0.0], exposure=0.01, turnover=0.0005), bar).passed
+    assert not judged("M6", made_up("M6", [0.0], exposure=0.03, turnover=0.0005), bar).passed
+    assert not judged("M6", made_up("M6", [0.0], exposure=0.01, turnover=0.002), bar).passed
+
+
+def test_knowledge_of_a_shuffled_market_is_refused() -> None:
+    bar = Bar(nothing=True)
+    assert judged("M2-shuffled", made_up("M2", [0.4] * 5, share_over_constant=0.01), bar).passed
+    assert not judged("M2-shuffled", made_up("M2", [0.4] * 5, share_over_constant=0.05), bar).passed
+
+
+def test_every_kind_has_markets_that_exist() -> None:
+    for kind in ("base", "lstm", "multi"):
+        for name in plan_for(kind, 1000).bars:
+            certification.market_for(name)
+
+
+def test_sb3_is_graded_by_the_same_grader() -> None:
+    """A policy that is not ours: anything with `decide_batch` walks the same paths under the same law."""
+    market = market_named("M1")
+
+    def kelly(states, memory=None):
+        return np.full((len(states), 1), 0.6), memory
+
+    graded = grade(market, SimpleNamespace(decide_batch=kelly), 5, **SMALL)
+    assert graded.share == pytest.approx(1.0, abs=1e-9)  # .6 of the base position .5 is the Kelly fraction .30
+    assert isinstance(market, ConstantEdge)
+
+
+def test_the_fast_tanh_is_tanh_and_its_gradient_is_right() -> None:
+    x = torch.linspace(-8, 8, 2001, dtype=torch.float64, requires_grad=True)
+    assert torch.allclose(tanh(x), torch.tanh(x), atol=1e-15)
+    assert torch.autograd.gradcheck(tanh, (x[::200].detach().requires_grad_(),))
+    single = x.detach().float()
+    assert (tanh(single) - torch.tanh(single)).abs().max() < 5e-7
+
+
+def test_the_command_prints_one_json_document_and_exits_1_when_a_bar_is_missed(tmp_path: Path) -> None:
+    done = run_himari("certify", "base", "--market", "M2", "--seeds", "1", "--bars", "100000", "--jobs", "1", "--json")
+    assert done.returncode == 1
+    document = json.loads(done.stdout)
+    assert document["passed"] is False
+    assert document["markets"][0]["market"] == "M2"
+    assert "fell short" in document["markets"][0]["reason"]
+    assert "multiplier" in " ".join(document["markets"][0]["naive"])
