@@ -50,9 +50,9 @@ class Clock:
     def seconds(self) -> float:
         return time.perf_counter() - self.started - self.graded
 
-    def look(self, policy: object, samples: int) -> bool:
-        """Grades now; True when there is nothing left to wait for."""
-        began, seconds = time.perf_counter(), self.seconds
+    def look(self, policy: object, samples: int, seconds: float) -> bool:
+        """Grades a policy that took `seconds` of training; True when there is nothing left to wait for."""
+        began = time.perf_counter()
         share = grade(self.market, policy, GRADING_SEED, **CHAINS).share
         self.best = max(self.best, share)
         for target in TARGETS:
@@ -79,7 +79,7 @@ def ours(market: str, seed: int, limit: float, bars: int) -> Clock:
             multipliers, _ = agent.decide(torch.as_tensor(states, dtype=torch.float32))
             return multipliers.double().numpy(), memory
 
-        if clock.look(SimpleNamespace(decide_batch=decide_batch), trainer.state.bars):
+        if clock.look(SimpleNamespace(decide_batch=decide_batch), trainer.state.bars, trainer.seconds):
             raise Done
 
     with contextlib.suppress(Done):
@@ -103,7 +103,8 @@ class Watch(BaseCallback):
             action, _ = self.model.predict(np.asarray(states, np.float32), deterministic=True)
             return np.clip(action + 1.0 if self.centred else action, 0.0, 2.0).astype(np.float64), memory
 
-        self.stop = self.clock.look(SimpleNamespace(decide_batch=decide_batch), self.num_timesteps)
+        policy = SimpleNamespace(decide_batch=decide_batch)
+        self.stop = self.clock.look(policy, self.num_timesteps, self.clock.seconds)
 
     def _on_step(self) -> bool:
         return not getattr(self, "stop", False)
