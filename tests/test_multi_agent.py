@@ -79,12 +79,12 @@ def test_the_gross_pull_brings_wishes_inside_the_cap_and_nothing_else_does(pull:
     physics = still_physics()
     config = replace(config_type("multi")(), envs=8, rollout_bars=10, hidden_dim=8, head="centre", gross_pull=pull)
     agent = build(config, torch.Generator().manual_seed(0))
-    optimiser = torch.optim.Adam(agent.parameters(), lr=0.02)
+    optimiser = torch.optim.SGD(agent.parameters(), lr=0.2)  # no momentum: it stops where the pull stops
     for _ in range(60):
         state = physics.reset(8, torch.Generator().manual_seed(1))
         _, _, trajectory = gradient_step(agent, physics, optimiser, state, None, torch.tensor(1.0))
     wanted = (0.5 * trajectory.mean.detach()).sum(-1)
     if pull:
-        assert 0.8 < float(wanted.max()) < 1.05
+        assert 0.95 < float(wanted.max()) < 1.02
     else:
         assert float(wanted.min()) > 1.45  # where it began: half of equity in each
