@@ -23,7 +23,7 @@ from typer.exceptions import TyperException
 from himari_rl import __version__
 from himari_rl.errors import HimariError
 
-AREAS = ("data", "train", "certify", "evaluate", "walk_forward", "gate", "report", "serve", "demo")
+AREAS = ("data", "train", "certify", "evaluate", "tune", "walk_forward", "gate", "report", "serve", "demo")
 STOPPED = 130  # 128 + SIGINT, what a shell expects of a program stopped by Ctrl-C
 
 
