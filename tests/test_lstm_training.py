@@ -181,6 +181,20 @@ def test_a_resumed_run_ends_in_the_same_weights_bit_for_bit(advantage: str, tmp_
     assert not all(map(torch.equal, expected, final_weights(forgetful)))
 
 
+def test_ppo_begins_with_an_optimiser_of_its_own() -> None:
+    """Adam divides by the moments of earlier gradients. Those of the analytic gradient are of another size than PPO's, so
+    that PPO's first steps were far too long and undid what the first stage had learned."""
+    agent = lstm_of(gradient_share=0.5)
+    trainer = trainer_of(agent, physics_of(BARS), 4)
+    steps = []
+    for _ in range(4):
+        trainer.one_rollout()
+        steps.append(int(trainer.optimiser.state[agent.out.weight]["step"]))
+    each = 120 // 60  # gradient steps of a pass over one rollout
+    ppo = each * agent.config.epochs
+    assert steps == [each, 2 * each, ppo, 2 * ppo]
+
+
 def test_the_class_follows_from_the_config() -> None:
     assert type(build(PPOConfig())) is PPOAgent
     assert type(build(LSTMPPOConfig())) is LSTMPPOAgent

@@ -106,6 +106,8 @@ class Trainer:
             group["lr"] = config.learning_rate * share
         state.env = restarted(self.physics, state.env, config.restart_share, self.generator)
         by_gradient = state.rollout < self.gradient_rollouts
+        if state.rollout == self.gradient_rollouts:
+            self.optimiser.state.clear()  # Adam's moments of one loss are the wrong step size for the other (LOG.md)
         trajectory, learned, ruined = self._gradient_rollout() if by_gradient else self._ppo_rollout()
         self._count(trajectory)
         state.rollout += 1
