@@ -182,8 +182,8 @@ def test_a_resumed_run_ends_in_the_same_weights_bit_for_bit(advantage: str, tmp_
 
 
 def test_ppo_begins_with_an_optimiser_of_its_own() -> None:
-    """Adam divides by the moments of earlier gradients. Those of the analytic gradient are of another size than PPO's, so
-    that PPO's first steps were far too long and undid what the first stage had learned."""
+    """Adam divides by the moments of earlier gradients. Those of the analytic gradient are of another size than PPO's:
+    PPO's first steps were far too long and undid what the first stage had learned."""
     agent = lstm_of(gradient_share=0.5)
     trainer = trainer_of(agent, physics_of(BARS), 4)
     steps = []
