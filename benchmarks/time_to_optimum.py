@@ -140,12 +140,15 @@ def main(argv: list[str] | None = None) -> int:
         "--limit", type=float, default=120.0, help="seconds of training after which a learner is stopped"
     )
     parser.add_argument("--bars", type=int, default=4_000_000)
+    parser.add_argument("--alone", action="store_true", help="only ours, without SB3")
     args = parser.parse_args(argv)
     learners = {
         "himari_rl": lambda s: ours(args.market, s, args.limit, args.bars),
         "SB3, our settings": lambda s: sb3(args.market, s, args.limit, True),
         "SB3, its defaults": lambda s: sb3(args.market, s, args.limit, False),
     }
+    if args.alone:
+        learners = {"himari_rl": learners["himari_rl"]}
     clocks: dict[str, list[Clock]] = {name: [] for name in learners}
     for seed in range(args.seeds):
         for name, learner in learners.items():
@@ -160,7 +163,7 @@ def main(argv: list[str] | None = None) -> int:
             row[f"s to {target}"], row[f"samples to {target}"] = median(times), median(samples)
         table[name] = row
         print(f"{name:20s}" + "  ".join(f"{key} {value}" for key, value in row.items()))
-    for name in ("SB3, our settings", "SB3, its defaults"):
+    for name in [name for name in table if name != "himari_rl"]:
         reached = float(table[name]["s to 0.9"])
         mine = float(table["himari_rl"]["s to 0.9"])
         bound = "" if math.isfinite(reached) else "at least "
