@@ -25,10 +25,14 @@ class LSTMPPOConfig(PPOConfig):
     """Units of each tanh layer after the LSTM, and of the critic's."""
     hidden_layers: int = 1
     """tanh layers between the LSTM and the head, and of the critic."""
-    envs: int = 250
+    envs: int = 320
     """Environments stepped together (N)."""
-    minibatch: int = 3_200
+    minibatch: int = 8_000
     """Bars of one gradient step: whole environments, never a part of a sequence."""
+    gradient_share: float = 0.9
+    """First share of the rollouts that learns by the analytic gradient, back through time; the rest is PPO."""
+    epochs: int = 1
+    """Passes over each PPO rollout; more of them leave the stored states behind (LOG.md)."""
     learning_rate: float = 3e-3
     """Adam's step at the start."""
 
