@@ -27,7 +27,7 @@ from himari_rl.policy.bundle import Manifest
 from himari_rl.schema import Bars, BoolArray, FloatArray
 from himari_rl.storage import write_atomic
 from himari_rl.training.checkpoint import load_checkpoint, save_checkpoint
-from himari_rl.training.device import keep_freed_memory
+from himari_rl.training.device import fast_products, keep_freed_memory
 from himari_rl.training.export import export
 from himari_rl.training.trainer import Trainer
 
@@ -91,7 +91,8 @@ def train_agent(
     agent.normaliser.fit(rows, seen, config.account_inputs)
     trainer = Trainer(agent, physics, total_bars, generator, watch)
     prepare(trainer)
-    trainer.run()
+    with fast_products():
+        trainer.run()
     return trainer
 
 
