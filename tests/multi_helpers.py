@@ -70,11 +70,14 @@ def scalar_portfolio(
                 return float(getattr(bars, column)[here])
             return float(bars.close[max(i for other, i in at[a].items() if other < time)])
 
+        filled = [at[a].get(then) is not None and b.volume[at[a][then]] > 0 for a, b in enumerate(panel.bars)]
+        room = max(limits.max_leverage - sum(abs(w) for w, trades in zip(held, filled, strict=True) if not trades), 0.0)
+        asked = sum(abs(w) for w, trades in zip(wanted, filled, strict=True) if trades)
+        wanted = [w * room / asked for w in wanted] if asked > room else wanted
         exposure, cost, price, funding, marked = [], 0.0, 0.0, 0.0, 0.0
         for a, bars in enumerate(panel.bars):
-            here, later = at[a].get(then), at[a].get(after)
-            trades = here is not None and bars.volume[here] > 0
-            exposure.append(wanted[a] if trades else held[a])
+            later = at[a].get(after)
+            exposure.append(wanted[a] if filled[a] else held[a])
             cost += rate * abs(exposure[a] - held[a])
             price += exposure[a] * (worth(a, after, "open") / worth(a, then, "open") - 1.0)
             marked += exposure[a] * (worth(a, then, "close") / worth(a, then, "open") - 1.0)

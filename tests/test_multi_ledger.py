@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from himari_rl.data.panel import panel_of
+from himari_rl.data.panel import Panel, panel_of
 from himari_rl.envs.multi_asset_env import MultiAssetEnvConfig, MultiAssetTradingEnv, MultiAssetVectorEnv
 from himari_rl.envs.physics import TradingEnvConfig
 from himari_rl.envs.trading_env import TradingEnv
 from himari_rl.errors import ConfigError
+from himari_rl.policy import account
 from himari_rl.policy.risk import RiskLimits, limited_exposure
 from multi_helpers import played, random_panel, scalar_portfolio, symbols
 
@@ -75,6 +76,29 @@ def test_the_gross_cap_holds_at_every_fill(cap: float) -> None:
     gross = [np.abs(told["exposure"]).sum() for told in infos]
     assert max(gross) <= cap + 1e-12
     assert max(gross) == pytest.approx(cap)  # it was asked for far more
+
+
+def over_the_cap(infos: list[dict], panel: Panel, row: int, cap: float) -> float:
+    """The largest gross exposure after a fill above the cap, or above what could not be traded where that is more."""
+    prices, most, before = panel.prices(), 0.0, np.zeros(len(panel.symbols))
+    for t, told in enumerate(infos, row):
+        exposure, growth = told["exposure"], np.exp(told["log_growth"])
+        carried = np.abs(before[~prices.tradable[t + 1]]).sum()
+        most = max(most, np.abs(exposure).sum() - max(cap, carried))
+        before = exposure * prices.open[t + 2] / prices.open[t + 1] / growth
+    return float(most)
+
+
+@pytest.mark.parametrize("assets", [3, 20])
+@pytest.mark.parametrize("waits", [True, False])
+def test_what_cannot_be_sold_is_not_bought_over_on_credit(assets: int, waits: bool, monkeypatch) -> None:
+    """With outages in every asset, and the control: the same account when purchases do not wait for the sales."""
+    panel, config = random_panel(assets, ROWS, 4), config_of(assets, limits=RiskLimits.off())
+    multipliers = np.random.default_rng(4).uniform(0.0, 2.0, (STEPS, assets))
+    if not waits:
+        monkeypatch.setattr(account, "beside_carried", lambda exposure, *others: exposure)
+    over = over_the_cap(played(panel, config, 25, multipliers), panel, 25, 1.0)
+    assert (over <= 1e-12) if waits else (over > 0.1)
 
 
 def test_the_cap_shrinks_all_weights_in_proportion() -> None:

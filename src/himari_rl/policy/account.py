@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from himari_rl.policy.ledger import Array, drift, fill, grow, namespace
-from himari_rl.policy.risk import RiskLimits, limited_exposure
+from himari_rl.policy.risk import RiskLimits, beside_carried, limited_exposure
 
 WIN_WINDOW = 10  # feature 15 looks at the last ten closed trades
 
@@ -101,6 +101,8 @@ def move(
     stopped = account.stopped & ~leg.new_day
     day_log_equity = xp.where(leg.new_day, account.log_equity, account.day_log_equity)
     target = limited_exposure(multiplier, cap, base, stopped, limits.max_leverage)
+    if target.shape[-1] > 1:
+        target = beside_carried(target, account.held, leg.tradable, limits.max_leverage)
     exposure, cost = fill(account.held, target, leg.tradable, cost_rate)
     marked_growth = grow(exposure, cost, leg.to_close)
     growth = grow(exposure, cost, leg.to_open, leg.funding)

@@ -86,3 +86,20 @@ def limited_exposure(multiplier: Array, cap: Array, base: Array, stopped: Array,
     # where, not minimum(1, L / gross): the quotient's gradient is NaN at gross 0
     scale = xp.where(gross > max_leverage, max_leverage / xp.where(gross > max_leverage, gross, 1.0), 1.0)
     return exposure * scale
+
+
+def beside_carried(exposure: Array, held: Array, tradable: Array, max_leverage: float) -> Array:
+    """Shrinks what trades, in proportion, into the room that positions leave which cannot trade at this open.
+
+    Without it an asset that cannot be sold would leave the others bought on credit.
+
+    Args:
+        exposure: (..., A) allowed if every asset could trade.
+        held: (..., A) exposure carried into the open.
+        tradable: (..., A) bool.
+        max_leverage: gross cap; carried positions alone may exceed it, and then nothing else is held.
+    """
+    xp = namespace(exposure)
+    room = xp.clip(max_leverage - xp.where(tradable, 0.0, abs(held)).sum(-1), 0.0, None)[..., None]
+    wanted = xp.where(tradable, abs(exposure), 0.0).sum(-1)[..., None]
+    return exposure * xp.where(wanted > room, room / xp.where(wanted > room, wanted, 1.0), 1.0)
