@@ -25,17 +25,31 @@ from himari_rl.policy.bundle import read_manifest
 from verdict_helpers import good_document
 
 Spoil = Callable[[dict[str, Any]], None]
+LSTM_RULES = ("LSTM over base", "LSTM surely over base")
 
 
-def run_of(folder: Path, document: dict[str, Any], *, weights: int = 0, shift: float = 0.0, kind: str = "base") -> Path:
-    """A folder as a walk-forward leaves it, with a bundle of random weights; returns the bundle."""
+def run_of(
+    folder: Path,
+    document: dict[str, Any],
+    *,
+    weights: int = 0,
+    shift: float = 0.0,
+    noise: float = 0.0,
+    kind: str = "base",
+) -> Path:
+    """A folder as a walk-forward leaves it, with a bundle of random weights; returns the bundle.
+
+    The policy grows by what every run grows by, `shift` more a bar, and a noise of its own.
+    """
     bundle = make_bundle(folder, kind, hidden=(4,), weights_seed=weights)
     document["bundle"]["weights_sha256"] = document["bundle"]["weights_sha256"] or read_manifest(bundle).weights_sha256
     document["kind"] = kind
     (folder / DOCUMENT).write_text(json.dumps(document))
     rng = np.random.default_rng(5)
     growth = rng.normal(0.0, 0.01, 3000)
-    curves = {"fill_time": np.arange(3000), "growth/policy": growth + shift, "growth/multiplier 1.0": growth}
+    own_noise = rng.normal(0.0, noise, 3000)
+    own = growth + shift + own_noise - own_noise.mean()
+    curves = {"fill_time": np.arange(3000), "growth/policy": own, "growth/multiplier 1.0": growth}
     curves |= {"exposure": np.full((3000, 1), 0.5)}
     (folder / CURVES).write_bytes(save(curves))
     return bundle
@@ -126,6 +140,19 @@ def test_an_lstm_needs_more_than_the_base(tmp_path: Path) -> None:
     assert ask(little, champion=base).reason == "refused by LSTM over base"
     assert ask(enough, champion=base).passed
     assert ask(enough).reason == "refused by LSTM over base"  # without a base to compare with
+
+
+def test_an_lstms_gain_over_the_base_has_to_exclude_zero(tmp_path: Path) -> None:
+    base = run_of(tmp_path / "base", good_document())
+    # .0002 a bar of deviation .01 is a Sharpe ratio of 1.9 a year. With a noise as large as that deviation the two
+    # correlate by .71: the difference of their ratios has an error of sqrt(2 (1 - .71) / 3000 bars x 8760) = 1.3
+    wild = run_of(tmp_path / "wild", good_document(), shift=0.0002, noise=0.01, kind="lstm")
+    calm = run_of(tmp_path / "calm", good_document(), shift=0.0002, kind="lstm")
+    gain, sure = (next(line for line in ask(wild, champion=base).lines if line.rule == rule) for rule in LSTM_RULES)
+    assert (gain.passed, sure.passed) == (True, False)
+    assert gain.lower == sure.number < 0.0 < 0.2 < gain.number
+    assert ask(wild, champion=base).reason == "refused by LSTM surely over base"
+    assert ask(calm, champion=base).passed
 
 
 def test_walk_forwards_of_other_bars_cannot_be_compared(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def gate(
     if manifest.kind == "multi":
         lines += _portfolio(read_curves(place), rules)
     if champion is not None:
-        lines.append(_against(document, Path(champion).parent, place, rules, manifest.kind))
+        lines += _against(document, Path(champion).parent, place, rules, manifest.kind)
     elif manifest.kind == "lstm":
         lines.append(_fails("LSTM over base", rules.min_lstm_gain, "an LSTM is compared with a base: give --champion"))
     lines.append(_line("latency ms", measured, "<=", rules.max_latency_ms, "median of one decision on this machine"))
@@ -213,8 +213,8 @@ def _portfolio(curves: Mapping[str, np.ndarray], rules: GateRules) -> list[Line]
     ]
 
 
-def _against(document: Mapping[str, Any], other: Path, place: Path, rules: GateRules, kind: str) -> Line:
-    """Sharpe ratio less the champion's, on the bars that both walk-forwards judged."""
+def _against(document: Mapping[str, Any], other: Path, place: Path, rules: GateRules, kind: str) -> list[Line]:
+    """Sharpe ratio less the champion's, on the bars that both walk-forwards judged; an LSTM's must also be sure."""
     from himari_rl.evaluation import statistics
 
     theirs_document = read_run(other)
@@ -239,4 +239,8 @@ def _against(document: Mapping[str, Any], other: Path, place: Path, rules: GateR
     needs_gain = kind == "lstm" and theirs_document["kind"] == "base"
     rule, least = ("LSTM over base", rules.min_lstm_gain) if needs_gain else ("over the champion", 0.0)
     why = f"Sharpe ratio less the champion's, {len(common)} shared decisions"
-    return _line(rule, found.estimate, ">", least, why, asdict(found))
+    lines = [_line(rule, found.estimate, ">", least, why, asdict(found))]
+    if needs_gain:
+        sure = "lower end of the paired 95 % interval of that gain: it must exclude 0"
+        lines.append(_line("LSTM surely over base", found.lower, ">", 0.0, sure, asdict(found)))
+    return lines

@@ -25,7 +25,7 @@ class GateRules:
     min_portfolio_sharpe: float = 1.5
     """Multi-asset: Sharpe ratio a year."""
     min_lstm_gain: float = 0.2
-    """LSTM: Sharpe ratio over that of the base champion, same bars."""
+    """LSTM: Sharpe ratio over that of the base champion, same bars; its paired interval must exclude 0 besides."""
     max_herfindahl: float = 0.6
     """Multi-asset: mean Herfindahl index of the exposure."""
     min_asset_share: float = 0.2
