@@ -1,6 +1,7 @@
 """Seconds and samples to a share of the optimum, against Stable-Baselines3: same market, physics and grader.
 
     python benchmarks/time_to_optimum.py --market M2 --seeds 3 --limit 120
+    python benchmarks/time_to_optimum.py --market M3z --kind lstm --alone --seeds 5
 
 Three learners, in turn in each round: himari_rl's default recipe; SB3's PPO with its defaults on Box(0, 2) (one
 environment, n_steps 2048, batch 64, 10 epochs); SB3 with our hyper-parameters (environments, rollout, minibatch,
@@ -28,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 
+from himari_rl.agents.kinds import KINDS, config_type
 from himari_rl.agents.ppo_agent import PPOConfig
 from himari_rl.data.known_optimum.markets import market_named
 from himari_rl.evaluation.certify import GRADING_SEED, Budget, draw_training, environment_for, learn, training_market
@@ -66,8 +68,8 @@ class Done(Exception):
     """Both targets are reached, or time is up."""
 
 
-def ours(market: str, seed: int, limit: float, bars: int) -> Clock:
-    """The default recipe, graded after every fifth of its rollouts from a tenth on."""
+def ours(kind: str, market: str, seed: int, limit: float, bars: int) -> Clock:
+    """The default recipe of a kind, graded after every twentieth of its rollouts."""
     clock = Clock(market, limit)
 
     def look(trainer) -> None:
@@ -76,14 +78,14 @@ def ours(market: str, seed: int, limit: float, bars: int) -> Clock:
             return
 
         def decide_batch(states, memory=None):
-            multipliers, _ = agent.decide(torch.as_tensor(states, dtype=torch.float32))
+            multipliers, memory = agent.decide(torch.as_tensor(states, dtype=torch.float32), memory)
             return multipliers.double().numpy(), memory
 
         if clock.look(SimpleNamespace(decide_batch=decide_batch), trainer.state.bars, trainer.seconds):
             raise Done
 
     with contextlib.suppress(Done):
-        learn(market, seed, PPOConfig(), Budget(bars=bars), watch=look)
+        learn(market, seed, config_type(kind)(), Budget(bars=bars), watch=look)
     return clock
 
 
@@ -135,6 +137,7 @@ def sb3(market: str, seed: int, limit: float, tuned: bool) -> Clock:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--market", default="M2")
+    parser.add_argument("--kind", choices=list(KINDS), default="base", help="of himari_rl's learner")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
         "--limit", type=float, default=120.0, help="seconds of training after which a learner is stopped"
@@ -143,7 +146,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--alone", action="store_true", help="only ours, without SB3")
     args = parser.parse_args(argv)
     learners = {
-        "himari_rl": lambda s: ours(args.market, s, args.limit, args.bars),
+        "himari_rl": lambda s: ours(args.kind, args.market, s, args.limit, args.bars),
         "SB3, our settings": lambda s: sb3(args.market, s, args.limit, True),
         "SB3, its defaults": lambda s: sb3(args.market, s, args.limit, False),
     }
