@@ -11,6 +11,7 @@ import numpy as np
 from envs_helpers import random_bars
 from himari_rl.data.panel import Panel, panel_of
 from himari_rl.envs.multi_asset_env import MultiAssetEnvConfig, MultiAssetTradingEnv
+from himari_rl.evaluation.certify import Budget
 
 
 def symbols(count: int) -> tuple[str, ...]:
@@ -97,3 +98,8 @@ def played(panel: Panel, config: MultiAssetEnvConfig, row: int, multipliers: np.
     env = MultiAssetTradingEnv(config, panel)
     env.reset(seed=0, options={"row": row})
     return [env.step(m)[4] for m in multipliers]
+
+
+def named_rival(name: str, seed: int, budget: Budget) -> dict[str, float]:
+    """A rival for `certify`: says what it was asked for. Here, because a spawned process imports it by name."""
+    return {f"a rival on {name} with seed {seed}": budget.bars}

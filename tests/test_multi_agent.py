@@ -15,13 +15,13 @@ from himari_rl.agents.multi_ppo_agent import MultiPPOAgent
 from himari_rl.agents.ppo_agent import PPOAgent, PPOConfig
 from himari_rl.data.panel import panel_of
 from himari_rl.envs.physics import Physics, TradingEnvConfig, market_of
-from himari_rl.errors import BundleError
+from himari_rl.errors import BundleError, ConfigError
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.runtime import load_policy
 from himari_rl.training.export import export
 from himari_rl.training.gradient import gradient_step
 from himari_rl.training.job import training_data
-from multi_helpers import random_panel
+from multi_helpers import random_panel, symbols
 
 
 def test_the_issues_own_line_makes_an_agent_of_52_numbers_and_three_multipliers() -> None:
@@ -66,6 +66,23 @@ def test_symbols_in_another_order_are_another_encoder(tmp_path: Path) -> None:
     assert StateEncoder(panel.symbols[::-1]).schema_hash != encoder.schema_hash
 
 
+@pytest.mark.parametrize(("assets", "first"), [(2, 0.75), (3, 0.5), (20, 0.075)])
+@pytest.mark.parametrize("head", ["band", "centre"])
+def test_a_fresh_agent_buys_three_quarters_of_equity_however_many_assets_there_are(assets, first, head) -> None:
+    states = torch.zeros(1, StateEncoder(symbols(assets)).state_dim)
+    states[0, 3 : 16 * assets : 16] = 1.0  # BUY everywhere, in cash
+    config = config_type("multi")(state_dim=states.shape[1], action_dim=assets, head=head)
+    multipliers = build(config, torch.Generator().manual_seed(0)).decide(states)[0]
+    assert multipliers[0].tolist() == pytest.approx([first] * assets, abs=0.05)
+    assert 0.5 * multipliers.sum() == pytest.approx(0.75, abs=0.05)
+
+
+@pytest.mark.parametrize("change", [{"first_gross": 0.0}, {"first_half": -0.1}])
+def test_a_fresh_band_without_width_is_refused(change) -> None:
+    with pytest.raises(ConfigError, match="both above 0"):
+        config_type("multi")(**change)
+
+
 def still_physics() -> Physics:
     """Three assets that never move and cost nothing: no reward says anything about a position."""
     panel = panel_of([bars_of(np.full(200, 100.0), symbol=f"S{a}") for a in range(3)])
@@ -77,7 +94,8 @@ def still_physics() -> Physics:
 @pytest.mark.parametrize("pull", [0.1, 0.0])
 def test_the_gross_pull_brings_wishes_inside_the_cap_and_nothing_else_does(pull: float) -> None:
     physics = still_physics()
-    config = replace(config_type("multi")(), envs=8, rollout_bars=10, hidden_dim=8, head="centre", gross_pull=pull)
+    config = replace(config_type("multi")(), envs=8, rollout_bars=10, hidden_dim=8, head="centre", gross_pull=pull,
+                     first_gross=1.5)  # fmt: skip
     agent = build(config, torch.Generator().manual_seed(0))
     optimiser = torch.optim.SGD(agent.parameters(), lr=0.2)  # no momentum: it stops where the pull stops
     for _ in range(60):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,12 +20,12 @@ import numpy as np
 import torch
 
 from himari_rl.agents.ppo_agent import PPOConfig
-from himari_rl.data.known_optimum.markets import KnownMarket, Paths, Trap, market_named
+from himari_rl.data.known_optimum.markets import KnownMarket, Paths, Portfolio, Trap, market_named
 from himari_rl.data.known_optimum.observe import market_rows, to_bars, visible
 from himari_rl.data.known_optimum.optimum import require_learnable
 from himari_rl.data.leaks import suspected_leaks
 from himari_rl.envs.physics import Market, Physics, TradingEnvConfig
-from himari_rl.evaluation.grading import Grade, grade, graded_naively
+from himari_rl.evaluation.grading import Grade, grade, graded_naively, reference
 from himari_rl.evaluation.naive import naive_policies
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.account import Leg
@@ -66,6 +66,10 @@ class Bar:
     """No edge: mean exposure below .02 and turnover below .001."""
     nothing: bool = False
     """Shuffled: the share over the best constant is not above 0 within two standard errors."""
+    left_out: float = np.inf
+    """Portfolio: largest mean weight, of any seed, in an asset that the optimum leaves out."""
+    gross: float = np.inf
+    """Portfolio: largest gross exposure of any bar of any seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +80,8 @@ class Plan:
     budget: Budget
     bars: dict[str, Bar]
     """The markets with a bar for this kind."""
+    rivals: Callable[[str, int, Budget], dict[str, float]] | None = None
+    """(market, seed, budget) -> shares of what is trained to be compared with, by name; a module's own function."""
 
 
 @dataclass(frozen=True)
@@ -156,9 +162,11 @@ class Trapped:
 
 
 def market_for(name: str) -> tuple[KnownMarket, bool]:
-    """A market of the table and whether it is to be learned from one history only."""
+    """A market of the table, or one asset of it alone (M5/0), and whether it is to be learned from one history only."""
     one = name.endswith(SUFFIX)
-    return market_named(name.removesuffix(SUFFIX)), one
+    whole, _, asset = name.removesuffix(SUFFIX).partition("/")
+    market = market_named(whole)
+    return (market.alone(int(asset)) if asset and isinstance(market, Portfolio) else market), one
 
 
 def environment_for(market: KnownMarket) -> TradingEnvConfig:
@@ -202,13 +210,8 @@ def encoder_for(market: KnownMarket) -> StateEncoder:
 
 
 def config_for(market: KnownMarket, config: PPOConfig) -> PPOConfig:
-    """The recipe, fitted to the market's dimensions and to what it hides: a hidden position allows no band.
-
-    Nor has a portfolio that trades for nothing any use for one.
-    """
+    """The recipe, fitted to the market's dimensions and to what it hides: a hidden position allows no band."""
     head = config.head if market.account_visible else "squash"
-    if market.assets_count > 1 and market.cost == 0.0:
-        head = "centre"
     return replace(config, state_dim=encoder_for(market).state_dim, action_dim=market.assets_count, head=head)
 
 
@@ -291,14 +294,19 @@ def certify(
         futures = [
             pool.submit(_attempt_alone, name, seed, plan.config, plan.budget) for name in names for seed in seeds
         ]
+        rivals = {name: pool.submit(plan.rivals, name, seeds[0], plan.budget) for name in names if plan.rivals}
         try:
             for future in as_completed(futures):
                 attempts.append(future.result())
                 done(attempts[-1])
+            beside = {name: future.result() for name, future in rivals.items()}
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
     attempts.sort(key=lambda a: a.seed)
-    return [judged(name, tuple(a for a in attempts if a.market == name), plan.bars.get(name)) for name in names]
+    return [
+        judged(name, tuple(a for a in attempts if a.market == name), plan.bars.get(name), beside.get(name))
+        for name in names
+    ]
 
 
 def median_policy(certificate: Certificate, plan: Plan) -> Policy:
@@ -307,10 +315,13 @@ def median_policy(certificate: Certificate, plan: Plan) -> Policy:
     return attempt(certificate.market, ranked[len(ranked) // 2].seed, plan.config, plan.budget)[1]
 
 
-def judged(name: str, attempts: tuple[Attempt, ...], bar: Bar | None) -> Certificate:
-    """A market's attempts against its bar; a market without a bar is only reported."""
+def judged(
+    name: str, attempts: tuple[Attempt, ...], bar: Bar | None, rivals: Mapping[str, float] | None = None
+) -> Certificate:
+    """A market's attempts against its bar; a market without a bar is only reported. `rivals` stand with the naive."""
     market, _ = market_for(name)
     naive = {n: g.share for n, g in graded_naively(market, GRADING_SEED, naive_policies(market)).items()}
+    naive |= rivals or {}
     certificate = Certificate(name, attempts, bar or Bar(), True, "reported, no bar", naive)
     if bar is None:
         return certificate
@@ -333,6 +344,13 @@ def judged(name: str, attempts: tuple[Attempt, ...], bar: Bar | None) -> Certifi
         checks = [(certificate.median >= bar.median, f"median {certificate.median:.3f} >= {bar.median} {what}")]
         if np.isfinite(bar.worst):
             checks.append((certificate.worst >= bar.worst, f"worst {certificate.worst:.3f} >= {bar.worst}"))
+        if np.isfinite(bar.left_out):
+            none = np.array(reference(market, GRADING_SEED).optimum.weights) < 1e-6
+            most = max(float(np.array(g.weights)[none].max()) for g in grades)
+            checks.append((most < bar.left_out, f"weight {most:.4f} < {bar.left_out} where the optimum has none"))
+        if np.isfinite(bar.gross):
+            most = max(g.gross_max for g in grades)
+            checks.append((most <= bar.gross, f"gross {most:.7f} <= {bar.gross:.6f}"))
         low, high = bar.turnover
         if np.isfinite(high):
             checks.append((low <= certificate.turnover <= high, f"turnover {certificate.turnover:.4f} in {low}-{high}"))

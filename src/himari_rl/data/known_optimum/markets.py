@@ -219,6 +219,19 @@ class Portfolio(KnownMarket):
     def assets_count(self) -> int:
         return len(self.sigmas)
 
+    def alone(self, asset: int) -> Predictable:
+        """One of its assets as a market of its own: the same law without the others."""
+        if not 0 <= asset < self.assets_count:
+            raise ConfigError(f"asset {asset} of {self.name}", f"0 to {self.assets_count - 1}")
+        return Predictable(
+            name=f"{self.name}/{asset}",
+            cost=self.cost,
+            sigma=self.sigmas[asset],
+            mu=self.mus[asset],
+            beta=self.betas[asset],
+            phi=self.phi,
+        )
+
     def covariance_root(self) -> FloatArray:
         """(A, A) Cholesky factor of the shocks' covariance."""
         correlation = np.eye(self.assets_count)
