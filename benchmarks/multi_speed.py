@@ -4,9 +4,9 @@
 
 Both learners have two separate 2 x 256 tanh networks, 256 environments x 128 bars, minibatches of 2048 and 10 epochs,
 interleaved. "equal" is PPO at SB3's settings, epoch for epoch; "product" is what `himari train multi` runs by default,
-with a network of that size. SB3 runs twice: on `MultiAssetTradingEnv` the way SB3 takes a gymnasium environment, copies of it
-stepped one after another, and on our batched physics behind its VecEnv face, which is a gift to it: there the update's
-matrix products are nearly all that is left of either learner.
+with a network of that size. SB3 runs twice: on `MultiAssetTradingEnv` the way SB3 takes a gymnasium environment, copies
+of it stepped one after another, and on our batched physics behind its VecEnv face, which is a gift to it: there the
+update's matrix products are nearly all that is left of either learner.
 """
 
 from __future__ import annotations

@@ -215,8 +215,12 @@ class Physics:
 
     def window(self, row: Tensor) -> Window:
         """Gathers the market at decision rows of any shape (...)."""
-        m = self.market
-        return Window(m.rows[row], Leg(*(leaf[row] for leaf in m.leg)), m.base[row], m.cap[row], m.side[row])
+        m, flat = self.market, row.flatten()
+
+        def at(x: Tensor) -> Tensor:  # x[row], four times as fast
+            return x.index_select(0, flat).reshape(*row.shape, *x.shape[1:])
+
+        return Window(at(m.rows), Leg(*map(at, m.leg)), at(m.base), at(m.cap), at(m.side))
 
     def previous(self, account: Account, window: Window) -> Tensor:
         """(N, A) the observed position in multiplier units, on the side that Layer 2 now asks for.
