@@ -1,6 +1,7 @@
 """What each ingredient of the recipe is worth, on markets whose optimum is known. Feeds docs/decisions/LOG.md.
 
     python benchmarks/ablations.py --markets M2 M4 --bars 1000000 --seeds 5
+    python benchmarks/ablations.py --kind lstm --markets M3z --bars 1000000 --seeds 2
 
 Every variant changes one thing of the default recipe, at equal bars, on fresh seeds; shares of the optimum, graded on
 the same fresh paths. Differences below .01 are noise.
@@ -10,14 +11,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
+from pathlib import Path
 from statistics import median
 
 import torch
 
+from himari_rl.agents.kinds import config_type
 from himari_rl.agents.ppo_agent import PPOConfig
-from himari_rl.evaluation.certify import Budget, attempt
+from himari_rl.evaluation.certify import GRADING_SEED, Budget, bundle_of, learn, market_for
+from himari_rl.evaluation.grading import grade
 
-VARIANTS: dict[str, dict[str, object]] = {
+CHAINS = 4_000
+BASE: dict[str, dict[str, object]] = {
     "default": {},
     "gradient only": {"gradient_share": 1.0},
     "gradient .8, PPO .2": {"gradient_share": 0.8},
@@ -42,26 +48,50 @@ VARIANTS: dict[str, dict[str, object]] = {
     "minibatch 3125": {"minibatch": 3125},
     "minibatch 25000": {"minibatch": 25_000},
 }
+PPO_ONLY = {"gradient_share": 0.0, "initial_std": 0.3, "final_std": 0.1}
+LSTM: dict[str, dict[str, object]] = {
+    "default": {},
+    "one layer": {"lstm_num_layers": 1},
+    "gradient only": {"gradient_share": 1.0},
+    "PPO only": PPO_ONLY,
+    "PPO only, 4 epochs": PPO_ONLY | {"epochs": 4},
+    "back-propagation over 25 bars": {"rollout_bars": 25, "envs": 640},
+    "back-propagation over 100 bars": {"rollout_bars": 100, "envs": 160},
+    "no weight average": {"average": 0.0},
+    "minibatch 16000": {"minibatch": 16_000},
+    "learning rate 1e-3": {"learning_rate": 1e-3},
+}
+VARIANTS = {"base": BASE, "lstm": LSTM}
+
+
+def share_of(name: str, seed: int, config: PPOConfig, bars: int) -> tuple[float, float]:
+    """Share of the optimum of one exported bundle, and the seconds of its training."""
+    trainer, rows = learn(name, seed, config, Budget(bars=bars))
+    with tempfile.TemporaryDirectory() as folder:
+        policy = bundle_of(name, trainer, rows, seed, Path(folder) / "bundle")
+    return grade(market_for(name)[0], policy, GRADING_SEED, chains=CHAINS).share, trainer.seconds
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kind", choices=list(VARIANTS), default="base")
     parser.add_argument("--markets", nargs="+", default=["M2", "M4"])
     parser.add_argument("--bars", type=int, default=1_000_000)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=100)
-    parser.add_argument("--variants", nargs="*", default=list(VARIANTS))
+    parser.add_argument("--variants", nargs="*", help="all of the kind by default")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     found: dict[str, dict[str, list[float]]] = {}
     print(f"{'variant':34s}" + "".join(f"{m:>26s}" for m in args.markets))
-    for name in args.variants:
-        config, cells = PPOConfig(**VARIANTS[name]), []
+    variants = VARIANTS[args.kind]
+    for name in args.variants or variants:
+        config, cells = config_type(args.kind)(**variants[name]), []
         for market in args.markets:
-            done = [attempt(market, args.first_seed + s, config, Budget(bars=args.bars))[0] for s in range(args.seeds)]
-            shares = [a.grade.share for a in done]
+            done = [share_of(market, args.first_seed + s, config, args.bars) for s in range(args.seeds)]
+            shares, seconds = ([each[i] for each in done] for i in range(2))
             found.setdefault(name, {})[market] = shares
-            cells.append(f"{median(shares):.3f} / {min(shares):.3f} {median(a.seconds for a in done):5.1f} s")
+            cells.append(f"{median(shares):.3f} / {min(shares):.3f} {median(seconds):5.1f} s")
         print(f"{name:34s}" + "".join(f"{c:>26s}" for c in cells), flush=True)
     print(json.dumps({"bars": args.bars, "shares": found}))
     return 0
