@@ -83,12 +83,12 @@ def test_every_single_flipped_bit_of_a_memory_is_refused() -> None:
     policy = "ab" * 32
     text = pack(np.random.default_rng(0).normal(size=32).astype(np.float32), policy, KEY)
     assert np.isfinite(unpack(text, policy, KEY, 32)).all()
-    raw = base64.urlsafe_b64decode(text)
+    raw = base64.b64decode(text)
     for bit in range(8 * len(raw)):
         broken = bytearray(raw)
         broken[bit // 8] ^= 1 << bit % 8
         with pytest.raises(SignedMemoryError, match="memory was altered"):
-            unpack(base64.urlsafe_b64encode(bytes(broken)).decode(), policy, KEY, 32)
+            unpack(base64.b64encode(bytes(broken)).decode(), policy, KEY, 32)
 
 
 def test_a_memory_of_the_same_weights_under_another_symbol_is_refused(tmp_path: Path) -> None:

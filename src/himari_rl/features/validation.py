@@ -29,7 +29,9 @@ class _OneHot(NamedTuple):
     hot: frozenset[tuple[float, ...]]
 
 
-class _Layout(NamedTuple):
+class Layout(NamedTuple):
+    """Where what stands in a state, and in which range; one for each set of symbols, from `layout_of`."""
+
     names: tuple[str, ...]
     bounds: tuple[tuple[float, float], ...]
     one_hots: tuple[_OneHot, ...]
@@ -39,7 +41,12 @@ class _Layout(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def _layout(dim: int, symbols: tuple[str, ...]) -> _Layout:
+def layout_of(dim: int, symbols: tuple[str, ...]) -> Layout:
+    """The layout of a state of `dim` numbers.
+
+    Raises:
+        StateError: the symbols make a state of another length.
+    """
     if not symbols:
         count = next((assets for assets in range(1, MAX_ASSETS) if state_dim(assets) == dim), None)
         if count is None:
@@ -59,7 +66,7 @@ def _layout(dim: int, symbols: tuple[str, ...]) -> _Layout:
             here = slice(columns.start + asset * WIDTH, columns.stop + asset * WIDTH)
             one_hots.append(_OneHot(here, f"{prefix}{field} one-hot", ", ".join(FEATURES[columns]), hot))
     bounds = tuple((feature.lower - TOLERANCE, feature.upper + TOLERANCE) for feature in features)
-    return _Layout(
+    return Layout(
         names=tuple(feature.name for feature in features),
         bounds=bounds,
         one_hots=tuple(one_hots),
@@ -83,7 +90,7 @@ def validate_state(
         StateError: a wrong length, something that is not a finite number, a number out of its range, a one-hot that is
             not one 1 and else 0, a position side other than -1, 0, 1. Names the field, the value and the cure.
     """
-    layout = _layout(state_dim, tuple(symbols))
+    layout = layout_of(state_dim, tuple(symbols))
     if isinstance(state, np.ndarray):
         if state.ndim == 2:
             _validate_batch(state, state_dim, layout)
@@ -93,25 +100,30 @@ def validate_state(
         _explain(state, state_dim, layout, "")
 
 
-def _is_state(state: Any, dim: int, layout: _Layout) -> bool:
+def _is_state(state: Any, dim: int, layout: Layout) -> bool:
     if type(state) is not list or len(state) != dim:
         return False
     try:
         for value, (low, high) in zip(state, layout.bounds, strict=True):
             if not low <= value <= high:  # False for NaN
                 return False
-        for one_hot in layout.one_hots:
-            if tuple(state[one_hot.columns]) not in one_hot.hot:
-                return False
-        for side in layout.sides:
-            if state[side] not in SIDES:
-                return False
+        return categories_hold(tuple(state), layout)
     except TypeError:  # text, None or a list among the numbers
         return False
+
+
+def categories_hold(state: tuple[float, ...], layout: Layout) -> bool:
+    """Whether every one-hot has one 1 and every side is -1, 0 or 1, in a state whose numbers are in range."""
+    for columns, _, _, hot in layout.one_hots:
+        if state[columns] not in hot:
+            return False
+    for side in layout.sides:  # noqa: SIM110  a generator costs more than what it goes over
+        if state[side] not in SIDES:
+            return False
     return True
 
 
-def _validate_batch(states: np.ndarray[Any, Any], dim: int, layout: _Layout) -> None:
+def _validate_batch(states: np.ndarray[Any, Any], dim: int, layout: Layout) -> None:
     if states.shape[1] == dim and states.dtype.kind in "fiu":
         good = ((states >= layout.lower) & (states <= layout.upper)).all()
         for one_hot in layout.one_hots:
@@ -125,7 +137,7 @@ def _validate_batch(states: np.ndarray[Any, Any], dim: int, layout: _Layout) -> 
         _explain(state, dim, layout, f"row {row}: ")
 
 
-def _explain(state: Any, dim: int, layout: _Layout, where: str) -> None:
+def _explain(state: Any, dim: int, layout: Layout, where: str) -> None:
     """Raises for the first thing wrong; returns when what the fast path disliked was only rounding."""
     if not isinstance(state, Sequence) or isinstance(state, str | bytes):
         raise StateError(
@@ -168,7 +180,7 @@ def _explain(state: Any, dim: int, layout: _Layout, where: str) -> None:
             )
 
 
-def _explain_length(state: Sequence[Any], dim: int, layout: _Layout, where: str) -> None:
+def _explain_length(state: Sequence[Any], dim: int, layout: Layout, where: str) -> None:
     short = dim - len(state)
     if short > 0:
         missing = layout.names[len(state) :]

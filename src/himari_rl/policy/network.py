@@ -25,6 +25,7 @@ from himari_rl.schema import MAX_MULTIPLIER
 F32 = NDArray[np.float32]
 Floats = Sequence[float]
 
+_HALF = np.array(0.5, np.float32)
 SELL_COLUMN, HOLD_COLUMN, BUY_COLUMN = range(ACTION.start, ACTION.stop)
 
 
@@ -45,13 +46,24 @@ class Normaliser:
         self._high = np.float32(spec.clip) * self.keep  # a hidden feature is clipped to [0, 0]
         self._low = -self._high
         self.kept = float(self.keep.sum())
+        self._std_one = np.where(self.keep != 0, self._std, np.float32(np.inf))  # a hidden feature is 0 unclipped
+        self._clip_squared = float(np.float32(spec.clip) * np.float32(1 - 1e-6)) ** 2
 
-    def one(self, state: F32, out: F32) -> None:
-        """Normalises a state (F,) into `out` (F,)."""
-        np.subtract(state, self._mean, out=out)
-        np.divide(out, self._std, out=out)
+    def one(self, state: F32, out: F32) -> float:
+        """Normalises a state (F,) into `out` (F,) and returns its squared length.
+
+        No element of a vector is longer than the vector, so an ordinary state needs no clip.
+        """
+        np.subtract(state, self._mean, out)
+        np.divide(out, self._std_one, out)
+        squared = float(out.dot(out))
+        if squared < self._clip_squared:  # False for NaN
+            return squared
+        np.subtract(state, self._mean, out)
+        np.divide(out, self._std, out)
         np.maximum(out, self._low, out=out)
         np.minimum(out, self._high, out=out)
+        return float(out.dot(out))
 
     def many(self, states: F32) -> F32:
         """Normalised states (B, F)."""
@@ -78,15 +90,15 @@ class Dense:
     memory_size = 0
 
     def __init__(self, weight: F32, bias: F32, *, last: bool = False) -> None:
-        self._affine = np.ascontiguousarray(np.column_stack([weight, bias]))
+        self._affine = np.asfortranarray(np.column_stack([weight, bias]))  # columns: a third faster times a vector
         self._weight_t, self._bias, self._last = weight.T, bias, last
         self.buffer = np.zeros(len(bias), np.float32) if last else with_one(len(bias))
         self._h = self.buffer[: len(bias)]
 
     def one(self, x: F32, memory: F32) -> F32:
-        self._affine.dot(x, out=self._h)
+        self._affine.dot(x, self._h)
         if not self._last:
-            np.tanh(self._h, out=self._h)
+            np.tanh(self._h, self._h)
         return self.buffer
 
     def many(self, x: F32, memory: F32) -> tuple[F32, F32]:
@@ -103,49 +115,58 @@ class Lstm:
         i, f, o = sigmoid(.)    g = tanh(.)    of    W_ih x + W_hh h + b
         c' = f c + i g          h' = o tanh(c')
 
-    The rows are stored i, f, o, g with the sigmoid rows halved, because sigmoid(z) = (1 + tanh(z / 2)) / 2:
-    one tanh over all four gates, and no overflow anywhere.
+    Rows are stored g, f, i, o with the sigmoid rows halved, because sigmoid(z) = (1 + tanh(z / 2)) / 2: one tanh over
+    all four gates, and no overflow anywhere. `one` keeps everything in one row of numbers,
+
+        x, 1, h | c, g, f, i, o
+
+    so that (h, c) arrives in one copy, the left part meets the matrix, and (c, g) (f, i) is one product.
     """
 
     def __init__(self, weight_ih: F32, weight_hh: F32, bias: F32) -> None:
-        size = weight_hh.shape[1]
-        full = np.column_stack([weight_ih, weight_hh, bias])
-        i, f, g, o = full.reshape(4, size, -1)  # the order of the file
-        self._affine = np.ascontiguousarray(np.concatenate([i * 0.5, f * 0.5, o * 0.5, g]), np.float32)
+        n, inputs = weight_hh.shape[1], weight_ih.shape[1]
+        full = np.column_stack([weight_ih, bias, weight_hh])
+        i, f, g, o = full.reshape(4, n, -1)  # the order of the file
+        self._affine = np.asfortranarray(np.concatenate([g, f * 0.5, i * 0.5, o * 0.5]), np.float32)
         self._affine_t = self._affine.T
-        self._size, self._inputs = size, weight_ih.shape[1]
-        self.memory_size = 2 * size
-        self.buffer = with_one(size)
-        self._joined = with_one(self._inputs + size)
-        self._gates = np.zeros(4 * size, np.float32)
-        self._ig = np.zeros(size, np.float32)
+        self._size = n
+        self.memory_size = 2 * n
+        self.buffer = with_one(n)
+        self._h = self.buffer[:n]
+        row = np.zeros(inputs + 1 + 6 * n, np.float32)
+        self._x, self._left, self._right = row[: inputs + 1], row[: inputs + 1 + n], row[inputs + 1 + n :]
+        self._before = row[inputs + 1 : inputs + 1 + 2 * n]
+        self._gates, self._sigmoids = self._right[n:], self._right[2 * n :]
+        self._cg, self._fi, self._o = self._right[: 2 * n], self._right[2 * n : 4 * n], self._right[4 * n :]
+        self._c, self._g = self._cg[:n], self._cg[n:]
+        self._bound: tuple[F32 | None, F32, F32] = (None, self._h, self._c)  # a memory and its two halves
 
     def one(self, x: F32, memory: F32) -> F32:
-        n, gates, joined = self._size, self._gates, self._joined
-        h, c = memory[:n], memory[n:]
-        joined[: self._inputs] = x[: self._inputs]
-        joined[self._inputs : -1] = h
-        self._affine.dot(joined, out=gates)
-        np.tanh(gates, out=gates)
-        sigmoids = gates[: 3 * n]
-        sigmoids *= np.float32(0.5)
-        sigmoids += np.float32(0.5)
-        np.multiply(gates[:n], gates[3 * n :], out=self._ig)
-        c *= gates[n : 2 * n]
-        c += self._ig
-        np.tanh(c, out=h)
-        h *= gates[2 * n : 3 * n]
-        self.buffer[:n] = h
+        known, h, c = self._bound
+        if memory is not known:  # slicing costs as much as a product, and the memory is mostly the same array
+            h, c = memory[: self._size], memory[self._size :]
+            self._bound = (memory, h, c)
+        self._x[:] = x
+        self._before[:] = memory
+        self._affine.dot(self._left, self._gates)
+        np.tanh(self._gates, self._gates)
+        np.multiply(self._sigmoids, _HALF, self._sigmoids)
+        np.add(self._sigmoids, _HALF, self._sigmoids)
+        np.multiply(self._cg, self._fi, self._cg)
+        np.add(self._c, self._g, c)
+        np.tanh(c, h)
+        np.multiply(h, self._o, h)
+        self._h[:] = h
         return self.buffer
 
     def many(self, x: F32, memory: F32) -> tuple[F32, F32]:
         n = self._size
         ones = np.ones((len(x), 1), np.float32)
-        gates = np.concatenate([x, memory[:, :n], ones], axis=1) @ self._affine_t
+        gates = np.concatenate([x, ones, memory[:, :n]], axis=1) @ self._affine_t
         np.tanh(gates, out=gates)
-        gates[:, : 3 * n] = gates[:, : 3 * n] * np.float32(0.5) + np.float32(0.5)
-        c = memory[:, n:] * gates[:, n : 2 * n] + gates[:, :n] * gates[:, 3 * n :]
-        h = np.tanh(c) * gates[:, 2 * n : 3 * n]
+        gates[:, n:] = gates[:, n:] * np.float32(0.5) + np.float32(0.5)
+        c = memory[:, n:] * gates[:, n : 2 * n] + gates[:, :n] * gates[:, 2 * n : 3 * n]
+        h = np.tanh(c) * gates[:, 3 * n :]
         return h, np.concatenate([h, c], axis=1)
 
 
@@ -167,11 +188,16 @@ class Member:
             self._parts.append((layer, slice(offset, offset + layer.memory_size)))
             offset += layer.memory_size
         self.memory_size = offset
+        self._bound: F32 | None = None
+        self._steps: list[tuple[Callable[[F32, F32], F32], F32]] = []
 
     def one(self, x: F32, memory: F32) -> list[float]:
         """Output (K,) for one normalised state with its final 1 (F + 1,); advances `memory` in place."""
-        for layer, part in self._parts:
-            x = layer.one(x, memory[part])
+        if memory is not self._bound:
+            self._bound = memory
+            self._steps = [(layer.one, memory[part]) for layer, part in self._parts]
+        for step, own in self._steps:
+            x = step(x, own)
         answer: list[float] = x.tolist()
         return answer
 

@@ -1,9 +1,9 @@
 """The front of the server: plain ASGI before FastAPI. Limits for every request, and the short way for POST /predict.
 
-The short way is bytes in, bytes out in one function: pydantic-core checks the body's shape, the service checks the
-state and decides, orjson writes the answer. Whatever is not in order is replayed, byte for byte, into the FastAPI
-route, whose errors are the only ones. The body decides what a request is, on both ways: an earlier client that forgets
-its content-type is still understood.
+The short way is bytes in, bytes out in one function, `answer`: pydantic-core parses and checks the body, the service
+decides, orjson writes the answer. Whatever is not in order is replayed, byte for byte, into the FastAPI route, whose
+errors are the only ones. The body decides what a request is, on both ways: an earlier client that forgets its
+content-type is still understood. Under run.py most requests are answered before they come here: see protocol.py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sized
 from typing import Any
 
 import orjson
-from pydantic_core import SchemaValidator, ValidationError, core_schema
+from pydantic_core import ValidationError
 from starlette.types import Message, Receive, Scope, Send
 
 from himari_rl.errors import HimariError
@@ -21,18 +21,6 @@ from himari_rl.serving.guard import OPEN_PATHS, Guard
 from himari_rl.serving.refusals import RETRY_AFTER, status_of
 from himari_rl.serving.service import Service
 
-_STATE = core_schema.list_schema(core_schema.float_schema(strict=True, allow_inf_nan=False))
-_TEXT = core_schema.nullable_schema(core_schema.str_schema(strict=True))
-_NAME = core_schema.nullable_schema(core_schema.str_schema(strict=True, min_length=1, max_length=100))
-_TIME = core_schema.nullable_schema(core_schema.int_schema(strict=True, ge=0, lt=2**53))
-_FIELDS = {"state": _STATE, "memory": _TEXT, "session_id": _NAME, "timestamp": _TIME}
-_FIELDS["sequence"] = core_schema.list_schema(_STATE, min_length=1, max_length=64)
-_BODY = SchemaValidator(
-    core_schema.typed_dict_schema(
-        {name: core_schema.typed_dict_field(schema, required=False) for name, schema in _FIELDS.items()},
-        extra_behavior="forbid",
-    )
-)
 _JSON = (b"content-type", b"application/json")
 CLIENT = "himari.client"
 """Where the scope says who asks."""
@@ -47,13 +35,14 @@ class FastPath:
     def __init__(self, service: Service, otherwise: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
         settings = service.settings
         self._service = service
-        self._predict = service.predict
         self._journal = service.journal
         self._errors = service.metrics.errors
         self._otherwise = otherwise
         self._guard = Guard(settings) if settings.guarded else None
+        self.direct = not settings.guarded and not settings.cors_origins and not settings.challenger_share
+        """Whether nothing of a request but its body decides on its answer."""
         self._limit = settings.max_body_bytes
-        self._most = settings.max_concurrency
+        self.most = settings.max_concurrency
         self._patience = settings.body_timeout_s
         self._waiting: dict[asyncio.Task[Any] | None, float] = {}  # for their body, since when
         self._late: set[asyncio.Task[Any] | None] = set()
@@ -66,8 +55,8 @@ class FastPath:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
-        if len(self.pending) > self._most and path not in OPEN_PATHS:
-            await self._refuse(send, 503, f"{self._most} requests are being answered; try again", RETRY_AFTER)
+        if len(self.pending) > self.most and path not in OPEN_PATHS:
+            await self._refuse(send, 503, f"{self.most} requests are being answered; try again", RETRY_AFTER)
             return
         if self._other_names and path in self._other_names and (path, scope["method"]) != ("/predict", "POST"):
             path = self._other_names[path]
@@ -108,18 +97,26 @@ class FastPath:
             await self._refuse(send, 413, text, {"connection": "close"})
             return
         if path == "/predict":
-            try:
-                answer = self._predict(_BODY.validate_json(body), client)
-            except (ValidationError, HimariError):
-                if path in self._other_names and b'"instances"' in body:
-                    scope = {**scope, "path": "/v1/batch", "raw_path": b"/v1/batch"}
-            else:
-                if self._journal.every:
-                    self._journal.answered(path, answer)
-                await _respond(send, 200, orjson.dumps(answer))
+            answer = self.answer(body, client)
+            if answer is not None:
+                await _respond(send, 200, answer)
                 return
+            if path in self._other_names and b'"instances"' in body:
+                scope = {**scope, "path": "/v1/batch", "raw_path": b"/v1/batch"}
         kept = [header for header in scope["headers"] if header[0] != _JSON[0]]
         await self._otherwise({**scope, "headers": [*kept, _JSON], CLIENT: client}, _replay(body, receive), send)
+
+    def answer(self, body: bytes, client: str = "") -> bytes | None:
+        """The document that answers POST /predict; None for what the FastAPI route must answer."""
+        if len(body) > self._limit:
+            return None
+        try:
+            answer = self._service.predict_bytes(body, client)
+        except (ValidationError, HimariError):
+            return None
+        if self._journal.every:
+            self._journal.answered("/predict", answer)
+        return orjson.dumps(answer)
 
     async def sweep(self) -> None:
         """Ends the wait for bodies that do not come; for ever, a few times in the time they have."""

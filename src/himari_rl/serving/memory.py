@@ -1,16 +1,19 @@
 """The memory of a recurrent policy as an opaque, signed text that a client carries from answer to request.
 
-    base64url( version, 1 byte | policy, 8 bytes | memory, float32 | HMAC-SHA256 of all before, 16 bytes )
+    base64( version, 1 byte | policy, 8 bytes | memory, float32 | keyed BLAKE2b of all before, 16 to 18 bytes )
 
 Stateless: any instance with the same key can go on where another stopped. A text of another policy, another
-key or with one flipped bit is refused, never answered from zeros.
+key or with one flipped bit is refused, never answered from zeros. The signature is as long as makes the whole a
+multiple of three bytes: such a base64 text has no padding and no spare bits, so no two texts mean the same memory.
 """
 
 from __future__ import annotations
 
-import base64
 import binascii
+import hashlib
 import hmac
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +33,7 @@ class SignedMemoryError(FieldError):
 
 _VERSION = b"\x01"
 _POLICY, _SIGNATURE = 8, 16
+_HEAD = len(_VERSION) + _POLICY
 _CURE = "pass back the memory of the previous answer of the same model_version, or none to start"
 
 
@@ -40,31 +44,58 @@ def pack(memory: F32, policy: str, key: bytes) -> str:
         policy: hex digest of the manifest: the memory is of use to this policy only.
         key: the server's secret.
     """
-    body = _VERSION + bytes.fromhex(policy)[:_POLICY] + memory.tobytes()
-    return base64.urlsafe_b64encode(body + _sign(body, key)).decode()
+    body = _head(policy) + memory.tobytes()
+    spare = -(len(body) + _SIGNATURE) % 3
+    return binascii.b2a_base64(body + _sign(body, key, _SIGNATURE + spare), newline=False).decode()
 
 
-def unpack(text: str, policy: str, key: bytes, size: int) -> F32:
+def unpack(text: str | bytes, policy: str, key: bytes, size: int) -> F32:
     """The memory (size,) that `pack` signed.
+
+    Args:
+        text: of `pack`, or the bytes that it says where reader.py has read them already.
 
     Raises:
         SignedMemoryError: it was altered, signed with another key, or belongs to another policy.
     """
-    try:
-        raw = base64.b64decode(text, altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise SignedMemoryError("memory is not base64url text", "the text of the previous answer", _CURE) from error
-    body, signature = raw[:-_SIGNATURE], raw[-_SIGNATURE:]
-    # the canonical text only: base64 ignores the spare bits of its last character
-    if not hmac.compare_digest(signature, _sign(body, key)) or base64.urlsafe_b64encode(raw).decode() != text:
-        raise SignedMemoryError(
-            "memory was altered or signed with another key", "the text of the previous answer", _CURE
-        )
-    head = len(_VERSION) + _POLICY
-    if body[:head] != _VERSION + bytes.fromhex(policy)[:_POLICY] or len(body) != head + 4 * size:
+    raw = _decode(text) if isinstance(text, str) else text
+    length = _SIGNATURE + (len(raw) - _HEAD - _SIGNATURE) % 4  # floats are four bytes, so the rest is the signature's
+    body, signature = raw[:-length], raw[-length:]
+    if len(raw) % 3 or not hmac.compare_digest(signature, _sign(body, key, length)):
+        raise _altered()
+    if body[:_HEAD] != _head(policy) or len(body) != _HEAD + 4 * size:
         raise SignedMemoryError("memory belongs to another policy", f"a memory of policy {policy[:12]}", _CURE)
-    return np.frombuffer(body, np.float32, offset=head)
+    return np.ndarray((size,), np.float32, body, _HEAD)
 
 
-def _sign(body: bytes, key: bytes) -> bytes:
-    return hmac.digest(key, body, "sha256")[:_SIGNATURE]
+def _decode(text: str) -> bytes:
+    try:
+        raw = binascii.a2b_base64(text)
+    except ValueError as error:
+        raise SignedMemoryError("memory is not base64 text", "the text of the previous answer", _CURE) from error
+    if 3 * len(text) != 4 * len(raw):  # what is not of base64 was skipped, or the end is padded
+        raise _altered()
+    return raw
+
+
+def _altered() -> SignedMemoryError:
+    found = "memory was altered or signed with another key"
+    return SignedMemoryError(found, "the text of the previous answer", _CURE)
+
+
+@lru_cache(maxsize=16)
+def _head(policy: str) -> bytes:
+    return _VERSION + bytes.fromhex(policy)[:_POLICY]
+
+
+@lru_cache(maxsize=16)
+def _keyed(key: bytes) -> Any:
+    """BLAKE2b (RFC 7693) that has read its key; a key of any length."""
+    return hashlib.blake2b(key=hashlib.sha256(key).digest())
+
+
+def _sign(body: bytes, key: bytes, length: int) -> bytes:
+    state = _keyed(key).copy()
+    state.update(body)
+    signature: bytes = state.digest()[:length]
+    return signature

@@ -1,4 +1,4 @@
-"""uvicorn as this project runs it: uvloop and httptools, no line per request, a graceful end."""
+"""uvicorn as this project runs it: uvloop, httptools (protocol.py), no line per request, a graceful end."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import uvicorn
 
 from himari_rl.errors import ConfigError
 from himari_rl.serving.app import Api
+from himari_rl.serving.protocol import PredictProtocol
 
 GRACE_S = 8  # Cloud Run kills ten seconds after SIGTERM
 BACKLOG = 2048
@@ -38,7 +39,7 @@ def make_server(app: Api) -> uvicorn.Server:
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=PredictProtocol,
         ws="none",
         access_log=False,
         log_level="warning",

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
 from himari_rl.errors import HimariError, StateError
-from himari_rl.features.validation import validate_state
+from himari_rl.features.validation import categories_hold, validate_state
 from himari_rl.monitoring.metrics import Metrics
-from himari_rl.policy.runtime import Decision, Policy
+from himari_rl.policy.runtime import Policy, Step
 from himari_rl.serving import decide as raw
 from himari_rl.serving import memory as memories
 from himari_rl.serving.journal import Journal
@@ -124,6 +124,30 @@ class Service:
             self._shadow.offer(request, answer)
         return self._finish(slot, answer, started)
 
+    def predict_bytes(self, body: bytes, client: str = "") -> dict[str, Any]:
+        """The same answer to a request as it came: its numbers are held against their ranges while they are parsed.
+
+        Raises:
+            ValidationError: it is not in order; the FastAPI route says why.
+            HimariError: as `predict`.
+        """
+        started = perf_counter_ns()
+        slot = self.slot or self.ready()
+        request: dict[str, Any] = slot.reader.validate_json(body)
+        state, text = request.get("state"), request.get("memory")
+        if self._split is not None:
+            slot = self._split.choose(slot, str(request.get("session_id") or client))
+        # all that was sent is a state, or a state and a memory that this policy has
+        if state is not None and len(request) == 1 + (text is not None and slot.recurrent):
+            if not categories_hold(state, slot.layout):
+                validate_state(list(state), slot.dim, slot.symbols)
+            answer = self._decide(slot, state, text)
+        else:
+            answer = self._answer(slot, request | ({} if state is None else {"state": list(state)}))
+        if self._shadow is not None:
+            self._shadow.offer(request, answer)
+        return self._finish(slot, answer, started)
+
     def batch(self, instances: list[Request], client: str = "") -> dict[str, Any]:
         """The answer to POST /v1/batch: every instance alone, in order, all from one policy; none where one is wrong.
 
@@ -166,7 +190,7 @@ class Service:
         if slot.recurrent:
             decision, said = step(self._memories, ("decide", *name), slot, state, stream.timestamp)
         else:
-            decision, said = slot.policy.decide(state), {}
+            decision, said = slot.policy.step(state), {}
         answer = self._render(slot, decision, state, said)
         if self._shadow is not None:
             self._shadow.offer({"state": state}, answer)
@@ -178,8 +202,7 @@ class Service:
             return self._with_memory(slot, request)
         state = request["state"]
         validate_state(state, slot.dim, slot.symbols)
-        decision = slot.policy.decide(state)
-        return self._render(slot, decision, state, self._carried(slot, decision, True) if slot.recurrent else {})
+        return self._decide(slot, state, None)
 
     def _with_memory(self, slot: Slot, request: Request) -> dict[str, Any]:
         """As `_answer`, for what only policies with a memory understand."""
@@ -207,10 +230,15 @@ class Service:
         if session is not None:
             decision, said = step(self._memories, session, slot, state, request["timestamp"])
             return self._render(slot, decision, state, said)
+        return self._decide(slot, state, text)
+
+    def _decide(self, slot: Slot, state: Sequence[float], text: str | bytes | None) -> dict[str, Any]:
+        """The answer to a state that was checked; `text` is the memory that the client carries."""
+        if not slot.recurrent:
+            return self._render(slot, slot.policy.step(state), state, {})
         before = None if text is None else memories.unpack(text, slot.digest, self._key, slot.policy.memory_size)
-        decision = slot.policy.decide(state, before)
-        said = self._carried(slot, decision, text is None) if slot.recurrent else {}
-        return self._render(slot, decision, state, said)
+        decision = slot.policy.step(state, before)
+        return self._render(slot, decision, state, self._carried(slot, decision, text is None))
 
     def _sequence(self, slot: Slot, states: list[Any]) -> dict[str, Any]:
         if not 1 <= len(states) <= MAX_SEQUENCE:
@@ -220,18 +248,18 @@ class Service:
                 validate_state(state, slot.dim, slot.symbols)
             except StateError as error:
                 raise within(f"sequence[{index}]", error) from error
-        decision = slot.policy.decide(states[0])
+        decision = slot.policy.step(states[0])
         for state in states[1:]:
-            decision = slot.policy.decide(state, decision.memory)
+            decision = slot.policy.step(state, decision.memory)
         return self._render(slot, decision, states[-1], self._carried(slot, decision, True))
 
-    def _carried(self, slot: Slot, decision: Decision, started: bool) -> dict[str, Any]:
+    def _carried(self, slot: Slot, decision: Step, started: bool) -> dict[str, Any]:
         """The memory that the client carries to its next request."""
         return {"memory": memories.pack(decision.memory, slot.digest, self._key), "memory_started": started}
 
-    def _render(self, slot: Slot, decision: Decision, state: list[float], said: dict[str, Any]) -> dict[str, Any]:
+    def _render(self, slot: Slot, decision: Step, state: Sequence[float], said: dict[str, Any]) -> dict[str, Any]:
         """The fields that say what was decided, after the risk limits; `said` is about the memory."""
-        multipliers: list[float] = decision.multipliers.tolist()
+        multipliers = decision.multipliers
         risk = slot.limiter(state, multipliers)
         answer: dict[str, Any]
         if len(multipliers) == 1:

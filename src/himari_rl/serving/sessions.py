@@ -10,12 +10,12 @@ state once more for each missing bar (`advance`); the answer says which, and how
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from time import monotonic
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from himari_rl.policy.network import F32
-from himari_rl.policy.runtime import Decision
+from himari_rl.policy.runtime import Step
 from himari_rl.serving.refusals import FieldError, TooManyError
 from himari_rl.serving.slot import Slot
 
@@ -72,7 +72,7 @@ class Memory(NamedTuple):
     timestamp: int  # of the last bar
     before: F32 | None  # memory before the last bar; None: it started there
     after: F32
-    state: list[float]  # of the last bar
+    state: Sequence[float]  # of the last bar
 
 
 class Resumed(NamedTuple):
@@ -109,13 +109,13 @@ def resume(kept: Memory | None, slot: Slot, timestamp: int) -> Resumed:
         return Resumed(None, {"memory_started": True, "gap": {"rule": "reset", "missing_bars": missing}})
     memory = kept.after
     for _ in range(missing):
-        memory = slot.policy.decide(kept.state, memory).memory
+        memory = slot.policy.step(kept.state, memory).memory
     return Resumed(memory, {"memory_started": False, "gap": {"rule": "advance", "missing_bars": missing}})
 
 
 def step(
-    sessions: Sessions[Memory], name: Hashable, slot: Slot, state: list[float], timestamp: int
-) -> tuple[Decision, dict[str, Any]]:
+    sessions: Sessions[Memory], name: Hashable, slot: Slot, state: Sequence[float], timestamp: int
+) -> tuple[Step, dict[str, Any]]:
     """One decision in a session, and what to say about its memory; a refusal leaves the session as it was.
 
     Raises:
@@ -125,6 +125,6 @@ def step(
     sessions.admit(name)
     kept = sessions.get(name)
     memory, said = resume(kept, slot, timestamp)
-    decision = slot.policy.decide(state, memory)
+    decision = slot.policy.step(state, memory)
     sessions.put(name, Memory(slot.digest, timestamp, memory, decision.memory, state))
     return decision, said

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from himari_rl.errors import BundleError, StateError
 from himari_rl.features.contract import WIDTH, state_dim
-from himari_rl.features.validation import validate_state
+from himari_rl.features.validation import layout_of, validate_state
 from himari_rl.policy.alias import Alias, bundle_of, read_alias
 from himari_rl.policy.bundle import MANIFEST
 from himari_rl.policy.runtime import Policy, load_policy
 from himari_rl.serving.limits import Limiter
+from himari_rl.serving.reader import body_reader
 from himari_rl.serving.settings import GAP_RULES
 from himari_rl.storage import is_file, join, stamp
 
@@ -24,8 +25,8 @@ class Slot:
     """One policy, warm."""
 
     __slots__ = (
-        *("alias", "digest", "dim", "gap_rule", "interval_ms", "limiter", "policy"),
-        *("recurrent", "symbols", "version"),
+        *("alias", "digest", "dim", "gap_rule", "interval_ms", "layout", "limiter", "policy"),
+        *("reader", "recurrent", "symbols", "version"),
     )
 
     def __init__(self, policy: Policy, gap_rule: str = "", alias: Alias | None = None) -> None:
@@ -38,6 +39,8 @@ class Slot:
         self.symbols = manifest.symbols
         self.interval_ms = manifest.ledger.interval_ms
         self.limiter = Limiter(manifest.ledger, manifest.symbols)
+        self.layout = layout_of(self.dim, self.symbols)
+        self.reader = body_reader(self.layout.bounds)
         self.gap_rule = gap_rule or str(manifest.config.get("gap_rule", GAP_RULES[0]))
         self.alias = alias
         if self.gap_rule not in GAP_RULES:
