@@ -100,6 +100,7 @@ def answer_microseconds(trainer, encoder: StateEncoder, rows: np.ndarray, panel:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--alone", action="store_true", help="leave the comparison with Stable-Baselines3 out")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     rounds = args.rounds
@@ -112,12 +113,14 @@ def main() -> None:
         state_dim=encoder.state_dim, action_dim=len(encoder.symbols), hidden_dim=HIDDEN, envs=400, rollout_bars=64,
         minibatch=12_800,
     )  # fmt: skip
-    speeds: dict[str, list[float]] = {"equal": [], "product": [], "sb3": [], "sb3 batched": []}
+    names = ("product",) if args.alone else ("equal", "product", "sb3", "sb3 batched")
+    speeds: dict[str, list[float]] = {name: [] for name in names}
     trainer = None
     for _ in range(rounds):
-        speeds["sb3 batched"].append(theirs(Sb3VecEnv(ENVS, physics.market, ENVIRONMENT)))
-        speeds["sb3"].append(theirs(gymnasium_copies(physics, encoder.symbols), rollouts=1))
-        speeds["equal"].append(ours(physics, rows, equal)[0])
+        if not args.alone:
+            speeds["sb3 batched"].append(theirs(Sb3VecEnv(ENVS, physics.market, ENVIRONMENT)))
+            speeds["sb3"].append(theirs(gymnasium_copies(physics, encoder.symbols), rollouts=1))
+            speeds["equal"].append(ours(physics, rows, equal)[0])
         speed, trainer = ours(physics, rows, product)
         speeds["product"].append(speed)
     found = {name: round(median(values)) for name, values in speeds.items()}
@@ -130,7 +133,7 @@ def main() -> None:
     typical, slow = answer_microseconds(trainer, encoder, rows, panel)
     for name, value in found.items():
         spread = f"({min(speeds[name]):,.0f} .. {max(speeds[name]):,.0f})"
-        beside = "   ".join(f"{value / found[other]:.2f} x {other}" for other in ("sb3", "sb3 batched"))
+        beside = "   ".join(f"{value / found[other]:.2f} x {other}" for other in found if other.startswith("sb3"))
         print(f"{name:12s} {value:>9,} steps/s {spread:24s} {beside}")
     growth = scaling[20] / scaling[3]
     print(f"3 assets {scaling[3]:.1f} us a step, 20 assets {scaling[20]:.1f}: x{growth:.2f} for x6.67 assets")
