@@ -12,6 +12,7 @@ from envs_helpers import random_bars
 from himari_rl.data.panel import Panel, panel_of
 from himari_rl.envs.multi_asset_env import MultiAssetEnvConfig, MultiAssetTradingEnv
 from himari_rl.evaluation.certify import Budget
+from himari_rl.evaluation.grading import Grade
 
 
 def symbols(count: int) -> tuple[str, ...]:
@@ -100,6 +101,10 @@ def played(panel: Panel, config: MultiAssetEnvConfig, row: int, multipliers: np.
     return [env.step(m)[4] for m in multipliers]
 
 
-def named_rival(name: str, seed: int, budget: Budget) -> dict[str, float]:
-    """A rival for `certify`: says what it was asked for. Here, because a spawned process imports it by name."""
-    return {f"a rival on {name} with seed {seed}": budget.bars}
+def named_rival(name: str, seed: int, budget: Budget) -> dict[str, Grade]:
+    """A rival for `certify`: says what it was asked for, its share the budget in million bars.
+
+    Here, because a spawned process imports it by name.
+    """
+    share = budget.bars / 1e6
+    return {f"a rival on {name} with seed {seed}": Grade(name, share, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, ())}

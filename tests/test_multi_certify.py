@@ -92,7 +92,8 @@ def test_the_gross_cap_is_a_bar_of_its_own(gross: float, passed: bool) -> None:
 
 
 def test_what_is_trained_beside_the_policy_stands_with_the_naive_and_judges_nothing() -> None:
-    certificate = judged("M5-corner", made_up("M5-corner", [0.98]), Bar(median=0.97), {"independent heads": 0.7})
+    heads = made_up("M5-corner", [0.7])[0].grade
+    certificate = judged("M5-corner", made_up("M5-corner", [0.98]), Bar(median=0.97), {"independent heads": heads})
     assert certificate.naive["independent heads"] == 0.7
     assert {"equal", "best single", "ignoring correlation"} < set(certificate.naive)
     assert certificate.passed
@@ -115,11 +116,11 @@ def test_the_heads_are_base_policies_each_trained_on_its_own_asset_with_the_whol
 
     monkeypatch.setattr(certify_kinds, "learn", learn)
     monkeypatch.setattr(certify_kinds, "bundle_of", lambda name, multiplier, *others: constant_policy(multiplier))
-    assert independent_heads(market.name, 3, budget)["independent heads"] == pytest.approx(0.725, abs=0.001)
+    assert independent_heads(market.name, 3, budget)["independent heads"].share == pytest.approx(0.725, abs=0.001)
     assert asked == [(f"M5-corner/{asset}", 3, PPOConfig(), budget) for asset in range(3)]
 
 
 def test_rivals_are_trained_beside_the_attempts_and_reach_the_certificate() -> None:
     plan = Plan(config=PPOConfig(), budget=Budget(bars=100_000), bars={}, rivals=named_rival)
     (certificate,) = certify.certify(["M2"], [4, 5], plan, jobs=1)
-    assert certificate.naive["a rival on M2 with seed 4"] == 100_000
+    assert certificate.naive["a rival on M2 with seed 4"] == 0.1  # million bars

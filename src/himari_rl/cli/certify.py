@@ -39,6 +39,7 @@ def certify(
     from himari_rl.errors import ConfigError, RefusedError
     from himari_rl.evaluation import certify as certification
     from himari_rl.evaluation.certify_kinds import plan_for
+    from himari_rl.evaluation.certify_traps import trap_certificates
     from himari_rl.storage import write_atomic
 
     if kind not in KINDS:
@@ -52,7 +53,7 @@ def certify(
         certificates = certification.certify(
             names, list(range(seed, seed + seeds)), plan, jobs=jobs, done=lambda attempt: progress.advance(task)
         )
-    traps = certification.trap_certificates() if kind == "base" and market is None else []
+    traps = trap_certificates() if kind == "base" and market is None else []
     elapsed = time.perf_counter() - started
     if html is not None:
         from himari_rl.evaluation.certify_page import certificate_page

@@ -235,7 +235,9 @@ def ratio(part: FloatArray, whole: FloatArray) -> tuple[float, float]:
     return value, float(residual.std(ddof=1) / np.sqrt(len(part)) / abs(bottom))
 
 
-def graded_naively(market: KnownMarket, seed: int, naive: Mapping[str, Callable[[Paths], Chooser]]) -> dict[str, Grade]:
-    """The naive policies of the table on the same paths."""
-    ref = reference(market, seed)
+def graded_naively(
+    market: KnownMarket, seed: int, naive: Mapping[str, Callable[[Paths], Chooser]], **size: int
+) -> dict[str, Grade]:
+    """The naive policies of the table on the same paths, of the same `size`."""
+    ref = reference(market, seed, **size)
     return {name: compare(ref, walk(market, ref.paths, make(ref.paths), ref.burn_in)) for name, make in naive.items()}

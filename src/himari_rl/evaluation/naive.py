@@ -19,6 +19,7 @@ from himari_rl.data.known_optimum.portfolio import growth_of, optimal_weights
 from himari_rl.evaluation.grading import Chooser, best_constant, constant, expected
 from himari_rl.schema import FloatArray
 
+ONE_LINE, MEMORYLESS = "one line, no memory but the position", "best without memory"
 ONE_LINE_GAIN = 0.07
 WINDOWS = (8, 24)
 TABLE, EXPOSURES = 201, 201
@@ -40,9 +41,9 @@ def naive_policies(market: KnownMarket) -> dict[str, Naive]:
     found["half Kelly"] = partial(_scaled_kelly, market, 0.5)
     found["ignoring cost"] = partial(_scaled_kelly, market, 1.0)
     if isinstance(market, HiddenRegime) and market.account_visible:
-        found["one line, no memory but the position"] = _one_line
+        found[ONE_LINE] = _one_line
     elif isinstance(market, HiddenRegime):
-        found["best without memory"] = partial(memoryless_policy, market)
+        found[MEMORYLESS] = partial(memoryless_policy, market)
         for bars in WINDOWS:
             found[f"last {bars} bars"] = partial(_window, market, bars)
     return found
