@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,3 +12,11 @@ import pytest
 def _own_trial_ledger(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     folder: Path = tmp_path_factory.mktemp("trials")
     monkeypatch.setenv("HIMARI_TRIALS", str(folder / "trials.sqlite"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _a_ledger_for_what_many_tests_share(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fixtures of a whole module train before a test has a ledger of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HIMARI_TRIALS", str(tmp_path_factory.mktemp("trials") / "trials.sqlite"))
+        yield

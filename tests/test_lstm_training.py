@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load
 from torch import Tensor
 
 from envs_helpers import FREE, random_bars
@@ -24,7 +25,9 @@ from himari_rl.errors import ConfigError
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.account import Leg
 from himari_rl.policy.clock import Timeline
+from himari_rl.policy.runtime import load_policy
 from himari_rl.training.checkpoint import load_checkpoint, save_checkpoint
+from himari_rl.training.job import Job, run_job
 from himari_rl.training.ppo import Batch
 from himari_rl.training.rollout import Trajectory, unroll
 from himari_rl.training.trainer import Trainer
@@ -179,6 +182,35 @@ def test_a_resumed_run_ends_in_the_same_weights_bit_for_bit(advantage: str, tmp_
     load_checkpoint(tmp_path / "run", forgetful, "data")
     forgetful.state.memory = forgetful.agent.initial_memory(12)
     assert not all(map(torch.equal, expected, final_weights(forgetful)))
+
+
+@pytest.mark.parametrize("at", [2, 5])
+def test_a_job_that_died_and_is_resumed_writes_the_bundle_of_one_that_did_not(at: int, tmp_path: Path) -> None:
+    """The whole road: five rollouts by gradient, five by PPO, a checkpoint after each, the memory in it."""
+    job = Job(
+        agent=LSTMPPOConfig(**(SMALL | {"gradient_share": 0.5})), environment=TradingEnvConfig(episode_bars=20),
+        num_episodes=10 * 120 // 20, save_interval=6,
+    )  # fmt: skip
+
+    def die(trainer: Trainer, seed: int) -> None:
+        if trainer.state.rollout == at:
+            raise KeyboardInterrupt
+
+    run_job(job, BARS, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run_job(job, BARS, tmp_path / "died", watch=die)
+    assert not (tmp_path / "died" / "bundle").exists()
+    saved = load((tmp_path / "died" / "checkpoint-0.safetensors").read_bytes())
+    memories = [value for name, value in saved.items() if "memory" in name]
+    assert [tuple(part.shape) for part in memories] == [(2, 12, 8)] * 2  # h and c
+    assert all(part.abs().max() > 0 for part in memories)
+    rollouts: list[int] = []
+    run_job(
+        job, BARS, tmp_path / "died", resume=True, watch=lambda trainer, seed: rollouts.append(trainer.state.rollout)
+    )
+    assert rollouts == list(range(at + 1, 11))
+    whole, died = (load_policy(tmp_path / name / "bundle").manifest for name in ("whole", "died"))
+    assert whole.weights_sha256 == died.weights_sha256
 
 
 def test_ppo_begins_with_an_optimiser_of_its_own() -> None:
