@@ -3,9 +3,11 @@
     python benchmarks/serve.py                 about four minutes on two cores
     python benchmarks/serve.py --quick         a smoke run: the figures are noise
     python benchmarks/serve.py --record        appends a dated row to benchmarks/RESULTS.md
+    python benchmarks/serve.py --litserve venv/bin/python    LitServe too, from an environment that has it
 
 What bounds the figures: one server process on one core, the load generator (wrk) alone on another. The floor is an ASGI
-app of three lines under the same uvicorn, uvloop and httptools: nothing that answers HTTP in this process can beat it.
+app of three lines under the same uvicorn, uvloop and httptools: no ASGI app can beat it. Ours answers most requests
+before they become one (serving/protocol.py); `base asgi` is the same without that, `base` the server as it is started.
 All servers live through the whole run and take turns, so that a busy minute of the machine hits all of them; a figure
 is the median over rounds, its spread the range. The last line is JSON.
 """
@@ -59,7 +61,13 @@ def server(name: str, *arguments: str, command: list[str] | None = None, **env: 
 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    line = command or [sys.executable, str(ROOT / "benchmarks" / "serve_rivals.py"), name, str(port), *arguments]
+    line = [part.replace("{port}", str(port)) for part in command or []] or [
+        sys.executable,
+        str(ROOT / "benchmarks" / "serve_rivals.py"),
+        name,
+        str(port),
+        *arguments,
+    ]
     threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
     environment = os.environ | threads | {"PORT": str(port), "HOST": "127.0.0.1"} | env
     process = subprocess.Popen(line, env=environment, preexec_fn=pin(SERVER_CORE), stderr=subprocess.PIPE)
@@ -225,15 +233,21 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         raise SystemExit("benchmarks/serve.py: wrk is missing; apt install wrk")
     rounds, seconds = (1, 1.0) if arguments.quick else (arguments.rounds, arguments.seconds)
     place = Path(tempfile.mkdtemp())
-    folders = {kind: make_bundle(place, kind, name=kind) for kind in ("base", "lstm", "multi")}
+    shapes = {"base": (128, 128), "lstm": (128,), "multi": (128, 128)}  # as the README's examples; the LSTM: 2 x 64
+    folders = {kind: make_bundle(place, kind, hidden=hidden, name=kind) for kind, hidden in shapes.items()}
     bodies = {kind: json.dumps({"state": ordinary_state(1 + 2 * (kind == "multi"))}).encode() for kind in folders}
-    rivals = ["floor", "noop", "torch"]
+    rivals = ["floor", "noop", "torch", *(["litserve"] if arguments.litserve else [])]
     runs: dict[str, list[dict[str, float]]] = defaultdict(list)
     with ExitStack() as stack:
         ports: dict[str, tuple[int, bytes, Any]] = {}
-        for name in (*rivals, *folders):
+        for name in (*rivals, *folders, "base asgi"):
             given = ("ours", str(folders[name])) if name in folders else (name,)
-            port, process = stack.enter_context(server(*given))
+            command = None
+            if name == "base asgi":
+                given = ("ours-asgi", str(folders["base"]))
+            elif name == "litserve":
+                command = [arguments.litserve, str(ROOT / "benchmarks" / "litserve_rival.py"), "{port}"]
+            port, process = stack.enter_context(server(*given, command=command))
             body = bodies.get(name, bodies["base"])
             first_answer(port, process, body)
             ports[name] = (port, body, process)
@@ -245,7 +259,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
                 for connections in CONCURRENCY:
                     runs[f"{name} c{connections}"].append(wrk(*ports[name], connections, seconds, place / "wrk.lua"))
-                if name in ("floor", "torch", "base"):
+                if name in ("floor", "torch", "litserve", "base"):
                     runs[f"{name} open"].append(asyncio.run(open_loop(*ports[name][:2], seconds, OPEN_LOOP_RATE)))
     cold: dict[str, list[float]] = defaultdict(list)
     for _ in range(rounds):
@@ -278,6 +292,7 @@ def bars(found: dict[str, Any]) -> list[tuple[str, float, str, float]]:
     return [
         ("requests/s, c 64, of the floor", ratio("base c64", "floor c64", "rps"), ">=", 0.50),
         ("the same by the servers' processor time", ratio("floor c64", "base c64", "cpu"), ">=", 0.50),
+        ("the same, as an ASGI app alone", ratio("base asgi c64", "floor c64", "rps"), ">=", 0.50),
         ("P50, c 1, of the floor", ratio("base c1", "floor c1", "p50"), "<=", 1.6),
         ("P99, c 64, of the floor", ratio("base c64", "floor c64", "p99"), "<=", 2.0),
         ("application, us a request", found["application"]["base"]["microseconds"], "<=", 20),
@@ -296,6 +311,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of load, for each server, concurrency and round")
     parser.add_argument("--quick", action="store_true", help="one short round: does it run at all?")
+    parser.add_argument("--litserve", default="", help="the Python of an environment that has LitServe")
     parser.add_argument("--record", action="store_true", help="append a row to benchmarks/RESULTS.md")
     arguments = parser.parse_args()
     found = measure(arguments)

@@ -1,8 +1,9 @@
 """The servers that benchmarks/serve.py compares, one a process: python benchmarks/serve_rivals.py NAME PORT [SOURCE]
 
-floor   an ASGI app of three lines            noop    FastAPI with a body model and no work
+floor   an ASGI app of three lines            noop      FastAPI with a body model and no work
 torch   the usual way: torch in a FastAPI route, a BaseHTTPMiddleware that logs every request
 ours    himari_rl.serving                     ours-gcs  the same with google-cloud-storage loaded
+ours-asgi  the same as an ASGI app alone, without serving/protocol.py
 """
 
 from __future__ import annotations
@@ -96,10 +97,16 @@ def main() -> None:
             sys.modules["grpc"] = None  # type: ignore[assignment]
             from google.cloud import storage  # noqa: F401
         from himari_rl.serving.app import create_app
-        from himari_rl.serving.run import listen, serve
+        from himari_rl.serving.run import listen, make_server, serve
         from himari_rl.serving.settings import ServeSettings
 
-        serve(create_app(source[0], ServeSettings(reload_s=0.2)), listen("127.0.0.1", int(port)))
+        app, sock = create_app(source[0], ServeSettings(reload_s=0.2)), listen("127.0.0.1", int(port))
+        if name == "ours-asgi":
+            server = make_server(app)
+            server.config.http = "httptools"
+            server.run(sockets=[sock])
+        else:
+            serve(app, sock)
         return
     import uvicorn
 

@@ -15,17 +15,19 @@ HIMARI_CHALLENGER, HIMARI_CHALLENGER_SHARE, HIMARI_SYMBOLS, HIMARI_GAP_RULE, HIM
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
-
-from himari_rl.errors import ConfigError, HimariError
-from himari_rl.serving.app import create_app
-from himari_rl.serving.run import listen, serve
-from himari_rl.serving.settings import ServeSettings, check_exposure, from_environment
 
 
 def main() -> int:
     """Serves until SIGTERM. A bundle that does not load yet is a 503 with the reason, not an exit."""
+    gc.disable()  # until `serve`: see there
+    from himari_rl.errors import ConfigError, HimariError
+    from himari_rl.serving.app import create_app
+    from himari_rl.serving.run import listen, serve
+    from himari_rl.serving.settings import ServeSettings, check_exposure, from_environment
+
     env = os.environ
     try:
         source = env.get("MODEL_PATH") or env.get("AIP_STORAGE_URI", "")

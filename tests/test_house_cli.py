@@ -29,7 +29,7 @@ CONTRACT = {
     "promote": "--champion --folder --json --override --rules",
     "report": "--champion --json --out --rules",
     "rollback": "--folder --json --reason",
-    "serve": "--allow-anonymous --challenger --host --log-every --port --share",
+    "serve": "--allow-anonymous --challenger --host --json --log-every --port --share",
     "train base": "--allow-short --data --device --hidden-dim --json --learning-rate --num-episodes --out --resume "
     "--reward --save-interval --seed --seeds --symbol --test-fraction",
     "train multi": "--allow-short --data --device --funding --hidden-dim --interval --json --learning-rate "

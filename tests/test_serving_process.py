@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import json
 import os
 import re
 import subprocess
@@ -18,7 +20,8 @@ from helpers import ROOT, run_python
 from himari_rl.policy.runtime import load_policy
 from himari_rl.serving.app import create_app
 from himari_rl.serving.messages import EXAMPLE_STATE
-from serving_helpers import DEADLINE_S, cloud_run_server, running
+from himari_rl.serving.run import listen, serve
+from serving_helpers import DEADLINE_S, cloud_run_server, running, wait_for
 
 BLOCKED = """
 import sys
@@ -99,6 +102,42 @@ def test_himari_serve_prints_a_curl_line_that_works(tmp_path: Path) -> None:
     finally:
         process.terminate()
         process.communicate(timeout=DEADLINE_S)
+
+
+def test_himari_serve_says_in_json_where_it_listens(tmp_path: Path) -> None:
+    folder = make_bundle(tmp_path, "multi", hidden=(4,))
+    command = himari("serve", str(folder), "--port", "0", "--json")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout
+            said = json.loads(process.stdout.readline())
+            wait_for(lambda: listens(said["url"]))
+            ready = httpx.get(f"{said['url']}/ready").json()
+        finally:
+            process.terminate()
+        assert process.stdout.read() == ""  # nothing but the one document
+    assert said["model_version"] == ready["model_version"] == load_policy(folder).manifest.version
+    assert said["symbols"] == ready["symbols"]
+    assert (said["state_dim"], said["keys"], said["synthetic"]) == (52, False, True)
+
+
+def listens(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_the_collector_is_off_until_the_server_runs_and_on_while_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: found.append(gc.isenabled()))
+    gc.disable()
+    with listen("127.0.0.1", 0) as sock:
+        serve(create_app(make_bundle(tmp_path, hidden=(4,))), sock)
+    gc.unfreeze()
+    assert found == [True]
 
 
 def test_himari_serve_refuses_a_bundle_that_is_not_there_in_one_line(tmp_path: Path) -> None:

@@ -85,6 +85,17 @@ def test_the_server_recovers_when_the_cause_goes(tmp_path: Path) -> None:
         assert client.post("/predict", json={"state": EXAMPLE_STATE}).status_code == 200
 
 
+def test_a_job_of_the_server_that_fails_by_a_bug_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = create_app(make_bundle(tmp_path))
+    monkeypatch.setattr(app.state.service, "load", lambda: 1 / 0)
+    with running(app) as client:
+        assert client.get("/ready").status_code == 503
+    assert "the server goes on without its job follow" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+
+
 def test_the_process_that_a_container_starts_lives_on_and_ends_in_time(tmp_path: Path) -> None:
     with cloud_run_server(tmp_path / "nothing") as (process, client):
         assert client.get("/ready").status_code == 503

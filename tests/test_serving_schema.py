@@ -37,7 +37,7 @@ EXAMPLES = int(os.environ.get("HIMARI_SCHEMA_EXAMPLES", "5"))  # for each route 
 ROUTES = {endpoint for endpoint in ENDPOINTS if endpoint != "GET /docs"}
 
 
-@pytest.mark.parametrize("kind", ["base", "lstm"])
+@pytest.mark.parametrize("kind", ["base", "lstm", "multi"])
 def test_whatever_is_sent_the_answer_is_a_documented_one(tmp_path: Path, kind: str) -> None:
     folder = make_bundle(tmp_path, kind, hidden=(4,))
     tried = set()

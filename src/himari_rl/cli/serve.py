@@ -21,6 +21,7 @@ def serve(
     challenger: Annotated[str, typer.Option(help="A second bundle or alias that decides in the shadow.")] = "",
     share: Annotated[float, typer.Option(help="Share of clients that the challenger answers; 0: only shadow.")] = 0.0,
     log_every: Annotated[int, typer.Option(help="One JSON log line for every so many answers; 0: none.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Say where it listens and what it serves as JSON.")] = False,
 ) -> None:
     """Serves a policy over HTTP: POST /predict, GET /ready, GET /docs.
 
@@ -28,6 +29,9 @@ def serve(
 
     Example: himari serve runs/demo/bundle --port 8080
     """
+    import gc
+
+    gc.disable()  # until `run`: see there
     from rich.console import Console
 
     from himari_rl.errors import BundleError
@@ -47,9 +51,20 @@ def serve(
         raise BundleError(service.reason)
     sock = listen(host, port)
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    for line in greeting(service.slot.policy, f"http://{host}:{sock.getsockname()[1]}", settings.guarded):
+    policy, url = service.slot.policy, f"http://{host}:{sock.getsockname()[1]}"
+    for line in [facts(policy, url, settings.guarded)] if as_json else greeting(policy, url, settings.guarded):
         console.print(line)
     run(app, sock)
+
+
+def facts(policy, url: str, guarded: bool) -> str:
+    """What is served and where, as one line of JSON."""
+    import json
+
+    manifest = policy.manifest
+    found = {"url": url, "model_version": manifest.version, "symbols": list(manifest.symbols)}
+    more = {"state_dim": manifest.state_dim, "synthetic": manifest.training_data.synthetic, "keys": guarded}
+    return json.dumps(found | more)
 
 
 def greeting(policy, url: str, guarded: bool = False) -> list[str]:

@@ -69,10 +69,12 @@ def create_app(source: Policy | str | Path, settings: ServeSettings | None = Non
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         first = asyncio.create_task(service.reload())
         await asyncio.wait({first}, timeout=settings.start_wait_s)
-        jobs: list[Coroutine[Any, Any, None]] = [_follow(service, first), app.fast_path.sweep()]
+        jobs: dict[str, Coroutine[Any, Any, None]] = {"follow": _follow(service, first), "sweep": app.fast_path.sweep()}
         if service.challenger is not None and not settings.challenger_share:
-            jobs.append(service.challenger.work())
-        tasks = [asyncio.create_task(job) for job in jobs]
+            jobs["shadow"] = service.challenger.work()
+        tasks = [asyncio.create_task(job, name=name) for name, job in jobs.items()]
+        for task in tasks:
+            task.add_done_callback(_say_why_it_ended)
         yield
         for task in tasks:
             task.cancel()
@@ -141,6 +143,13 @@ def _cure(service: Service, path: str) -> str:
     if path == "/v1/decide":
         return 'send {"bar", "signal", "account"}, and "history" first; see the example in /docs'
     return f'send {{"state": [...]}} with {dim} numbers'
+
+
+def _say_why_it_ended(task: asyncio.Task[None]) -> None:
+    """A job that should never end failed: a bug, and not one to find out by policies that no longer change."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        message = f"the server goes on without its job {task.get_name()}"
+        task.get_loop().call_exception_handler({"message": message, "exception": error, "task": task})
 
 
 async def _follow(service: Service, first: asyncio.Task[bool]) -> None:
