@@ -118,6 +118,8 @@ def test_a_permutation_of_the_symbols_permutes_the_ledger_and_nothing_else() -> 
         for name in ("equity", "cost", "funding", "price_pnl", "log_growth"):
             assert permuted[name] == pytest.approx(told[name], rel=1e-12, abs=1e-15)
     assert not np.allclose(one[-1]["exposure"], two[-1]["exposure"])
+    mixed = played(other, config_of(5, symbols=other.symbols), 25, multipliers)  # the control: wishes unpermuted
+    assert abs(mixed[-1]["equity"] - one[-1]["equity"]) > 1e-6 * one[-1]["equity"]
 
 
 def test_a_portfolio_that_trades_one_asset_is_the_single_asset_environment() -> None:
