@@ -45,8 +45,8 @@ def pack(memory: F32, policy: str, key: bytes) -> str:
         key: the server's secret.
     """
     body = _head(policy) + memory.tobytes()
-    spare = -(len(body) + _SIGNATURE) % 3
-    return binascii.b2a_base64(body + _sign(body, key, _SIGNATURE + spare), newline=False).decode()
+    length = _SIGNATURE + -(len(body) + _SIGNATURE) % 3
+    return binascii.b2a_base64(body + _sign(body, key, length), newline=False).decode()
 
 
 def unpack(text: str | bytes, policy: str, key: bytes, size: int) -> F32:
