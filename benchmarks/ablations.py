@@ -23,6 +23,8 @@ from himari_rl.evaluation.certify import GRADING_SEED, Budget, bundle_of, learn,
 from himari_rl.evaluation.grading import grade
 
 CHAINS = 4_000
+PPO_ONLY = {"gradient_share": 0.0, "initial_std": 0.3, "final_std": 0.1}
+WIDE_CLIP = {"clip": 2.0, "epochs": 1}
 BASE: dict[str, dict[str, object]] = {
     "default": {},
     "gradient only": {"gradient_share": 1.0},
@@ -32,6 +34,13 @@ BASE: dict[str, dict[str, object]] = {
     "PPO only, counterfactual": {"gradient_share": 0.0},
     "PPO only, GAE + control variate": {"gradient_share": 0.0, "advantage": "gae"},
     "PPO only, GAE": {"gradient_share": 0.0, "advantage": "gae", "control_variate": False},
+    "PPO only, spread .3": PPO_ONLY,
+    "PPO only, spread .3, 10 epochs of 2500": PPO_ONLY | {"epochs": 10, "minibatch": 2_500},
+    "wide clip": WIDE_CLIP,
+    "wide clip, gradient .6, PPO .4": WIDE_CLIP | {"gradient_share": 0.6},
+    "wide clip, PPO only": WIDE_CLIP | {"gradient_share": 0.0, "initial_std": 0.1, "final_std": 0.03},
+    "wide clip, PPO only, GAE": WIDE_CLIP
+    | {"gradient_share": 0.0, "initial_std": 0.1, "final_std": 0.03, "advantage": "gae"},
     "plain head (centre)": {"head": "centre"},
     "squash head": {"head": "squash"},
     "no restarts": {"restart_share": 0.0},
@@ -48,7 +57,6 @@ BASE: dict[str, dict[str, object]] = {
     "minibatch 3125": {"minibatch": 3125},
     "minibatch 25000": {"minibatch": 25_000},
 }
-PPO_ONLY = {"gradient_share": 0.0, "initial_std": 0.3, "final_std": 0.1}
 LSTM: dict[str, dict[str, object]] = {
     "default": {},
     "one layer": {"lstm_num_layers": 1},
