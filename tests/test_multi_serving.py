@@ -19,6 +19,7 @@ from himari_rl.policy.runtime import Policy, load_policy
 from himari_rl.serving.app import create_app
 from himari_rl.serving.settings import ServeSettings
 from serving_helpers import running
+from test_house_recipes import load
 
 ASKED = ("C-USD", "A-USD", "B-USD")  # not the alphabet's order: whoever sorts is found out
 
@@ -38,6 +39,17 @@ def bundle(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     asked = ["--symbols", *ASKED, "--num-episodes", "100", "--hidden-dim", "8", "--device", "cpu", "--json"]
     assert main(["train", "multi", "--data", str(data), "--out", str(out), *asked]) == 0
     return out / "bundle"
+
+
+def test_the_cloud_trainer_of_the_portfolio_asks_for_the_same_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    script, asked = load("vertex_training/trainer_multiasset.py"), []
+    monkeypatch.setattr(script, "himari", lambda argv: asked.append(" ".join(argv)) or 0)
+    monkeypatch.delenv("AIP_MODEL_DIR", raising=False)
+    command = "train multi --data /gcs/b/data --out /gcs/b/models/multi --num-episodes 1000 --save-interval 100 --seed 0"
+    assert script.main(["--bucket-name", "b"]) == 0
+    assert script.main(["--bucket-name", "b", "--symbols", "SOL-USD", "BTC-USD"]) == 0
+    symbols = ("BTC-USD ETH-USD SOL-USD", "SOL-USD BTC-USD")
+    assert asked == [f"{command} --resume --symbols {names}" for names in symbols]
 
 
 def allowed(policy: Policy, state: np.ndarray) -> list[float]:
