@@ -45,7 +45,9 @@ def test_the_cloud_trainer_of_the_portfolio_asks_for_the_same_command(monkeypatc
     script, asked = load("vertex_training/trainer_multiasset.py"), []
     monkeypatch.setattr(script, "himari", lambda argv: asked.append(" ".join(argv)) or 0)
     monkeypatch.delenv("AIP_MODEL_DIR", raising=False)
-    command = "train multi --data /gcs/b/data --out /gcs/b/models/multi --num-episodes 1000 --save-interval 100 --seed 0"
+    command = (
+        "train multi --data /gcs/b/data --out /gcs/b/models/multi --num-episodes 1000 --save-interval 100 --seed 0"
+    )
     assert script.main(["--bucket-name", "b"]) == 0
     assert script.main(["--bucket-name", "b", "--symbols", "SOL-USD", "BTC-USD"]) == 0
     symbols = ("BTC-USD ETH-USD SOL-USD", "SOL-USD BTC-USD")
