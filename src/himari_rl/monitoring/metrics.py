@@ -31,7 +31,7 @@ POLICY = "himari_policy_info"
 HELP = {
     REQUESTS: "Requests answered with a decision",
     ERRORS: "Requests refused, by HTTP status",
-    LATENCY: "Time from the parsed body to the answer, validation included, in seconds",
+    LATENCY: "Time to validate and decide, in seconds",
     MULTIPLIER: "Multipliers answered, all symbols",
     OUT_OF_DISTRIBUTION: "Decisions on a state further out than 99.9 % of the training states",
     RISK_LIMITED: "Decisions that a risk limit shrank",
