@@ -167,7 +167,7 @@ def judge(
     level = float(mine.multiplier[mine.active].mean() if mine.active.any() else mine.multiplier.mean())
     return Verdict(
         answer=answer,
-        sentence=_sentence(answer, growth, utility, lag, spread, gross, level, trials),
+        sentence=_sentence(answer, growth, utility, own_growth, lag, spread, gross, level, trials),
         sure=utility.positive,
         policy=policy,
         symbols=result.symbols,
@@ -225,6 +225,7 @@ def _sentence(
     answer: str,
     growth: Interval,
     utility: Interval,
+    own_growth: Interval,
     lag: LagTest,
     spread: float,
     gross: float,
@@ -248,7 +249,10 @@ def _sentence(
             "It decides nothing; keep 1.0 and train again."
         )
     if answer == BETTER:
-        return f"Better than multiplier 1.0, {_sure(utility.positive)} sure. {span}."
+        better = f"Better than multiplier 1.0, {_sure(utility.positive)} sure. {span}."
+        if own_growth.estimate < 0.0:  # a difference to something bad is not yet good
+            better += f" It lost money all the same, and cash did not: own growth {_percent(own_growth)}."
+        return better
     if answer == WORSE:
         return (
             f"Worse than multiplier 1.0, {_sure(1.0 - min(utility.positive, growth.positive))} sure: keep 1.0. {span}."
