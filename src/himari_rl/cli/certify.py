@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -48,18 +49,24 @@ def certify(
     names = market or list(plan.bars)
     console = Console(stderr=True)
     started = time.perf_counter()
-    with Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=console) as progress:
-        task = progress.add_task("certifying", total=len(names) * seeds)
-        certificates = certification.certify(
-            names, list(range(seed, seed + seeds)), plan, jobs=jobs, done=lambda attempt: progress.advance(task)
-        )
-    traps = trap_certificates() if kind == "base" and market is None else []
-    elapsed = time.perf_counter() - started
-    if html is not None:
-        from himari_rl.evaluation.certify_page import certificate_page
+    with TemporaryDirectory() as folder:
+        with Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=console) as progress:
+            task = progress.add_task("certifying", total=len(names) * seeds)
+            certificates = certification.certify(
+                names,
+                list(range(seed, seed + seeds)),
+                plan,
+                bundles=Path(folder),
+                jobs=jobs,
+                done=lambda attempt: progress.advance(task),
+            )
+        traps = trap_certificates() if kind == "base" and market is None else []
+        elapsed = time.perf_counter() - started
+        if html is not None:
+            from himari_rl.evaluation.certify_page import certificate_page
 
-        policies = {c.market: certification.median_policy(c, plan) for c in certificates}
-        write_atomic(html, certificate_page(certificates, policies).encode())
+            policies = {c.market: certification.median_policy(c, Path(folder)) for c in certificates}
+            write_atomic(html, certificate_page(certificates, policies).encode())
     failed = [c.market for c in [*certificates, *traps] if not c.passed]
     if as_json:
         document = {

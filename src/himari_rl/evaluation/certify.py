@@ -270,19 +270,26 @@ def bundle_of(name: str, trainer: Trainer, rows: FloatArray, seed: int, folder: 
     return load_policy(folder)
 
 
-def attempt(name: str, seed: int, config: PPOConfig, budget: Budget, device: str = "cpu") -> tuple[Attempt, Policy]:
-    """Trains, exports, loads and grades one seed."""
+def attempt(
+    name: str, seed: int, config: PPOConfig, budget: Budget, device: str = "cpu", bundles: Path | None = None
+) -> tuple[Attempt, Policy]:
+    """Trains, exports, loads and grades one seed. Its bundle stays in the folder `bundles`, if there is one."""
     trainer, rows = learn(name, seed, config, budget, device)
     with tempfile.TemporaryDirectory() as folder:
-        policy = bundle_of(name, trainer, rows, seed, Path(folder) / "bundle")
+        policy = bundle_of(name, trainer, rows, seed, bundle_folder(bundles or Path(folder), name, seed))
     market, _ = market_for(name)
     graded = grade(market, policy, GRADING_SEED, **grading_size(market))
     return Attempt(name, seed, graded, trainer.seconds, trainer.state.bars), policy
 
 
-def _attempt_alone(name: str, seed: int, config: PPOConfig, budget: Budget) -> Attempt:
+def _attempt_alone(name: str, seed: int, config: PPOConfig, budget: Budget, bundles: Path | None) -> Attempt:
     torch.set_num_threads(1)  # one process a core
-    return attempt(name, seed, config, budget)[0]
+    return attempt(name, seed, config, budget, bundles=bundles)[0]
+
+
+def bundle_folder(bundles: Path, name: str, seed: int) -> Path:
+    """Where the bundle of one seed lies."""
+    return bundles / f"{name.replace('/', '-')}-seed{seed}"
 
 
 def certify(
@@ -290,10 +297,11 @@ def certify(
     seeds: Sequence[int],
     plan: Plan,
     *,
+    bundles: Path | None = None,
     jobs: int | None = None,
     done: Callable[[Attempt], None] = lambda attempt: None,
 ) -> list[Certificate]:
-    """Every market with every seed, a process a core.
+    """Every market with every seed, a process a core; what was graded stays in `bundles`, if that is given.
 
     Raises:
         RefusedError: a market that cannot be learned from that many bars.
@@ -305,7 +313,9 @@ def certify(
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs or os.cpu_count(), mp_context=context) as pool:
         futures = [
-            pool.submit(_attempt_alone, name, seed, plan.config, plan.budget) for name in names for seed in seeds
+            pool.submit(_attempt_alone, name, seed, plan.config, plan.budget, bundles)
+            for name in names
+            for seed in seeds
         ]
         rivals = {
             name: [pool.submit(plan.rivals, name, seed, plan.budget) for seed in seeds[: plan.rival_seeds]]
@@ -331,10 +341,10 @@ def _median_of(found: Sequence[Mapping[str, Grade]]) -> dict[str, Grade]:
     return {n: sorted((each[n] for each in found), key=lambda g: g.share)[len(found) // 2] for n in found[0]}
 
 
-def median_policy(certificate: Certificate, plan: Plan) -> Policy:
-    """The policy of the seed whose share is the median, trained again (same seed, same weights)."""
+def median_policy(certificate: Certificate, bundles: Path) -> Policy:
+    """The graded policy of the seed whose share is the median."""
     ranked = sorted(certificate.attempts, key=lambda a: a.grade.share)
-    return attempt(certificate.market, ranked[len(ranked) // 2].seed, plan.config, plan.budget)[1]
+    return load_policy(bundle_folder(bundles, certificate.market, ranked[len(ranked) // 2].seed))
 
 
 def judged(
