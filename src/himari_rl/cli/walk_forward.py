@@ -27,6 +27,7 @@ def walk_forward(
     train: Annotated[str, typer.Option(help="Length of each training span: a number and h, d, w, mo or y.")] = "6mo",
     test: Annotated[str, typer.Option(help="Length of each test span.")] = "1mo",
     step: Annotated[str, typer.Option(help="How far the next fold starts later.")] = "1mo",
+    newest: Annotated[int, typer.Option("--folds", min=0, help="Only the newest folds, so many; 0 is all.")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="Agents of each fold; the policy is their mean.")] = 5,
     bars_per_seed: Annotated[
         int, typer.Option(min=1, help="Training budget of each fold and seed, in bars.")
@@ -77,6 +78,7 @@ def walk_forward(
         step=step,
         embargo_bars=embargo_bars,
         anchored=anchored,
+        newest=newest,
         seeds=tuple(range(seeds)),
         warm_start=warm_start,
         recipe=replace(recipe, agent=agent),

@@ -3,15 +3,15 @@
     for each bar t    observe (rows <= t, the account marked at close t) -> the bundle decides
                       fill at open t+1, earn to open t+2, mark at close t+1: policy/account.py
 
-Every strategy runs at every variant (costs x1, x2, x3, and one bar of lag), P accounts side by side as (P, A)
-arrays. Features are computed on all rows given; accounts start in cash at `start_row`.
+Every strategy runs at every variant (costs x1, x2, x3, and one bar of lag). Several plays (a history and its twins) go
+through one loop, accounts side by side. Features are computed on all rows given; accounts start in cash at `start_row`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,9 +19,10 @@ from himari_rl.data.panel import Panel
 from himari_rl.errors import DataError
 from himari_rl.evaluation import baselines
 from himari_rl.evaluation.baselines import HOLD_ALL, Plan, Stage, buy_and_hold, ewma_volatility, follow, later
-from himari_rl.features.encoder import StateEncoder, write_account
+from himari_rl.evaluation.stepping import Decider, Deciding, step_through
+from himari_rl.features.encoder import StateEncoder
 from himari_rl.features.signals import reference_signals
-from himari_rl.policy.account import Leg, Move, flat_account, move, no_trades, track
+from himari_rl.policy.account import Leg
 from himari_rl.policy.clock import decisions_of
 from himari_rl.policy.ledger import drift
 from himari_rl.policy.manifest import LedgerSpec
@@ -29,12 +30,6 @@ from himari_rl.schema import Bars, BoolArray, FloatArray, IntArray
 
 POLICY = "policy"
 MIN_DECISIONS = 100  # below that no statistic here means anything
-
-
-class Decider(Protocol):
-    """Anything that answers states (B, F) with multipliers (B, A) and its new memory: a loaded bundle."""
-
-    def decide_batch(self, states: Any, memory: Any = None) -> tuple[Any, Any]: ...
 
 
 class Variant(NamedTuple):
@@ -138,6 +133,18 @@ def stage(bars: Bars | Panel, ledger: LedgerSpec, start_row: int = 0) -> Stage:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Play:
+    """Policies, and the baselines beside them, on one stage."""
+
+    policies: Mapping[str, Decider]
+    """By name; each decides for its own accounts, from its own positions."""
+    on: Stage
+    variants: Sequence[Variant] = VARIANTS
+    allocations: Mapping[str, Plan] = field(default_factory=dict)
+    """More baselines by name, which do not follow Layer 2."""
+
+
 def backtest(
     policies: Mapping[str, Decider],
     on: Stage,
@@ -147,41 +154,59 @@ def backtest(
     rng: np.random.Generator,
     allocations: Mapping[str, Plan] | None = None,
 ) -> Backtest:
-    """Runs policies and baselines at every variant.
+    """Runs policies and baselines at every variant: one `Play`.
 
     Args:
-        policies: by name; each decides for its own accounts, from its own positions.
-        on: from `stage`.
         ledger: costs and limits; the bundle's own, unless another question is asked.
         rng: draws the random baseline.
-        allocations: more baselines by name, which do not follow Layer 2.
     """
-    sized = baselines.multipliers(on, rng)
-    sized = {name: np.zeros(on.base.shape) for name in policies} | sized  # policies fill theirs bar by bar
-    others = dict(allocations or {})
-    accounts = [(name, variant) for name in (*sized, HOLD_ALL, *others) for variant in variants]
-    plans = [
-        later(others[name], variant.lag)
-        if name in others
-        else buy_and_hold(on, variant.lag)
-        if name == HOLD_ALL
-        else follow(on, sized[name], variant.lag)
-        for name, variant in accounts
-    ]
-    plan = Plan(*(np.stack(leaves, axis=1) for leaves in zip(*plans, strict=True)))  # (D, P, A)
-    rate = ledger.commission_rate + ledger.slippage_bps * 1e-4
-    cost_rate = np.array([[variant.cost_multiple * rate] for _, variant in accounts])
-    history = _walk(list(policies.values()), [variant.lag for variant in variants], on, ledger, plan, cost_rate)
+    play = Play(policies=policies, on=on, variants=variants, allocations=allocations or {})
+    return backtests([play], ledger, rng)[0]
 
-    exposure, growth, marked, cost = history
-    held = drift(exposure, on.leg.to_open[:, None], growth)
+
+class _Lane(NamedTuple):
+    """One account."""
+
+    strategy: str
+    variant: Variant
+    on: Stage
+    plan: Plan  # (D, A)
+
+
+def backtests(plays: Sequence[Play], ledger: LedgerSpec, rng: np.random.Generator) -> list[Backtest]:
+    """Runs several plays in one loop; their stages have as many decisions and assets each.
+
+    Raises:
+        DataError: they have not.
+    """
+    shapes = {play.on.base.shape for play in plays}
+    if len(shapes) != 1:
+        raise DataError(f"stages of {len(shapes)} shapes", "histories of one length", "run them one by one")
+    lanes: list[_Lane] = []
+    deciding: list[Deciding] = []
+    ends = []
+    for play in plays:
+        lags = np.array([variant.lag for variant in play.variants])
+        for name, policy in play.policies.items():
+            deciding.append(Deciding(policy, play.on, len(lanes) + np.arange(len(lags)), lags))
+            nothing = np.zeros(play.on.base.shape)  # filled in bar by bar
+            lanes += [_Lane(name, variant, play.on, follow(play.on, nothing, variant.lag)) for variant in play.variants]
+        lanes += _baselines(play, rng)
+        ends.append(len(lanes))
+    plan = Plan(*(np.stack(leaves, axis=1) for leaves in zip(*(lane.plan for lane in lanes), strict=True)))
+    leg = Leg(*(np.stack(leaves, axis=1) for leaves in zip(*(lane.on.leg for lane in lanes), strict=True)))
+    rate = ledger.commission_rate + ledger.slippage_bps * 1e-4
+    cost_rate = np.array([[lane.variant.cost_multiple * rate] for lane in lanes])
+    exposure, growth, marked, cost = step_through(deciding, plan, leg, ledger, cost_rate)
+
+    held = drift(exposure, leg.to_open, growth)
     before = np.concatenate([np.zeros_like(held[:1]), held[:-1]])
     traded = np.abs(exposure - before).sum(-1)
-    earned = (exposure * on.leg.to_open[:, None]).sum(-1)
-    runs = {
-        (name, variant.name): Run(
-            strategy=name,
-            variant=variant,
+    earned = (exposure * leg.to_open).sum(-1)
+    runs = [
+        Run(
+            strategy=lane.strategy,
+            variant=lane.variant,
             log_growth=np.log(growth[:, p]),
             marked_log_equity=marked[:, p],
             portfolio_return=earned[:, p],
@@ -191,50 +216,25 @@ def backtest(
             cost=cost[:, p],
             traded=traded[:, p],
         )
-        for p, (name, variant) in enumerate(accounts)
-    }
-    return Backtest(symbols=on.symbols, fill_time=on.fill_time, bars_per_year=on.bars_per_year, runs=runs)
+        for p, lane in enumerate(lanes)
+    ]
+    return [
+        Backtest(
+            symbols=play.on.symbols,
+            fill_time=play.on.fill_time,
+            bars_per_year=play.on.bars_per_year,
+            runs={(run.strategy, run.variant.name): run for run in runs[start:end]},
+        )
+        for play, start, end in zip(plays, [0, *ends[:-1]], ends, strict=True)
+    ]
 
 
-def _walk(
-    policies: Sequence[Decider],
-    lags: Sequence[int],
-    on: Stage,
-    ledger: LedgerSpec,
-    plan: Plan,
-    cost_rate: FloatArray,
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """The bar loop. The first len(policies) * len(lags) accounts are the policies' and are filled into `plan` here.
-
-    Returns:
-        exposure (D, P, A), growth (D, P), marked log-equity (D, P), cost (D, P).
-    """
-    decisions, count, assets = plan.multiplier.shape
-    own = len(policies) * len(lags)  # accounts that observe; baselines need no observation
-    groups = [slice(i * len(lags), (i + 1) * len(lags)) for i in range(len(policies))]
-    delay = np.tile(np.array(lags), len(policies))
-    index = np.arange(own)
-    limits = ledger.risk_limits
-    account, trades = flat_account(np.zeros((count, assets))), no_trades(np.zeros((own, assets)))
-    exposure = np.zeros((decisions, count, assets))
-    growth, marked, cost = (np.zeros((decisions, count)) for _ in range(3))
-    states = np.zeros((own, on.rows.shape[1]))
-    wanted = np.zeros((own, assets))
-    memories: list[Any] = [None] * len(policies)
-    for t in range(decisions):
-        if own:
-            states[:] = on.rows[t]
-            write_account(states, account.marked[:own], trades.marked_pnl, trades.win_rate, ledger.max_position_pct)
-            for i, group in enumerate(groups):
-                wanted[group], memories[i] = policies[i].decide_batch(states[group], memories[i])
-            fits = t + delay < decisions
-            plan.multiplier[t + delay[fits], index[fits]] = wanted[fits]
-        leg = Leg(plan.tradable[t], on.leg.to_close[t], on.leg.to_open[t], on.leg.funding[t], on.leg.new_day[t])
-        held = account.held
-        account, moved = move(account, plan.multiplier[t], plan.base[t], plan.cap[t], leg, cost_rate, limits)
-        if own:
-            mine = Move(*(part[:own] for part in moved))
-            trades = track(trades, held[:own], mine, leg._replace(tradable=leg.tradable[:own]), cost_rate[:own])
-        exposure[t], cost[t], growth[t] = moved.exposure, moved.cost, moved.growth
-        marked[t] = account.marked_log_equity
-    return exposure, growth, marked, cost
+def _baselines(play: Play, rng: np.random.Generator) -> list[_Lane]:
+    on = play.on
+    made: list[_Lane] = []
+    for name, sized in baselines.multipliers(on, rng).items():
+        made += [_Lane(name, variant, on, follow(on, sized, variant.lag)) for variant in play.variants]
+    made += [_Lane(HOLD_ALL, variant, on, buy_and_hold(on, variant.lag)) for variant in play.variants]
+    for name, plan in play.allocations.items():
+        made += [_Lane(name, variant, on, later(plan, variant.lag)) for variant in play.variants]
+    return made

@@ -12,7 +12,7 @@ A verdict without its controls is not printed: `Judgement` cannot be made withou
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,17 +20,17 @@ import numpy as np
 
 from himari_rl.errors import RefusedError
 from himari_rl.evaluation import metrics, statistics
-from himari_rl.evaluation.backtest import BASE, LAGGED, POLICY, VARIANTS, Backtest, backtest, stage
+from himari_rl.evaluation.backtest import BASE, LAGGED, POLICY, VARIANTS, Backtest, Play, Variant, backtests, stage
 from himari_rl.evaluation.baselines import ONE
 from himari_rl.evaluation.fold_training import Trained
+from himari_rl.evaluation.power import POWER, Power
 from himari_rl.evaluation.verdict import LOOK_AHEAD, Verdict, judge
-from himari_rl.evaluation.walk_forward import DRIFTLESS, EDGE, PLANTED, REAL, Key, Plan, relay
+from himari_rl.evaluation.walk_forward import DRIFTLESS, PLANTED, REAL, Key, Plan, relay
 from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.schema import FloatArray
 
 NAMES = ("driftless", "planted", "shuffled", "lag", "costs")
 SHIFTS = (0.21, 0.43, 0.68)  # of the history, by which inputs are shifted against returns
-POWER = 0.95
 CONTROL_REPLICATIONS, REPLICATIONS = 400, 2000
 
 
@@ -80,36 +80,68 @@ class Judgement:
 
 def judge_walk(work: Plan, trained: Mapping[Key, Trained], trials: int, seed: int = 0) -> tuple[Judgement, Backtest]:
     """Plays every part of a trained walk-forward and judges it, controls included."""
-    rng = np.random.default_rng(seed)
     settings = work.settings
-    ledger = trained[REAL, 0, settings.seeds[0]].manifest.ledger
-    on = stage(work.bars[REAL][: work.stop_row], ledger, work.start_row)
     every: dict[str, Any] = {POLICY: relay(work, trained, REAL, settings.seeds)}
     every |= {f"seed {s}": relay(work, trained, REAL, (s,)) for s in settings.seeds if len(settings.seeds) > 1}
-    result = backtest(every, on, ledger, variants=VARIANTS, rng=rng)
-    verdict = judge(result, rng, trials=trials, replications=REPLICATIONS)
+    gains = [trained[REAL, fold, s].gain for fold in range(len(work.folds)) for s in settings.seeds]
+    ledger = trained[REAL, 0, settings.seeds[0]].manifest.ledger
+    return judge_parts(work, every, trained, ledger, trials, np.random.default_rng(seed), gains)
+
+
+def judge_parts(
+    work: Plan,
+    every: Mapping[str, Any],
+    trained: Mapping[Key, Trained],
+    ledger: LedgerSpec,
+    trials: int,
+    rng: np.random.Generator,
+    gains: Sequence[float],
+    *,
+    variants: Sequence[Variant] = VARIANTS,
+    allocations: Mapping[str, Any] | None = None,
+    risk_aversion: float = metrics.RISK_AVERSION,
+) -> tuple[Judgement, Backtest]:
+    """Judges policies on the real part, with all controls, in one loop over the bars.
+
+    Args:
+        every: the judged policy under the name `policy`, its seeds beside it.
+        trained: at least both twins.
+        gains: objective per bar over multiplier 1.0 on training rows, of each trained agent.
+        variants: of the real part; with x1 and the lag.
+        allocations: more baselines of the real part.
+    """
+    on = stage(work.bars[REAL][: work.stop_row], ledger, work.start_row)
+    turned = {f"shift {share:g}": np.roll(on.rows, int(share * len(on.rows)), axis=0) for share in SHIFTS}
+    shifted = {name: every[POLICY].on_rows(rows) for name, rows in turned.items()}
+    plays = [
+        Play(policies=every, on=on, variants=variants, allocations=allocations or {}),
+        Play(policies=shifted, on=on, variants=(BASE,)),
+    ]
+    for part in (DRIFTLESS, PLANTED):
+        there = stage(work.bars[part][: work.stop_row], ledger, work.start_row)
+        twin = {POLICY: relay(work, trained, part, work.settings.control_seeds)}
+        plays.append(Play(policies=twin, on=there, variants=(BASE, LAGGED)))
+    result, elsewhere, nothing, edge = backtests(plays, ledger, rng)
+    verdict = judge(result, rng, trials=trials, replications=REPLICATIONS, risk_aversion=risk_aversion)
     year = result.bars_per_year
     mine = result.run(POLICY).log_growth
     controls = (
-        _driftless(work, trained, ledger, rng),
-        _planted(work, trained, ledger, rng),
-        _shuffled(work, trained, ledger, on, result, rng),
+        _driftless(nothing, rng),
+        _planted(edge, work.planted, rng),
+        _shuffled(elsewhere, result, rng),
         _lag(verdict),
         _costs(result),
     )
-    gains = [trained[REAL, fold, s].gain for fold in range(len(work.folds)) for s in settings.seeds]
-    return (
-        Judgement(
-            verdict=verdict,
-            own_deflated_sharpe=own_deflated(mine, trials),
-            own_sharpe=own_sharpe(mine, rng, year),
-            controls=controls,
-            detectable=detectable(verdict),
-            seeds={name: metrics.sharpe(result.run(name).log_growth, year) for name in every if name != POLICY},
-            training_gain=float(np.mean(gains)) * year,
-        ),
-        result,
+    judgement = Judgement(
+        verdict=verdict,
+        own_deflated_sharpe=own_deflated(mine, trials),
+        own_sharpe=own_sharpe(mine, rng, year),
+        controls=controls,
+        detectable=detectable(verdict),
+        seeds={name: metrics.sharpe(result.run(name).log_growth, year) for name in every if name != POLICY},
+        training_gain=float(np.mean(gains)) * year,
     )
+    return judgement, result
 
 
 def own_deflated(log_growth: FloatArray, trials: int) -> float:
@@ -149,43 +181,32 @@ def convincing(result: Backtest, rng: np.random.Generator) -> tuple[bool, dict[s
     return honest and verdict.utility.lower > 0.0 and deflated > 0.95, numbers
 
 
-def _twin(work: Plan, trained: Mapping[Key, Trained], part: str, ledger: LedgerSpec, rng: np.random.Generator) -> Any:
-    on = stage(work.bars[part][: work.stop_row], ledger, work.start_row)
-    policy = relay(work, trained, part, work.settings.control_seeds)
-    return convincing(backtest({POLICY: policy}, on, ledger, variants=(BASE, LAGGED), rng=rng), rng)
-
-
-def _driftless(work: Plan, trained: Mapping[Key, Trained], ledger: LedgerSpec, rng: np.random.Generator) -> Control:
-    found, numbers = _twin(work, trained, DRIFTLESS, ledger, rng)
+def _driftless(result: Backtest, rng: np.random.Generator) -> Control:
+    found, numbers = convincing(result, rng)
     sharpe = f"Sharpe ratio {numbers['sharpe']:+.2f}, deflated {numbers['deflated_sharpe']:.2f}"
     sentence = f"On a driftless twin of these bars the same pipeline is {'NOT ' if found else ''}refused ({sharpe})."
     return Control(name="driftless", passed=not found, sentence=sentence, numbers=numbers)
 
 
-def _planted(work: Plan, trained: Mapping[Key, Trained], ledger: LedgerSpec, rng: np.random.Generator) -> Control:
-    found, numbers = _twin(work, trained, PLANTED, ledger, rng)
+def _planted(result: Backtest, planted: Power | None, rng: np.random.Generator) -> Control:
+    found, numbers = convincing(result, rng)
+    if planted is None:
+        raise RefusedError("the planted twin has no stated edge", "a plan with twins")
     sentence = (
-        f"A planted edge (correlation {EDGE:g} with the next bar) is {'found' if found else 'NOT found'}: "
-        f"{100.0 * numbers['utility']:+.1f} % a year over multiplier 1.0, Sharpe ratio {numbers['sharpe']:+.2f}."
+        f"A planted edge (correlation {planted.edge:g} with the next bar) is {'found' if found else 'NOT found'}: "
+        f"{100.0 * numbers['utility']:+.1f} % a year over multiplier 1.0, Sharpe ratio {numbers['sharpe']:+.2f}. "
     )
-    return Control(name="planted", passed=found, sentence=sentence, numbers={**numbers, "edge": EDGE})
+    if planted.enough:
+        sentence += f"So much data shows an edge of that size with {100.0 * planted.power:.0f} % power."
+    else:
+        sentence += f"TOO LITTLE DATA: even that edge is shown with a power of {100.0 * planted.power:.0f} % only."
+    numbers |= {"edge": planted.edge, "power": planted.power}
+    return Control(name="planted", passed=found and planted.enough, sentence=sentence, numbers=numbers)
 
 
-def _shuffled(
-    work: Plan,
-    trained: Mapping[Key, Trained],
-    ledger: LedgerSpec,
-    on: Any,
-    result: Backtest,
-    rng: np.random.Generator,
-) -> Control:
+def _shuffled(there: Backtest, result: Backtest, rng: np.random.Generator) -> Control:
     """Inputs of another time (a circular shift keeps their own memory) against the same returns."""
-    seeds = work.settings.seeds
-    shifted = {
-        f"shift {share:g}": relay(work, trained, REAL, seeds, rows=np.roll(on.rows, int(share * len(on.rows)), axis=0))
-        for share in SHIFTS
-    }
-    there = backtest(shifted, on, ledger, variants=(BASE,), rng=rng)
+    shifted = [name for name in there.strategies if name.startswith("shift ")]
     useful = {name: _utility(there, name) for name in (*shifted, ONE)}
     true = _utility(result, POLICY)
     gain = float((true - useful[ONE]).mean()) * result.bars_per_year

@@ -19,12 +19,16 @@ from typing import Any
 import numpy as np
 
 from himari_rl.config import config_hash
-from himari_rl.data.augment import driftless, planted
+from himari_rl.data.augment import driftless
 from himari_rl.data.panel import Panel
 from himari_rl.data.splits import PURGE_BARS, Fold, folds
 from himari_rl.errors import ConfigError
 from himari_rl.evaluation.fan_out import Pool, fan_out, inline
 from himari_rl.evaluation.fold_training import FoldTask, Recipe, Trained, ensemble, train_fold, unpacked
+from himari_rl.evaluation.power import Power, planted_in, planted_power
+from himari_rl.evaluation.stepping import bands_of
+from himari_rl.policy.bands import Bands
+from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.policy.runtime import Policy
 from himari_rl.schema import Bars, FloatArray
 from himari_rl.storage import read_bytes, write_atomic
@@ -32,7 +36,6 @@ from himari_rl.storage import read_bytes, write_atomic
 REAL, DRIFTLESS, PLANTED = "real", "driftless", "planted"
 PARTS = (REAL, DRIFTLESS, PLANTED)
 TWIN_SEED = 20_231
-EDGE = 0.1  # correlation of the planted signal with the return that a decision earns
 FOLDS_FOLDER = "folds"
 
 Key = tuple[str, int, int]  # part, fold, seed
@@ -55,6 +58,8 @@ class Settings:
     """Rows taken off the start of each test span."""
     anchored: bool = False
     """Training always starts at the first bar."""
+    newest: int = 0
+    """Only the newest folds, so many of them; 0 is all."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Members of each fold's ensemble."""
     control_seeds: tuple[int, ...] = (0,)
@@ -64,6 +69,8 @@ class Settings:
     recipe: Recipe = field(default_factory=Recipe)
 
     def __post_init__(self) -> None:
+        if self.newest < 0:
+            raise ConfigError(f"the newest {self.newest} folds", "1 or more, or 0 for all")
         for seeds in (self.seeds, self.control_seeds):
             if not seeds or len(set(seeds)) != len(seeds):
                 raise ConfigError(f"seeds {list(seeds)}", "at least one, each once")
@@ -80,6 +87,8 @@ class Plan:
     settings: Settings
     bars: Mapping[str, Bars | Panel]
     folds: tuple[Fold, ...]
+    planted: Power | None = None
+    """The edge in the planted twin, where there is one."""
 
     def train_rows(self, fold: int) -> slice:
         """The training rows of a fold; the number after the last one is the bundle's."""
@@ -140,18 +149,38 @@ def plan(bars: Bars | Panel, settings: Settings, *, controls: bool = True) -> Pl
     )
     if not cut:
         raise ConfigError("no fold has rows left", "training and test rows", "choose longer spans or smaller gaps")
-    histories: dict[str, Bars | Panel] = {REAL: bars}
-    if controls:
-        histories[DRIFTLESS] = _twin(bars, driftless, 0)
-        histories[PLANTED] = _twin(bars, lambda each, rng: planted(each, rng, EDGE), 1)
-    return Plan(settings=settings, bars=histories, folds=cut)
+    cut = cut[-settings.newest :]  # all of them for 0
+    return with_twins(Plan(settings=settings, bars={REAL: bars}, folds=cut), ledger_of(settings.recipe, bars), controls)
 
 
-def _twin(bars: Bars | Panel, make: Callable[[Bars, np.random.Generator], Bars], seed: int) -> Bars | Panel:
-    """A twin of one history, or of each symbol of a panel."""
-    rng = np.random.default_rng([TWIN_SEED, seed])
-    return (
-        replace(bars, bars=tuple(make(each, rng) for each in bars.bars)) if isinstance(bars, Panel) else make(bars, rng)
+def with_twins(work: Plan, ledger: LedgerSpec, controls: bool = True) -> Plan:
+    """The plan with a driftless and a planted twin of its history, the edge as small as this much data can show."""
+    if not controls:
+        return work
+    bars, fold = work.bars[REAL], work.folds[0]
+    train_rows = fold.train.stop - fold.train.start
+    power = planted_power(bars[: work.stop_row], work.start_row, train_rows, ledger, TWIN_SEED)
+    rng = np.random.default_rng([TWIN_SEED, 0])
+    one = driftless(bars, rng) if isinstance(bars, Bars) else _each(bars, rng)
+    other = planted_in(bars, np.random.default_rng([TWIN_SEED, 1]), power.edge)
+    return replace(work, bars={REAL: bars, DRIFTLESS: one, PLANTED: other}, planted=power)
+
+
+def _each(panel: Panel, rng: np.random.Generator) -> Panel:
+    return replace(panel, bars=tuple(driftless(each, rng) for each in panel.bars))
+
+
+def ledger_of(recipe: Recipe, bars: Bars | Panel) -> LedgerSpec:
+    """What the policies of a recipe trade in."""
+    environment = recipe.environment
+    limits = {name: None if value == np.inf else value for name, value in vars(environment.limits).items()}
+    return LedgerSpec(
+        max_position_pct=environment.max_position_pct,
+        commission_rate=environment.commission_rate,
+        slippage_bps=environment.slippage_bps,
+        allow_short=environment.allow_short,
+        interval_ms=bars.interval_ms,
+        limits=limits,
     )
 
 
@@ -225,6 +254,20 @@ class Relay:
         self.policies, self.starts, self.rows = policies, starts, rows
         self.columns = None if rows is None else np.flatnonzero(np.abs(rows).sum(0) > 0.0)
 
+    def on_rows(self, rows: FloatArray) -> Relay:
+        """The same policies, deciding on other rows."""
+        return Relay(self.policies, self.starts, rows)
+
+    def bands(self, rows: FloatArray) -> Bands | None:
+        """Every decision's no-trade bands, each fold's from its own policy; None where one reads the account."""
+        seen = rows if self.rows is None else self.rows
+        ends = [*self.starts[1:], len(seen)]
+        parts = [bands_of(p, seen[a:b]) for p, a, b in zip(self.policies, self.starts, ends, strict=True)]
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts):
+            return None
+        return Bands(*(np.concatenate(leaves) for leaves in zip(*known, strict=True)))
+
     def decide_batch(self, states: Any, memory: Any = None) -> tuple[Any, Any]:
         step, inner = memory or (0, None)
         turn = int(np.searchsorted(self.starts, step, side="right")) - 1
@@ -237,7 +280,7 @@ class Relay:
         return multipliers, (step + 1, inner)
 
 
-def relay(work: Plan, trained: Mapping[Key, Trained], part: str, seeds: tuple[int, ...], **options: Any) -> Relay:
+def relay(work: Plan, trained: Mapping[Key, Trained], part: str, seeds: tuple[int, ...]) -> Relay:
     """The walk-forward's policy on one part, made of the given seeds."""
     policies = [Policy(*ensemble([trained[part, fold, seed] for seed in seeds])) for fold in range(len(work.folds))]
-    return Relay(policies, [fold.test.start - work.start_row for fold in work.folds], **options)
+    return Relay(policies, [fold.test.start - work.start_row for fold in work.folds])

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from himari_rl.policy.ledger import Array, drift, fill, grow, namespace
+from himari_rl.policy.ledger import Array, bounded, drift, fill, grow, namespace
 from himari_rl.policy.risk import RiskLimits, beside_carried, limited_exposure
 
 WIN_WINDOW = 10  # feature 15 looks at the last ten closed trades
@@ -46,7 +46,7 @@ class Trades(NamedTuple):
     def win_rate(self) -> Array:
         """(..., A) share of the last ten closed trades that won; 0.5 before the first one closes."""
         xp = namespace(self.wins)
-        return xp.where(self.closed > 0, self.wins / xp.clip(self.closed, 1, WIN_WINDOW), 0.5)
+        return xp.where(self.closed > 0, self.wins / bounded(self.closed, 1, WIN_WINDOW), 0.5)
 
 
 class Leg(NamedTuple):
@@ -138,7 +138,7 @@ def track(trades: Trades, held: Array, moved: Move, leg: Leg, cost_rate: Array |
     history = xp.where(closed, ((trades.history << 1) | won) & (2**WIN_WINDOW - 1), trades.history)
 
     ratio = xp.where(same_side, abs(exposure) / xp.where(held == 0, 1.0, abs(held)), 0.0)
-    kept = trades.open_pnl * xp.clip(ratio, 0.0, 1.0)
+    kept = trades.open_pnl * bounded(ratio, 0.0, 1.0)
     carried = xp.where(closed, 0.0, trades.trade_pnl) - xp.where(closed, fee - closing_fee, fee)
     growth, marked_growth = moved.growth[..., None], moved.marked_growth[..., None]
     return Trades(
@@ -147,5 +147,5 @@ def track(trades: Trades, held: Array, moved: Move, leg: Leg, cost_rate: Array |
         trade_pnl=(carried + exposure * (leg.to_open - leg.funding)) / growth,
         history=history,
         wins=trades.wins + won - oldest * count,
-        closed=xp.clip(trades.closed + count, 0, WIN_WINDOW),
+        closed=bounded(trades.closed + count, 0, WIN_WINDOW),
     )

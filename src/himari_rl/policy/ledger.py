@@ -14,14 +14,25 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import numpy as np
+
 RUINED = 1e-9  # equity cannot fall below nothing; its log must stay a number
 
 Array = Any  # numpy.ndarray or torch.Tensor: the same operators, the same function names
 
 
 def namespace(array: Array) -> Any:
-    """The module (numpy or torch) whose functions act on `array`, without importing either."""
+    """The module (numpy or torch) whose functions act on `array`, without importing torch."""
     return sys.modules[type(array).__module__.partition(".")[0]]
+
+
+def bounded(array: Array, low: float, high: float | None = None) -> Array:
+    """`array` clipped; on small arrays numpy's own clip takes five times as long as the two comparisons."""
+    xp = namespace(array)
+    if xp is not np:
+        return xp.clip(array, low, high)
+    above = np.maximum(array, low)
+    return above if high is None else np.minimum(above, high)
 
 
 def fill(held: Array, target: Array, tradable: Array, cost_rate: Array | float) -> tuple[Array, Array]:
@@ -49,7 +60,7 @@ def grow(exposure: Array, cost: Array, returns: Array, funding: Array | float = 
         funding: (..., A) or scalar; positive is paid by a long.
     """
     growth = 1.0 + (exposure * (returns - funding)).sum(-1) - cost
-    return namespace(growth).clip(growth, RUINED, None)
+    return bounded(growth, RUINED)
 
 
 def drift(exposure: Array, returns: Array, growth: Array) -> Array:

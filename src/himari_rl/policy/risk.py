@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from himari_rl.policy.ledger import Array, namespace
+from himari_rl.policy.ledger import Array, bounded, namespace
 from himari_rl.schema import MAX_MULTIPLIER
 
 
@@ -80,7 +80,7 @@ def limited_exposure(multiplier: Array, cap: Array, base: Array, stopped: Array,
         (..., A) signed exposure with sum |w| <= max_leverage.
     """
     xp = namespace(multiplier)
-    allowed = xp.minimum(xp.clip(multiplier, 0.0, MAX_MULTIPLIER), cap)
+    allowed = xp.minimum(bounded(multiplier, 0.0, MAX_MULTIPLIER), cap)
     exposure = xp.where(stopped[..., None], 0.0, allowed * base)
     gross = abs(exposure).sum(-1)[..., None]
     # where, not minimum(1, L / gross): the quotient's gradient is NaN at gross 0
@@ -100,6 +100,6 @@ def beside_carried(exposure: Array, held: Array, tradable: Array, max_leverage: 
         max_leverage: gross cap; carried positions alone may exceed it, and then nothing else is held.
     """
     xp = namespace(exposure)
-    room = xp.clip(max_leverage - xp.where(tradable, 0.0, abs(held)).sum(-1), 0.0, None)[..., None]
+    room = bounded(max_leverage - xp.where(tradable, 0.0, abs(held)).sum(-1), 0.0)[..., None]
     wanted = xp.where(tradable, abs(exposure), 0.0).sum(-1)[..., None]
     return exposure * xp.where(wanted > room, room / xp.where(wanted > room, wanted, 1.0), 1.0)

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from himari_rl.errors import BundleError, StateError
-from himari_rl.features.contract import schema_hash, state_dim
+from himari_rl.features.contract import ACCOUNT_COLUMNS, WIDTH, schema_hash, state_dim
+from himari_rl.policy.bands import Bands, bands
 from himari_rl.policy.bundle import read_bundle
 from himari_rl.policy.confidence import Confidence
 from himari_rl.policy.manifest import Manifest
@@ -138,6 +139,21 @@ class Policy:
         if not ((answer >= 0.0) & (answer <= 2.0)).all():  # NaN fails both
             raise self._no_answer(rows)
         return answer, np.concatenate(after, axis=1)
+
+    def bands(self, rows: FloatArray) -> Bands | None:
+        """The answers to market rows (T, F), in order, for any position; None where the network reads the account.
+
+        Raises:
+            StateError, BundleError: as `decide_batch`.
+        """
+        assets = self.manifest.action_dim
+        kept = np.flatnonzero(self._normaliser.keep)
+        if any(k == self._dim - 1 if k >= WIDTH * assets else k % WIDTH in ACCOUNT_COLUMNS for k in kept.tolist()):
+            return None
+        found = bands(self._members, self._normaliser, self._head_many, rows, assets)
+        if not ((found.low >= 0.0) & (found.low <= found.high) & (found.high <= 2.0)).all():  # NaN fails all
+            raise self._no_answer(np.asarray(rows, np.float32))
+        return found
 
     def _start(self, memory: F32 | None) -> None:
         """Copies the memory to where this decision advances it."""
