@@ -38,8 +38,8 @@ CONTRACT = {
     "--lstm-num-layers --num-episodes --out --resume --reward --save-interval --seed --seeds --symbol --test-fraction",
     "tune": "--bars-per-seed --data --json --out --seed --symbol --test-fraction --trials",
     "walk-forward": "--anchored --bars-per-seed --bootstrap-paths --data --embargo-bars --folds --funding --hidden-dim "
-    "--jobs --json --out --scheduler --seeds --step --symbol --symbols --test --train --usd-per-hour --validation-fraction "
-    "--warm-start --weight-decay",
+    "--jobs --json --out --scheduler --seeds --step --symbol --symbols --test --train --usd-per-hour "
+    "--validation-fraction --warm-start --weight-decay",
 }
 
 
