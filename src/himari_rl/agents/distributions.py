@@ -66,11 +66,12 @@ def band_of(head: str, out: Tensor) -> Band:
     if head == "squash":
         mean = 1.0 + torch.tanh(out.double())  # float32 has no numbers left between tanh(9) and 1
         return Band(mean, mean, (out.abs() - SQUASH_EDGE).clamp_min(0.0))
-    centre, half = 1.0 + out, torch.zeros_like(out)
-    if head == "band":
-        shift, log_half = out.chunk(2, -1)
-        centre = 1.0 + shift
-        half = HALF_UNIT * log_half.clamp(HALF_LOG_MIN, HALF_LOG_MAX).exp()
+    if head == "centre":
+        centre = 1.0 + out
+        mean = centre.clamp(0.0, MAX_MULTIPLIER)
+        return Band(mean, mean, (centre - mean).abs())
+    shift, log_half = out.chunk(2, -1)
+    centre, half = 1.0 + shift, HALF_UNIT * log_half.clamp(HALF_LOG_MIN, HALF_LOG_MAX).exp()
     low, high = centre - half, centre + half
     inside_low, inside_high = low.clamp(0.0, MAX_MULTIPLIER), high.clamp(0.0, MAX_MULTIPLIER)
     return Band(inside_low, inside_high, (-high).clamp_min(0.0) + (low - MAX_MULTIPLIER).clamp_min(0.0))

@@ -167,14 +167,26 @@ class PPOAgent(nn.Module):
     def initial_memory(self, count: int) -> Memory:
         return self.trunk.initial_memory(count, self.out.weight.device)
 
-    def band(self, states: Tensor, memory: Memory = None, fresh: Tensor | None = None) -> tuple[Band, Memory]:
-        """(T, N, F) raw states -> the band each of them asks for, and the memory after the last."""
-        features, memory = self.trunk(self.normaliser(states) * self.normaliser.keep, memory, fresh)
+    def seen(self, states: Tensor) -> Tensor:
+        """(..., F) raw states as the actor's net reads them."""
+        return self.normaliser(states) * self.normaliser.keep
+
+    def watched(self, states: Tensor) -> Tensor:
+        """(..., F) raw states as the critic reads them."""
+        return self.normaliser(states) * self.normaliser.visible
+
+    def edges(self, seen: Tensor, memory: Memory = None, fresh: Tensor | None = None) -> tuple[Band, Memory]:
+        """(T, N, F) of what is `seen` -> the band each of them asks for, and the memory after the last."""
+        features, memory = self.trunk(seen, memory, fresh)
         return band_of(self.config.head, self.out(features)), memory
+
+    def band(self, states: Tensor, memory: Memory = None, fresh: Tensor | None = None) -> tuple[Band, Memory]:
+        """`edges` of (T, N, F) raw states."""
+        return self.edges(self.seen(states), memory, fresh)
 
     def value(self, states: Tensor) -> Tensor:
         """(..., F) raw states -> (...) value."""
-        return self.critic(self.normaliser(states) * self.normaliser.visible)
+        return self.critic(self.watched(states))
 
     def actor_parameters(self) -> list[nn.Parameter]:
         return [*self.trunk.parameters(), *self.out.parameters()]
@@ -194,7 +206,7 @@ class PPOAgent(nn.Module):
     def normalised(self, states: np.ndarray) -> np.ndarray:
         """(N, F) raw states as the actor reads them, hidden features 0."""
         raw = torch.as_tensor(states, dtype=torch.float32, device=self.out.weight.device)
-        return (self.normaliser(raw) * self.normaliser.keep).double().cpu().numpy()
+        return self.seen(raw).double().cpu().numpy()
 
     @torch.no_grad()
     def decide(self, states: Tensor, memory: Memory = None) -> tuple[Tensor, Memory]:

@@ -27,7 +27,7 @@ from himari_rl.policy.bundle import Manifest
 from himari_rl.schema import Bars, BoolArray, FloatArray
 from himari_rl.storage import write_atomic
 from himari_rl.training.checkpoint import load_checkpoint, save_checkpoint
-from himari_rl.training.device import fast_products, keep_freed_memory
+from himari_rl.training.device import fast_products, keep_freed_memory, threads_for
 from himari_rl.training.export import export
 from himari_rl.training.trainer import Trainer
 
@@ -91,7 +91,7 @@ def train_agent(
     agent.normaliser.fit(rows, seen, config.account_inputs)
     trainer = Trainer(agent, physics, total_bars, generator, watch)
     prepare(trainer)
-    with fast_products():
+    with fast_products(), threads_for(config.hidden_dim):
         trainer.run()
     return trainer
 

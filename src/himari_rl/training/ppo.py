@@ -119,14 +119,16 @@ def update(
     spread = torch.as_tensor(std, dtype=batch.latent.dtype, device=batch.latent.device)
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     losses: list[Loss] = []
+    watched = None if batch.critic_states is None else agent.watched(batch.critic_states)
+    batch = batch._replace(states=agent.seen(batch.states), critic_states=watched)  # once, not once a minibatch
     for _ in range(config.epochs):
         order = torch.randperm(count, generator=generator, device=batch.latent.device)
         for pick in order.split(chunk):
             part = batch.environments(pick)
-            band, _ = agent.band(part.states, part.memory)
+            band, _ = agent.edges(part.states, part.memory)
             mean = band.mean(part.previous)
             new_log_prob = log_prob(config.head, part.latent, mean, spread)
-            value = None if part.critic_states is None else agent.value(part.critic_states)
+            value = None if part.critic_states is None else agent.critic(part.critic_states)
             # the Gaussian's entropy depends on its deviation only, which follows a schedule
             loss = ppo_loss(new_log_prob, part, value, 0.0, config)
             optimiser.zero_grad(set_to_none=True)
