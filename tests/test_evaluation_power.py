@@ -43,7 +43,7 @@ def test_the_stated_power_is_how_often_a_learner_that_keeps_half_shows_it() -> N
     for path in range(10):
         twin = planted_in(LONG, np.random.default_rng([77, path]), edge)
         result = backtest(
-            {POLICY: KnownLaw(edge, sigma, spec)}, stage(twin, spec, 4000), spec,
+            {POLICY: KnownLaw(edge, sigma, spec, 8.0)}, stage(twin, spec, 4000), spec,
             variants=(BASE,), rng=np.random.default_rng(0),
         )  # fmt: skip
         gain = result.run(POLICY).log_growth - result.run(ONE).log_growth
@@ -57,7 +57,7 @@ def test_too_little_data_fails_the_control_even_where_the_edge_was_found() -> No
     sigma = np.array([np.diff(np.log(LONG.close)).std()])
     twin = planted_in(LONG, np.random.default_rng(3), edge)
     on = stage(twin, spec, 4000)
-    result = backtest({POLICY: KnownLaw(edge, sigma, spec)}, on, spec, rng=np.random.default_rng(0))
+    result = backtest({POLICY: KnownLaw(edge, sigma, spec, 8.0)}, on, spec, rng=np.random.default_rng(0))
     for stated in (0.99, 0.4):
         control = _planted(result, Power(edge, stated), np.random.default_rng(0))
         assert control.passed == (stated > 0.95)

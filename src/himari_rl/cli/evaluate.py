@@ -44,7 +44,7 @@ def evaluate(
     html: Annotated[str | None, typer.Option(help="Write equity curves to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Judges a bundle on held-out bars against multiplier 1.0; writes evaluation.json into the bundle's folder.
+    """Judges a bundle on held-out bars against multiplier 1.0, with controls; writes evaluation.json into the bundle.
 
     Exit code 1 where a look-ahead is suspected.
 
@@ -53,16 +53,18 @@ def evaluate(
     import numpy as np
     from rich.console import Console
 
+    from himari_rl.cli.walk_forward import opened_progress
     from himari_rl.data.checks import interval_name
     from himari_rl.data.panel import Panel, load_panel, supplied
     from himari_rl.data.sources import load_bars
     from himari_rl.data.splits import train_test
-    from himari_rl.evaluation.backtest import POLICY, backtest, stage
+    from himari_rl.evaluation.backtest import stage
     from himari_rl.evaluation.display import equity_html, render
+    from himari_rl.evaluation.held_out import judge_bundle
     from himari_rl.evaluation.portfolio import measure
     from himari_rl.evaluation.portfolio_baselines import allocations
     from himari_rl.evaluation.portfolio_display import render_portfolio
-    from himari_rl.evaluation.verdict import LOOK_AHEAD, judge
+    from himari_rl.evaluation.verdict import LOOK_AHEAD
     from himari_rl.policy.runtime import load_policy
     from himari_rl.storage import local, write_atomic
 
@@ -78,11 +80,24 @@ def evaluate(
     if seen and not allow_seen:
         raise _overlap(test, manifest.training_data)
     rng = np.random.default_rng(seed)
-    on = stage(bars, manifest.ledger, len(bars) - len(test))
-    others = allocations(bars, on, len(bars) - len(test)) if isinstance(bars, Panel) else None
-    result = backtest({POLICY: policy}, on, manifest.ledger, variants=variants, rng=rng, allocations=others)
-    looks = _record(bars, test, manifest.version)
-    verdict = judge(result, rng, trials=looks if trials is None else trials, risk_aversion=risk_aversion)
+    first = len(bars) - len(test)
+    on = stage(bars, manifest.ledger, first)
+    others = allocations(bars, on, first) if isinstance(bars, Panel) else {}
+    place = local(bundle)
+    with opened_progress(Console(stderr=True, highlight=False), "controls", quiet=as_json) as progress:
+        held = judge_bundle(
+            policy,
+            bars,
+            first,
+            place,
+            lambda: _trials(_record(bars, test, manifest.version), trials),
+            rng,
+            variants=variants,
+            allocations=others,
+            risk_aversion=risk_aversion,
+            progress=progress,
+        )
+    verdict, result = held.verdict, held.result
     document = {
         "model_version": manifest.version,
         "data": _described(test),
@@ -91,12 +106,14 @@ def evaluate(
         "seen_in_training": seen,
         "seed": seed,
         "verdict": verdict.to_dict(),
+        "controls": [control.to_dict() for control in held.controls],
+        "detectable": held.detectable,
     }
     portfolio = measure(result, on, manifest.ledger, rng) if isinstance(bars, Panel) else None
     if portfolio is not None:
         document["portfolio"] = portfolio.to_dict()
     text = json.dumps(document, indent=2, allow_nan=False)
-    write_atomic(local(bundle) / SUMMARY, text.encode())
+    write_atomic(place / SUMMARY, text.encode())
     if html is not None:
         write_atomic(html, equity_html(result, verdict).encode())
     if as_json:
@@ -105,7 +122,7 @@ def evaluate(
         console = Console(highlight=False)
         for note in _notes(bars, seen):
             console.print(note, style="yellow")
-        render(verdict, console)
+        render(verdict, console, held.controls, held.detectable)
         if portfolio is not None:
             render_portfolio(portfolio, console)
     if verdict.answer == LOOK_AHEAD:
@@ -120,6 +137,10 @@ def _record(bars: Bars | Panel, test: Bars | Panel, version: str) -> int:
     market = market_name(bars.bars if isinstance(bars, Panel) else bars)
     with Trials() as ledger:
         return ledger.look("evaluate", market, int(test.timestamp[0]), int(test.timestamp[-1]), version)
+
+
+def _trials(counted: int, told: int | None) -> int:
+    return counted if told is None else told
 
 
 def _variants(costs: list[float] | None) -> tuple[Variant, ...]:

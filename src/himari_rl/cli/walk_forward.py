@@ -6,6 +6,8 @@ himari walk-forward base --data BTC-USDT_1h.parquet --out runs/btc --scheduler t
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -88,7 +90,7 @@ def walk_forward(
     bars = load_panel(data, symbols, funding=funding) if symbols else load_bars(data, symbol)
     pool = dask_pool(scheduler) if scheduler else None if jobs == 1 else local_pool(jobs)
     console = Console(stderr=True, highlight=False)
-    with _progress(console) as progress:
+    with opened_progress(console, "folds x seeds") as progress:
         document = run_walk_forward(bars, settings, Path(out), pool, progress=progress, usd_per_hour=usd_per_hour)
     if as_json:
         typer.echo(json.dumps(document, allow_nan=False))
@@ -97,10 +99,9 @@ def walk_forward(
     console.print(f"next: himari gate {out}/bundle    himari report {out}", markup=False)
 
 
-def _progress(console: Any) -> Any:
-    """A bar over folds and seeds with the time left; its context yields a function (done, total)."""
-    from contextlib import contextmanager
-
+@contextmanager
+def opened_progress(console: Any, what: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """A bar with the time left; yields a function (done, total)."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -110,19 +111,17 @@ def _progress(console: Any) -> Any:
         TimeRemainingColumn,
     )
 
-    @contextmanager
-    def opened() -> Any:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console) as bar:
-            task = bar.add_task("folds x seeds", total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
-
-    return opened()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console, disable=quiet) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def show(document: dict[str, Any], console: Any) -> None:
     """The judgement for the eye: the sentence, the controls, the power, the trials."""
     from rich.panel import Panel
+
+    from himari_rl.evaluation.display import control_line
 
     judgement = document["judgement"]
     verdict = judgement["verdict"]
@@ -133,8 +132,7 @@ def show(document: dict[str, Any], console: Any) -> None:
         style="bold",
     )
     for control in judgement["controls"]:
-        mark = "[green]ok    [/]" if control["passed"] else "[red]FAILED[/]"
-        console.print(f"{mark} {control['name']:<10}{control['sentence']}")
+        console.print(control_line(control["name"], control["passed"], control["sentence"]))
     spread = ", ".join(f"{value:+.2f}" for value in judgement["seeds"].values())
     console.print(
         f"Sharpe ratio a year {judgement['own_sharpe']['estimate']:+.2f} "

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from himari_rl.evaluation.backtest import BASE, LAGGED, POLICY, VARIANTS, Backte
 from himari_rl.evaluation.baselines import ONE
 from himari_rl.evaluation.fold_training import Trained
 from himari_rl.evaluation.power import POWER, Power
-from himari_rl.evaluation.verdict import LOOK_AHEAD, Verdict, judge
+from himari_rl.evaluation.verdict import BETTER, LOOK_AHEAD, NO_EDGE, Verdict, judge
 from himari_rl.evaluation.walk_forward import DRIFTLESS, PLANTED, REAL, Key, Plan, relay
 from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.schema import FloatArray
@@ -42,6 +42,9 @@ class Control:
     passed: bool
     sentence: str
     numbers: Mapping[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"numbers": dict(self.numbers)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +74,7 @@ class Judgement:
             "verdict": self.verdict.to_dict(),
             "own_deflated_sharpe": self.own_deflated_sharpe,
             "own_sharpe": asdict(self.own_sharpe),
-            "controls": [asdict(control) | {"numbers": dict(control.numbers)} for control in self.controls],
+            "controls": [control.to_dict() for control in self.controls],
             "detectable": self.detectable,
             "seeds": dict(self.seeds),
             "training_gain": self.training_gain,
@@ -133,7 +136,7 @@ def judge_parts(
         _costs(result),
     )
     judgement = Judgement(
-        verdict=verdict,
+        verdict=_without_praise(verdict, controls),
         own_deflated_sharpe=own_deflated(mine, trials),
         own_sharpe=own_sharpe(mine, rng, year),
         controls=controls,
@@ -142,6 +145,15 @@ def judge_parts(
         training_gain=float(np.mean(gains)) * year,
     )
     return judgement, result
+
+
+def _without_praise(verdict: Verdict, controls: Sequence[Control]) -> Verdict:
+    """A policy is not called better where a control says that the test itself cannot be trusted."""
+    failed = ", ".join(control.name for control in controls if not control.passed)
+    if verdict.answer != BETTER or not failed:
+        return verdict
+    sentence = f"No edge shown, keep 1.0: the policy looks better, but a control failed ({failed}). {verdict.sentence}"
+    return replace(verdict, answer=NO_EDGE, sentence=sentence)
 
 
 def own_deflated(log_growth: FloatArray, trials: int) -> float:

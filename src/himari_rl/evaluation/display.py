@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
@@ -15,12 +17,17 @@ from himari_rl.evaluation.baselines import ONE, RANDOM
 from himari_rl.evaluation.statistics import Interval
 from himari_rl.evaluation.verdict import BETTER, LOOK_AHEAD, NO_EDGE, Summary, Verdict
 
+if TYPE_CHECKING:
+    from himari_rl.evaluation.controls import Control
+
 COLOURS = {BETTER: "green", NO_EDGE: "yellow", LOOK_AHEAD: "red"}
 POINTS = 2000  # of a curve in the HTML file
 
 
-def render(verdict: Verdict, console: Console) -> None:
-    """Prints strategies, cost and lag variants, intervals and the sentence."""
+def render(
+    verdict: Verdict, console: Console, controls: Sequence[Control] = (), detectable: float | None = None
+) -> None:
+    """Prints strategies, cost and lag variants, intervals, controls and the sentence."""
     console.print(
         f"\n{', '.join(verdict.symbols)}: {verdict.decisions:,} decisions, {verdict.start} to {verdict.end}",
         style="bold",
@@ -35,7 +42,19 @@ def render(verdict: Verdict, console: Console) -> None:
         f"Multipliers spread by {verdict.spread:.3f} and stand at a bound {_percent(verdict.saturation)} of the time. "
         f"Sharpe ratio before costs {verdict.lag.sharpe:.2f}, one bar later {verdict.lag.lagged_sharpe:.2f}."
     )
+    for control in controls:
+        console.print(control_line(control.name, control.passed, control.sentence))
+    if detectable is not None:
+        console.print(
+            f"This much data shows a difference in utility of {100.0 * detectable:.1f} % a year (power 95 %)."
+        )
     console.print(Panel(verdict.sentence, title="verdict", border_style=COLOURS.get(verdict.answer, "red")))
+
+
+def control_line(name: str, passed: bool, sentence: str) -> str:
+    """One control's outcome, in rich's markup."""
+    mark = "[green]ok    [/]" if passed else "[red]FAILED[/]"
+    return f"{mark} {name:<10}{sentence}"
 
 
 def equity_html(result: Backtest, verdict: Verdict) -> str:

@@ -2,11 +2,12 @@
 
 The law of the twin is known (data/augment.py), so a rule that knows it can be played before anything is trained:
 
-    hold w with   a sigma^2 w = edge sigma z  -+  cost / life      the nearer of the two edges; between them, stay
+    hold w with   a sigma^2 w = edge sigma z  -+  k cost / life    the nearer of the two edges; between them, stay
 
-with z the planted signal, `life` = 1 / (1 - memory) bars, and a = 1 + the risk aversion of the utility. A learner is
-taken to keep half of that rule's advantage. The power is the chance that both things a twin is asked (controls.py) are
-then shown on as many bars; the edge is the smallest of EDGES with 95 % of it which the training rows can also teach.
+with z the planted signal, `life` = 1 / (1 - memory) bars, a = 1 + the risk aversion of the utility, and the best k of
+WIDTHS. A learner is taken to keep half of that rule's advantage. The power is the chance that both things a twin is
+asked (controls.py) are then shown on as many bars; the edge is the smallest of EDGES with 95 % of it which the
+training rows can also teach.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from statistics import NormalDist
 
 import numpy as np
 
-from himari_rl.data.augment import BLOCK_BARS, MEMORY, planted
+from himari_rl.data.augment import MEMORY, planted
 from himari_rl.data.panel import Panel
 from himari_rl.evaluation import metrics, statistics
-from himari_rl.evaluation.backtest import BASE, POLICY, Play, backtests, stage
+from himari_rl.evaluation.backtest import BASE, Backtest, Play, backtests, stage
 from himari_rl.evaluation.baselines import ONE
 from himari_rl.features.contract import ACTION, CONFIDENCE, WIDTH
 from himari_rl.policy.bands import Bands
@@ -33,6 +34,7 @@ POWER = 0.95
 KEPT = 0.5  # of the rule's advantage, by a learner
 TAUGHT = 7.2  # edge x sqrt(training rows): twice the sum of the two normal quantiles of a 5 % test with 95 % power
 PATHS = 3
+WIDTHS = (1.0, 4.0, 8.0, 16.0)  # of the rule's no-trade band
 
 Twin = Callable[[Bars | Panel, float, int], Bars | Panel]  # (history, edge, number of the path)
 
@@ -50,10 +52,10 @@ class Power:
 
 
 class KnownLaw:
-    """The rule above, as a policy for one edge."""
+    """The rule above, as a policy for one edge and one width of its band."""
 
-    def __init__(self, edge: float, sigma: FloatArray, ledger: LedgerSpec) -> None:
-        self.edge, self.sigma, self.ledger = edge, sigma, ledger
+    def __init__(self, edge: float, sigma: FloatArray, ledger: LedgerSpec, width: float) -> None:
+        self.edge, self.sigma, self.ledger, self.width = edge, sigma, ledger, width
 
     def bands(self, rows: FloatArray) -> Bands:
         assets = len(self.sigma)
@@ -62,7 +64,7 @@ class KnownLaw:
         sure = np.clip(blocks[..., CONFIDENCE], 1e-6, 1.0 - 1e-6)
         z = np.array([normal.inv_cdf(p) for p in sure.ravel().tolist()]).reshape(sure.shape)
         ledger = self.ledger
-        fee = (ledger.commission_rate + ledger.slippage_bps * 1e-4) * (1.0 - MEMORY)
+        fee = self.width * (ledger.commission_rate + ledger.slippage_bps * 1e-4) * (1.0 - MEMORY)
         risk = (1.0 + metrics.RISK_AVERSION) * self.sigma**2 * ledger.max_position_pct
         low, high = ((self.edge * self.sigma * z + side * fee) / risk for side in (-1.0, 1.0))
         said = blocks[..., ACTION]
@@ -101,23 +103,30 @@ def planted_in(bars: Bars | Panel, rng: np.random.Generator, edge: float) -> Bar
 def _power(bars: Bars | Panel, start_row: int, ledger: LedgerSpec, edge: float, sigma: FloatArray, seed: int) -> float:
     """Chance that a learner which keeps KEPT of the known law's advantage passes the planted control."""
     twins = [planted_in(bars, np.random.default_rng([seed, path]), edge) for path in range(PATHS)]
-    law = KnownLaw(edge, sigma, ledger)
-    plays = [Play(policies={POLICY: law}, on=stage(twin, ledger, start_row), variants=(BASE,)) for twin in twins]
-    gains, own = [], []
-    for result in backtests(plays, ledger, np.random.default_rng(seed)):
-        mine, one = result.run(POLICY), result.run(ONE)
-        useful = [metrics.utility_per_bar(r.log_growth, r.portfolio_return, metrics.RISK_AVERSION) for r in (mine, one)]
-        gains.append(_z(useful[0] - useful[1]))
-        own.append(_z(mine.log_growth))
+    laws = {f"width {k:g}": KnownLaw(edge, sigma, ledger, k) for k in WIDTHS}
+    plays = [Play(policies=laws, on=stage(twin, ledger, start_row), variants=(BASE,)) for twin in twins]
+    found = backtests(plays, ledger, np.random.default_rng(seed))
+    best = max((_strength(name, found) for name in laws), key=min)
     normal = statistics.NORMAL
-    missed = normal.cdf(normal.inv_cdf(0.975) - KEPT * float(np.mean(gains)))
-    missed += normal.cdf(normal.inv_cdf(0.95) - KEPT * float(np.mean(own)))
+    missed = normal.cdf(normal.inv_cdf(0.975) - KEPT * best[0]) + normal.cdf(normal.inv_cdf(0.95) - KEPT * best[1])
     return max(0.0, 1.0 - missed)
+
+
+def _strength(name: str, found: list[Backtest]) -> tuple[float, float]:
+    """z of a rule's paired advantage in utility, and of its own growth; means over the paths."""
+    both = []
+    for result in found:
+        mine, one = result.run(name), result.run(ONE)
+        useful = [metrics.utility_per_bar(r.log_growth, r.portfolio_return, metrics.RISK_AVERSION) for r in (mine, one)]
+        own = metrics.sharpe(mine.log_growth) * math.sqrt(len(result))  # as the deflated Sharpe ratio counts: per bar
+        both.append((_z(useful[0] - useful[1]), own))
+    advantage, alone = np.mean(both, axis=0).tolist()
+    return advantage, alone
 
 
 def _z(series: FloatArray) -> float:
     """Mean over its standard error, from the means of blocks."""
-    block = max(1, min(BLOCK_BARS, len(series) // 8))
+    block = max(1, min(round(3.0 / (1.0 - MEMORY)), len(series) // 8))
     means = series[: len(series) // block * block].reshape(-1, block).mean(axis=1)
     error = float(means.std(ddof=1)) / math.sqrt(len(means))
     return float(means.mean()) / error if error > 0.0 else 0.0

@@ -189,17 +189,19 @@ def train_all(
     out: Path,
     pool: Pool | None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    parts: tuple[str, ...] = PARTS,
 ) -> dict[Key, Trained]:
     """Trains what has no file under `out`/folds yet; each result is one file that is whole or not there.
 
     Args:
         pool: from fan_out.py; None works in this process.
         progress: (finished, total), called as results arrive; those found on disk count at once.
+        parts: which of the histories.
 
     Raises:
         StorageError: a file belongs to another walk-forward, is damaged, or cannot be written.
     """
-    keys = work.pieces()
+    keys = [key for key in work.pieces() if key[0] in parts]
     found: dict[Key, Trained] = {}
     ready: list[FoldTask] = []
     chained = work.settings.warm_start
