@@ -105,10 +105,9 @@ def log_prob(head: str, latent: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         # log(1 - tanh(u)^2) in the form that does not overflow
         log_slope = 2.0 * (math.log(2.0) - latent - torch.nn.functional.softplus(-2.0 * latent))
         return (_normal(latent, centre, std) - log_slope).sum(-1)
-    inside = _normal(latent, mean, std)
-    below = torch.special.log_ndtr(-mean / std)
-    above = torch.special.log_ndtr((mean - MAX_MULTIPLIER) / std)
-    return torch.where(latent <= 0.0, below, torch.where(latent >= MAX_MULTIPLIER, above, inside)).sum(-1)
+    below, above = latent <= 0.0, latent >= MAX_MULTIPLIER
+    mass = torch.special.log_ndtr(torch.where(below, -mean, mean - MAX_MULTIPLIER) / std)
+    return torch.where(below | above, mass, _normal(latent, mean, std)).sum(-1)
 
 
 def _normal(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -42,18 +42,17 @@ class _TanhLayers(torch.autograd.Function):
     def backward(ctx, gradient: Tensor):  # type: ignore[override]
         count = (len(ctx.saved_tensors) - 1) // 3
         parameters, kept = ctx.saved_tensors[: 2 * count], ctx.saved_tensors[2 * count :]
-        slope = 4.0 * gradient
+        quarter = torch.ops.aten.sigmoid_backward(gradient, kept[-1])  # of dL/dz: what 4 s (1 - s) leaves without the 4
         found: list[Tensor | None] = []
         for layer in reversed(range(count)):
-            below, s = kept[layer], kept[layer + 1]
-            slope = torch.ops.aten.sigmoid_backward.grad_input(slope, s, grad_input=slope)
-            bias = slope.sum(0)
+            below, bias = kept[layer], 4.0 * quarter.sum(0)
             if layer == 0:
-                found += [bias, slope.t() @ below]
+                found += [bias, (quarter.t() @ below).mul_(4.0)]
                 break
-            found += [bias, torch.addmm(bias[:, None], slope.t(), below, beta=-1, alpha=2)]  # slope' (2 s - 1)
-            slope = slope @ (4.0 * parameters[2 * layer])
-        inputs = slope @ parameters[0] if ctx.needs_input_grad[0] else None
+            found += [bias, torch.addmm(bias[:, None], quarter.t(), below, beta=-1, alpha=8)]  # dL/dz' (2 s - 1)
+            slope = quarter @ (4.0 * parameters[2 * layer])
+            quarter = torch.ops.aten.sigmoid_backward.grad_input(slope, below, grad_input=slope)
+        inputs = quarter @ (4.0 * parameters[0]) if ctx.needs_input_grad[0] else None
         return inputs, *reversed(found)
 
 
