@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs_helpers import FREE, bars_of, play, random_bars, scalar_ledger
 from himari_rl.envs.trading_env import TradingEnv, TradingEnvConfig
-from himari_rl.policy.risk import RiskLimits
+from himari_rl.errors import ConfigError
+from himari_rl.policy.risk import RiskLimits, limited_exposure
 
 ROWS = 90
 
@@ -157,3 +159,18 @@ def test_a_day_that_begins_with_an_outage_still_begins_a_new_day() -> None:
     exposure = play(TradingEnv(bars, config), [1.0] * 40, 0, 40)["exposure"]
     fill = bars.timestamp[1:41] - bars.timestamp[0]
     assert (exposure == np.where((fill > fall * 3.6e6) & (fill < 20 * 3.6e6), 0.0, 0.5)).all()
+
+
+@pytest.mark.parametrize("cap", [0.0, -1.0, float("nan")])
+def test_a_gross_cap_that_leaves_no_room_is_refused(cap: float) -> None:
+    with pytest.raises(ConfigError, match="max_leverage"):
+        RiskLimits(max_leverage=cap)
+
+
+def test_the_gross_cap_has_a_gradient_on_both_sides_and_at_zero() -> None:
+    multiplier = torch.tensor([[0.0], [1.0], [2.0]], dtype=torch.float64, requires_grad=True)
+    base, open_cap = torch.full((3, 1), 0.8, dtype=torch.float64), torch.full((3, 1), 9.0, dtype=torch.float64)
+    exposure = limited_exposure(multiplier, open_cap, base, torch.zeros(3, dtype=torch.bool), 1.0)
+    assert exposure[:, 0].tolist() == pytest.approx([0.0, 0.8, 1.0], abs=1e-15)
+    (slope,) = torch.autograd.grad(exposure.sum(), multiplier)
+    assert slope[:, 0].tolist() == pytest.approx([0.8, 0.8, 0.0], abs=1e-15)  # one asset above its cap: nothing left

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from himari_rl.errors import ConfigError
 from himari_rl.policy.ledger import Array, bounded, namespace
 from himari_rl.schema import MAX_MULTIPLIER
 
@@ -36,6 +37,10 @@ class RiskLimits:
     """Gross exposure sum |w| as a multiple of equity; above it all weights shrink in proportion."""
     daily_loss_stop: float = 0.02
     """Loss since the start of the UTC day, marked at closes, that closes every position until the next day."""
+
+    def __post_init__(self) -> None:
+        if not self.max_leverage > 0.0:
+            raise ConfigError(f"max_leverage {self.max_leverage}", "above 0", "multiplier caps of 0 stand aside")
 
     @classmethod
     def off(cls, max_leverage: float = 1.0) -> RiskLimits:
@@ -83,9 +88,8 @@ def limited_exposure(multiplier: Array, cap: Array, base: Array, stopped: Array,
     allowed = xp.minimum(bounded(multiplier, 0.0, MAX_MULTIPLIER), cap)
     exposure = xp.where(stopped[..., None], 0.0, allowed * base)
     gross = abs(exposure).sum(-1)[..., None]
-    # where, not minimum(1, L / gross): the quotient's gradient is NaN at gross 0
-    scale = xp.where(gross > max_leverage, max_leverage / xp.where(gross > max_leverage, gross, 1.0), 1.0)
-    return exposure * scale
+    # L / max(gross, L), not min(1, L / gross): the quotient's gradient is NaN at gross 0
+    return exposure * (max_leverage / bounded(gross, max_leverage))
 
 
 def beside_carried(exposure: Array, held: Array, tradable: Array, max_leverage: float) -> Array:
