@@ -52,6 +52,25 @@ def test_the_same_policy_gives_the_same_bytes(tmp_path: Path) -> None:
     assert (first / MANIFEST).read_bytes() == (second / MANIFEST).read_bytes() != (other / MANIFEST).read_bytes()
 
 
+def test_the_version_is_that_of_the_policy_and_not_of_the_hour_it_was_exported(tmp_path: Path) -> None:
+    def written(name: str, **changes: Any) -> Any:
+        weights = changes.pop("weights_seed", 0)
+        return read_bundle(make_bundle(tmp_path, name=name, hidden=(2,), weights_seed=weights, **changes))[0]
+
+    first, again = written("1"), written("2", created_at="2031-01-01T00:00:00Z", code_version="9.9", seeds=(7,))
+    assert again.version == first.version
+    assert again.manifest_sha256 != first.manifest_sha256
+    ledger = first.ledger.model_dump() | {"max_position_pct": 0.25}
+    confidence = {"probabilities": [0.0, 1.0], "distance_quantiles": [0.0, 1.0], "spread_half": 0.2}
+    others = [
+        written("3", weights_seed=1),
+        written("4", ledger=ledger),
+        written("5", confidence=confidence),
+        written("6", config={"gap_rule": "advance"}),
+    ]
+    assert len({first.version, *(other.version for other in others)}) == 5
+
+
 def test_every_single_bit_flip_of_the_manifest_is_refused(small: Path) -> None:
     """One bit of every byte, and all eight of every sixteenth: all eight of all bytes take a minute."""
     good = (small / MANIFEST).read_bytes()

@@ -6,6 +6,7 @@ other are refused, when the exporter builds it and again when anybody reads it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -22,6 +23,17 @@ from himari_rl.policy.risk import RiskLimits
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[int, Field(gt=0)]
 Digest = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
+
+
+SHAPING = {  # fields of a manifest that shape an answer
+    "symbols",
+    "encoder_hash",
+    "normaliser",
+    "network",
+    "ledger",
+    "confidence",
+    "weights_sha256",
+}
 
 
 class _Part(BaseModel):
@@ -158,8 +170,14 @@ class Manifest(_Part):
 
     @property
     def version(self) -> str:
-        """What clients see as model_version: the kind and the start of the manifest's digest."""
-        return f"{self.kind}-{self.manifest_sha256[:12]}"
+        """What clients see as model_version: the kind and a digest of all that shapes an answer.
+
+        The same policy has the same version whenever and wherever it was exported; when, of which bars and with which
+        verdict is told by `manifest_sha256` alone.
+        """
+        shaping = self.model_dump(mode="json", include=SHAPING) | {"gap_rule": self.config.get("gap_rule")}
+        text = json.dumps(shaping, sort_keys=True, separators=(",", ":"))
+        return f"{self.kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def new_manifest(**fields: Any) -> Manifest:
