@@ -173,30 +173,31 @@ def test_safer_but_slower_is_not_called_better() -> None:
         for s in (1, -1)
     )  # fmt: skip
     lag = verdicts.LagTest(sharpe=1.0, lagged_sharpe=1.0, z=0.0, suspected=False)
-    answer = verdicts._answer(down, up, 0.99, lag, 0.3, 0.3, 0.95)
+    answer = verdicts._answer(down, up, up, 0.99, lag, 0.3, 0.3, 0.95)
     assert answer == "no_edge"
     assert "safer but slower" in verdicts._sentence(answer, down, up, up, lag, 0.3, 0.3, 1.0, 1)
-    assert verdicts._answer(down, replace(up, lower=-0.01), 0.6, lag, 0.3, 0.3, 0.95) == "worse"
+    assert verdicts._answer(down, replace(up, lower=-0.01), up, 0.6, lag, 0.3, 0.3, 0.95) == "worse"
 
 
 def test_growth_that_risk_may_have_bought_is_not_called_better() -> None:
     growth = Interval(estimate=0.05, lower=0.01, upper=0.1, confidence=0.95, positive=0.98, standard_error=0.02)
     utility = replace(growth, lower=-0.01, positive=0.8)
     lag = verdicts.LagTest(sharpe=1.0, lagged_sharpe=1.0, z=0.0, suspected=False)
-    assert verdicts._answer(growth, utility, 0.8, lag, 0.3, 0.3, 0.95) == "no_edge"
+    assert verdicts._answer(growth, utility, growth, 0.8, lag, 0.3, 0.3, 0.95) == "no_edge"
     assert "grows faster, but counting its risk" in verdicts._sentence(
         "no_edge", growth, utility, growth, lag, 0.3, 0.3, 1.0, 1
     )
 
 
-def test_better_than_a_loss_is_said_to_be_a_loss() -> None:
+def test_to_lose_less_than_one_is_no_edge() -> None:
     up = Interval(estimate=0.05, lower=0.01, upper=0.1, confidence=0.95, positive=0.98, standard_error=0.02)
     lag = verdicts.LagTest(sharpe=1.0, lagged_sharpe=1.0, z=0.0, suspected=False)
-    losing, earning = (
-        verdicts._sentence("better", up, up, replace(up, estimate=own), lag, 0.3, 0.3, 1.0, 1) for own in (-0.1, 0.1)
-    )
-    assert "It lost money all the same, and cash did not: own growth -10.0 % a year" in losing
-    assert "lost money" not in earning
+    for own, expected in ((-0.1, "no_edge"), (0.1, "better")):
+        alone = replace(up, estimate=own)
+        answer = verdicts._answer(up, up, alone, 0.99, lag, 0.3, 0.3, 0.95)
+        sentence = verdicts._sentence(answer, up, up, alone, lag, 0.3, 0.3, 1.0, 1)
+        assert answer == expected
+        assert ("it lost, and cash did not: own growth -10.0 % a year" in sentence) == (own < 0.0)
 
 
 def test_differences_are_those_of_the_two_runs_in_the_units_of_a_year(honest: tuple[Backtest, Verdict]) -> None:

@@ -163,7 +163,7 @@ def judge(
     lag = lag_test(mine, result.run(policy, LAGGED.name), year, rng, replications)
     spread = metrics.action_spread(mine.multiplier, mine.active)
     gross = metrics.gross_exposure(mine.exposure)
-    answer = _answer(growth, utility, deflated, lag, spread, gross, confidence)
+    answer = _answer(growth, utility, own_growth, deflated, lag, spread, gross, confidence)
     level = float(mine.multiplier[mine.active].mean() if mine.active.any() else mine.multiplier.mean())
     return Verdict(
         answer=answer,
@@ -206,7 +206,14 @@ def _compared(rows: FloatArray) -> FloatArray:
 
 
 def _answer(
-    growth: Interval, utility: Interval, deflated: float, lag: LagTest, spread: float, gross: float, confidence: float
+    growth: Interval,
+    utility: Interval,
+    own_growth: Interval,
+    deflated: float,
+    lag: LagTest,
+    spread: float,
+    gross: float,
+    confidence: float,
 ) -> str:
     if lag.suspected:
         return LOOK_AHEAD
@@ -215,7 +222,7 @@ def _answer(
     if spread < COLLAPSED_SPREAD:
         return COLLAPSED
     if utility.lower > 0.0 and growth.upper > 0.0 and deflated >= confidence:
-        return BETTER
+        return BETTER if own_growth.estimate > 0.0 else NO_EDGE  # to lose less by holding less takes no edge
     if utility.upper < 0.0 or (growth.upper < 0.0 and utility.lower <= 0.0):
         return WORSE
     return NO_EDGE
@@ -249,16 +256,18 @@ def _sentence(
             "It decides nothing; keep 1.0 and train again."
         )
     if answer == BETTER:
-        better = f"Better than multiplier 1.0, {_sure(utility.positive)} sure. {span}."
-        if own_growth.estimate < 0.0:  # a difference to something bad is not yet good
-            better += f" It lost money all the same, and cash did not: own growth {_percent(own_growth)}."
-        return better
+        return f"Better than multiplier 1.0, {_sure(utility.positive)} sure. {span}."
     if answer == WORSE:
         return (
             f"Worse than multiplier 1.0, {_sure(1.0 - min(utility.positive, growth.positive))} sure: keep 1.0. {span}."
         )
     if utility.lower > 0.0 and growth.upper < 0.0:
         return f"No edge found, keep 1.0: the policy is safer but slower. {span}."
+    if utility.lower > 0.0 and own_growth.estimate < 0.0:
+        return (
+            f"No edge found: the policy lost less than multiplier 1.0, {_sure(utility.positive)} sure, but it lost, "
+            f"and cash did not: own growth {_percent(own_growth)}. {span}."
+        )
     if utility.lower > 0.0:
         counted = f"{trials} trials were" if trials > 1 else "its Sharpe ratio is"
         return f"No edge found, keep 1.0: the difference is too small once {counted} counted. {span}."
