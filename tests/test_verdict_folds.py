@@ -13,7 +13,7 @@ from himari_rl.data.augment import bootstrapped, driftless, planted
 from himari_rl.data.splits import Fold
 from himari_rl.errors import ConfigError, DataError
 from himari_rl.evaluation.fold_training import train_fold, unpacked
-from himari_rl.evaluation.walk_forward import PARTS, REAL, plan
+from himari_rl.evaluation.walk_forward import PARTS, REAL, Plan, plan
 from himari_rl.features.encoder import MARKET_COLUMNS, StateEncoder
 from verdict_helpers import small_bars, small_settings
 
@@ -28,7 +28,7 @@ BARS = small_bars(60)
     embargo=st.integers(0, 30),
     anchored=st.booleans(),
 )
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_no_task_holds_a_test_row_of_its_fold(
     train: int, test: int, step: int, purge: int, embargo: int, anchored: bool
 ) -> None:
@@ -39,6 +39,11 @@ def test_no_task_holds_a_test_row_of_its_fold(
         work = plan(BARS, chosen)
     except (ConfigError, DataError):
         return  # spans longer than the bars, or gaps that leave nothing
+    require_apart(work, purge)
+
+
+def require_apart(work: Plan, purge: int) -> None:
+    """Every task of a plan ends `purge` rows before its fold's first test row."""
     for part, fold, seed in work.pieces():
         task = work.task((part, fold, seed))
         if fold < len(work.folds):
@@ -47,6 +52,15 @@ def test_no_task_holds_a_test_row_of_its_fold(
         assert part in PARTS
     starts = [fold.test.start for fold in work.folds]
     assert starts == sorted(starts)
+
+
+def test_the_property_sees_one_row_too_many() -> None:
+    work = plan(BARS, small_settings())
+    require_apart(work, 24)
+    first, *others = work.folds
+    longer = Fold(train=slice(first.train.start, first.train.stop + 1), test=first.test)
+    with pytest.raises(AssertionError):
+        require_apart(replace(work, folds=(longer, *others)), 24)
 
 
 def test_a_fold_whose_rows_touch_cannot_be_made() -> None:
