@@ -114,8 +114,8 @@ def test_a_cluster_that_loses_a_worker_gives_the_same_weights(finished: Path, tm
         work = plan(small_bars(), small_settings())
         there = train_all(work, tmp_path / "run", dask_pool(address), kill_one)
     finally:
-        for process in (*workers, scheduler):
-            process.terminate()
+        for process in (*workers, scheduler):  # not terminate(): a worker that finds its scheduler gone waits for ever
+            process.kill()
         for process in (*workers, scheduler):
             process.wait()
     assert killed
