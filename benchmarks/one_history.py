@@ -35,12 +35,11 @@ from himari_rl.evaluation.certify import (
     market_for,
     training_market,
 )
-from himari_rl.evaluation.fold_training import MEASURED_BARS, PATIENCE_ROLLOUTS, mean_gain
+from himari_rl.evaluation.fold_training import MEASURED_BARS, EarlyStopping
 from himari_rl.evaluation.grading import grade
 from himari_rl.evaluation.stepping import Decider
 from himari_rl.schema import FloatArray
 from himari_rl.training.job import train_agent
-from himari_rl.training.trainer import Trainer
 
 PURGE = 168
 CHAINS = 2_000
@@ -100,22 +99,11 @@ def learned(name: str, history: int, seed: int, how: dict[str, float]) -> Decide
     physics = Physics(built, environment_for(market), encoder_for(market))
     changed = {k: how[k] for k in ("hidden_dim", "weight_decay") if k in how}
     config = replace(config_for(market, PPOConfig()), **changed)  # type: ignore[arg-type]
-    best: tuple[float, list[torch.Tensor]] = (-np.inf, [])
-
-    def watch(trainer: Trainer) -> None:
-        nonlocal best
-        if judge is not None and trainer.state.rollout % PATIENCE_ROLLOUTS == 0:
-            found = mean_gain(trainer.agent, judge)
-            if found > best[0]:
-                best = found, [p.detach().clone() for p in trainer.agent.actor_parameters()]
-
+    stopping = EarlyStopping(judge)
     bars = int(how.get("bars", 500_000))
     drawn = 1000 * history + seed
-    trainer = train_agent(physics, config, rows, bars, drawn, visible=visible(market), watch=watch)
-    if judge is not None and best[0] > mean_gain(trainer.agent, judge):
-        with torch.no_grad():
-            for parameter, value in zip(trainer.agent.actor_parameters(), best[1], strict=True):
-                parameter.copy_(value)
+    trainer = train_agent(physics, config, rows, bars, drawn, visible=visible(market), watch=stopping)
+    stopping.restore(trainer.agent)
     with tempfile.TemporaryDirectory() as folder:
         return bundle_of(name, trainer, rows, drawn, Path(folder) / "bundle")
 

@@ -108,6 +108,34 @@ class Trained:
         return Policy(self.manifest, self.tensors)
 
 
+class EarlyStopping:
+    """Keeps the weights that do best on a validation slice; watches a run and gives them back at its end.
+
+    Args:
+        judge: the slice's physics; None watches nothing and changes nothing.
+    """
+
+    def __init__(self, judge: Physics | None) -> None:
+        self.judge = judge
+        self.gain = -np.inf
+        self.weights: list[torch.Tensor] = []
+
+    def __call__(self, trainer: Trainer) -> None:
+        if self.judge is None or trainer.state.rollout % PATIENCE_ROLLOUTS:
+            return
+        gain = mean_gain(trainer.agent, self.judge)
+        if gain > self.gain:
+            self.gain, self.weights = gain, [p.detach().clone() for p in trainer.agent.actor_parameters()]
+
+    @torch.no_grad()
+    def restore(self, agent: PPOAgent) -> None:
+        """Puts the best weights back, unless the last ones are at least as good."""
+        if self.judge is None or self.gain <= mean_gain(agent, self.judge):
+            return
+        for parameter, value in zip(agent.actor_parameters(), self.weights, strict=True):
+            parameter.copy_(value)
+
+
 def train_fold(task: FoldTask) -> bytes:
     """Trains one seed on one fold's training rows; the bytes of its file. Same task, same weights, on any machine."""
     threads = torch.get_num_threads()
@@ -127,25 +155,15 @@ def _train(task: FoldTask) -> bytes:
     rng = np.random.default_rng([task.seed, task.fold, 1])
     rows, physics = _physics(kept, recipe, encoder, rng)
     judge = None if held_out is None else measured(held_out, recipe.environment, encoder)
-    best: tuple[float, list[torch.Tensor]] = (-np.inf, [])
+    stopping = EarlyStopping(judge)
 
     def prepare(trainer: Trainer) -> None:
         if task.start is not None:
             _start_from(trainer.agent, task.start)
 
-    def watch(trainer: Trainer) -> None:
-        nonlocal best
-        if judge is not None and trainer.state.rollout % PATIENCE_ROLLOUTS == 0:
-            found = mean_gain(trainer.agent, judge)
-            if found > best[0]:
-                best = found, [p.detach().clone() for p in trainer.agent.actor_parameters()]
-
-    trainer = train_agent(physics, config, rows, recipe.bars_per_seed, seed, prepare=prepare, watch=watch)
+    trainer = train_agent(physics, config, rows, recipe.bars_per_seed, seed, prepare=prepare, watch=stopping)
     agent = trainer.agent
-    if judge is not None and best[0] > mean_gain(agent, judge):
-        with torch.no_grad():
-            for parameter, value in zip(agent.actor_parameters(), best[1], strict=True):
-                parameter.copy_(value)
+    stopping.restore(agent)
     gain = mean_gain(agent, measured(kept, recipe.environment, encoder))
     run = {"bars": trainer.state.bars, "fold": task.fold, "part": task.part}
     with tempfile.TemporaryDirectory() as folder:
