@@ -5,8 +5,8 @@
 256 environments x 128 bars, minibatch 2048, 10 epochs, two separate 2 x 128 tanh networks. SB3 steps the same batched
 physics through its VecEnv face, so it pays for no Python loop over environments either; each learner has a process of
 its own, because ours changes how the C library keeps freed memory. What bounds the number is the update's matrix
-products: the last lines give the machine's own rate at exactly these shapes and the share of that limit which a whole
-step (rollout and update) reaches.
+products: the last lines give the machine's own rate at exactly these shapes, with the fastest kernels it has (those
+that our training takes), and the share of that limit which a whole step (rollout and update) reaches.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from himari_rl.agents.ppo_agent import PPOConfig
 from himari_rl.data.known_optimum.markets import market_named
 from himari_rl.envs.physics import Physics
 from himari_rl.evaluation.certify import Budget, draw_training, encoder_for, environment_for, training_market
+from himari_rl.training.device import fast_products
 from himari_rl.training.job import train_agent
 from sb3_adapter import Sb3VecEnv
 
@@ -101,7 +102,8 @@ def main(argv: list[str] | None = None) -> int:
     for _ in range(args.rounds):
         mine.append(bars / pools[0].submit(ours, args.rollouts).result())
         sb3.append(bars / pools[1].submit(theirs, args.rollouts).result())
-        seconds, work = gemm_seconds()
+        with fast_products():
+            seconds, work = gemm_seconds()
         limit.append(bars / seconds)
     ratios = [a / b for a, b in zip(mine, sb3, strict=True)]
     fractions = [a / b for a, b in zip(mine, limit, strict=True)]

@@ -9,10 +9,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
 from helpers import run_himari
-from himari_rl.agents.networks import MLPTrunk
 from himari_rl.agents.ppo_agent import PPOConfig
 from himari_rl.data.known_optimum.markets import ConstantEdge, market_named
 from himari_rl.errors import LookAheadError, RefusedError
@@ -131,18 +129,6 @@ def test_sb3_is_graded_by_the_same_grader() -> None:
     graded = grade(market, SimpleNamespace(decide_batch=kelly), 5, **SMALL)
     assert graded.share == pytest.approx(1.0, abs=1e-9)  # .6 of the base position .5 is the Kelly fraction .30
     assert isinstance(market, ConstantEdge)
-
-
-def test_the_fast_tanh_layers_are_tanh_layers_and_their_gradient_is_right() -> None:
-    trunk = MLPTrunk(5, (7, 6)).double()
-    x = torch.linspace(-8, 8, 55, dtype=torch.float64).reshape(11, 5).requires_grad_(True)
-    expected = x
-    for layer in trunk.layers:
-        expected = torch.tanh(layer(expected))
-    assert torch.allclose(trunk(x)[0], expected, atol=1e-14)
-    assert torch.autograd.gradcheck(lambda x, *_: trunk(x)[0], (x, *trunk.parameters()))
-    single = x.detach().float()
-    assert (trunk.float()(single)[0] - expected.float()).abs().max() < 2e-6
 
 
 def test_the_command_prints_one_json_document_and_exits_1_when_a_bar_is_missed(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from himari_rl.policy.clock import Timeline
 from himari_rl.policy.runtime import load_policy
 from himari_rl.training.checkpoint import load_checkpoint, save_checkpoint
 from himari_rl.training.job import Job, run_job
-from himari_rl.training.ppo import Batch
+from himari_rl.training.ppo import Batch, Gather
 from himari_rl.training.rollout import Trajectory, unroll
 from himari_rl.training.trainer import Trainer
 from training_helpers import physics_of, trainer_of
@@ -78,7 +78,7 @@ def test_the_ratio_is_exactly_one_before_the_first_update(head: str) -> None:
     with torch.no_grad():
         assert (ratio(agent, whole) - 1.0).abs().max() < 1e-12  # float64's rounding
     # with gradients torch runs another LSTM kernel, and products of another size round otherwise, in float32
-    some = whole.environments(torch.tensor([7, 2, 11, 3]))
+    some = Gather(whole)(torch.tensor([7, 2, 11, 3]))
     for same in (whole, some):
         assert (ratio(agent, same) - 1.0).abs().max() < 1e-4
 
@@ -95,7 +95,7 @@ def test_minibatches_hold_whole_environments_with_their_own_first_memory() -> No
     _, memory = noisy(agent, physics, seed=1)
     whole = batch_of(noisy(agent, physics, memory, seed=2)[0], memory)
     pick = torch.tensor([5, 0])
-    part = whole.environments(pick)
+    part = Gather(whole)(pick)
     assert part.states.shape == (10, 2, 16)
     for column, n in enumerate(pick.tolist()):
         assert torch.equal(part.states[:, column], whole.states[:, n])
@@ -221,7 +221,7 @@ def test_ppo_begins_with_an_optimiser_of_its_own() -> None:
     steps = []
     for _ in range(4):
         trainer.one_rollout()
-        steps.append(int(trainer.optimiser.state[agent.out.weight]["step"]))
+        steps.append(int(next(iter(trainer.optimiser.state.values()))["step"]))
     each = 120 // 60  # gradient steps of a pass over one rollout
     ppo = each * agent.config.epochs
     assert steps == [each, 2 * each, ppo, 2 * ppo]

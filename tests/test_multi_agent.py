@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from himari_rl.envs.physics import Physics, TradingEnvConfig, market_of
 from himari_rl.errors import BundleError, ConfigError
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.runtime import load_policy
+from himari_rl.training.descent import Descent
 from himari_rl.training.export import export
 from himari_rl.training.gradient import gradient_step
 from himari_rl.training.job import training_data
@@ -97,10 +99,11 @@ def test_the_gross_pull_brings_wishes_inside_the_cap_and_nothing_else_does(pull:
     config = replace(config_type("multi")(), envs=8, rollout_bars=10, hidden_dim=8, head="centre", gross_pull=pull,
                      first_gross=1.5)  # fmt: skip
     agent = build(config, torch.Generator().manual_seed(0))
-    optimiser = torch.optim.SGD(agent.parameters(), lr=0.2)  # no momentum: it stops where the pull stops
+    sgd = partial(torch.optim.SGD, lr=0.2)  # no momentum: it stops where the pull stops
+    descent = Descent(agent, sgd, agent.config.max_grad_norm)
     for _ in range(60):
         state = physics.reset(8, torch.Generator().manual_seed(1))
-        _, _, trajectory = gradient_step(agent, physics, optimiser, state, None, torch.tensor(1.0))
+        _, _, trajectory = gradient_step(agent, physics, descent, state, None, torch.tensor(1.0))
     wanted = (0.5 * trajectory.mean.detach()).sum(-1)
     if pull:
         assert 0.95 < float(wanted.max()) < 1.02

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from envs_helpers import random_bars
 from himari_rl.agents.distributions import log_prob
 from himari_rl.agents.ppo_agent import PPOConfig
 from himari_rl.training import trainer as trainer_module
+from himari_rl.training.descent import Descent
 from himari_rl.training.ppo import Batch, explained_variance, gae, normalised, ppo_loss, update
 from training_helpers import agent_of, free_physics, physics_of, rolled, trainer_of, trend
 
@@ -133,12 +135,12 @@ def test_the_first_gradient_step_sees_no_divergence_and_the_next_ones_do() -> No
         played.window.rows, None, None, played.previous, played.latent, played.log_prob,
         normalised(played.reward, played.alive), None, played.alive,
     )  # fmt: skip
-    optimiser = torch.optim.AdamW(agent.parameters(), lr=1e-3)
-    first = update(agent, optimiser, made, 0.05, torch.Generator().manual_seed(0))
+    descent = Descent(agent, partial(torch.optim.AdamW, lr=1e-3), 1.0)
+    first = update(agent, descent, made, 0.05, torch.Generator().manual_seed(0))
     assert float(first["kl"]) == pytest.approx(0.0, abs=1e-15)
     assert float(first["clip_fraction"]) == 0.0
     assert float(first["policy"]) == pytest.approx(0.0, abs=1e-12)  # the mean normalised advantage
-    second = update(agent, optimiser, made, 0.05, torch.Generator().manual_seed(0))
+    second = update(agent, descent, made, 0.05, torch.Generator().manual_seed(0))
     assert float(second["kl"]) > 1e-6
     assert float(second["policy"]) < 0.0
 

@@ -43,21 +43,25 @@ def first_bias(head: str, assets: int) -> Tensor:
 
 
 class Band(NamedTuple):
-    """Edges of the no-trade band in multiplier units, (..., A). Without a band both edges are the mean."""
+    """Edges of the no-trade band in multiplier units, (..., A). Without a band both edges are the mean, one tensor."""
 
     low: Tensor
     high: Tensor
     excess: Tensor  # how far the whole band lies where it has no gradient left: outside [0, 2], or in the tails of tanh
 
     def at(self, step: int) -> Band:
-        return Band(self.low[step], self.high[step], self.excess[step])
+        low = self.low[step]
+        return Band(low, low if self.high is self.low else self.high[step], self.excess[step])
 
     def double(self) -> Band:
         """The ledger's precision."""
-        return Band(self.low.double(), self.high.double(), self.excess.double())
+        low = self.low.double()
+        return Band(low, low if self.high is self.low else self.high.double(), self.excess.double())
 
     def mean(self, previous: Tensor) -> Tensor:
         """The multiplier chosen when the held position is `previous` times the base position."""
+        if self.low is self.high:
+            return self.low
         return torch.minimum(torch.maximum(previous, self.low), self.high)
 
 
@@ -69,7 +73,7 @@ def band_of(head: str, out: Tensor) -> Band:
     if head == "centre":
         centre = 1.0 + out
         mean = centre.clamp(0.0, MAX_MULTIPLIER)
-        return Band(mean, mean, (centre - mean).abs())
+        return Band(mean, mean, (-centre).clamp_min(0.0) + (centre - MAX_MULTIPLIER).clamp_min(0.0))
     shift, log_half = out.chunk(2, -1)
     centre, half = 1.0 + shift, HALF_UNIT * log_half.clamp(HALF_LOG_MIN, HALF_LOG_MAX).exp()
     low, high = centre - half, centre + half
@@ -105,10 +109,39 @@ def log_prob(head: str, latent: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         # log(1 - tanh(u)^2) in the form that does not overflow
         log_slope = 2.0 * (math.log(2.0) - latent - torch.nn.functional.softplus(-2.0 * latent))
         return (_normal(latent, centre, std) - log_slope).sum(-1)
-    below, above = latent <= 0.0, latent >= MAX_MULTIPLIER
-    mass = torch.special.log_ndtr(torch.where(below, -mean, mean - MAX_MULTIPLIER) / std)
-    return torch.where(below | above, mass, _normal(latent, mean, std)).sum(-1)
+    return _Censored.apply(latent, mean, std).sum(-1)
+
+
+class _Censored(torch.autograd.Function):
+    """Elementwise log-probability of a Gaussian clipped to [0, 2], one node with its slope in the mean written out.
+
+    inside     -z^2 / 2 - log(sigma) - log(2 pi) / 2    slope  z / sigma                z = (x - mean) / sigma
+    at 0       log Phi(z)                               slope  -phi(z) / Phi(z) / sigma z = -mean / sigma
+    at 2       log Phi(z)                               slope  +phi(z) / Phi(z) / sigma z = (mean - 2) / sigma
+    """
+
+    @staticmethod
+    def forward(ctx, latent: Tensor, mean: Tensor, std: Tensor) -> Tensor:  # type: ignore[override]
+        below, above = latent <= 0.0, latent >= MAX_MULTIPLIER
+        clipped = below | above
+        # below 0 inside too, where log Phi is quick; nobody reads it there
+        edge = torch.where(below, -mean, mean - MAX_MULTIPLIER) / std
+        z = torch.where(clipped, edge, (latent - mean) / std)
+        density = z.square().mul_(-0.5).sub_(_LOG_ROOT)  # log phi(z)
+        mass = torch.special.log_ndtr(edge)
+        if ctx.needs_input_grad[1]:
+            hazard = (density - mass).exp_()
+            ctx.save_for_backward(torch.where(clipped, torch.where(below, -hazard, hazard), z) / std)
+        return torch.where(clipped, mass, density - std.log())
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):  # type: ignore[override]
+        (slope,) = ctx.saved_tensors
+        return None, gradient * slope, None
+
+
+_LOG_ROOT = 0.5 * math.log(2 * math.pi)
 
 
 def _normal(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    return -0.5 * ((x - mean) / std).square() - std.log() - 0.5 * math.log(2 * math.pi)
+    return -0.5 * ((x - mean) / std).square() - std.log() - _LOG_ROOT

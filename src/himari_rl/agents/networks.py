@@ -1,4 +1,4 @@
-"""Networks. Every trunk has one face: (T, N, F) sequences in, (T, N, H) features and a memory out."""
+"""Networks. Every trunk has one face: (T, N, F) sequences and its output layer in, (T, N, K) and a memory out."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def orthogonal(linear: nn.Linear, gain: float) -> nn.Linear:
     return linear
 
 
-class _TanhLayers(torch.autograd.Function):
-    """h_k = tanh(W_k h_{k-1} + b_k), all layers as one node of the graph, with its gradient written out.
+class _Layers(torch.autograd.Function):
+    """h_k = tanh(W_k h_{k-1} + b_k) and W h + b on top: all layers as one node, with its gradient written out.
 
     tanh(z) = 2 s - 1 with s = sigmoid(2 z): on a CPU torch's sigmoid is vectorised, its tanh takes nine times as long.
     Only s is kept, in the product's own memory; the 2 and the 1 go into the next layer's small matrices, and so does
@@ -28,36 +28,36 @@ class _TanhLayers(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, *parameters: Tensor) -> Tensor:  # type: ignore[override]
-        kept = [x]
-        for layer, (weight, bias) in enumerate(_pairs(parameters)):
+        pairs, kept = list(zip(parameters[::2], parameters[1::2], strict=True)), [x]
+        for layer, (weight, bias) in enumerate(pairs):
+            twice = 1 if layer + 1 == len(pairs) else 2  # 2 z for the sigmoid
             if layer == 0:
-                s = torch.addmm(bias, x, weight.t(), beta=2, alpha=2)
-            else:  # 2 (W (2 s - 1) + b)
-                s = torch.addmm(bias - weight.sum(1), s, weight.t(), beta=2, alpha=4)
-            kept.append(s.sigmoid_())
+                z = torch.addmm(bias, x, weight.t(), beta=twice, alpha=twice)
+            else:  # W (2 s - 1) + b
+                z = torch.addmm(bias - weight.sum(1), kept[-1], weight.t(), beta=twice, alpha=2 * twice)
+            if twice == 2:
+                kept.append(z.sigmoid_())
         ctx.save_for_backward(*parameters, *kept)
-        return (2.0 * s).sub_(1.0)
+        return z
 
     @staticmethod
     def backward(ctx, gradient: Tensor):  # type: ignore[override]
-        count = (len(ctx.saved_tensors) - 1) // 3
+        count = len(ctx.saved_tensors) // 3
         parameters, kept = ctx.saved_tensors[: 2 * count], ctx.saved_tensors[2 * count :]
-        quarter = torch.ops.aten.sigmoid_backward(gradient, kept[-1])  # of dL/dz: what 4 s (1 - s) leaves without the 4
         found: list[Tensor | None] = []
+        unit = 1.0  # dL/dz is unit * gradient
         for layer in reversed(range(count)):
-            below, bias = kept[layer], 4.0 * quarter.sum(0)
+            below, bias = kept[layer], unit * gradient.sum(0)
             if layer == 0:
-                found += [bias, (quarter.t() @ below).mul_(4.0)]
+                found += [bias, (gradient.t() @ below).mul_(unit)]
                 break
-            found += [bias, torch.addmm(bias[:, None], quarter.t(), below, beta=-1, alpha=8)]  # dL/dz' (2 s - 1)
-            slope = quarter @ (4.0 * parameters[2 * layer])
-            quarter = torch.ops.aten.sigmoid_backward.grad_input(slope, below, grad_input=slope)
-        inputs = quarter @ (4.0 * parameters[0]) if ctx.needs_input_grad[0] else None
+            weight = torch.addmm(bias[:, None], gradient.t(), below, beta=-1, alpha=2 * unit)  # dL/dz' (2 s - 1)
+            found += [bias, weight]
+            slope = gradient @ (unit * parameters[2 * layer])
+            gradient = torch.ops.aten.sigmoid_backward.grad_input(slope, below, grad_input=slope)
+            unit = 4.0
+        inputs = gradient @ (unit * parameters[0]) if ctx.needs_input_grad[0] else None
         return inputs, *reversed(found)
-
-
-def _pairs(parameters: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    return list(zip(parameters[::2], parameters[1::2], strict=True))
 
 
 class MLPTrunk(nn.Module):
@@ -70,12 +70,12 @@ class MLPTrunk(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.outputs = sizes[-1]
 
-    def forward(self, x: Tensor, memory: Memory = None, fresh: Tensor | None = None) -> tuple[Tensor, Memory]:
+    def forward(
+        self, x: Tensor, out: nn.Linear, memory: Memory = None, fresh: Tensor | None = None
+    ) -> tuple[Tensor, Memory]:
         """`fresh` (T, N) marks the first step of an episode; nothing to forget here."""
-        if not self.layers:
-            return x, memory
-        features = _TanhLayers.apply(x.flatten(0, -2), *self.layers.parameters())
-        return features.unflatten(0, x.shape[:-1]), memory
+        parameters = [p for layer in (*self.layers, out) for p in (layer.weight, layer.bias)]
+        return _Layers.apply(x.flatten(0, -2), *parameters).unflatten(0, x.shape[:-1]), memory
 
     def initial_memory(self, count: int, device: torch.device) -> Memory:
         return None
@@ -102,10 +102,13 @@ class LSTMTrunk(nn.Module):
         self.after = MLPTrunk(lstm_hidden, hidden)
         self.outputs = self.after.outputs
 
-    def forward(self, x: Tensor, memory: Memory = None, fresh: Tensor | None = None) -> tuple[Tensor, Memory]:
+    def forward(
+        self, x: Tensor, out: nn.Linear, memory: Memory = None, fresh: Tensor | None = None
+    ) -> tuple[Tensor, Memory]:
         """(T, N, F) in one fused call, or one call for each stretch between resets.
 
         Args:
+            out: the output layer, on top of everything.
             memory: before the first step; None is zeros.
             fresh: (T, N) bool, where an episode begins: its environment's memory is zeroed before that step.
         """
@@ -119,7 +122,7 @@ class LSTMTrunk(nn.Module):
             features, memory = self.lstm(x[begin:end], memory)
             stretches.append(features)
         whole = stretches[0] if len(stretches) == 1 else torch.cat(stretches)
-        return self.after(whole)[0], memory
+        return self.after(whole, out)[0], memory
 
     def initial_memory(self, count: int, device: torch.device) -> Memory:
         zeros = torch.zeros(self.lstm.num_layers, count, self.lstm.hidden_size, device=device)
@@ -142,4 +145,4 @@ class Critic(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., F) -> (...)"""
-        return self.out(self.trunk(x)[0])[..., 0]
+        return self.trunk(x, self.out)[0][..., 0]

@@ -177,8 +177,8 @@ class PPOAgent(nn.Module):
 
     def edges(self, seen: Tensor, memory: Memory = None, fresh: Tensor | None = None) -> tuple[Band, Memory]:
         """(T, N, F) of what is `seen` -> the band each of them asks for, and the memory after the last."""
-        features, memory = self.trunk(seen, memory, fresh)
-        return band_of(self.config.head, self.out(features)), memory
+        out, memory = self.trunk(seen, self.out, memory, fresh)
+        return band_of(self.config.head, out), memory
 
     def band(self, states: Tensor, memory: Memory = None, fresh: Tensor | None = None) -> tuple[Band, Memory]:
         """`edges` of (T, N, F) raw states."""

@@ -23,6 +23,7 @@ from himari_rl.errors import StorageError
 from himari_rl.storage import read_bytes, write_atomic
 from himari_rl.training.trainer import Trainer
 
+FORMAT = 2  # of the file; 1 kept Adam's moments layer by layer
 _COUNTERS = ("rollout", "bars", "reward_count", "reward_mean", "reward_m2", "averaged")
 
 
@@ -126,6 +127,7 @@ def digest(tensors: Mapping[str, torch.Tensor], note: str) -> str:
 def identity(trainer: Trainer, fingerprint: str) -> dict[str, Any]:
     """What must be the same for a resume to mean the same run."""
     return {
+        "format": FORMAT,
         "agent": config_hash(trainer.agent.config),
         "environment": config_hash(trainer.physics.config),
         "rollouts": trainer.rollouts,

@@ -14,13 +14,14 @@ from himari_rl.agents.networks import Memory
 from himari_rl.agents.ppo_agent import PPOAgent
 from himari_rl.envs.physics import EnvState, Physics
 from himari_rl.policy.account import Account
+from himari_rl.training.descent import Descent
 from himari_rl.training.rollout import Trajectory, unroll
 
 
 def gradient_step(
     agent: PPOAgent,
     physics: Physics,
-    optimiser: torch.optim.Optimizer,
+    descent: Descent,
     state: EnvState,
     memory: Memory,
     scale: Tensor,
@@ -37,11 +38,7 @@ def gradient_step(
     state, memory, trajectory = unroll(agent, physics, state, config.rollout_bars, memory)
     objective = (trajectory.reward * trajectory.alive).sum() / trajectory.alive.sum().clamp_min(1.0)
     beyond = physics.beyond_gross(trajectory.mean, trajectory.window).mean()
-    loss = -objective / scale + config.bound_pull * trajectory.excess + config.gross_pull * beyond
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_([p for g in optimiser.param_groups for p in g["params"]], config.max_grad_norm)
-    optimiser.step()
+    descent.step(-objective / scale + config.bound_pull * trajectory.excess + config.gross_pull * beyond)
     return detached(state), None if memory is None else tuple(m.detach() for m in memory), trajectory
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from himari_rl.agents.distributions import log_prob
 from himari_rl.agents.networks import Memory
 from himari_rl.agents.ppo_agent import PPOAgent, PPOConfig
+from himari_rl.training.descent import Descent
 
 
 class Batch(NamedTuple):
@@ -25,17 +26,32 @@ class Batch(NamedTuple):
     target: Tensor | None  # (T, N) for the critic
     alive: Tensor  # (T, N) weight, 0 after ruin
 
-    def environments(self, pick: Tensor) -> Batch:
-        """The same rollout for some of the environments: whole sequences, so that memory stays whole."""
 
-        def take(x: Tensor | None) -> Tensor | None:
-            return None if x is None else x.index_select(1, pick)  # six times as fast as x[:, pick]
+class Gather:
+    """Takes some of a rollout's environments: whole sequences, so that memory stays whole.
 
-        memory = None if self.memory is None else (take(self.memory[0]), take(self.memory[1]))
+    All numbers of a bar lie side by side, so that a minibatch is two copies: eight small ones cost four times as much.
+    """
+
+    def __init__(self, batch: Batch) -> None:
+        self._memory, self._critic = batch.memory, batch.critic_states is not None
+        seen = [batch.states] if batch.critic_states is None else [batch.states, batch.critic_states]
+        target = torch.zeros_like(batch.alive) if batch.target is None else batch.target
+        scalars = [batch.log_prob, batch.advantage, target, batch.alive]
+        numbers = [batch.previous, batch.latent, *(x[..., None].to(batch.latent.dtype) for x in scalars)]
+        self._seen, self._seen_widths = torch.cat(seen, -1), [x.shape[-1] for x in seen]
+        self._numbers, self._widths = torch.cat(numbers, -1), [x.shape[-1] for x in numbers]
+
+    def __call__(self, pick: Tensor) -> Batch:
+        """The same rollout for the environments `pick` (n,)."""
+        memory = None if self._memory is None else tuple(m.index_select(1, pick) for m in self._memory)
+        seen = self._seen.index_select(1, pick).split(self._seen_widths, -1)  # six times as fast as x[:, pick]
+        previous, latent, *scalars = self._numbers.index_select(1, pick).split(self._widths, -1)
+        log_prob, advantage, target, alive = (x[..., 0] for x in scalars)
+        critic = seen[1] if self._critic else None
         return Batch(
-            take(self.states), take(self.critic_states), memory, take(self.previous), take(self.latent),
-            take(self.log_prob), take(self.advantage), take(self.target), take(self.alive),
-        )  # fmt: skip
+            seen[0], critic, memory, previous, latent, log_prob, advantage, target if self._critic else None, alive
+        )
 
 
 def gae(
@@ -79,18 +95,57 @@ def ppo_loss(
 ) -> Loss:
     """The clipped surrogate and its diagnostics, weighted over the bars on which the account was alive."""
     weight = batch.alive / batch.alive.sum().clamp_min(1.0)
-    log_ratio = new_log_prob - batch.log_prob
-    ratio = log_ratio.exp()
-    clipped = ratio.clamp(1.0 - config.clip, 1.0 + config.clip)
-    # L = -E[min(ratio A, clip(ratio) A)]
-    policy = -(torch.minimum(ratio * batch.advantage, clipped * batch.advantage) * weight).sum()
-    zero = policy.detach() * 0.0
-    value_loss = zero if value is None else 0.5 * ((value - batch.target).square() * weight).sum()
-    total = policy + config.value_coefficient * value_loss - config.entropy_coefficient * entropy
-    with torch.no_grad():
-        kl = (((ratio - 1.0) - log_ratio) * weight).sum()  # k3 of http://joschu.net/blog/kl-approx.html
-        clip_fraction = (((ratio - 1.0).abs() > config.clip) * weight).sum()
+    policy, kl, clip_fraction = _Surrogate.apply(new_log_prob, batch.log_prob, batch.advantage, weight, config.clip)
+    total = policy - config.entropy_coefficient * entropy if config.entropy_coefficient else policy
+    value_loss = torch.zeros_like(kl)
+    if value is not None:
+        value_loss = _SquaredError.apply(value, batch.target, weight)
+        total = total + config.value_coefficient * value_loss
     return Loss(total, policy.detach(), value_loss.detach(), kl, clip_fraction)
+
+
+class _Surrogate(torch.autograd.Function):
+    """L = -sum w min(r A, clip(r) A) with r = exp(log_prob - old), one node with its slope written out.
+
+        dL / d log_prob = -w r A where r A <= clip(r) A, else 0: a clipped bar pulls no further
+
+    Returns L, the KL divergence (k3 of http://joschu.net/blog/kl-approx.html) and the share of clipped bars.
+    """
+
+    @staticmethod
+    def forward(ctx, log_prob: Tensor, old: Tensor, advantage: Tensor, weight: Tensor, clip: float):  # type: ignore[override]
+        log_ratio = log_prob - old
+        ratio = log_ratio.exp()
+        limited = ratio.clamp(1.0 - clip, 1.0 + clip)
+        share = advantage * weight
+        gain, least = ratio * share, limited * share
+        loss = -torch.minimum(gain, least).sum()
+        kl = ((ratio - 1.0 - log_ratio) * weight).sum()
+        clip_fraction = ((limited != ratio) * weight).sum()
+        ctx.save_for_backward(gain.masked_fill_(gain > least, 0.0))
+        ctx.mark_non_differentiable(kl, clip_fraction)
+        return loss, kl, clip_fraction
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor, *_: Tensor):  # type: ignore[override]
+        (gain,) = ctx.saved_tensors
+        return -gradient * gain, None, None, None, None
+
+
+class _SquaredError(torch.autograd.Function):
+    """sum w (value - target)^2 / 2, one node."""
+
+    @staticmethod
+    def forward(ctx, value: Tensor, target: Tensor, weight: Tensor) -> Tensor:  # type: ignore[override]
+        error = value - target
+        pull = weight * error
+        ctx.save_for_backward(pull.to(value.dtype))
+        return 0.5 * (error * pull).sum()
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):  # type: ignore[override]
+        (pull,) = ctx.saved_tensors
+        return gradient * pull, None, None
 
 
 def normalised(advantage: Tensor, alive: Tensor) -> Tensor:
@@ -103,7 +158,7 @@ def normalised(advantage: Tensor, alive: Tensor) -> Tensor:
 
 def update(
     agent: PPOAgent,
-    optimiser: torch.optim.Optimizer,
+    descent: Descent,
     batch: Batch,
     std: float,
     generator: torch.Generator,
@@ -117,24 +172,21 @@ def update(
     steps, count = batch.log_prob.shape
     chunk = max(1, min(count, config.minibatch // steps))
     spread = torch.as_tensor(std, dtype=batch.latent.dtype, device=batch.latent.device)
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
     losses: list[Loss] = []
     watched = None if batch.critic_states is None else agent.watched(batch.critic_states)
-    batch = batch._replace(states=agent.seen(batch.states), critic_states=watched)  # once, not once a minibatch
+    # what the nets read: once, not once a minibatch
+    environments = Gather(batch._replace(states=agent.seen(batch.states), critic_states=watched))
     for _ in range(config.epochs):
         order = torch.randperm(count, generator=generator, device=batch.latent.device)
         for pick in order.split(chunk):
-            part = batch.environments(pick)
+            part = environments(pick)
             band, _ = agent.edges(part.states, part.memory)
             mean = band.mean(part.previous)
             new_log_prob = log_prob(config.head, part.latent, mean, spread)
             value = None if part.critic_states is None else agent.critic(part.critic_states)
             # the Gaussian's entropy depends on its deviation only, which follows a schedule
             loss = ppo_loss(new_log_prob, part, value, 0.0, config)
-            optimiser.zero_grad(set_to_none=True)
-            (loss.total + config.bound_pull * band.excess.mean()).backward()
-            torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
-            optimiser.step()
+            descent.step(loss.total + config.bound_pull * band.excess.mean())
             losses.append(loss)
     return {
         name: torch.stack([getattr(loss, name) for loss in losses]).mean().detach()

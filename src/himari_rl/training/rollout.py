@@ -67,7 +67,7 @@ def unroll(
         band = band.double()
         excess.append(band.excess)
     spread = None if std is None else torch.as_tensor(std, dtype=torch.float64, device=physics.device)
-    states, accounts, previous, means, latents, played, log_probs, rewards, alives, ends = ([] for _ in range(10))
+    states, accounts, previous, means, latents, played, rewards, alives, ends = ([] for _ in range(9))
     peaks, first, second = [], [], []
     alive = torch.ones_like(state.account.log_equity)
     for step in range(steps):
@@ -85,7 +85,6 @@ def unroll(
         multiplier = latent = mean
         if noise is not None:
             latent, multiplier = sample(head, mean, spread, noise[step])
-            log_probs.append(log_prob(head, latent, mean, spread))
         accounts.append(state.account)
         peaks.append(state.log_peak)
         first.append(state.moments[0])
@@ -102,6 +101,7 @@ def unroll(
     if observed:
         states.append(physics.observe(state, physics.market.rows[state.row]))
     empty = torch.empty(0, device=physics.device)
+    wanted, drawn = torch.stack(means), torch.stack(latents)
     trajectory = Trajectory(
         window=window,
         states=torch.stack(states) if states else empty,
@@ -109,10 +109,10 @@ def unroll(
         log_peak=torch.stack(peaks),
         moments=(torch.stack(first), torch.stack(second)),
         previous=torch.stack(previous),
-        mean=torch.stack(means),
-        latent=torch.stack(latents),
+        mean=wanted,
+        latent=drawn,
         multiplier=torch.stack(played),
-        log_prob=torch.stack(log_probs) if log_probs else empty,
+        log_prob=empty if noise is None else log_prob(head, drawn, wanted, spread),
         reward=torch.stack(rewards),
         alive=torch.stack(alives),
         terminated=torch.stack(ends),

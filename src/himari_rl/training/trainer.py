@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from himari_rl.envs.batch import join, pick, where_over
 from himari_rl.envs.physics import EnvState, Physics
 from himari_rl.errors import ConfigError
 from himari_rl.training.collapse import CollapseGuard
+from himari_rl.training.descent import Descent
 from himari_rl.training.gradient import counterfactual_advantage, gradient_step, mean_reward
 from himari_rl.training.ppo import Batch, explained_variance, gae, normalised, update
 from himari_rl.training.rollout import Trajectory, unroll
@@ -78,9 +80,11 @@ class Trainer:
         self.rollouts = max(1, math.ceil(total_bars / (config.envs * config.rollout_bars)))
         self.gradient_rollouts = round(config.gradient_share * self.rollouts)
         self.averaged_rollouts = max(1, round(config.average * self.rollouts))
-        self.optimiser = torch.optim.AdamW(
-            agent.parameters(), lr=config.learning_rate, eps=1e-7, weight_decay=config.weight_decay, fused=True
+        adam = partial(
+            torch.optim.AdamW, lr=config.learning_rate, eps=1e-7, weight_decay=config.weight_decay, fused=True
         )
+        self.descent = Descent(agent, adam, config.max_grad_norm)
+        self.optimiser = self.descent.optimiser
         self.guard = CollapseGuard(physics)
         self.average = [torch.zeros_like(p) for p in agent.actor_parameters()]
         self.seconds = 0.0
@@ -129,7 +133,7 @@ class Trainer:
             env, memory, trajectory = gradient_step(
                 self.agent,
                 self.physics,
-                self.optimiser,
+                self.descent,
                 pick(state.env, part),
                 select_memory(state.memory, part),
                 scale,
@@ -172,7 +176,7 @@ class Trainer:
             target=target,
             alive=played.alive,
         )
-        stats = update(self.agent, self.optimiser, batch, std, self.generator)
+        stats = update(self.agent, self.descent, batch, std, self.generator)
         learned |= {name: float(value) for name, value in stats.items()} | {"std": std}
         return played, learned, played.terminated.any(0)
 
