@@ -20,14 +20,9 @@ from himari_rl.evaluation.certify_kinds import plan_for
 from himari_rl.evaluation.certify_page import certificate_page, learned_band
 from himari_rl.evaluation.grading import Grade, compare, grade, reference
 
+pytestmark = pytest.mark.usefixtures("cold_cache")
+
 SMALL = {"chains": 100, "rows": 100, "burn_in": 50}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HIMARI_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")

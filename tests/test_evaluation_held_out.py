@@ -25,7 +25,24 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("held")
     write_bars(synthetic_bars(4000, 4), folder / "bars.parquet")
     data = str(folder / "bars.parquet")
-    assert main(["train", "base", "--data", data, "--num-episodes", "50", "--out", str(folder / "run"), "--json"]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "base",
+                "--data",
+                data,
+                "--num-episodes",
+                "50",
+                "--seeds",
+                "1",
+                "--out",
+                str(folder / "run"),
+                "--json",
+            ]
+        )
+        == 0
+    )
     return folder
 
 

@@ -16,15 +16,9 @@ from himari_rl.evaluation.grading import best_constant, compare, constant, grade
 from himari_rl.evaluation.naive import naive_policies
 from himari_rl.schema import FloatArray
 
+pytestmark = pytest.mark.usefixtures("cold_cache")
+
 SEED = 77
-
-
-@pytest.fixture(autouse=True, scope="module")
-def cold_cache(tmp_path_factory: pytest.TempPathFactory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HIMARI_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        solution.cache_clear()
-        yield
 
 
 def realised(market: KnownMarket, paths: Paths, choose: grading.Chooser, burn_in: int) -> FloatArray:

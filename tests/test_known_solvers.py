@@ -27,6 +27,8 @@ from himari_rl.data.known_optimum.portfolio import growth_of, optimal_weights, p
 from himari_rl.errors import ConfigError
 from himari_rl.schema import FloatArray
 
+pytestmark = pytest.mark.usefixtures("cold_cache")
+
 FIGURES = {  # per bar x 1e4 (times risk aversion for M4r), tolerance; docs/known_optimum.md says where each is from
     "M1": (2.8803, 0.00005),
     "M1c": (2.8124, 0.0001),
@@ -54,14 +56,6 @@ BANDS = [  # market, visible value, low, high
     ("M4r", 1.0, 0.055, 0.065),
     ("M4r-costly", 0.0, 0.65, 0.965),
 ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def cold_cache(tmp_path_factory: pytest.TempPathFactory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HIMARI_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        solution.cache_clear()
-        yield
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -17,12 +17,7 @@ from himari_rl.evaluation.grading import Grade, grade, graded_naively
 from himari_rl.evaluation.naive import MEMORYLESS, ONE_LINE, naive_policies
 from test_certify import made_up
 
-
-@pytest.fixture(autouse=True, scope="module")
-def own_cache(tmp_path_factory: pytest.TempPathFactory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HIMARI_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        yield
+pytestmark = pytest.mark.usefixtures("cold_cache")
 
 
 @pytest.fixture

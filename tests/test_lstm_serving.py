@@ -35,8 +35,19 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(market: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the command, small: two LSTM layers of 8."""
     out = tmp_path_factory.mktemp("run")
-    sizes = ["--hidden-dim", "8", "--lstm-hidden-dim", "8", "--lstm-num-layers", "2", "--num-episodes", "40"]
-    assert main(["train", "lstm", "--data", str(market), "--out", str(out), *sizes, "--device", "cpu", "--json"]) == 0
+    sizes = [
+        "--hidden-dim",
+        "8",
+        "--lstm-hidden-dim",
+        "8",
+        "--lstm-num-layers",
+        "2",
+        "--num-episodes",
+        "40",
+        "--seeds",
+        "1",
+    ]
+    assert main(["train", "lstm", "--data", str(market), "--out", str(out), *sizes, "--json"]) == 0
     return out
 
 

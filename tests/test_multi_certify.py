@@ -18,12 +18,7 @@ from himari_rl.evaluation.naive import naive_policies
 from multi_helpers import named_rival
 from test_certify import made_up
 
-
-@pytest.fixture(autouse=True, scope="module")
-def own_cache(tmp_path_factory: pytest.TempPathFactory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HIMARI_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        yield
+pytestmark = pytest.mark.usefixtures("cold_cache")
 
 
 def constant_policy(multiplier: float) -> SimpleNamespace:

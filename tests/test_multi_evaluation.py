@@ -172,7 +172,7 @@ def test_train_multi_and_its_verdict_from_the_command_line(tmp_path: Path, capsy
         write_bars(bars, tmp_path / "data" / f"{bars.symbol}_1h.parquet")
     data = ["--data", str(tmp_path / "data")]
     run = str(tmp_path / "run")
-    asked = ["--symbols", "C-USD", "A-USD", "B-USD", "--num-episodes", "40", "--out", run, "--json"]
+    asked = ["--symbols", "C-USD", "A-USD", "B-USD", "--num-episodes", "40", "--seeds", "1", "--out", run, "--json"]
     assert main(["train", "multi", *data, *asked]) == 0
     capsys.readouterr()
     manifest = json.loads((tmp_path / "run" / "bundle" / "manifest.json").read_text())

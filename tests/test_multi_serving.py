@@ -36,7 +36,19 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the command, small."""
     out = tmp_path_factory.mktemp("run")
-    asked = ["--symbols", *ASKED, "--num-episodes", "100", "--hidden-dim", "8", "--device", "cpu", "--json"]
+    asked = [
+        "--symbols",
+        *ASKED,
+        "--num-episodes",
+        "100",
+        "--seeds",
+        "1",
+        "--hidden-dim",
+        "8",
+        "--device",
+        "cpu",
+        "--json",
+    ]
     assert main(["train", "multi", "--data", str(data), "--out", str(out), *asked]) == 0
     return out / "bundle"
 

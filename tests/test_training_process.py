@@ -78,7 +78,7 @@ def bars_file(tmp_path_factory) -> Path:
 
 def command(bars_file: Path, out: Path, *more: str) -> list[str]:
     return [
-        "train", "base", "--data", str(bars_file), "--symbol", "BTC-USD", "--num-episodes", "500",
+        "train", "base", "--data", str(bars_file), "--symbol", "BTC-USD", "--num-episodes", "500", "--seeds", "1",
         "--save-interval", "50", "--out", str(out), "--json", *more,
     ]  # fmt: skip
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from himari_rl.schema import Bars
     from himari_rl.training.job import Trained
 
+SEEDS = 5
+"""One seed's verdict is a coin toss: seed 0 alone called BTC "better, 98.7 % sure", five together do not."""
+
 train_app = typer.Typer(no_args_is_help=True, help="Trains a policy and writes its bundle.")
 
 Data = Annotated[list[Path], typer.Option("--data", help="Bars: CSV, CSV.gz, Parquet files or a folder.")]
@@ -58,7 +61,7 @@ def train_base(
     symbol: Symbol = None,
     num_episodes: NumEpisodes = 1000,
     seed: Seed = 0,
-    seeds: Seeds = 1,
+    seeds: Seeds = SEEDS,
     out: Out = Path("runs/base"),
     resume: Resume = False,
     save_interval: SaveInterval = 100,
@@ -86,7 +89,7 @@ def train_lstm(
     symbol: Symbol = None,
     num_episodes: NumEpisodes = 1000,
     seed: Seed = 0,
-    seeds: Seeds = 1,
+    seeds: Seeds = SEEDS,
     out: Out = Path("runs/lstm"),
     resume: Resume = False,
     save_interval: SaveInterval = 100,
@@ -123,7 +126,7 @@ def train_multi(
     funding: Funding = None,
     num_episodes: NumEpisodes = 1000,
     seed: Seed = 0,
-    seeds: Seeds = 1,
+    seeds: Seeds = SEEDS,
     out: Out = Path("runs/multi"),
     resume: Resume = False,
     save_interval: SaveInterval = 100,
