@@ -76,7 +76,7 @@ def scalar_future(physics: Physics, played: Trajectory, t: int, n: int, held: fl
     for s in range(t, played.reward.shape[0]):
         m = float(played.multiplier[s, n, 0])
         if played.mean[s, n, 0] == played.previous[s, n, 0]:
-            drawn = float(played.accounts[s].held[n, 0])
+            drawn = float(played.before.account.held[s, n, 0])
             side = float(played.window.side[s, n, 0]) or math.copysign(1.0, drawn)
             m += side * (held - drawn) / physics.config.max_position_pct
         reward, held = scalar_step(physics, played, s, n, held, m)
@@ -94,7 +94,7 @@ def test_the_counterfactual_advantage_is_the_finite_difference_of_the_ledger() -
     advantage = counterfactual_advantage(physics, played, gamma)
     for n in range(12):
         for t in range(steps):
-            held = float(played.accounts[t].held[n, 0])
+            held = float(played.before.account.held[t, n, 0])
             drawn, after = scalar_step(physics, played, t, n, held, float(played.multiplier[t, n, 0]))
             mean, mean_after = scalar_step(physics, played, t, n, held, float(played.mean[t, n, 0]))
             slope = 0.0

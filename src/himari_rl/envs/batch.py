@@ -41,6 +41,11 @@ def join(states: Sequence[EnvState]) -> EnvState:
     return mapped(lambda *parts: torch.cat(parts), *states)
 
 
+def stack(states: Sequence[EnvState]) -> EnvState:
+    """Several moments of the same environments, time first."""
+    return mapped(lambda *parts: torch.stack(parts), *states)
+
+
 def where_over(over: Tensor, fresh: EnvState, state: EnvState) -> EnvState:
     """`fresh` where an episode is over, else `state`. `over` is (N,)."""
     return mapped(lambda a, b: torch.where(over if a.ndim == 1 else over[:, None], a, b), fresh, state)

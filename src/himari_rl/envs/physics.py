@@ -231,7 +231,7 @@ class Physics:
         return size / self.config.max_position_pct
 
     def observe(self, state: EnvState, rows: Tensor) -> Tensor:
-        """(N, F) float32: the market's rows with the account's columns written in."""
+        """(..., N, F) float32: the market's rows with the account's columns written in."""
         observation, trades = rows.clone(), state.trades
         write_account(
             observation, state.account.marked, trades.marked_pnl, trades.win_rate, self.config.max_position_pct

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 
+from himari_rl.envs.batch import mapped
 from himari_rl.envs.physics import Physics
 from himari_rl.errors import CollapseError
 from himari_rl.schema import MAX_MULTIPLIER
@@ -56,8 +57,8 @@ class CollapseGuard:
 
     def _constant_reward(self, trajectory: Trajectory, constant: float) -> torch.Tensor:
         """(T, N) reward of holding one multiplier over the same bars from the same accounts."""
-        account, log_peak = trajectory.accounts[0], trajectory.log_peak[0]
-        moments = (trajectory.moments[0][0], trajectory.moments[1][0])
+        first = mapped(lambda leaf: leaf[0], trajectory.before)
+        account, log_peak, moments = first.account, first.log_peak, first.moments
         rewards = []
         for t in range(trajectory.reward.shape[0]):
             now = trajectory.window.at(t)

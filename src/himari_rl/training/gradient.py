@@ -59,8 +59,7 @@ def counterfactual_advantage(physics: Physics, trajectory: Trajectory, gamma: fl
     The market does not react, so r(mean_t) is known exactly; the slope of future reward in the held position follows
     the drawn path, on which later bars keep to the policy's band: inside it the position is carried, at an edge not.
     """
-    config, window = physics.config, trajectory.window
-    account = Account(*(torch.stack(leaves) for leaves in zip(*trajectory.accounts[:-1], strict=True)))
+    config, window, account = physics.config, trajectory.window, trajectory.before.account
     held = account.held.detach().requires_grad_()
     side = torch.where(window.side == 0, account.held.sign(), window.side)
     carried = (trajectory.mean == trajectory.previous) * side / config.max_position_pct
@@ -85,14 +84,13 @@ def counterfactual_advantage(physics: Physics, trajectory: Trajectory, gamma: fl
 @torch.no_grad()
 def mean_reward(physics: Physics, trajectory: Trajectory) -> Tensor:
     """(T, N) what the mean action would have earned on the same bar of the same account: an exact control variate."""
-    account = Account(*(torch.stack(leaves) for leaves in zip(*trajectory.accounts[:-1], strict=True)))
-    return _played(physics, trajectory, account, trajectory.mean)[0]
+    return _played(physics, trajectory, trajectory.before.account, trajectory.mean)[0]
 
 
 def _played(physics: Physics, trajectory: Trajectory, account: Account, multiplier: Tensor) -> tuple[Tensor, Tensor]:
     """Reward (T, N) and next held exposure (T, N, A) of the trajectory's bars played with other multipliers."""
-    window = trajectory.window
+    window, before = trajectory.window, trajectory.before
     after, moved = physics.advance(account, multiplier, window)
-    log_peak = torch.maximum(trajectory.log_peak, after.marked_log_equity)
-    reward, _ = physics.reward(moved, account.held, window, after, log_peak, trajectory.moments)
+    log_peak = torch.maximum(before.log_peak, after.marked_log_equity)
+    reward, _ = physics.reward(moved, account.held, window, after, log_peak, before.moments)
     return reward, after.held

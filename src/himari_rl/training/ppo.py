@@ -68,15 +68,15 @@ def gae(
     Returns:
         advantage (T, N) and the critic's target (T, N).
     """
-    advantage = torch.zeros_like(reward)
-    running = torch.zeros_like(final_value)
-    following = final_value
-    for t in reversed(range(reward.shape[0])):
-        goes_on = (~terminated[t]).to(reward.dtype)
-        delta = reward[t] + gamma * following * goes_on - value[t]
-        running = delta + gamma * lam * goes_on * running
-        advantage[t] = running
-        following = value[t]
+    goes_on = (~terminated).to(reward.dtype)
+    following = torch.cat([value[1:], final_value[None]])
+    delta = reward + gamma * following * goes_on - value
+    carried = (gamma * lam * goes_on).unbind()
+    running, found = torch.zeros_like(final_value), []
+    for step, keep in zip(reversed(delta.unbind()), reversed(carried), strict=True):
+        running = torch.addcmul(step, keep, running)
+        found.append(running)
+    advantage = torch.stack(found[::-1])
     return advantage, advantage + value
 
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from himari_rl.agents.distributions import Band, log_prob, sample
 from himari_rl.agents.networks import Memory
 from himari_rl.agents.ppo_agent import PPOAgent
+from himari_rl.envs.batch import stack
 from himari_rl.envs.physics import EnvState, Physics, Window
-from himari_rl.policy.account import Account
 
 
 class Trajectory(NamedTuple):
@@ -26,9 +26,7 @@ class Trajectory(NamedTuple):
 
     window: Window  # (T, N, ...) what the market was
     states: Tensor  # (T + 1, N, F) raw observations, the last one after the last decision; empty when not asked for
-    accounts: list[Account]  # T + 1 of them: before each decision, and after the last
-    log_peak: Tensor  # (T, N) of the episode, before each decision
-    moments: tuple[Tensor, Tensor]  # (T, N) each, before each decision
+    before: EnvState  # (T, N, ...) before each decision
     previous: Tensor  # (T, N, A) held position in multiplier units, as observed
     mean: Tensor  # (T, N, A) what the policy wanted
     latent: Tensor  # (T, N, A) what was drawn, before its bounds
@@ -67,14 +65,12 @@ def unroll(
         band = band.double()
         excess.append(band.excess)
     spread = None if std is None else torch.as_tensor(std, dtype=torch.float64, device=physics.device)
-    states, accounts, previous, means, latents, played, rewards, alives, ends = ([] for _ in range(9))
-    peaks, first, second = [], [], []
+    states, visited, previous, means, latents, played, rewards, alives, ends = ([] for _ in range(9))
     alive = torch.ones_like(state.account.log_equity)
     for step in range(steps):
         now = window.at(step)
-        if observed:
-            states.append(physics.observe(state, now.rows))
         if agent.reads_account:
+            states.append(physics.observe(state, now.rows))
             asked, memory = agent.band(states[-1][None], memory)
             edges = asked.double().at(0)
             excess.append(edges.excess)
@@ -85,10 +81,7 @@ def unroll(
         multiplier = latent = mean
         if noise is not None:
             latent, multiplier = sample(head, mean, spread, noise[step])
-        accounts.append(state.account)
-        peaks.append(state.log_peak)
-        first.append(state.moments[0])
-        second.append(state.moments[1])
+        visited.append(state)
         state, outcome = physics.step(state, multiplier, now, tracked=observed)
         for values, value in zip(
             (previous, means, latents, played, rewards, alives, ends),
@@ -97,17 +90,18 @@ def unroll(
         ):
             values.append(value)
         alive = alive * ~outcome.terminated
-    accounts.append(state.account)
-    if observed:
-        states.append(physics.observe(state, physics.market.rows[state.row]))
-    empty = torch.empty(0, device=physics.device)
+    last, empty = physics.market.rows[state.row], torch.empty(0, device=physics.device)
+    if agent.reads_account:
+        seen = torch.stack([*states, physics.observe(state, last)])
+    elif observed:
+        seen = physics.observe(stack([*visited, state]), torch.cat([window.rows, last[None]]))
+    else:
+        seen = empty
     wanted, drawn = torch.stack(means), torch.stack(latents)
     trajectory = Trajectory(
         window=window,
-        states=torch.stack(states) if states else empty,
-        accounts=accounts,
-        log_peak=torch.stack(peaks),
-        moments=(torch.stack(first), torch.stack(second)),
+        states=seen,
+        before=stack(visited),
         previous=torch.stack(previous),
         mean=wanted,
         latent=drawn,
