@@ -109,11 +109,11 @@ def log_prob(head: str, latent: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         # log(1 - tanh(u)^2) in the form that does not overflow
         log_slope = 2.0 * (math.log(2.0) - latent - torch.nn.functional.softplus(-2.0 * latent))
         return (_normal(latent, centre, std) - log_slope).sum(-1)
-    return _Censored.apply(latent, mean, std).sum(-1)
+    return _Censored.apply(latent, mean, std)
 
 
 class _Censored(torch.autograd.Function):
-    """Elementwise log-probability of a Gaussian clipped to [0, 2], one node with its slope in the mean written out.
+    """Log-probability of Gaussians clipped to [0, 2], summed over assets; one node, its slope in the mean written out.
 
     inside     -z^2 / 2 - log(sigma) - log(2 pi) / 2    slope  z / sigma                z = (x - mean) / sigma
     at 0       log Phi(z)                               slope  -phi(z) / Phi(z) / sigma z = -mean / sigma
@@ -132,12 +132,12 @@ class _Censored(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             hazard = (density - mass).exp_()
             ctx.save_for_backward(torch.where(clipped, torch.where(below, -hazard, hazard), z) / std)
-        return torch.where(clipped, mass, density - std.log())
+        return torch.where(clipped, mass, density - std.log()).sum(-1)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):  # type: ignore[override]
         (slope,) = ctx.saved_tensors
-        return None, gradient * slope, None
+        return None, gradient[..., None] * slope, None
 
 
 _LOG_ROOT = 0.5 * math.log(2 * math.pi)

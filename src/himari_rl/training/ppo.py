@@ -94,58 +94,48 @@ def ppo_loss(
     new_log_prob: Tensor, batch: Batch, value: Tensor | None, entropy: Tensor | float, config: PPOConfig
 ) -> Loss:
     """The clipped surrogate and its diagnostics, weighted over the bars on which the account was alive."""
-    weight = batch.alive / batch.alive.sum().clamp_min(1.0)
-    policy, kl, clip_fraction = _Surrogate.apply(new_log_prob, batch.log_prob, batch.advantage, weight, config.clip)
-    total = policy - config.entropy_coefficient * entropy if config.entropy_coefficient else policy
-    value_loss = torch.zeros_like(kl)
-    if value is not None:
-        value_loss = _SquaredError.apply(value, batch.target, weight)
-        total = total + config.value_coefficient * value_loss
-    return Loss(total, policy.detach(), value_loss.detach(), kl, clip_fraction)
+    total, policy, value_loss, kl, clip_fraction = _Terms.apply(new_log_prob, value, batch, config)
+    if config.entropy_coefficient:
+        total = total - config.entropy_coefficient * entropy
+    return Loss(total, policy, value_loss, kl, clip_fraction)
 
 
-class _Surrogate(torch.autograd.Function):
-    """L = -sum w min(r A, clip(r) A) with r = exp(log_prob - old), one node with its slope written out.
+class _Terms(torch.autograd.Function):
+    """The terms of `Loss`, one node with its slopes written out. With r = exp(log_prob - old) and bars weighted by w,
 
-        dL / d log_prob = -w r A where r A <= clip(r) A, else 0: a clipped bar pulls no further
-
-    Returns L, the KL divergence (k3 of http://joschu.net/blog/kl-approx.html) and the share of clipped bars.
+    L = -sum w min(r A, clip(r) A) + c/2 sum w (value - target)^2
+    dL / d log_prob = -w r A where r A <= clip(r) A, else 0: a clipped bar pulls no further
+    dL / d value = c w (value - target)
     """
 
     @staticmethod
-    def forward(ctx, log_prob: Tensor, old: Tensor, advantage: Tensor, weight: Tensor, clip: float):  # type: ignore[override]
-        log_ratio = log_prob - old
+    def forward(ctx, log_prob: Tensor, value: Tensor | None, batch: Batch, config: PPOConfig):  # type: ignore[override]
+        weight = batch.alive / batch.alive.sum().clamp_min(1.0)
+        log_ratio = log_prob - batch.log_prob
         ratio = log_ratio.exp()
-        limited = ratio.clamp(1.0 - clip, 1.0 + clip)
-        share = advantage * weight
+        limited = ratio.clamp(1.0 - config.clip, 1.0 + config.clip)
+        share = batch.advantage * weight
         gain, least = ratio * share, limited * share
-        loss = -torch.minimum(gain, least).sum()
-        kl = ((ratio - 1.0 - log_ratio) * weight).sum()
+        policy = -torch.minimum(gain, least).sum()
+        kl = ((ratio - 1.0 - log_ratio) * weight).sum()  # k3 of http://joschu.net/blog/kl-approx.html
         clip_fraction = ((limited != ratio) * weight).sum()
-        ctx.save_for_backward(gain.masked_fill_(gain > least, 0.0))
-        ctx.mark_non_differentiable(kl, clip_fraction)
-        return loss, kl, clip_fraction
+        slopes = [gain.masked_fill_(gain > least, 0.0).neg_()]
+        if value is None:
+            total, value_loss = policy.clone(), torch.zeros_like(policy)
+        else:
+            error = value - batch.target
+            pull = weight * error
+            value_loss = 0.5 * (error * pull).sum()
+            total = policy + config.value_coefficient * value_loss
+            slopes.append(pull.mul_(config.value_coefficient).to(value.dtype))
+        ctx.save_for_backward(*slopes)
+        ctx.mark_non_differentiable(policy, value_loss, kl, clip_fraction)
+        return total, policy, value_loss, kl, clip_fraction
 
     @staticmethod
     def backward(ctx, gradient: Tensor, *_: Tensor):  # type: ignore[override]
-        (gain,) = ctx.saved_tensors
-        return -gradient * gain, None, None, None, None
-
-
-class _SquaredError(torch.autograd.Function):
-    """sum w (value - target)^2 / 2, one node."""
-
-    @staticmethod
-    def forward(ctx, value: Tensor, target: Tensor, weight: Tensor) -> Tensor:  # type: ignore[override]
-        error = value - target
-        pull = weight * error
-        ctx.save_for_backward(pull.to(value.dtype))
-        return 0.5 * (error * pull).sum()
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor):  # type: ignore[override]
-        (pull,) = ctx.saved_tensors
-        return gradient * pull, None, None
+        slope, *pull = ctx.saved_tensors
+        return gradient * slope, gradient * pull[0] if pull else None, None, None
 
 
 def normalised(advantage: Tensor, alive: Tensor) -> Tensor:
