@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy import add, multiply, tanh
@@ -175,11 +175,17 @@ class Lstm:
         n = self._size
         ones = np.ones((len(x), 1), np.float32)
         gates = np.concatenate([x, ones, memory[:, :n]], axis=1) @ self._affine_t
-        np.tanh(gates, out=gates)
-        gates[:, n:] = gates[:, n:] * np.float32(0.5) + np.float32(0.5)
-        c = memory[:, n:] * gates[:, n : 2 * n] + gates[:, :n] * gates[:, 2 * n : 3 * n]
-        h = np.tanh(c) * gates[:, 3 * n :]
-        return h, np.concatenate([h, c], axis=1)
+        tanh(gates, gates)
+        sigmoids = gates[:, n:]
+        multiply(sigmoids, _HALF, sigmoids)
+        add(sigmoids, _HALF, sigmoids)
+        after = np.empty_like(memory)
+        h, c = after[:, :n], after[:, n:]
+        multiply(memory[:, n:], gates[:, n : 2 * n], c)
+        add(c, gates[:, :n] * gates[:, 2 * n : 3 * n], c)
+        tanh(c, h)
+        multiply(h, gates[:, 3 * n :], h)
+        return h, after
 
 
 class Member:
@@ -262,12 +268,18 @@ def band_one(out: Floats, state: Floats) -> list[float]:
     return answer
 
 
+def _clip(values: NDArray[Any], low: NDArray[Any] | float, high: NDArray[Any] | float) -> NDArray[Any]:
+    """np.clip in a third of its time for a few rows."""
+    clipped: NDArray[Any] = np.minimum(np.maximum(values, low), high)
+    return clipped
+
+
 def band_many(out: F32, states: F32) -> F32:
     assets = out.shape[1] // 2
     centre = 1.0 + out[:, :assets]
-    half = 0.05 * np.exp(np.clip(out[:, assets:], -6.0, 3.7))
-    low, high = np.clip(centre - half, 0.0, MAX_MULTIPLIER), np.clip(centre + half, 0.0, MAX_MULTIPLIER)
-    return np.asarray(np.clip(previous_multipliers(states, assets), low, high), np.float32)
+    half = 0.05 * np.exp(_clip(out[:, assets:], -6.0, 3.7))
+    low, high = _clip(centre - half, 0.0, MAX_MULTIPLIER), _clip(centre + half, 0.0, MAX_MULTIPLIER)
+    return np.asarray(_clip(previous_multipliers(states, assets), low, high), np.float32)
 
 
 def centre_one(out: Floats, state: Floats) -> list[float]:

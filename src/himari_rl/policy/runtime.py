@@ -3,6 +3,7 @@
     policy = load_policy("runs/base/bundle")
     decision = policy.decide(state)            # ~10 microseconds: multipliers, confidence, memory
     multipliers, memory = policy.decide_batch(states)
+    steps = policy.steps(states, memories)     # of many clients at once, each as `decide` would answer
 
 numpy float32, preallocated. A Policy reuses its buffers, so it belongs to one thread; load one per thread.
 """
@@ -102,7 +103,7 @@ class Policy:
         if memory is not None or self.memory_size:
             self._start(memory)
         answers = [self._head_one(member.one(self._input, own), values) for member, own in self._parts]
-        multipliers, spread = _combine(answers)
+        multipliers, spread = (answers[0], 0.0) if len(answers) == 1 else _combine(answers)
         for value in multipliers:
             if not 0.0 <= value <= 2.0:  # NaN fails both
                 raise self._no_answer(self._state)
@@ -126,19 +127,42 @@ class Policy:
         before = self.initial_memory(len(rows)) if memory is None else np.asarray(memory, np.float32)
         if before.shape != (len(rows), self.memory_size):
             raise StateError(f"memory has shape {before.shape}", f"{(len(rows), self.memory_size)}", _KEEP_MEMORY)
+        answers, after = self._many(self._normaliser.many(rows), rows, before)
+        return self._mean(answers, rows), after
+
+    def steps(self, states: Sequence[Sequence[float]], memories: Sequence[F32 | None]) -> list[Step]:
+        """`step` for the states of many clients, each with its own memory or None, as one batch.
+
+        A batch sums in another order than `step`, so its answers agree with it to 1e-6 (float32), not to the last bit.
+
+        Raises:
+            as `decide`; one that is wrong refuses them all.
+        """
+        for state in states:
+            if len(state) != self._dim:
+                raise _wrong_length(len(state), self._dim)
+        rows = np.array(states, np.float32).reshape(len(states), self._dim)
+        before = self.initial_memory(len(rows))
+        for own, memory in zip(before, memories, strict=True):
+            if memory is not None:
+                if memory.shape != own.shape:
+                    raise self._no_memory(memory)
+                own[:] = memory
+        if not np.isfinite(before).all():
+            raise self._no_memory(before[0])
         x = self._normaliser.many(rows)
-        answer = np.zeros((len(rows), self.manifest.action_dim))
-        after = []
-        offset = 0
-        for member in self._members:
-            out, advanced = member.many(x, before[:, offset : offset + member.memory_size])
-            answer += self._head_many(out, rows)
-            after.append(advanced)
-            offset += member.memory_size
-        answer /= len(self._members)
-        if not ((answer >= 0.0) & (answer <= 2.0)).all():  # NaN fails both
-            raise self._no_answer(rows)
-        return answer, np.concatenate(after, axis=1)
+        answers, after = self._many(x, rows, before)
+        multipliers = self._mean(answers, rows).tolist()
+        spreads = answers.std(axis=0).max(axis=1).tolist() if len(answers) > 1 else [0.0] * len(rows)
+        distances = np.einsum("bf,bf->b", x, x).tolist()
+        found = []
+        for mean, spread, squared, memory in zip(multipliers, spreads, distances, after, strict=True):
+            distance = squared / self._normaliser.kept
+            familiarity = self._confidence.familiarity(distance)
+            confidence = familiarity / (1.0 + spread / self._confidence.spread_half)
+            outside = distance > self._confidence.outside
+            found.append(Step(mean, confidence, memory, outside, spread, familiarity))
+        return found
 
     def bands(self, rows: FloatArray) -> Bands | None:
         """The answers to market rows (T, F), in order, for any position; None where the network reads the account.
@@ -155,6 +179,28 @@ class Policy:
             raise self._no_answer(np.asarray(rows, np.float32))
         return found
 
+    def _many(self, x: F32, rows: F32, before: F32) -> tuple[FloatArray, F32]:
+        """Every member's multipliers (M, B, A) and the new memory (B, S) for `rows` (B, F), normalised to `x`."""
+        answers, after = np.empty((len(self._members), len(rows), self.manifest.action_dim)), []
+        offset = 0
+        for answer, member in zip(answers, self._members, strict=True):
+            out, advanced = member.many(x, before[:, offset : offset + member.memory_size])
+            answer[:] = self._head_many(out, rows)
+            after.append(advanced)
+            offset += member.memory_size
+        return answers, np.concatenate(after, axis=1)
+
+    def _mean(self, answers: FloatArray, rows: F32) -> FloatArray:
+        """Mean over members, (B, A).
+
+        Raises:
+            StateError, BundleError: some of it is not a multiplier.
+        """
+        mean: FloatArray = answers.sum(axis=0) / len(answers)
+        if not ((mean >= 0.0) & (mean <= 2.0)).all():  # NaN fails both
+            raise self._no_answer(rows)
+        return mean
+
     def _start(self, memory: F32 | None) -> None:
         """Copies the memory to where this decision advances it."""
         if memory is None:
@@ -167,7 +213,10 @@ class Policy:
             # the first is quick, and False for NaN
             if self._memory.dot(self._memory) < math.inf or np.isfinite(memory).all():
                 return
-        raise StateError(f"memory has shape {memory.shape}", f"({self.memory_size},), finite", _KEEP_MEMORY)
+        raise self._no_memory(memory)
+
+    def _no_memory(self, memory: F32) -> StateError:
+        return StateError(f"memory has shape {memory.shape}", f"({self.memory_size},), finite", _KEEP_MEMORY)
 
     def _no_answer(self, states: F32) -> StateError | BundleError:
         if not np.isfinite(states).all():
@@ -199,8 +248,6 @@ def load_policy(folder: str | Path) -> Policy:
 
 def _combine(answers: list[list[float]]) -> tuple[list[float], float]:
     """Mean over members for each asset, and the largest standard deviation."""
-    if len(answers) == 1:
-        return answers[0], 0.0
     count = len(answers)
     means, spread = [], 0.0
     for column in zip(*answers, strict=True):

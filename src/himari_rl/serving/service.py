@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
+from pydantic_core import ValidationError
+
 from himari_rl.errors import HimariError, StateError
 from himari_rl.features.validation import categories_hold, validate_state
 from himari_rl.monitoring.metrics import Metrics
+from himari_rl.policy.network import F32
 from himari_rl.policy.runtime import Policy, Step
 from himari_rl.serving import decide as raw
 from himari_rl.serving import memory as memories
@@ -134,19 +138,52 @@ class Service:
         started = perf_counter_ns()
         slot = self.slot or self.ready()
         request: dict[str, Any] = slot.reader.validate_json(body)
-        state, text = request.get("state"), request.get("memory")
         if self._split is not None:
             slot = self._split.choose(slot, str(request.get("session_id") or client))
-        # all that was sent is a state, or a state and a memory that this policy has
-        if state is not None and len(request) == 1 + (text is not None and slot.recurrent):
-            if not categories_hold(state, slot.layout):
-                validate_state(list(state), slot.dim, slot.symbols)
-            answer = self._decide(slot, state, text)
+        if _is_plain(slot, request):
+            answer = self._decide(slot, request["state"], request.get("memory"))
         else:
-            answer = self._answer(slot, request | ({} if state is None else {"state": list(state)}))
+            answer = self._answer(slot, _as_sent(request))
         if self._shadow is not None:
             self._shadow.offer(request, answer)
         return self._finish(slot, answer, started)
+
+    def predict_many(self, bodies: Collection[bytes]) -> list[dict[str, Any] | None]:
+        """The answers to requests that came together, in order, all of one policy; never asked under a split.
+
+        The network decides those that carry their memory, or start one, at once (Policy.steps); every other request is
+        answered alone. None stands for what `predict_bytes` would refuse, and for all of a batch that one of it spoils:
+        each of those is to be asked again, alone.
+
+        Raises:
+            NotReadyError: no valid policy.
+        """
+        started = perf_counter_ns()
+        slot = self.slot or self.ready()
+        answers: list[dict[str, Any] | None] = [None] * len(bodies)
+        requests: dict[int, dict[str, Any]] = {}
+        befores: dict[int, F32 | None] = {}
+        for index, body in enumerate(bodies):
+            try:
+                request = slot.reader.validate_json(body)
+                if slot.recurrent and _is_plain(slot, request):
+                    befores[index] = self._before(slot, request.get("memory"))
+                else:
+                    answers[index] = self._answer(slot, _as_sent(request))
+                requests[index] = request
+            except (ValidationError, HimariError):
+                continue  # stays None
+        states = [requests[index]["state"] for index in befores]
+        with suppress(HimariError):
+            decisions = slot.policy.steps(states, list(befores.values()))
+            for (index, before), state, decision in zip(befores.items(), states, decisions, strict=True):
+                answers[index] = self._render(slot, decision, state, self._carried(slot, decision, before is None))
+        for index, answer in enumerate(answers):
+            if answer is not None:
+                if self._shadow is not None:
+                    self._shadow.offer(requests[index], answer)
+                self._finish(slot, answer, started, len(bodies))
+        return answers
 
     def batch(self, instances: list[Request], client: str = "") -> dict[str, Any]:
         """The answer to POST /v1/batch: every instance alone, in order, all from one policy; none where one is wrong.
@@ -236,8 +273,7 @@ class Service:
         """The answer to a state that was checked; `text` is the memory that the client carries."""
         if not slot.recurrent:
             return self._render(slot, slot.policy.step(state), state, {})
-        before = None if text is None else memories.unpack(text, slot.digest, self._key, slot.policy.memory_size)
-        decision = slot.policy.step(state, before)
+        decision = slot.policy.step(state, self._before(slot, text))
         return self._render(slot, decision, state, self._carried(slot, decision, text is None))
 
     def _sequence(self, slot: Slot, states: list[Any]) -> dict[str, Any]:
@@ -252,6 +288,10 @@ class Service:
         for state in states[1:]:
             decision = slot.policy.step(state, decision.memory)
         return self._render(slot, decision, states[-1], self._carried(slot, decision, True))
+
+    def _before(self, slot: Slot, text: str | bytes | None) -> F32 | None:
+        """The memory that the client brought."""
+        return None if text is None else memories.unpack(text, slot.digest, self._key, slot.policy.memory_size)
 
     def _carried(self, slot: Slot, decision: Step, started: bool) -> dict[str, Any]:
         """The memory that the client carries to its next request."""
@@ -278,10 +318,29 @@ class Service:
         )
         return answer
 
-    def _finish(self, slot: Slot, answer: dict[str, Any], started: int) -> dict[str, Any]:
-        """Adds the last two fields."""
-        elapsed = perf_counter_ns() - started
+    def _finish(self, slot: Slot, answer: dict[str, Any], started: int, together: int = 1) -> dict[str, Any]:
+        """Adds the last two fields; requests that were answered together share their time."""
+        elapsed = (perf_counter_ns() - started) / together
         answer["latency_ms"] = elapsed / 1e6
         answer["model_version"] = slot.version
         self.metrics.answered(elapsed / 1e9)
         return answer
+
+
+def _is_plain(slot: Slot, request: dict[str, Any]) -> bool:
+    """Whether all that was sent is a state, or a state and a memory that this policy has.
+
+    Raises:
+        StateError: it is, and the state cannot be used.
+    """
+    state = request.get("state")
+    if state is None or len(request) != 1 + (slot.recurrent and request.get("memory") is not None):
+        return False
+    if not categories_hold(state, slot.layout):
+        validate_state(list(state), slot.dim, slot.symbols)
+    return True
+
+
+def _as_sent(request: dict[str, Any]) -> dict[str, Any]:
+    """The request with its state as a list, as the routes have it."""
+    return request | {"state": list(request["state"])} if "state" in request else request
