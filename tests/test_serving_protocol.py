@@ -163,7 +163,7 @@ def test_a_request_behind_another_one_waits_for_its_answer(wire: Wire, expected:
     assert wire.answer() == expected
 
 
-@pytest.mark.parametrize("body", [BAD, b"{", b"", b'{"state": []}', b" " * 3_000])
+@pytest.mark.parametrize("body", [BAD, b"{", b"", b'{"state": []}', b" " * 3_000, GOOD + b" " * 2_000])
 def test_what_is_declined_is_answered_by_the_route_and_the_connection_goes_on(wire: Wire, body: bytes) -> None:
     wire.socket.sendall(post(body))
     status, _, answer = wire.answer()

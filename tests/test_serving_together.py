@@ -298,6 +298,21 @@ def test_what_meets_in_a_turn_is_answered_at_its_end_each_on_its_own_connection(
     asyncio.run(run())
 
 
+def test_a_body_over_the_limit_does_not_wait(wires: Wires) -> None:
+    async def run() -> None:
+        wires.app.fast_path.limit = 2_000
+        one = bodies_of(wires.app.state.service, 1)[0]
+        (connection, transport), (neighbour, beside) = wires.connect(), wires.connect()
+        connection.data_received(post(one + b" " * 2_000))
+        neighbour.data_received(post(one))
+        await until(lambda: transport.sent and beside.sent)
+        assert "more than 2000 bytes" in documents(transport)[0]["detail"]
+        assert "confidence" in documents(beside)[0]
+        assert wires.batches == [1]
+
+    asyncio.run(run())
+
+
 def test_a_full_turn_does_not_wait(wires: Wires) -> None:
     async def run() -> None:
         bodies = bodies_of(wires.app.state.service, MOST + 3)

@@ -59,15 +59,20 @@ class Confidence:
 
     def __call__(self, distance: float, spread: float) -> float:
         """Confidence in [0, 1]: familiarity times agreement; falls with `distance` and with `spread`, both >= 0."""
-        return self.familiarity(distance) / (1.0 + spread / self.spread_half)
+        return self.judge(distance, spread)[0]
 
-    def familiarity(self, distance: float) -> float:
-        """P(D >= distance) over the training states, linear between the stored quantiles."""
+    def judge(self, distance: float, spread: float) -> tuple[float, bool, float]:
+        """Confidence, whether the state is out of distribution, and its familiarity.
+
+        P(D >= distance) is linear between the stored quantiles.
+        """
         p, q = self._p, self._q
         i = bisect_left(q, distance)
         if i == 0:
-            return 1.0
-        if i == len(q):
-            return 0.0
-        share = (distance - q[i - 1]) / (q[i] - q[i - 1])  # bisect_left: q[i-1] < distance <= q[i]
-        return 1.0 - (p[i - 1] + share * (p[i] - p[i - 1]))
+            familiarity = 1.0
+        elif i == len(q):
+            familiarity = 0.0
+        else:
+            share = (distance - q[i - 1]) / (q[i] - q[i - 1])  # bisect_left: q[i-1] < distance <= q[i]
+            familiarity = 1.0 - (p[i - 1] + share * (p[i] - p[i - 1]))
+        return familiarity / (1.0 + spread / self.spread_half), distance > self.outside, familiarity

@@ -175,17 +175,11 @@ class Lstm:
         n = self._size
         ones = np.ones((len(x), 1), np.float32)
         gates = np.concatenate([x, ones, memory[:, :n]], axis=1) @ self._affine_t
-        tanh(gates, gates)
-        sigmoids = gates[:, n:]
-        multiply(sigmoids, _HALF, sigmoids)
-        add(sigmoids, _HALF, sigmoids)
-        after = np.empty_like(memory)
-        h, c = after[:, :n], after[:, n:]
-        multiply(memory[:, n:], gates[:, n : 2 * n], c)
-        add(c, gates[:, :n] * gates[:, 2 * n : 3 * n], c)
-        tanh(c, h)
-        multiply(h, gates[:, 3 * n :], h)
-        return h, after
+        np.tanh(gates, out=gates)
+        gates[:, n:] = gates[:, n:] * np.float32(0.5) + np.float32(0.5)
+        c = memory[:, n:] * gates[:, n : 2 * n] + gates[:, :n] * gates[:, 2 * n : 3 * n]
+        h = np.tanh(c) * gates[:, 3 * n :]
+        return h, np.concatenate([h, c], axis=1)
 
 
 class Member:

@@ -107,9 +107,7 @@ class Policy:
         for value in multipliers:
             if not 0.0 <= value <= 2.0:  # NaN fails both
                 raise self._no_answer(self._state)
-        familiarity = self._confidence.familiarity(distance)
-        confidence = familiarity / (1.0 + spread / self._confidence.spread_half)
-        outside = distance > self._confidence.outside
+        confidence, outside, familiarity = self._confidence.judge(distance, spread)
         after = self._memory.copy() if self.memory_size else self._memory
         # tuple.__new__: a third of what a call of Step costs
         return tuple.__new__(Step, (multipliers, confidence, after, outside, spread, familiarity))
@@ -157,10 +155,7 @@ class Policy:
         distances = np.einsum("bf,bf->b", x, x).tolist()
         found = []
         for mean, spread, squared, memory in zip(multipliers, spreads, distances, after, strict=True):
-            distance = squared / self._normaliser.kept
-            familiarity = self._confidence.familiarity(distance)
-            confidence = familiarity / (1.0 + spread / self._confidence.spread_half)
-            outside = distance > self._confidence.outside
+            confidence, outside, familiarity = self._confidence.judge(squared / self._normaliser.kept, spread)
             found.append(Step(mean, confidence, memory, outside, spread, familiarity))
         return found
 

@@ -27,7 +27,7 @@ class _PlainPost:
 
 
 _PLAIN_POST: Any = _PlainPost()
-FEW = 16
+FEW = 24
 """With fewer connections too few requests meet in a turn: each is answered as it arrives."""
 MOST = 64
 """So many are answered without waiting for the end of the turn."""
