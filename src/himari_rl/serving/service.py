@@ -182,7 +182,7 @@ class Service:
             if answer is not None:
                 if self._shadow is not None:
                     self._shadow.offer(requests[index], answer)
-                self._finish(slot, answer, started, len(bodies))
+                self._finish(slot, answer, started)
         return answers
 
     def batch(self, instances: list[Request], client: str = "") -> dict[str, Any]:
@@ -318,9 +318,9 @@ class Service:
         )
         return answer
 
-    def _finish(self, slot: Slot, answer: dict[str, Any], started: int, together: int = 1) -> dict[str, Any]:
-        """Adds the last two fields; requests that were answered together share their time."""
-        elapsed = (perf_counter_ns() - started) / together
+    def _finish(self, slot: Slot, answer: dict[str, Any], started: int) -> dict[str, Any]:
+        """Adds the last two fields."""
+        elapsed = perf_counter_ns() - started
         answer["latency_ms"] = elapsed / 1e6
         answer["model_version"] = slot.version
         self.metrics.answered(elapsed / 1e9)
