@@ -20,6 +20,7 @@ from himari_rl.data.synthetic import synthetic_bars
 from training_helpers import train_small
 
 NAME = "checkpoint-0.safetensors"
+RECORD = "training.json"
 
 
 @pytest.fixture(autouse=True)
@@ -139,6 +140,7 @@ def test_the_command_interrupted_and_then_killed_resumes_to_the_same_weights(
 
 def test_resuming_with_other_flags_is_one_line_and_code_2(bars_file: Path, reference: dict) -> None:
     out = Path(reference["bundle"]).parent
+    record = (out / RECORD).read_text()
     other = run_himari(*command(bars_file, out, "--resume", "--learning-rate", "0.1"), OMP_NUM_THREADS="1")
     assert other.returncode == 2
     assert other.stdout == ""
@@ -147,3 +149,4 @@ def test_resuming_with_other_flags_is_one_line_and_code_2(bars_file: Path, refer
     assert "repeat the first command's flags" in line
     assert "Traceback" not in other.stderr
     assert weights(out) == reference["weights"]
+    assert (out / RECORD).read_text() == record

@@ -116,7 +116,6 @@ def run_job(
     physics = Physics(market, job.environment, encoder)
     data = training_data(train)
     total_bars = job.num_episodes * job.environment.episode_bars
-    _start_record(out, job, data)
     trainers = []
     with interrupt_between_rollouts() as interrupted:
         for seed in job.seeds:
@@ -125,6 +124,7 @@ def run_job(
             def prepare(trainer: Trainer, path: Path = path) -> None:
                 if resume and path.exists():
                     load_checkpoint(path, trainer, data["sha256"])
+                _start_record(out, job, data)  # not before: a refused resume leaves the run as it was
 
             def watched(trainer: Trainer, path: Path = path, seed: int = seed) -> None:
                 every = max(1, job.save_interval * job.environment.episode_bars // _bars_per_rollout(trainer))
