@@ -98,7 +98,7 @@ class Answer(BaseModel):
 class PredictAnswer(Answer):
     """One decision of one policy."""
 
-    latency_ms: float = Field(description="Time spent validating and deciding; those decided together take the time of all")
+    latency_ms: float = Field(description="Time spent validating and deciding, of all that were decided together")
     model_version: str = Field(examples=["base-3f2a90c1d7b4"])
 
 
