@@ -107,24 +107,33 @@ def test_real_bars_walk_the_same_road(tmp_path: Path) -> None:
     assert '"position_multiplier"' in result.stdout
 
 
+def listens_to_ctrl_c() -> None:
+    """A shell starts what runs in its background with SIGINT ignored, and so would everything below it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_stops_it_with_one_line_and_exit_130(tmp_path: Path) -> None:
     himari = str(Path(sys.executable).with_name("himari"))
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [himari, "demo", "--num-episodes", "200000"],
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "runs" / "demo" / "training.json").exists():
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    time.sleep(1.0)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+        preexec_fn=listens_to_ctrl_c,
+    ) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not (tmp_path / "runs" / "demo" / "training.json").exists():
+                assert time.monotonic() < deadline
+                assert process.poll() is None, process.communicate()
+                time.sleep(0.05)
+            time.sleep(1.0)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130, err
     assert err.splitlines()[-1].startswith("himari: stopped")
     assert "Traceback" not in err
