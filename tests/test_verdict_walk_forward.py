@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,25 +52,34 @@ def test_the_document_holds_folds_seeds_controls_and_trials(finished: Path) -> N
 
 
 def test_a_run_killed_at_random_ends_in_the_same_bytes(finished: Path, tmp_path: Path) -> None:
-    place = str(tmp_path / "run")
-    code = f"from pathlib import Path; import verdict_helpers; verdict_helpers.run_small(Path({place!r}))"
+    run = tmp_path / "run"
+    code = f"from pathlib import Path; import verdict_helpers; verdict_helpers.run_small(Path({str(run)!r}))"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "HIMARI_TRIALS": str(tmp_path / "t.sqlite")}
-    rng, killed = random.Random(0), 0
-    for _ in range(KILLS):
+    rng, killed, ended = random.Random(0), 0, 0
+
+    def same() -> None:
+        for name in (DOCUMENT, CURVES):
+            assert (run / name).read_bytes() == (finished / name).read_bytes(), name
+
+    while killed < KILLS:
         process = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL)
-        folds = tmp_path / "run" / "folds"
-        count = len(list(folds.rglob("*.fold")))
+        count = len(list((run / "folds").rglob("*.fold")))
         deadline = time.monotonic() + 60
-        while process.poll() is None and len(list(folds.rglob("*.fold"))) == count and time.monotonic() < deadline:
+        while process.poll() is None and len(list((run / "folds").rglob("*.fold"))) == count:
+            assert time.monotonic() < deadline
             time.sleep(0.01)
         time.sleep(rng.uniform(0.0, 0.3))
         process.send_signal(signal.SIGKILL)
-        killed += process.wait() == -signal.SIGKILL
-    print(f"{killed} of {KILLS} kills hit a run that was still going")  # noqa: T201 - pytest -s, for RESULTS.md
-    assert killed >= 1
-    run_small(tmp_path / "run")
-    for name in (DOCUMENT, CURVES):
-        assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes(), name
+        if process.wait() == -signal.SIGKILL:
+            killed += 1
+            continue
+        same()  # it came to its end before the signal: the next kill needs a run begun anew
+        shutil.rmtree(run)
+        ended += 1
+        assert ended <= KILLS
+    run_small(run)
+    same()
+    print(f"killed {killed} times; {ended + 1} runs came to their end, all with the same bytes")  # noqa: T201 - for -s
 
 
 def test_a_process_pool_gives_the_same_weights_as_this_process(finished: Path, tmp_path: Path) -> None:
