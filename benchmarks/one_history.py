@@ -51,7 +51,8 @@ VARIANTS: dict[str, dict[str, float]] = {
     "early stopping on the last 20 %": {"validation": 0.2},
     "2,000,000 bars with early stopping": {"bars": 2_000_000, "validation": 0.2},
     "4 block-bootstrapped copies": {"copies": 4},
-    "mirrored copy (synthetic)": {"mirror": 1},
+    "mirrored copy": {"mirror": 1},
+    "1 driftless twin (synthetic)": {"twins": 1},
     "hidden 8": {"hidden_dim": 8},
     "weight decay .1": {"weight_decay": 0.1},
     "ensemble of 5 seeds": {"members": 5},
@@ -95,6 +96,8 @@ def learned(name: str, history: int, seed: int, how: dict[str, float]) -> Decide
     copies = [bootstrap(path, rng) for _ in range(int(how.get("copies", 0)))]
     if "mirror" in how:
         copies.append(Paths(-path.x, -path.state, -path.returns))
+    signs = [rng.choice((-1.0, 1.0), path.returns.shape) for _ in range(int(how.get("twins", 0)))]
+    copies += [Paths(path.x, path.state, path.returns * sign) for sign in signs]
     rows, built = training_market(market, joined([path, *copies]))
     physics = Physics(built, environment_for(market), encoder_for(market))
     changed = {k: how[k] for k in ("hidden_dim", "weight_decay") if k in how}

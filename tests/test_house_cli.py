@@ -36,10 +36,10 @@ CONTRACT = {
     "--num-episodes --out --resume --reward --save-interval --seed --seeds --symbols --test-fraction",
     "train lstm": "--allow-short --data --device --hidden-dim --json --learning-rate --lstm-hidden-dim "
     "--lstm-num-layers --num-episodes --out --resume --reward --save-interval --seed --seeds --symbol --test-fraction",
-    "tune": "--bars-per-seed --data --json --out --seed --symbol --test-fraction --trials",
+    "tune": "--bars-per-seed --data --funding --json --out --seed --symbol --symbols --test-fraction --trials",
     "walk-forward": "--anchored --bars-per-seed --bootstrap-paths --data --embargo-bars --folds --funding --hidden-dim "
-    "--jobs --json --out --scheduler --seeds --step --symbol --symbols --test --train --usd-per-hour "
-    "--validation-fraction --warm-start --weight-decay",
+    "--jobs --json --out --scheduler --seeds --step --symbol --symbols --synthetic-paths --test --train --tune-trials "
+    "--usd-per-hour --validation-fraction --warm-start --weight-decay",
 }
 
 

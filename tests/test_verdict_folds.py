@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from himari_rl.data.augment import bootstrapped, driftless, planted
 from himari_rl.data.splits import Fold
 from himari_rl.errors import ConfigError, DataError
-from himari_rl.evaluation.fold_training import train_fold, unpacked
+from himari_rl.evaluation.fold_training import _physics, train_fold, unpacked
 from himari_rl.evaluation.walk_forward import PARTS, REAL, Plan, plan
 from himari_rl.features.encoder import MARKET_COLUMNS, StateEncoder
 from verdict_helpers import small_bars, small_settings
@@ -122,3 +122,22 @@ def test_a_bootstrapped_history_is_made_of_blocks_of_the_real_one() -> None:
     np.testing.assert_allclose(moves[60:80], real[start : start + 20], atol=1e-12)
     with pytest.raises(ConfigError, match="block"):
         bootstrapped(BARS[:10], np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("option", ["bootstrap_paths", "synthetic_paths"])
+def test_copies_are_learned_from_beside_the_real_rows_and_normalised_with_them_alone(option: str) -> None:
+    work = plan(BARS, small_settings(), controls=False)
+    plain = work.task((REAL, 0, 0))
+    rows, alone = _physics(plain.train, plain.recipe, StateEncoder(("X",)), np.random.default_rng(0))
+    recipe = replace(plain.recipe, **{option: 2})
+    same, beside = _physics(plain.train, recipe, StateEncoder(("X",)), np.random.default_rng(0))
+    assert len(alone.market.path_rows) == 1
+    assert len(beside.market.path_rows) == 3
+    np.testing.assert_array_equal(rows, same)  # what the normaliser is fitted on
+    task = replace(plain, recipe=recipe)
+    assert task.key != plain.key
+    found, before = (unpacked(train_fold(t), t.key, "memory") for t in (task, plain))
+    assert found.manifest.normaliser == before.manifest.normaliser
+    assert any((found.tensors[name] != before.tensors[name]).any() for name in found.tensors)
+    with pytest.raises(ConfigError, match="paths"):
+        replace(plain.recipe, **{option: -1})

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from himari_rl.agents.kinds import config_type
 from himari_rl.data.splits import train_test
 from himari_rl.errors import DataError
 from himari_rl.evaluation import tune as tuning
-from himari_rl.evaluation.trials import Trials, market_name
+from himari_rl.evaluation.trials import Trials, span_of
 from himari_rl.evaluation.tune import purged_splits, tune
-from verdict_helpers import small_bars, small_settings
+from multi_helpers import random_panel
+from verdict_helpers import AGENT, small_bars, small_settings
 
 RECIPE = replace(small_settings().recipe, purge_bars=24, bars_per_seed=200)
 
@@ -45,6 +47,22 @@ def test_a_study_counts_its_trials_continues_and_never_reads_the_test_rows(
     assert first.trials == 2
     assert 0.0 <= first.overfitting <= 1.0
     with Trials() as ledger:
-        assert ledger.count(market_name(bars), int(train.timestamp[0]), int(train.timestamp[-1])) == 2
+        assert ledger.count(*span_of(train)) == 2
     again, elsewhere = (tune(data, RECIPE, 1, tmp_path / name) for data, name in ((bars, "b"), (other, "c")))
     assert again.gain == elsewhere.gain
+
+
+def test_a_portfolio_is_tuned_on_its_panel_and_pays_as_one_market(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "purged_splits", lambda rows, recipe: purged_splits(rows, recipe)[:2])
+    panel = random_panel(2, 1500, 3, gaps=0.0)
+    recipe = replace(RECIPE, agent=config_type("multi")(**AGENT))
+    found = tune(panel, recipe, 1, tmp_path)
+    assert np.isfinite(found.gain)
+    train, _ = train_test(panel)
+    market, first, last = span_of(train)
+    assert market.startswith("C00-USD+C01-USD")
+    with Trials() as ledger:
+        assert ledger.count(market, first, last) == 1
+        assert [trial.purpose for trial in ledger.history(market)] == ["tune"]

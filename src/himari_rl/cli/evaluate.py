@@ -90,7 +90,7 @@ def evaluate(
             bars,
             first,
             place,
-            lambda: _trials(_record(bars, test, manifest.version), trials),
+            lambda: _trials(_record(test, manifest.version), trials),
             rng,
             variants=variants,
             allocations=others,
@@ -129,14 +129,12 @@ def evaluate(
         raise typer.Exit(1)
 
 
-def _record(bars: Bars | Panel, test: Bars | Panel, version: str) -> int:
+def _record(test: Bars | Panel, version: str) -> int:
     """Counts this look at the test span and those before it; see evaluation/trials.py."""
-    from himari_rl.data.panel import Panel
-    from himari_rl.evaluation.trials import Trials, market_name
+    from himari_rl.evaluation.trials import Trials, span_of
 
-    market = market_name(bars.bars if isinstance(bars, Panel) else bars)
     with Trials() as ledger:
-        return ledger.look("evaluate", market, int(test.timestamp[0]), int(test.timestamp[-1]), version)
+        return ledger.look("evaluate", *span_of(test), version)
 
 
 def _trials(counted: int, told: int | None) -> int:
@@ -184,14 +182,10 @@ def _overlap(test: Bars | Panel, trained: TrainingData) -> Any:
 
 def _described(test: Bars | Panel) -> dict[str, Any]:
     """What was judged, for the document."""
-    from himari_rl.data.panel import Panel, panel_fingerprint
-    from himari_rl.data.sources import fingerprint
+    from himari_rl.data.panel import fingerprint_of, symbols_of
 
-    if isinstance(test, Panel):
-        sha256, symbol = panel_fingerprint(test), ", ".join(test.symbols)
-    else:
-        sha256, symbol = fingerprint(test), test.symbol
-    return {"source": test.source, "sha256": sha256, "symbol": symbol, "rows": len(test)}
+    symbol = ", ".join(symbols_of(test))
+    return {"source": test.source, "sha256": fingerprint_of(test), "symbol": symbol, "rows": len(test)}
 
 
 def _notes(bars: Bars | Panel, seen: bool) -> list[str]:

@@ -210,12 +210,10 @@ def _train_bars(
 def _record(bars: Bars | Panel, trained: Trained, test_fraction: float) -> None:
     """Writes this training run and its span into the trial ledger."""
     from himari_rl.data.splits import train_test
-    from himari_rl.evaluation.trials import Trials, market_name
+    from himari_rl.evaluation.trials import Trials, span_of
 
-    span = train_test(bars, test_fraction)[0].timestamp
-    version = trained.manifest.version
     with Trials() as ledger:
-        ledger.trained(market_name(getattr(bars, "bars", bars)), int(span[0]), int(span[-1]), version)
+        ledger.trained(*span_of(train_test(bars, test_fraction)[0]), trained.manifest.version)
 
 
 def _report(trained: Trained, data: list[Path], console: Console, as_json: bool) -> None:

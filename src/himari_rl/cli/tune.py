@@ -16,9 +16,13 @@ def register(app: typer.Typer) -> None:
 
 
 def tune(
-    kind: Annotated[str, typer.Argument(help="base or lstm.")],
-    data: Annotated[list[str], typer.Option(help="Files or a folder of bars of one symbol.")],
+    kind: Annotated[str, typer.Argument(help="base, lstm or multi.")],
+    data: Annotated[list[str], typer.Option(help="Files or a folder of bars.")],
     symbol: Annotated[str | None, typer.Option(help="Which symbol, where the data has several.")] = None,
+    symbols: Annotated[
+        list[str] | None, typer.Option(help="multi: which symbols, for example BTC-USDT ETH-USDT.")
+    ] = None,
+    funding: Annotated[str | None, typer.Option(help="multi: folder of funding files.")] = None,
     trials: Annotated[int, typer.Option(min=1, help="Trials in all; a killed study continues.")] = 20,
     bars_per_seed: Annotated[int, typer.Option(min=1, help="Training budget of each split, in bars.")] = 250_000,
     test_fraction: Annotated[float, typer.Option(help="Last share of the bars, never seen.")] = 0.2,
@@ -36,7 +40,7 @@ def tune(
 
     from rich.console import Console
 
-    from himari_rl.data.sources import load_bars
+    from himari_rl.cli.walk_forward import history_of
     from himari_rl.errors import ConfigError
 
     missing = [name for name in ("optuna", "skfolio") if find_spec(name) is None]
@@ -47,7 +51,7 @@ def tune(
 
     console = Console(stderr=True, highlight=False)
     tuned = search(
-        load_bars(data, symbol),
+        history_of(kind, data, symbol, symbols, funding),
         Recipe.of_kind(kind, bars_per_seed=bars_per_seed),
         trials,
         Path(out),

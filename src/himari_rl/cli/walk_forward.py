@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from himari_rl.data.panel import Panel
+    from himari_rl.schema import Bars
 
 
 def register(app: typer.Typer) -> None:
@@ -39,6 +43,10 @@ def walk_forward(
     warm_start: Annotated[bool, typer.Option("--warm-start", help="Start from the fold before's weights.")] = False,
     validation_fraction: Annotated[float, typer.Option(help="Share for early stopping; 0 is off.")] = 0.0,
     bootstrap_paths: Annotated[int, typer.Option(min=0, help="Block-bootstrapped copies to train on as well.")] = 0,
+    synthetic_paths: Annotated[int, typer.Option(min=0, help="Driftless twins to train on as well.")] = 0,
+    tune_trials: Annotated[
+        int, typer.Option(min=0, help="Settings searched inside each fold's training rows; 0 is off.")
+    ] = 0,
     hidden_dim: Annotated[int | None, typer.Option(min=1, help="Units of each hidden layer.")] = None,
     weight_decay: Annotated[float | None, typer.Option(min=0.0, help="AdamW's decay.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes; one a core by default.")] = None,
@@ -52,14 +60,10 @@ def walk_forward(
     Example: himari walk-forward base --data BTC-USDT_1h.parquet --train 6mo --test 1mo --seeds 5 --out runs/btc
     """
     import json
-    from dataclasses import replace
     from pathlib import Path
 
     from rich.console import Console
 
-    from himari_rl.data.panel import load_panel
-    from himari_rl.data.sources import load_bars
-    from himari_rl.errors import ConfigError
     from himari_rl.evaluation.fan_out import dask_pool, local_pool
     from himari_rl.evaluation.fold_training import Recipe
     from himari_rl.evaluation.walk_forward import Settings
@@ -71,8 +75,8 @@ def walk_forward(
         bars_per_seed=bars_per_seed,
         validation_fraction=validation_fraction,
         bootstrap_paths=bootstrap_paths,
+        synthetic_paths=synthetic_paths,
     )
-    agent = replace(recipe.agent, **{name: value for name, value in chosen.items() if value is not None})
     settings = Settings(
         kind=kind,
         train=train,
@@ -83,11 +87,10 @@ def walk_forward(
         newest=newest,
         seeds=tuple(range(seeds)),
         warm_start=warm_start,
-        recipe=replace(recipe, agent=agent),
+        tune_trials=tune_trials,
+        recipe=recipe.with_agent({name: value for name, value in chosen.items() if value is not None}),
     )
-    if (kind == "multi") != bool(symbols):
-        raise ConfigError(f"{kind} with symbols {symbols}", "multi with --symbols, the others without")
-    bars = load_panel(data, symbols, funding=funding) if symbols else load_bars(data, symbol)
+    bars = history_of(kind, data, symbol, symbols, funding)
     pool = dask_pool(scheduler) if scheduler else None if jobs == 1 else local_pool(jobs)
     console = Console(stderr=True, highlight=False)
     with opened_progress(console, "folds x seeds") as progress:
@@ -97,6 +100,19 @@ def walk_forward(
         return
     show(document, console)
     console.print(f"next: himari gate {out}/bundle    himari report {out}", markup=False)
+
+
+def history_of(
+    kind: str, data: list[str], symbol: str | None, symbols: list[str] | None, funding: str | None
+) -> Bars | Panel:
+    """What a kind of agent learns from: one symbol's bars, or for multi a panel."""
+    from himari_rl.data.panel import load_panel
+    from himari_rl.data.sources import load_bars
+    from himari_rl.errors import ConfigError
+
+    if (kind == "multi") != bool(symbols):
+        raise ConfigError(f"{kind} with symbols {symbols}", "multi with --symbols, the others without")
+    return load_panel(data, symbols, funding=funding) if symbols else load_bars(data, symbol)
 
 
 @contextmanager

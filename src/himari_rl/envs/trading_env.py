@@ -20,7 +20,7 @@ from gymnasium.spaces import Box
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from himari_rl.data.panel import Panel
+from himari_rl.data.panel import Panel, symbols_of
 from himari_rl.envs.physics import EnvState, Market, Outcome, Physics, TradingEnvConfig, market_of
 from himari_rl.errors import ConfigError, StateError
 from himari_rl.features.contract import state_features
@@ -48,7 +48,7 @@ class Face:
             raise ConfigError(f"action_space {action_space!r}", f"one of {', '.join(SPACES)}")
         self.timestamp: IntArray | None = None
         if isinstance(bars, Bars | Panel):
-            encoder = encoder or StateEncoder(bars.symbols if isinstance(bars, Panel) else (bars.symbol,))
+            encoder = encoder or StateEncoder(symbols_of(bars))
             _, market = market_of(bars, encoder, config)
             self.timestamp = bars.timestamp
         else:

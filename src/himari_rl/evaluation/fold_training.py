@@ -20,8 +20,8 @@ from safetensors.numpy import load, save
 from himari_rl.agents.kinds import config_type
 from himari_rl.agents.ppo_agent import PPOAgent, PPOConfig
 from himari_rl.config import as_dict
-from himari_rl.data.augment import bootstrapped
-from himari_rl.data.panel import Panel
+from himari_rl.data.augment import bootstrapped, driftless
+from himari_rl.data.panel import Panel, symbols_of
 from himari_rl.envs.physics import Market, Physics, TradingEnvConfig, market_of
 from himari_rl.errors import ConfigError, StorageError
 from himari_rl.features.encoder import StateEncoder
@@ -51,6 +51,8 @@ class Recipe:
     """Last share of the training rows, after a purge, that picks the best weights (early stopping); 0 is off."""
     bootstrap_paths: int = 0
     """Block-bootstrapped copies of the training rows beside the real ones."""
+    synthetic_paths: int = 0
+    """Driftless twins of the training rows beside the real ones: the same storms, nothing to know."""
     purge_bars: int = 168
     """Rows between training and validation rows."""
 
@@ -62,10 +64,15 @@ class Recipe:
     def __post_init__(self) -> None:
         if not 0.0 <= self.validation_fraction < 0.9:
             raise ConfigError(f"validation_fraction {self.validation_fraction}", "0 (off) to below 0.9")
-        if self.bootstrap_paths < 0 or self.bars_per_seed < 1:
+        if min(self.bootstrap_paths, self.synthetic_paths) < 0 or self.bars_per_seed < 1:
             raise ConfigError(
-                f"{self.bars_per_seed} bars a seed and {self.bootstrap_paths} paths", "at least 1, and 0 or more"
+                f"{self.bars_per_seed} bars a seed, {self.bootstrap_paths} and {self.synthetic_paths} paths",
+                "at least 1, and 0 or more",
             )
+
+    def with_agent(self, settings: Mapping[str, object]) -> Recipe:
+        """The same recipe with other settings of its agent."""
+        return replace(self, agent=replace(self.agent, **settings))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +155,7 @@ def train_fold(task: FoldTask) -> bytes:
 
 def _train(task: FoldTask) -> bytes:
     recipe, bars = task.recipe, task.train
-    encoder = StateEncoder(symbols=bars.symbols if isinstance(bars, Panel) else (bars.symbol,))
+    encoder = StateEncoder(symbols_of(bars))
     config = replace(recipe.agent, state_dim=encoder.state_dim, action_dim=len(encoder.symbols))
     kept, held_out = _split(bars, recipe)
     seed = int(np.random.SeedSequence([task.seed, task.fold]).generate_state(1)[0])
@@ -174,10 +181,9 @@ def _train(task: FoldTask) -> bytes:
 
 
 def packed(key: str, trained: Trained) -> bytes:
-    """A digest, then the weights with everything else in their header."""
+    """The weights, with everything else in their header."""
     notes = {"key": key, "manifest": trained.manifest.model_dump_json(), "gain": repr(trained.gain)}
-    body = save(trained.tensors, metadata=notes)
-    return hashlib.sha256(body).hexdigest().encode() + body
+    return sealed(save(trained.tensors, metadata=notes))
 
 
 def unpacked(data: bytes, key: str, where: str) -> Trained:
@@ -186,20 +192,40 @@ def unpacked(data: bytes, key: str, where: str) -> Trained:
     Raises:
         StorageError: the file is damaged, or belongs to another walk-forward.
     """
+    body = unsealed(data, where)
+    size = int.from_bytes(body[:8], "little")
+    notes = json.loads(body[8 : 8 + size])["__metadata__"]
+    require_key(notes["key"], key, where)
+    return Trained(
+        parse_manifest(notes["manifest"], where, "delete it and run again"), load(body), float(notes["gain"])
+    )
+
+
+def sealed(body: bytes) -> bytes:
+    """A digest, then the bytes it vouches for."""
+    return hashlib.sha256(body).hexdigest().encode() + body
+
+
+def unsealed(data: bytes, where: str) -> bytes:
+    """What `sealed` was given.
+
+    Raises:
+        StorageError: the file is damaged.
+    """
     digest, body = data[:64], data[64:]
     if hashlib.sha256(body).hexdigest().encode() != digest:
         raise StorageError(f"{where} is damaged", "the digest it was written with", "delete that file and run again")
-    size = int.from_bytes(body[:8], "little")
-    notes = json.loads(body[8 : 8 + size])["__metadata__"]
-    if notes["key"] != key:
+    return body
+
+
+def require_key(found: str, expected: str, where: str) -> None:
+    """Refuses a file that was made by another task."""
+    if found != expected:
         raise StorageError(
             f"{where} belongs to another walk-forward (other data, settings or release)",
             "the same command as before",
             "choose another --out, or delete that folder",
         )
-    return Trained(
-        parse_manifest(notes["manifest"], where, "delete it and run again"), load(body), float(notes["gain"])
-    )
 
 
 def ensemble(members: list[Trained]) -> tuple[Manifest, Tensors]:
@@ -248,11 +274,16 @@ def _split(bars: Bars | Panel, recipe: Recipe) -> tuple[Bars | Panel, Bars | Pan
 
 
 def _physics(bars: Bars, recipe: Recipe, encoder: StateEncoder, rng: np.random.Generator) -> tuple[np.ndarray, Physics]:
-    """(D, F) rows of the real history, and the physics of it and its bootstrapped copies."""
+    """(D, F) rows of the real history, and the physics of it and its copies."""
     environment = recipe.environment
-    if isinstance(bars, Panel) and recipe.bootstrap_paths:
-        raise ConfigError("bootstrapped copies of a panel", "bootstrap_paths 0", "blocks would tear the assets apart")
+    if isinstance(bars, Panel) and recipe.bootstrap_paths + recipe.synthetic_paths:
+        raise ConfigError(
+            "bootstrapped or synthetic copies of a panel",
+            "bootstrap_paths and synthetic_paths 0",
+            "blocks and signs would tear the assets apart",
+        )
     paths = [bars, *(bootstrapped(bars, rng) for _ in range(recipe.bootstrap_paths))]
+    paths += [driftless(bars, rng) for _ in range(recipe.synthetic_paths)]
     made = [
         decisions_of(
             path,

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from himari_rl.config import config_hash, from_dict
-from himari_rl.data.panel import Panel, panel_fingerprint
-from himari_rl.data.sources import fingerprint
+from himari_rl.data.panel import Panel, fingerprint_of
 from himari_rl.data.splits import PURGE_BARS, Fold
 from himari_rl.errors import ConfigError
 from himari_rl.evaluation import verdict as judging
@@ -83,7 +82,7 @@ def judge_bundle(
     settings = Settings(kind=policy.manifest.kind, seeds=(0,), control_seeds=(0,), recipe=recipe)
     fold = Fold(train=slice(0, first - PURGE_BARS), test=slice(first, len(bars)))
     work = with_twins(Plan(settings=settings, bars={REAL: bars}, folds=(fold,)), ledger)
-    data = panel_fingerprint(bars) if isinstance(bars, Panel) else fingerprint(bars)
+    data = fingerprint_of(bars)
     kept = place.parent / FOLDER / f"{config_hash(recipe)}-{data[:12]}-{first}"
     trained = train_all(work, kept, None, progress, parts=(DRIFTLESS, PLANTED))
     judgement, result = judge_parts(

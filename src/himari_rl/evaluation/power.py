@@ -20,7 +20,7 @@ from statistics import NormalDist
 import numpy as np
 
 from himari_rl.data.augment import MEMORY, planted
-from himari_rl.data.panel import Panel
+from himari_rl.data.panel import Panel, each_of
 from himari_rl.evaluation import metrics, statistics
 from himari_rl.evaluation.backtest import BASE, Backtest, Play, backtests, stage
 from himari_rl.evaluation.baselines import ONE
@@ -80,9 +80,7 @@ def planted_power(bars: Bars | Panel, start_row: int, train_rows: int, ledger: L
         start_row: first decision out of sample.
         train_rows: of one fold.
     """
-    sigma = np.array(
-        [np.diff(np.log(each.close)).std() for each in (bars.bars if isinstance(bars, Panel) else (bars,))]
-    )
+    sigma = np.array([np.diff(np.log(each.close)).std() for each in each_of(bars)])
     found = Power(EDGES[-1], 0.0)
     for edge in EDGES:
         if edge * math.sqrt(train_rows) < TAUGHT:

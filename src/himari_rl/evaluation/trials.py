@@ -22,6 +22,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from himari_rl.data.panel import Panel, each_of
 from himari_rl.errors import StorageError
 from himari_rl.schema import Bars
 
@@ -58,11 +59,16 @@ class Trial:
     detail: dict[str, Any]
 
 
-def market_name(bars: Bars | Sequence[Bars]) -> str:
+def market_name(history: Bars | Panel) -> str:
     """What tells one history from another: the symbols; for a synthetic market its source too."""
-    every = [bars] if isinstance(bars, Bars) else list(bars)
+    every = each_of(history)
     names = "+".join(sorted(each.symbol for each in every))
     return f"{names} from {every[0].source}" if every[0].synthetic else names
+
+
+def span_of(history: Bars | Panel) -> tuple[str, int, int]:
+    """A history as the ledger knows it: market, first and last time."""
+    return market_name(history), int(history.timestamp[0]), int(history.timestamp[-1])
 
 
 class Trials:

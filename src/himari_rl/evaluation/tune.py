@@ -1,5 +1,8 @@
 """Tuning inside the training span: Optuna over a few settings, judged by combinatorial purged cross-validation.
 
+    tune(bars, ...)      `himari tune`: the training part of a history, each trial in the trial ledger as it ends
+    search(train, ...)   the search itself, on training rows: fold_search.py nests it in a walk-forward
+
 Every trial is written to the trial ledger with the span that it was judged on, so that a walk-forward over the same
 bars pays for it. The study lives in SQLite: a killed one continues. Nothing after `train_test`'s gap is ever read.
 The probability of backtest overfitting over all trials comes with the answer: near .5 the winner is luck.
@@ -17,18 +20,18 @@ import optuna
 import torch
 
 from himari_rl.config import config_hash
-from himari_rl.data.sources import fingerprint
+from himari_rl.data.panel import Panel, symbols_of
 from himari_rl.data.splits import train_test
 from himari_rl.envs.physics import Market, Physics
 from himari_rl.errors import DataError
 from himari_rl.evaluation.fold_training import MEASURED_BARS, Recipe, measured
 from himari_rl.evaluation.overfitting import backtest_overfitting
-from himari_rl.evaluation.trials import Trials, market_name
+from himari_rl.evaluation.trials import Trials, span_of
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.clock import decisions_of
 from himari_rl.schema import Bars, FloatArray
 from himari_rl.storage import write_atomic
-from himari_rl.training.job import train_agent
+from himari_rl.training.job import train_agent, training_data
 from himari_rl.training.rollout import unroll
 
 N_FOLDS, TEST_FOLDS = 6, 2  # 15 splits; every row is judged five times
@@ -56,7 +59,7 @@ def space(trial: optuna.Trial) -> dict[str, float]:
 
 
 def tune(
-    bars: Bars,
+    bars: Bars | Panel,
     recipe: Recipe,
     trials: int,
     out: Path,
@@ -65,21 +68,45 @@ def tune(
     test_fraction: float = 0.2,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tuned:
-    """Runs trials until the study has `trials` of them.
-
-    Args:
-        trials: in all, earlier calls included.
+    """Searches the training part of `bars` and writes every trial to the trial ledger.
 
     Raises:
         DataError: too few bars for the splits. StorageError: the study or the ledger cannot be written.
     """
     train, _ = train_test(bars, test_fraction)
-    splits = purged_splits(len(train), recipe)
     out.mkdir(parents=True, exist_ok=True)
+
+    def record(chosen: Recipe, params: dict[str, float]) -> None:
+        with Trials() as ledger:
+            ledger.look("tune", *span_of(train), config_hash(chosen), params)
+
+    tuned = search(train, recipe, trials, out, seed=seed, record=record, progress=progress)
+    write_atomic(out / BEST, (json.dumps(vars(tuned), indent=2) + "\n").encode())
+    return tuned
+
+
+def search(
+    train: Bars | Panel,
+    recipe: Recipe,
+    trials: int,
+    out: Path,
+    *,
+    seed: int = 0,
+    record: Callable[[Recipe, dict[str, float]], None] = lambda chosen, params: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Tuned:
+    """Runs trials until the study has `trials` of them.
+
+    Args:
+        trials: in all, earlier calls on the same folder included.
+        out: folder of the study.
+        record: called with each trial's recipe and its settings once it has been judged.
+    """
+    splits = purged_splits(len(train), recipe)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    name = f"{recipe.agent.__class__.__name__}-{fingerprint(train)[:12]}-{config_hash(recipe)}"
+    sha256 = training_data(train)["sha256"]
     study = optuna.create_study(
-        study_name=name,
+        study_name=f"{recipe.agent.__class__.__name__}-{sha256[:12]}-{config_hash(recipe)}",
         storage=f"sqlite:///{out / STUDY}",
         direction="maximize",
         load_if_exists=True,
@@ -87,13 +114,11 @@ def tune(
     done = [t for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE]
 
     def objective(trial: optuna.Trial) -> float:
-        chosen = replace(recipe, agent=replace(recipe.agent, **space(trial)))
+        chosen = recipe.with_agent(space(trial))
         series = judged_rows(train, chosen, splits, seed)
         np.save(out / f"rows-{trial.number}.npy", series)
-        with Trials() as ledger:
-            first, last = int(train.timestamp[0]), int(train.timestamp[-1])
-            ledger.look("tune", market_name(bars), first, last, config_hash(chosen), dict(trial.params))
-        return float(series.mean()) * bars.bars_per_year
+        record(chosen, dict(trial.params))
+        return float(series.mean()) * train.bars_per_year
 
     for number in range(len(done), trials):  # a sampler of its own for each trial: a continued study draws anew
         study.sampler = optuna.samplers.TPESampler(
@@ -104,9 +129,7 @@ def tune(
     finished = [t for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE]
     matrix = np.column_stack([np.load(out / f"rows-{t.number}.npy") for t in finished])
     luck = backtest_overfitting(matrix, blocks=8).probability if len(finished) > 1 else None
-    tuned = Tuned(settings=study.best_params, gain=study.best_value, trials=len(finished), overfitting=luck)
-    write_atomic(out / BEST, (json.dumps(vars(tuned), indent=2) + "\n").encode())
-    return tuned
+    return Tuned(settings=study.best_params, gain=study.best_value, trials=len(finished), overfitting=luck)
 
 
 def purged_splits(rows: int, recipe: Recipe) -> list[tuple[list[FloatArray], list[FloatArray]]]:
@@ -133,10 +156,10 @@ def purged_splits(rows: int, recipe: Recipe) -> list[tuple[list[FloatArray], lis
 
 
 def judged_rows(
-    bars: Bars, recipe: Recipe, splits: list[tuple[list[FloatArray], list[FloatArray]]], seed: int
+    bars: Bars | Panel, recipe: Recipe, splits: list[tuple[list[FloatArray], list[FloatArray]]], seed: int
 ) -> FloatArray:
     """(T,) objective over multiplier 1.0 at each row, mean over the splits that tested it."""
-    encoder = StateEncoder(symbols=(bars.symbol,))
+    encoder = StateEncoder(symbols_of(bars))
     environment = recipe.environment
     total, count = np.zeros(len(bars)), np.zeros(len(bars))
     threads = torch.get_num_threads()
@@ -153,7 +176,7 @@ def judged_rows(
             for run in kept
         ]
         physics = Physics(Market.build([rows for rows, _ in made], [line for _, line in made]), environment, encoder)
-        config = replace(recipe.agent, state_dim=encoder.state_dim, action_dim=1)
+        config = replace(recipe.agent, state_dim=encoder.state_dim, action_dim=len(encoder.symbols))
         rows = np.concatenate([rows for rows, _ in made])
         agent = train_agent(physics, config, rows, recipe.bars_per_seed, seed).agent
         for run in tests:

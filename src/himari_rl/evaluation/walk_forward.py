@@ -2,6 +2,7 @@
 
     plan(bars, settings)        folds, and a task for each fold and seed, of the data and of both twins (controls.py)
     train_all(plan, out, ...)   every task that has no file yet; a killed run continues where it was
+                                (with tune_trials each fold's settings are searched first, fold_search.py)
     Relay                       the fold whose test rows have begun decides; the account is carried over
 
 Every fold's answer is its seeds' mean. A fold's policy decides until the next fold's test rows begin, so rows between
@@ -24,6 +25,7 @@ from himari_rl.data.panel import Panel
 from himari_rl.data.splits import PURGE_BARS, Fold, folds
 from himari_rl.errors import ConfigError
 from himari_rl.evaluation.fan_out import Pool, fan_out, inline
+from himari_rl.evaluation.fold_search import Searched, SearchTask, search_all
 from himari_rl.evaluation.fold_training import FoldTask, Recipe, Trained, ensemble, train_fold, unpacked
 from himari_rl.evaluation.power import Power, planted_in, planted_power
 from himari_rl.evaluation.stepping import bands_of
@@ -66,11 +68,17 @@ class Settings:
     """Members of the ensembles on the driftless and the planted twin."""
     warm_start: bool = False
     """Each fold starts from the weights of the fold before."""
+    tune_trials: int = 0
+    """Settings searched inside each fold's training rows, before its seeds are trained; 0 is off."""
     recipe: Recipe = field(default_factory=Recipe)
 
     def __post_init__(self) -> None:
-        if self.newest < 0:
-            raise ConfigError(f"the newest {self.newest} folds", "1 or more, or 0 for all")
+        if min(self.newest, self.tune_trials) < 0:
+            raise ConfigError(f"the newest {self.newest} folds, {self.tune_trials} trials", "0 or more; 0 is all, none")
+        if self.tune_trials and self.warm_start:
+            raise ConfigError(
+                "a warm start of searched settings", "one of the two", "the nets differ from fold to fold"
+            )
         for seeds in (self.seeds, self.control_seeds):
             if not seeds or len(set(seeds)) != len(seeds):
                 raise ConfigError(f"seeds {list(seeds)}", "at least one, each once")
@@ -89,6 +97,8 @@ class Plan:
     folds: tuple[Fold, ...]
     planted: Power | None = None
     """The edge in the planted twin, where there is one."""
+    searched: Mapping[tuple[str, int], Searched] = field(default_factory=dict)
+    """What a search chose for a part's fold."""
 
     def train_rows(self, fold: int) -> slice:
         """The training rows of a fold; the number after the last one is the bundle's."""
@@ -116,6 +126,26 @@ class Plan:
         twins = [(part, fold, seed) for part in PARTS[1:] for fold in range(count) for seed in settings.control_seeds]
         return real + [key for key in twins if key[0] in self.bars]
 
+    def searches(self, parts: tuple[str, ...] = PARTS) -> list[SearchTask]:
+        """A search for every (part, fold) that is trained; none without tune_trials."""
+        settings = self.settings
+        every = dict.fromkeys((part, fold) for part, fold, _ in self.pieces() if part in parts)
+        return [
+            SearchTask(
+                part=part,
+                fold=fold,
+                train=self.bars[part][self.train_rows(fold)],
+                recipe=settings.recipe,
+                trials=settings.tune_trials,
+            )
+            for part, fold in (every if settings.tune_trials else ())
+        ]
+
+    def recipe(self, part: str, fold: int) -> Recipe:
+        """How a fold is trained: the walk-forward's recipe, or what the search inside its training rows chose."""
+        found = self.searched.get((part, fold))
+        return self.settings.recipe if found is None else self.settings.recipe.with_agent(found.settings)
+
     def task(self, key: Key, before: Trained | None = None) -> FoldTask:
         """The task of a key; with a warm start it needs the fold before."""
         part, fold, seed = key
@@ -124,7 +154,7 @@ class Plan:
             fold=fold,
             seed=seed,
             train=self.bars[part][self.train_rows(fold)],
-            recipe=self.settings.recipe,
+            recipe=self.recipe(part, fold),
             start=None if before is None else before.tensors,
         )
 
@@ -202,13 +232,16 @@ def train_all(
         StorageError: a file belongs to another walk-forward, is damaged, or cannot be written.
     """
     keys = [key for key in work.pieces() if key[0] in parts]
+    searches = work.searches(parts)
+    total = len(searches) + len(keys)
+    work = replace(work, searched=search_all(searches, out / FOLDS_FOLDER, pool, lambda count: progress(count, total)))
     found: dict[Key, Trained] = {}
     ready: list[FoldTask] = []
     chained = work.settings.warm_start
     for key in keys:
         if not chained or key[1] == 0:
             ready += _next(work, out, key, None, found)
-    progress(len(found), len(keys))
+    progress(len(searches) + len(found), total)
 
     def done(task: FoldTask, data: bytes) -> list[FoldTask]:
         path = out / FOLDS_FOLDER / task.name
@@ -216,7 +249,7 @@ def train_all(
         key = (task.part, task.fold, task.seed)
         found[key] = unpacked(data, task.key, str(path))
         follow = _next(work, out, _after(key), found[key], found) if chained and _after(key) in keys else []
-        progress(len(found), len(keys))
+        progress(len(searches) + len(found), total)
         return follow
 
     if ready:

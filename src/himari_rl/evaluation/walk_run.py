@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,17 +23,17 @@ from safetensors.numpy import load, save
 
 from himari_rl.config import as_dict
 from himari_rl.data.leaks import suspected_leaks
-from himari_rl.data.panel import Panel, panel_fingerprint
-from himari_rl.data.sources import fingerprint
+from himari_rl.data.panel import Panel, each_of, fingerprint_of, supplied
 from himari_rl.errors import StorageError
 from himari_rl.evaluation import metrics
 from himari_rl.evaluation.backtest import POLICY, Backtest
 from himari_rl.evaluation.baselines import ONE
 from himari_rl.evaluation.controls import judge_walk
 from himari_rl.evaluation.fan_out import Pool
+from himari_rl.evaluation.fold_search import search_all
 from himari_rl.evaluation.fold_training import Trained, ensemble
-from himari_rl.evaluation.trials import Trials, market_name
-from himari_rl.evaluation.walk_forward import REAL, Key, Plan, Settings, plan, train_all
+from himari_rl.evaluation.trials import Trials, span_of
+from himari_rl.evaluation.walk_forward import FOLDS_FOLDER, REAL, Key, Plan, Settings, plan, train_all
 from himari_rl.policy.bundle import write_bundle
 from himari_rl.schema import Bars
 from himari_rl.storage import read_bytes, write_atomic
@@ -65,23 +66,22 @@ def run_walk_forward(
         DataError: too few bars. StorageError: the folder belongs to another run or cannot be written.
     """
     started = time.perf_counter()
-    each = bars.bars if isinstance(bars, Panel) else (bars,)
-    sha256 = panel_fingerprint(bars) if isinstance(bars, Panel) else fingerprint(bars)
+    sha256 = fingerprint_of(bars)
     work = plan(bars, settings)
     _claim(out, settings, sha256)
     trained = train_all(work, out, pool, progress)
     trained_s = time.perf_counter() - started
-    first, last = int(bars.timestamp[work.start_row]), int(bars.timestamp[work.stop_row - 1])
+    judged = span_of(bars[work.start_row : work.stop_row])
+    searches = work.searches((REAL,))
+    work = replace(work, searched=search_all(searches, out / FOLDS_FOLDER, None))  # their files are all there now
     with Trials() as trials:
+        for search in searches:
+            for what, tried in work.searched[REAL, search.fold].tried.items():
+                trials.look("tune", *span_of(search.train), what, tried)
         number = trials.look(
-            "walk-forward",
-            market_name(each),
-            first,
-            last,
-            settings.hash,
-            {"kind": settings.kind, "seeds": len(settings.seeds)},
+            "walk-forward", *judged, settings.hash, {"kind": settings.kind, "seeds": len(settings.seeds)}
         )
-        history = trials.history(market_name(each), first, last)
+        history = trials.history(*judged)
     number = _remembered(out, number)
     judgement, result = judge_walk(work, trained, number)
     newest = ensemble([trained[REAL, len(work.folds), seed] for seed in settings.seeds])
@@ -99,9 +99,9 @@ def run_walk_forward(
             "end": iso(int(bars.timestamp[-1])),
             "interval_ms": bars.interval_ms,
             "synthetic": bars.synthetic,
-            "signals": "data" if all(one.signals is not None for one in each) else "reference",
+            "signals": "data" if supplied(bars) else "reference",
         },
-        "leaks": [report.message for one in each for report in suspected_leaks(one)],
+        "leaks": [report.message for one in each_of(bars) for report in suspected_leaks(one)],
         "folds": _folds(work, trained, result),
         "bundle": {"weights_sha256": manifest.weights_sha256},
         "judgement": judgement.to_dict(),
@@ -202,5 +202,14 @@ def _folds(work: Plan, trained: Mapping[Key, Trained], result: Backtest) -> list
                 "sharpe": metrics.sharpe(result.run(POLICY).log_growth[part], year),
                 "training_gain": float(np.mean([trained[REAL, i, s].gain for s in work.settings.seeds])) * year,
             }
+            | _search_of(work, i)
         )
     return rows
+
+
+def _search_of(work: Plan, fold: int) -> dict[str, Any]:
+    """What the search inside a fold's training rows chose, where there was one."""
+    found = work.searched.get((REAL, fold))
+    if found is None:
+        return {}
+    return {"search": {"settings": found.settings, "trials": len(found.tried), "overfitting": found.overfitting}}

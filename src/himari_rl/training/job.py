@@ -18,8 +18,8 @@ import torch
 from himari_rl.agents.kinds import build
 from himari_rl.agents.ppo_agent import PPOConfig
 from himari_rl.config import as_dict
-from himari_rl.data.panel import Panel, panel_fingerprint
-from himari_rl.data.sources import fingerprint, require_rows
+from himari_rl.data.panel import Panel, fingerprint_of, symbols_of
+from himari_rl.data.sources import require_rows
 from himari_rl.data.splits import train_test
 from himari_rl.envs.physics import Physics, TradingEnvConfig, market_of
 from himari_rl.features.encoder import StateEncoder
@@ -110,7 +110,7 @@ def run_job(
     require_rows(bars, job.environment.episode_bars + 3, "train one episode")
     train, _ = train_test(bars, job.test_fraction)
     require_rows(train, job.environment.episode_bars + 3, "train one episode")
-    encoder = StateEncoder(bars.symbols if isinstance(bars, Panel) else (bars.symbol,))
+    encoder = StateEncoder(symbols_of(bars))
     agent = replace(job.agent, state_dim=encoder.state_dim, action_dim=len(encoder.symbols))
     rows, market = market_of(train, encoder, job.environment, job.device)
     physics = Physics(market, job.environment, encoder)
@@ -176,7 +176,7 @@ def training_data(train: Bars | Panel) -> dict[str, Any]:
         return datetime.fromtimestamp(ms / 1000, UTC).isoformat()
 
     return {
-        "sha256": panel_fingerprint(train) if isinstance(train, Panel) else fingerprint(train),
+        "sha256": fingerprint_of(train),
         "source": train.source,
         "start": iso(int(train.timestamp[0])),
         "end": iso(int(train.timestamp[-1])),
