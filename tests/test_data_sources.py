@@ -13,7 +13,8 @@ import pytest
 
 from data_helpers import HEADER, START, bars_at, csv_file, row, shared
 from himari_rl.data.funding import attach_funding
-from himari_rl.data.sources import fingerprint, load_bars, require_rows
+from himari_rl.data.history import require_rows
+from himari_rl.data.sources import fingerprint, load_bars
 from himari_rl.data.table import write_bars
 from himari_rl.errors import DataError
 from himari_rl.schema import HOUR_MS

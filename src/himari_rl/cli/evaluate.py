@@ -55,7 +55,8 @@ def evaluate(
 
     from himari_rl.cli.walk_forward import opened_progress
     from himari_rl.data.checks import interval_name
-    from himari_rl.data.panel import Panel, load_panel, supplied
+    from himari_rl.data.history import supplied
+    from himari_rl.data.panel import Panel, load_panel
     from himari_rl.data.sources import load_bars
     from himari_rl.data.splits import train_test
     from himari_rl.evaluation.backtest import stage
@@ -182,14 +183,14 @@ def _overlap(test: Bars | Panel, trained: TrainingData) -> Any:
 
 def _described(test: Bars | Panel) -> dict[str, Any]:
     """What was judged, for the document."""
-    from himari_rl.data.panel import fingerprint_of, symbols_of
+    from himari_rl.data.history import fingerprint_of, symbols_of
 
     symbol = ", ".join(symbols_of(test))
     return {"source": test.source, "sha256": fingerprint_of(test), "symbol": symbol, "rows": len(test)}
 
 
 def _notes(bars: Bars | Panel, seen: bool) -> list[str]:
-    from himari_rl.data.panel import supplied
+    from himari_rl.data.history import supplied
 
     notes = []
     if bars.synthetic:

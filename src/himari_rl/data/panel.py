@@ -218,23 +218,3 @@ def panel_fingerprint(panel: Panel) -> str:
     for bars in panel.bars:
         digest.update(f"|{bars.symbol}:{fingerprint(bars)}".encode())
     return digest.hexdigest()
-
-
-def fingerprint_of(history: Bars | Panel) -> str:
-    """sha256 (hex) of one symbol's bars or of a panel."""
-    return panel_fingerprint(history) if isinstance(history, Panel) else fingerprint(history)
-
-
-def supplied(history: Bars | Panel) -> bool:
-    """Whether the data itself has Layer 2's columns, for every symbol."""
-    return all(bars.signals is not None for bars in each_of(history))
-
-
-def each_of(history: Bars | Panel) -> tuple[Bars, ...]:
-    """Every symbol's bars: one of them, or a panel's."""
-    return history.bars if isinstance(history, Panel) else (history,)
-
-
-def symbols_of(history: Bars | Panel) -> tuple[str, ...]:
-    """Every symbol, in the order of states and answers."""
-    return tuple(bars.symbol for bars in each_of(history))

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,9 +21,6 @@ from himari_rl.data.checks import grid_problems, interval_ms, interval_name, pro
 from himari_rl.data.table import LAYER2, PRICES, SUFFIXES, Table, as_columns, name_parts, read_table, stamp, stem_of
 from himari_rl.errors import DataError
 from himari_rl.schema import Bars, FloatArray, Layer2
-
-if TYPE_CHECKING:
-    from himari_rl.data.panel import Panel
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -187,13 +183,3 @@ def fingerprint(bars: Bars) -> str:
             values = np.where(np.isnan(values), np.nan, values) + 0.0  # one NaN, one zero
         digest.update(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()
-
-
-def require_rows(bars: Bars | Panel, rows: int, why: str) -> None:
-    """Refuses bars that are too few.
-
-    Raises:
-        DataError: fewer than `rows`; `why` says who needs them.
-    """
-    if len(bars) < rows:
-        raise DataError(f"{bars.source} has {len(bars):,} bars", f"at least {rows:,} {why}", "bring a longer history")

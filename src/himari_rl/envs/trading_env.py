@@ -20,7 +20,8 @@ from gymnasium.spaces import Box
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from himari_rl.data.panel import Panel, symbols_of
+from himari_rl.data.history import symbols_of
+from himari_rl.data.panel import Panel
 from himari_rl.envs.physics import EnvState, Market, Outcome, Physics, TradingEnvConfig, market_of
 from himari_rl.errors import ConfigError, StateError
 from himari_rl.features.contract import state_features

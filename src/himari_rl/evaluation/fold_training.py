@@ -21,7 +21,8 @@ from himari_rl.agents.kinds import config_type
 from himari_rl.agents.ppo_agent import PPOAgent, PPOConfig
 from himari_rl.config import as_dict
 from himari_rl.data.augment import bootstrapped, driftless
-from himari_rl.data.panel import Panel, symbols_of
+from himari_rl.data.history import symbols_of
+from himari_rl.data.panel import Panel
 from himari_rl.envs.physics import Market, Physics, TradingEnvConfig, market_of
 from himari_rl.errors import ConfigError, StorageError
 from himari_rl.features.encoder import StateEncoder

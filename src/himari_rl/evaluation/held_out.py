@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from himari_rl.config import config_hash, from_dict
-from himari_rl.data.panel import Panel, fingerprint_of
+from himari_rl.data.history import fingerprint_of
+from himari_rl.data.panel import Panel
 from himari_rl.data.splits import PURGE_BARS, Fold
 from himari_rl.errors import ConfigError
 from himari_rl.evaluation import verdict as judging

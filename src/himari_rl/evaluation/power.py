@@ -20,7 +20,8 @@ from statistics import NormalDist
 import numpy as np
 
 from himari_rl.data.augment import MEMORY, planted
-from himari_rl.data.panel import Panel, each_of
+from himari_rl.data.history import each_of
+from himari_rl.data.panel import Panel
 from himari_rl.evaluation import metrics, statistics
 from himari_rl.evaluation.backtest import BASE, Backtest, Play, backtests, stage
 from himari_rl.evaluation.baselines import ONE

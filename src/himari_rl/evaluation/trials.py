@@ -22,7 +22,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from himari_rl.data.panel import Panel, each_of
+from himari_rl.data.history import each_of
+from himari_rl.data.panel import Panel
 from himari_rl.errors import StorageError
 from himari_rl.schema import Bars
 

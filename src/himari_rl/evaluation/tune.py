@@ -20,7 +20,8 @@ import optuna
 import torch
 
 from himari_rl.config import config_hash
-from himari_rl.data.panel import Panel, symbols_of
+from himari_rl.data.history import symbols_of
+from himari_rl.data.panel import Panel
 from himari_rl.data.splits import train_test
 from himari_rl.envs.physics import Market, Physics
 from himari_rl.errors import DataError

@@ -22,8 +22,9 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from himari_rl.config import as_dict
+from himari_rl.data.history import each_of, fingerprint_of, supplied
 from himari_rl.data.leaks import suspected_leaks
-from himari_rl.data.panel import Panel, each_of, fingerprint_of, supplied
+from himari_rl.data.panel import Panel
 from himari_rl.errors import StorageError
 from himari_rl.evaluation import metrics
 from himari_rl.evaluation.backtest import POLICY, Backtest

@@ -18,8 +18,8 @@ import torch
 from himari_rl.agents.kinds import build
 from himari_rl.agents.ppo_agent import PPOConfig
 from himari_rl.config import as_dict
-from himari_rl.data.panel import Panel, fingerprint_of, symbols_of
-from himari_rl.data.sources import require_rows
+from himari_rl.data.history import fingerprint_of, require_rows, symbols_of
+from himari_rl.data.panel import Panel
 from himari_rl.data.splits import train_test
 from himari_rl.envs.physics import Physics, TradingEnvConfig, market_of
 from himari_rl.features.encoder import StateEncoder
