@@ -15,6 +15,7 @@ from himari_rl.data.table import write_bars
 from himari_rl.envs.multi_asset_env import MultiAssetEnvConfig
 from himari_rl.evaluation import portfolio, portfolio_baselines
 from himari_rl.evaluation.backtest import BASE, LAGGED, POLICY, backtest, stage
+from himari_rl.evaluation.gate_rules import GateRules
 from himari_rl.evaluation.portfolio_baselines import carried, olmar, on_simplex, rolling
 from himari_rl.policy.risk import RiskLimits
 from multi_helpers import random_panel, scalar_portfolio
@@ -36,8 +37,11 @@ class Listed:
 def test_shares_and_concentration_of_known_exposures() -> None:
     exposure = np.array([[0.4, -0.4, 0.0], [0.2, 0.2, 0.4], [0.0, 0.0, 0.0]])
     assert portfolio.shares(exposure) == pytest.approx([0.6 / 1.6, 0.6 / 1.6, 0.4 / 1.6])
-    assert portfolio.concentration(exposure) == pytest.approx((0.5 + (0.0625 + 0.0625 + 0.25)) / 2)  # flat bars aside
-    assert portfolio.concentration(np.zeros((4, 3))) == 0.0
+    growth = np.random.default_rng(4).normal(0.0, 0.01, 120)
+    account = portfolio.Account(growth, np.tile(exposure, (40, 1)))
+    _, index, *each = portfolio.gates(account, account, ("A", "B", "C"), 1.0, GateRules(), RNG, replications=10)
+    assert index.value.estimate == pytest.approx((0.5 + (0.0625 + 0.0625 + 0.25)) / 2)  # flat bars aside
+    assert [gate.value.estimate for gate in each] == pytest.approx([0.6 / 1.6, 0.6 / 1.6, 0.4 / 1.6])
 
 
 def test_the_diversification_ratio_of_equal_independent_assets_is_the_root_of_their_number() -> None:
@@ -108,7 +112,7 @@ def judged():
     )
     spec = ledger(RiskLimits.off())
     on = stage(panel, spec, 1_500)
-    others = portfolio_baselines.allocations(panel, on, 1_500)
+    others = portfolio_baselines.allocations_of(panel, on, 1_500)
     half = np.full((len(on.base), 3), 1.0)
     result = backtest({POLICY: Listed(half)}, on, spec, variants=(BASE, LAGGED), rng=RNG, allocations=others)
     return on, spec, result
@@ -181,7 +185,11 @@ def test_train_multi_and_its_verdict_from_the_command_line(tmp_path: Path, capsy
     assert main(["evaluate", f"{run}/bundle", *data, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["data"]["symbol"] == "C-USD, A-USD, B-USD"
-    assert [gate["demand"] for gate in document["portfolio"]["gates"]] == ["> 1.5", "< 0.6", *["> 0.2"] * 3]
+    assert [(gate["comparison"], gate["threshold"]) for gate in document["portfolio"]["gates"]] == [
+        (">", 1.5),
+        ("<", 0.6),
+        *[(">", 0.2)] * 3,
+    ]
     strategies = {row["strategy"] for row in document["verdict"]["summaries"]}
     assert {"policy", "multiplier 1.0", "buy and hold", "equal weight", "minimum variance", "OLMAR"} <= strategies
     assert main(["evaluate", f"{run}/bundle", *data]) == 0

@@ -78,11 +78,11 @@ def _set(*path: Any, to: Any) -> Spoil:
 @pytest.mark.parametrize(
     ("rule", "spoil"),
     [
-        ("Sharpe", _set("judgement", "own_sharpe", "estimate", to=1.0)),
+        ("Sharpe", _set("judgement", "verdict", "own", "sharpe", "estimate", to=1.0)),
         ("deflated Sharpe", _set("judgement", "own_deflated_sharpe", to=0.95)),
         ("better than 1.0", _set("judgement", "verdict", "utility", "lower", to=-0.001)),
         ("validation", _set("judgement", "training_gain", to=0.5)),
-        ("drawdown", _set("judgement", "verdict", "summaries", 0, "max_drawdown", to=0.22)),
+        ("drawdown", _set("judgement", "verdict", "own", "drawdown", "estimate", to=0.22)),
         ("action spread", _set("judgement", "verdict", "spread", to=0.001)),
         ("saturation", _set("judgement", "verdict", "saturation", to=0.99)),
         ("control: driftless", _set("judgement", "controls", 0, "passed", to=False)),
@@ -103,9 +103,39 @@ def test_each_rule_refuses_alone(tmp_path: Path, rule: str, spoil: Spoil) -> Non
     assert answer.reason == f"refused by {rule}"
 
 
+def portfolio_run(folder: Path, shares: list[float]) -> Path:
+    """A portfolio's walk-forward that holds these shares of its equity at every bar, beside equal weight."""
+    document = good_document()
+    names = list(read_manifest(make_bundle(folder / "names", "multi", hidden=(4,))).symbols)
+    document["symbols"] = names
+    bundle = run_of(folder, document, kind="multi")
+    growth = np.random.default_rng(6).normal(0.0, 0.01, 3000)
+    curves = {"fill_time": np.arange(3000), "growth/policy": growth, "growth/multiplier 1.0": growth}
+    curves |= {"growth/equal weight": growth, "exposure/equal weight": np.full((3000, 3), 1 / 3)}
+    (folder / CURVES).write_bytes(save(curves | {"exposure": np.tile(shares, (3000, 1))}))
+    return bundle
+
+
+def test_a_portfolio_is_asked_for_its_concentration_and_for_every_assets_share(tmp_path: Path) -> None:
+    answer = ask(portfolio_run(tmp_path / "a", [0.2, 0.2, 0.2]))
+    assert answer.passed, answer.reason
+    lines = {line.rule: line for line in ask(portfolio_run(tmp_path / "b", [0.45, 0.36, 0.09])).lines}
+    index = lines["Herfindahl index"]
+    assert index.passed
+    assert index.number == index.lower == index.upper == pytest.approx(0.5**2 + 0.4**2 + 0.1**2)
+    assert "less equal weight +0.09 (+0.09 to +0.09)" in index.why  # .42 less a third
+    shares = [line for rule, line in lines.items() if rule.startswith("share of")]
+    assert [line.number for line in shares] == pytest.approx([0.5, 0.4, 0.1])
+    assert [line.passed for line in shares] == [True, True, False]
+    alone = {line.rule: line.passed for line in ask(portfolio_run(tmp_path / "c", [0.9, 0.05, 0.0])).lines}
+    assert not alone["Herfindahl index"]
+    idle = ask(portfolio_run(tmp_path / "d", [0.0, 0.0, 0.0]))
+    assert sum(not line.passed for line in idle.lines) == 4  # the index and three shares
+
+
 def test_a_number_that_is_not_one_passes_no_rule(tmp_path: Path) -> None:
     document = good_document()
-    document["judgement"]["own_sharpe"]["estimate"] = float("nan")
+    document["judgement"]["verdict"]["own"]["sharpe"]["estimate"] = float("nan")
     assert not ask(run_of(tmp_path, document)).passed
 
 
@@ -178,7 +208,7 @@ def test_the_rules_in_config_are_the_built_in_ones_and_a_typo_is_refused(tmp_pat
 
 def test_the_command_answers_0_and_1_and_one_json_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bad = good_document()
-    bad["judgement"]["own_sharpe"]["estimate"] = 0.2
+    bad["judgement"]["verdict"]["own"]["sharpe"]["estimate"] = 0.2
     codes = []
     for name, document in (("good", good_document()), ("bad", bad)):
         codes.append(main(["gate", str(run_of(tmp_path / name, document)), "--json"]))
@@ -191,7 +221,7 @@ def test_the_command_answers_0_and_1_and_one_json_document(tmp_path: Path, capsy
 def test_promotion_needs_a_passed_gate_or_a_reason_and_both_are_logged(tmp_path: Path) -> None:
     alias = str(tmp_path / "aliases" / "champion.json")
     good, bad = good_document(), good_document()
-    bad["judgement"]["own_sharpe"]["estimate"] = 0.2
+    bad["judgement"]["verdict"]["own"]["sharpe"]["estimate"] = 0.2
     first, second = run_of(tmp_path / "a", good), run_of(tmp_path / "b", bad, weights=1)
     promote(alias, str(first), ask(first))
     for reason in (None, "", "  "):

@@ -213,7 +213,7 @@ def test_seeds_that_make_no_ensemble_are_refused(changes: dict[str, tuple[int, .
 def test_a_verdict_without_its_controls_cannot_be_made(finished: Path) -> None:
     with pytest.raises(RefusedError, match="planted"):
         Judgement(
-            verdict=None, own_deflated_sharpe=0.0, own_sharpe=None, controls=(), detectable=0.0, seeds={},
+            verdict=None, own_deflated_sharpe=0.0, controls=(), detectable=0.0, seeds={},
             training_gain=0.0,
         )  # fmt: skip
 

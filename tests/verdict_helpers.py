@@ -55,7 +55,6 @@ _GOOD: dict[str, Any] = {
     "folds": [],
     "bundle": {"weights_sha256": ""},
     "judgement": {
-        "own_sharpe": _interval(1.6, 0.5),
         "own_deflated_sharpe": 0.97,
         "training_gain": 0.15,
         "detectable": 0.05,
@@ -66,11 +65,12 @@ _GOOD: dict[str, Any] = {
         ],
         "verdict": {
             "trials": 1,
+            "own": {"sharpe": _interval(1.6, 0.5), "drawdown": _interval(0.12, 0.04)},
+            "less": {},
             "utility": _interval(0.12, 0.1),
             "spread": 0.3,
             "saturation": 0.2,
             "bars_per_year": 8760.0,
-            "summaries": [{"strategy": "policy", "variant": "x1", "max_drawdown": 0.12}],
         },
     },
 }

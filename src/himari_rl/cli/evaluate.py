@@ -63,7 +63,6 @@ def evaluate(
     from himari_rl.evaluation.display import equity_html, render
     from himari_rl.evaluation.held_out import judge_bundle
     from himari_rl.evaluation.portfolio import measure
-    from himari_rl.evaluation.portfolio_baselines import allocations
     from himari_rl.evaluation.portfolio_display import render_portfolio
     from himari_rl.evaluation.verdict import LOOK_AHEAD
     from himari_rl.policy.runtime import load_policy
@@ -83,7 +82,6 @@ def evaluate(
     rng = np.random.default_rng(seed)
     first = len(bars) - len(test)
     on = stage(bars, manifest.ledger, first)
-    others = allocations(bars, on, first) if isinstance(bars, Panel) else {}
     place = local(bundle)
     with opened_progress(Console(stderr=True, highlight=False), "controls", quiet=as_json) as progress:
         held = judge_bundle(
@@ -94,7 +92,6 @@ def evaluate(
             lambda: _trials(_record(test, manifest.version), trials),
             rng,
             variants=variants,
-            allocations=others,
             risk_aversion=risk_aversion,
             progress=progress,
         )

@@ -141,7 +141,7 @@ def show(document: dict[str, Any], console: Any) -> None:
 
     judgement = document["judgement"]
     verdict = judgement["verdict"]
-    utility = verdict["utility"]
+    utility, sharpe = verdict["utility"], verdict["own"]["sharpe"]
     console.print(
         f"\n{', '.join(document['symbols'])}: {len(document['folds'])} folds, {verdict['decisions']:,} decisions out "
         f"of sample, {verdict['start']} to {verdict['end']}",
@@ -151,8 +151,7 @@ def show(document: dict[str, Any], console: Any) -> None:
         console.print(control_line(control["name"], control["passed"], control["sentence"]))
     spread = ", ".join(f"{value:+.2f}" for value in judgement["seeds"].values())
     console.print(
-        f"Sharpe ratio a year {judgement['own_sharpe']['estimate']:+.2f} "
-        f"({judgement['own_sharpe']['lower']:+.2f} to {judgement['own_sharpe']['upper']:+.2f})"
+        f"Sharpe ratio a year {sharpe['estimate']:+.2f} ({sharpe['lower']:+.2f} to {sharpe['upper']:+.2f})"
         f"{f', seeds alone {spread}' if spread else ''}; deflated for {verdict['trials']} trials "
         f"{judgement['own_deflated_sharpe']:.2f}. Utility over multiplier 1.0 {100 * utility['estimate']:+.1f} % a "
         f"year ({100 * utility['lower']:+.1f} to {100 * utility['upper']:+.1f}); this much data shows "

@@ -29,6 +29,7 @@ from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.schema import Bars, BoolArray, FloatArray, IntArray
 
 POLICY = "policy"
+SEED = "seed "  # and its number: one member of an ensemble, beside the policy
 MIN_DECISIONS = 100  # below that no statistic here means anything
 
 
@@ -82,6 +83,11 @@ class Backtest:
 
     def __len__(self) -> int:
         return int(self.fill_time.shape[0])
+
+
+def is_seed(strategy: str) -> bool:
+    """Whether a strategy is one member of the judged ensemble."""
+    return strategy.startswith(SEED)
 
 
 def stage(bars: Bars | Panel, ledger: LedgerSpec, start_row: int = 0) -> Stage:

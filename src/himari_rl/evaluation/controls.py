@@ -11,7 +11,6 @@ A verdict without its controls is not printed: `Judgement` cannot be made withou
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -20,9 +19,21 @@ import numpy as np
 
 from himari_rl.errors import RefusedError
 from himari_rl.evaluation import metrics, statistics
-from himari_rl.evaluation.backtest import BASE, LAGGED, POLICY, VARIANTS, Backtest, Play, Variant, backtests, stage
+from himari_rl.evaluation.backtest import (
+    BASE,
+    LAGGED,
+    POLICY,
+    SEED,
+    VARIANTS,
+    Backtest,
+    Play,
+    Variant,
+    backtests,
+    stage,
+)
 from himari_rl.evaluation.baselines import ONE
 from himari_rl.evaluation.fold_training import Trained
+from himari_rl.evaluation.portfolio_baselines import allocations_of
 from himari_rl.evaluation.power import POWER, Power
 from himari_rl.evaluation.verdict import BETTER, LOOK_AHEAD, NO_EDGE, Verdict, judge
 from himari_rl.evaluation.walk_forward import DRIFTLESS, PLANTED, REAL, Key, Plan, relay
@@ -57,7 +68,6 @@ class Judgement:
 
     verdict: Verdict
     own_deflated_sharpe: float  # that the policy's own Sharpe ratio is above 0, given the trials
-    own_sharpe: statistics.Interval  # per year
     controls: tuple[Control, ...]
     detectable: float  # utility a year that this much data shows with 95 % power
     seeds: Mapping[str, float]  # Sharpe ratio a year of each seed alone
@@ -73,7 +83,6 @@ class Judgement:
         return {
             "verdict": self.verdict.to_dict(),
             "own_deflated_sharpe": self.own_deflated_sharpe,
-            "own_sharpe": asdict(self.own_sharpe),
             "controls": [control.to_dict() for control in self.controls],
             "detectable": self.detectable,
             "seeds": dict(self.seeds),
@@ -85,7 +94,7 @@ def judge_walk(work: Plan, trained: Mapping[Key, Trained], trials: int, seed: in
     """Plays every part of a trained walk-forward and judges it, controls included."""
     settings = work.settings
     every: dict[str, Any] = {POLICY: relay(work, trained, REAL, settings.seeds)}
-    every |= {f"seed {s}": relay(work, trained, REAL, (s,)) for s in settings.seeds if len(settings.seeds) > 1}
+    every |= {f"{SEED}{s}": relay(work, trained, REAL, (s,)) for s in settings.seeds if len(settings.seeds) > 1}
     gains = [trained[REAL, fold, s].gain for fold in range(len(work.folds)) for s in settings.seeds]
     ledger = trained[REAL, 0, settings.seeds[0]].manifest.ledger
     return judge_parts(work, every, trained, ledger, trials, np.random.default_rng(seed), gains)
@@ -101,7 +110,6 @@ def judge_parts(
     gains: Sequence[float],
     *,
     variants: Sequence[Variant] = VARIANTS,
-    allocations: Mapping[str, Any] | None = None,
     risk_aversion: float = metrics.RISK_AVERSION,
 ) -> tuple[Judgement, Backtest]:
     """Judges policies on the real part, with all controls, in one loop over the bars.
@@ -111,13 +119,13 @@ def judge_parts(
         trained: at least both twins.
         gains: objective per bar over multiplier 1.0 on training rows, of each trained agent.
         variants: of the real part; with x1 and the lag.
-        allocations: more baselines of the real part.
     """
-    on = stage(work.bars[REAL][: work.stop_row], ledger, work.start_row)
+    real = work.bars[REAL][: work.stop_row]
+    on = stage(real, ledger, work.start_row)
     turned = {f"shift {share:g}": np.roll(on.rows, int(share * len(on.rows)), axis=0) for share in SHIFTS}
     shifted = {name: every[POLICY].on_rows(rows) for name, rows in turned.items()}
     plays = [
-        Play(policies=every, on=on, variants=variants, allocations=allocations or {}),
+        Play(policies=every, on=on, variants=variants, allocations=allocations_of(real, on, work.start_row)),
         Play(policies=shifted, on=on, variants=(BASE,)),
     ]
     for part in (DRIFTLESS, PLANTED):
@@ -138,7 +146,6 @@ def judge_parts(
     judgement = Judgement(
         verdict=_without_praise(verdict, controls),
         own_deflated_sharpe=own_deflated(mine, trials),
-        own_sharpe=own_sharpe(mine, rng, year),
         controls=controls,
         detectable=detectable(verdict),
         seeds={name: metrics.sharpe(result.run(name).log_growth, year) for name in every if name != POLICY},
@@ -161,18 +168,6 @@ def own_deflated(log_growth: FloatArray, trials: int) -> float:
     return statistics.deflated_sharpe(statistics.moments(log_growth), trials)
 
 
-def own_sharpe(log_growth: FloatArray, rng: np.random.Generator, year: float) -> statistics.Interval:
-    """The account's own annual Sharpe ratio with its bootstrap interval."""
-
-    def ratio(rows: FloatArray) -> FloatArray:
-        deviation = rows.std(ddof=1)
-        return np.array([rows.mean() / deviation if deviation > 0.0 else 0.0])
-
-    draws = statistics.resample(log_growth[:, None], ratio, rng, replications=CONTROL_REPLICATIONS)
-    estimate = metrics.sharpe(log_growth)
-    return statistics.interval(estimate, draws[:, 0]).scaled(math.sqrt(year))
-
-
 def detectable(verdict: Verdict) -> float:
     """Utility a year over multiplier 1.0 that a two-sided 95 % interval shows with 95 % power on this much data."""
     reach = statistics.NORMAL.inv_cdf(0.975) + statistics.NORMAL.inv_cdf(POWER)
@@ -181,7 +176,7 @@ def detectable(verdict: Verdict) -> float:
 
 def convincing(result: Backtest, rng: np.random.Generator) -> tuple[bool, dict[str, float]]:
     """What both twins are asked: own Sharpe ratio deflated for one trial, and the paired difference, both 95 % sure."""
-    verdict = judge(result, rng, replications=CONTROL_REPLICATIONS)
+    verdict = judge(result, rng, replications=CONTROL_REPLICATIONS, every=False)
     deflated = own_deflated(result.run(POLICY).log_growth, 1)
     numbers = {
         "utility": verdict.utility.estimate,

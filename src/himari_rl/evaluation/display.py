@@ -35,6 +35,8 @@ def render(
     console.print(_strategies(verdict))
     console.print(_variants(verdict))
     console.print(_differences(verdict))
+    if verdict.less:
+        console.print(_others(verdict))
     console.print(
         f"Chance that the policy's Sharpe ratio is above 0: {_percent(verdict.probabilistic_sharpe)}. Chance that the "
         f"difference in utility is, deflated for {verdict.trials} trial{'s' * (verdict.trials > 1)}: "
@@ -136,6 +138,19 @@ def _differences(verdict: Verdict) -> Table:
         table.add_row(name, _signed(part.estimate), f"{_signed(part.lower)} to {_signed(part.upper)}", _above(part))
     part = verdict.sharpe
     table.add_row("Sharpe", f"{part.estimate:+.2f}", f"{part.lower:+.2f} to {part.upper:+.2f}", _above(part))
+    return table
+
+
+def _others(verdict: Verdict) -> Table:
+    level = f"{100.0 * verdict.growth.confidence:g} %"
+    table = _table(f"policy less each other baseline, paired; {level} intervals", "baseline")
+    for name in ("utility %/y", "growth %/y", "Sharpe"):
+        table.add_column(name, justify="right")
+    for name, less in verdict.less.items():
+        percent = [less.utility.scaled(100.0), less.growth.scaled(100.0)]
+        told = [f"{part.estimate:+.1f} ({part.lower:+.1f} to {part.upper:+.1f})" for part in percent]
+        ratio = less.sharpe
+        table.add_row(name, *told, f"{ratio.estimate:+.2f} ({ratio.lower:+.2f} to {ratio.upper:+.2f})")
     return table
 
 

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from himari_rl.errors import ConfigError
+from himari_rl.evaluation.backtest import POLICY
 from himari_rl.evaluation.gate_rules import GateRules
+from himari_rl.evaluation.portfolio_baselines import EQUAL
 from himari_rl.evaluation.walk_run import read_curves, read_run
 from himari_rl.policy.bundle import Manifest, read_manifest
 from himari_rl.policy.runtime import load_policy
 
-POLICY_NAME, REFERENCE_NAME = "policy", "multiplier 1.0"
 LATENCY_DECISIONS = 300
 
 
@@ -81,7 +82,7 @@ def gate(
     lines = [*_evidence(document, manifest), *_numbers(document, rules), *_controls(document)]
     lines += _leaks(document, leak_reason)
     if manifest.kind == "multi":
-        lines += _portfolio(read_curves(place), rules)
+        lines += _portfolio(document, read_curves(place), rules)
     if champion is not None:
         lines += _against(document, Path(champion).parent, place, rules, manifest.kind)
     elif manifest.kind == "lstm":
@@ -150,17 +151,19 @@ def _evidence(document: Mapping[str, Any], manifest: Manifest) -> list[Line]:
 def _numbers(document: Mapping[str, Any], rules: GateRules) -> list[Line]:
     judgement = document["judgement"]
     verdict = judgement["verdict"]
-    summary = next(row for row in verdict["summaries"] if row["strategy"] == POLICY_NAME and row["variant"] == "x1")
     multi = document["kind"] == "multi"
-    own, utility = judgement["own_sharpe"], verdict["utility"]
+    own, utility = verdict["own"], verdict["utility"]
     least = rules.min_portfolio_sharpe if multi else rules.min_sharpe
     gain, training = utility["estimate"], judgement["training_gain"]
     retained = gain / training if training > 0.0 else 0.0
     scale = 1.0 / training if training > 0.0 else 0.0
     kept = {"lower": utility["lower"] * scale, "upper": utility["upper"] * scale}
     trials = verdict["trials"]
+    why = "a year, out of sample"
+    if EQUAL in verdict["less"]:
+        why += f"; {_less_equal(verdict['less'][EQUAL]['sharpe'])}"
     return [
-        _line("portfolio Sharpe" if multi else "Sharpe", own["estimate"], ">", least, "a year, out of sample", own),
+        _line("portfolio Sharpe" if multi else "Sharpe", own["sharpe"]["estimate"], ">", least, why, own["sharpe"]),
         _line(
             "deflated Sharpe",
             judgement["own_deflated_sharpe"],
@@ -177,7 +180,14 @@ def _numbers(document: Mapping[str, Any], rules: GateRules) -> list[Line]:
             utility,
         ),
         _line("validation", retained, ">=", rules.min_retained, "out-of-sample share of the training advantage", kept),
-        _line("drawdown", summary["max_drawdown"], "<", rules.max_drawdown, "deepest fall, marked at closes"),
+        _line(
+            "drawdown",
+            own["drawdown"]["estimate"],
+            "<",
+            rules.max_drawdown,
+            "deepest fall, marked at closes",
+            own["drawdown"],
+        ),
         _line("action spread", verdict["spread"], ">=", rules.min_spread, "a collapsed policy answers the same"),
         _line("saturation", verdict["saturation"], "<=", rules.max_saturation, "share of multipliers at a bound"),
     ]
@@ -199,18 +209,35 @@ def _leaks(document: Mapping[str, Any], reason: str | None) -> list[Line]:
     return [_line("leak test", len(leaks), "<=", 0.0, why)]
 
 
-def _portfolio(curves: Mapping[str, np.ndarray], rules: GateRules) -> list[Line]:
-    gross = np.abs(curves["exposure"])
-    total = gross.sum(axis=1, keepdims=True)
-    invested = total[:, 0] > 0.0
-    if not invested.any():
-        why = "the portfolio never holds anything"
-        return [_fails("Herfindahl", rules.max_herfindahl, why), _fails("every asset", rules.min_asset_share, why)]
-    shares = gross[invested] / total[invested]
-    return [
-        _line("Herfindahl", float((shares**2).sum(1).mean()), "<", rules.max_herfindahl, "mean concentration"),
-        _line("every asset", float(shares.mean(0).min()), ">", rules.min_asset_share, "smallest mean share"),
+def _portfolio(document: Mapping[str, Any], curves: Mapping[str, np.ndarray], rules: GateRules) -> list[Line]:
+    """Concentration and shares; the Sharpe ratio is among the numbers of every kind."""
+    from himari_rl.evaluation.portfolio import SHARPE, Account, gates
+
+    accounts = [
+        Account(curves[f"growth/{name}"], curves[exposure])
+        for name, exposure in ((POLICY, "exposure"), (EQUAL, f"exposure/{EQUAL}"))
     ]
+    year = document["judgement"]["verdict"]["bars_per_year"]
+    found = gates(*accounts, document["symbols"], year, rules, np.random.default_rng(0))
+    return [
+        Line(
+            rule=gate.name,
+            number=gate.value.estimate,
+            threshold=gate.threshold,
+            comparison=gate.comparison,
+            passed=gate.passed,
+            why=f"mean over the bars that hold anything; {_less_equal(asdict(gate.difference))}",
+            lower=gate.value.lower,
+            upper=gate.value.upper,
+        )
+        for gate in found
+        if gate.name != SHARPE
+    ]
+
+
+def _less_equal(difference: Mapping[str, float]) -> str:
+    estimate, lower, upper = (difference[name] for name in ("estimate", "lower", "upper"))
+    return f"less {EQUAL} {estimate:+.2f} ({lower:+.2f} to {upper:+.2f})"
 
 
 def _against(document: Mapping[str, Any], other: Path, place: Path, rules: GateRules, kind: str) -> list[Line]:
@@ -226,7 +253,7 @@ def _against(document: Mapping[str, Any], other: Path, place: Path, rules: GateR
             "at least 1000 of the same symbols",
             "walk both forward on the same data",
         )
-    pair = np.column_stack([mine[f"growth/{POLICY_NAME}"][i], theirs[f"growth/{POLICY_NAME}"][j]])
+    pair = np.column_stack([mine[f"growth/{POLICY}"][i], theirs[f"growth/{POLICY}"][j]])
 
     def difference(rows: np.ndarray) -> np.ndarray:
         deviation = np.maximum(rows.std(axis=0, ddof=1), 1e-12)

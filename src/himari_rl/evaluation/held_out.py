@@ -6,7 +6,7 @@ the same bars costs their training. Where the controls cannot be run, there are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,11 +21,11 @@ from himari_rl.data.splits import PURGE_BARS, Fold
 from himari_rl.errors import ConfigError
 from himari_rl.evaluation import verdict as judging
 from himari_rl.evaluation.backtest import POLICY, Backtest, Variant, backtest, stage
+from himari_rl.evaluation.portfolio_baselines import allocations_of
 from himari_rl.evaluation.verdict import LOOK_AHEAD, Verdict
 from himari_rl.schema import Bars
 
 if TYPE_CHECKING:
-    from himari_rl.evaluation.baselines import Plan as Allocation
     from himari_rl.evaluation.controls import Control
     from himari_rl.evaluation.fold_training import Recipe
     from himari_rl.policy.manifest import Manifest
@@ -55,7 +55,6 @@ def judge_bundle(
     rng: np.random.Generator,
     *,
     variants: Sequence[Variant],
-    allocations: Mapping[str, Allocation],
     risk_aversion: float,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Held:
@@ -70,7 +69,8 @@ def judge_bundle(
     on = stage(bars, ledger, first)
     why, recipe = _recipe(policy.manifest, first)
     if recipe is None:
-        result = backtest({POLICY: policy}, on, ledger, variants=variants, rng=rng, allocations=allocations)
+        others = allocations_of(bars, on, first)
+        result = backtest({POLICY: policy}, on, ledger, variants=variants, rng=rng, allocations=others)
         verdict = judging.judge(result, rng, trials=count(), risk_aversion=risk_aversion)
         if verdict.answer != LOOK_AHEAD:
             sentence = f"No verdict: its controls cannot be run ({why}). These are measurements; a walk-forward judges."
@@ -95,7 +95,6 @@ def judge_bundle(
         rng,
         [0.0],
         variants=variants,
-        allocations=allocations,
         risk_aversion=risk_aversion,
     )
     return Held(judgement.verdict, result, judgement.controls, judgement.detectable)

@@ -6,21 +6,31 @@ weight, because three assets held in equal parts pass two of the three gates wit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from himari_rl.evaluation import statistics
 from himari_rl.evaluation.backtest import POLICY, Backtest, Run
 from himari_rl.evaluation.baselines import Stage
+from himari_rl.evaluation.gate_rules import GateRules
 from himari_rl.evaluation.portfolio_baselines import EQUAL
 from himari_rl.evaluation.statistics import Interval
 from himari_rl.features.encoder import herfindahl
 from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.schema import FloatArray
 
-SHARPE_GATE, HERFINDAHL_GATE, SHARE_GATE = 1.5, 0.6, 0.2
+SHARPE = "Sharpe ratio"
+REPLICATIONS = 1000
+
+
+class Account(NamedTuple):
+    """What a portfolio's gates read of one run."""
+
+    log_growth: FloatArray  # (T,)
+    exposure: FloatArray  # (T, A)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +38,8 @@ class Gate:
     """One demand on the portfolio. `difference` is the policy less equal weight, paired."""
 
     name: str
-    demand: str
+    comparison: str  # what `value` must be against `threshold`
+    threshold: float
     value: Interval
     difference: Interval
     passed: bool  # by the estimate
@@ -64,12 +75,6 @@ def shares(exposure: FloatArray) -> FloatArray:
     return np.asarray(size / total if total > 0.0 else size)
 
 
-def concentration(exposure: FloatArray) -> float:
-    """Mean Herfindahl index over the bars of (T, A) on which anything is held; 0 where nothing ever is."""
-    held = np.abs(exposure).sum(axis=1) > 0.0
-    return float(herfindahl(exposure[held]).mean()) if held.any() else 0.0
-
-
 def diversification_ratio(weights: FloatArray, covariance: FloatArray) -> float:
     """sum |w_i| sigma_i / sigma_portfolio, weights (A,), covariance (A, A); 1 is one asset (Choueifaty 2008)."""
     alone = float(np.abs(weights) @ np.sqrt(np.diag(covariance)))
@@ -94,7 +99,7 @@ def measure(
     *,
     policy: str = POLICY,
     reference: str = EQUAL,
-    replications: int = 1000,
+    replications: int = REPLICATIONS,
 ) -> Portfolio:
     """Measures one policy of a backtest.
 
@@ -102,46 +107,61 @@ def measure(
         ledger: whose costs the variant x1 paid, to give each asset its own.
         reference: the run that differences are taken to.
     """
-    mine, other = result.run(policy), result.run(reference)
-    assets = len(on.symbols)
+    mine, other = (Account(run.log_growth, run.exposure) for run in map(result.run, (policy, reference)))
+    return Portfolio(
+        gates=gates(mine, other, on.symbols, result.bars_per_year, GateRules(), rng, replications),
+        parts=_parts(result.run(policy), on, ledger.commission_rate + ledger.slippage_bps * 1e-4, on.bars_per_year),
+        diversification_ratio=diversification_ratio(mine.exposure.mean(axis=0), np.cov(on.leg.to_open.T)),
+    )
+
+
+def gates(
+    mine: Account,
+    other: Account,
+    symbols: Sequence[str],
+    bars_per_year: float,
+    rules: GateRules,
+    rng: np.random.Generator,
+    replications: int = REPLICATIONS,
+) -> tuple[Gate, ...]:
+    """The demands on a portfolio, each beside its interval and the difference to another account on the same bars."""
     series = np.column_stack([_columns(mine), _columns(other)])
 
     def compared(rows: FloatArray) -> FloatArray:
-        ours, theirs = (_measures(part, result.bars_per_year) for part in np.hsplit(rows, 2))
+        ours, theirs = (_measures(part, bars_per_year) for part in np.hsplit(rows, 2))
         return np.concatenate([ours, ours - theirs])
 
     block = statistics.block_length(np.column_stack([mine.log_growth, other.log_growth]))
     draws = statistics.resample(series, compared, rng, replications=replications, block=block)
     found = [statistics.interval(e, d) for e, d in zip(compared(series), draws.T, strict=True)]
-    names = ["Sharpe ratio", "Herfindahl index", *(f"share of {symbol}" for symbol in on.symbols)]
-    demands = [SHARPE_GATE, HERFINDAHL_GATE, *[SHARE_GATE] * assets]
+    demands = [(SHARPE, ">", rules.min_portfolio_sharpe), ("Herfindahl index", "<", rules.max_herfindahl)]
+    demands += [(f"share of {symbol}", ">", rules.min_asset_share) for symbol in symbols]
     idle = not np.abs(mine.exposure).any()
-    gates = []
-    for i, (name, demand) in enumerate(zip(names, demands, strict=True)):
-        value, below = found[i], i == 1
-        passed = (value.estimate < demand) if below else (value.estimate > demand)
-        sure = (value.upper < demand) if below else (value.lower > demand)
-        gates.append(
+    answers = []
+    for (name, comparison, threshold), value, difference in zip(
+        demands, found[: len(demands)], found[len(demands) :], strict=True
+    ):
+        below = comparison == "<"
+        passed = (value.estimate < threshold) if below else (value.estimate > threshold)
+        sure = (value.upper < threshold) if below else (value.lower > threshold)
+        answers.append(
             Gate(
                 name=name,
-                demand=f"{'<' if below else '>'} {demand:g}",
+                comparison=comparison,
+                threshold=threshold,
                 value=value,
-                difference=found[len(names) + i],
+                difference=difference,
                 passed=bool(passed and not idle),
                 sure=bool(sure and not idle),
             )
         )
-    return Portfolio(
-        gates=tuple(gates),
-        parts=_parts(mine, on, ledger.commission_rate + ledger.slippage_bps * 1e-4, result.bars_per_year),
-        diversification_ratio=diversification_ratio(mine.exposure.mean(axis=0), np.cov(on.leg.to_open.T)),
-    )
+    return tuple(answers)
 
 
-def _columns(run: Run) -> FloatArray:
+def _columns(account: Account) -> FloatArray:
     """(T, 3 + A) log-growth, Herfindahl index, whether anything is held, and |w|."""
-    held = np.abs(run.exposure).sum(axis=1) > 0.0
-    return np.column_stack([run.log_growth, herfindahl(run.exposure), held, np.abs(run.exposure)])
+    size = np.abs(account.exposure)
+    return np.column_stack([account.log_growth, herfindahl(account.exposure), size.sum(axis=1) > 0.0, size])
 
 
 def _measures(rows: FloatArray, bars_per_year: float) -> FloatArray:

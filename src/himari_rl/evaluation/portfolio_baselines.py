@@ -21,7 +21,7 @@ import numpy as np
 from himari_rl.data.panel import Panel
 from himari_rl.evaluation.baselines import Plan, Stage
 from himari_rl.policy.clock import DAY_MS
-from himari_rl.schema import BoolArray, FloatArray, IntArray
+from himari_rl.schema import Bars, BoolArray, FloatArray, IntArray
 
 EQUAL, INVERSE, MINIMUM, DIVERSIFIED, OLMAR, SINGLE = (
     "equal weight",
@@ -38,16 +38,21 @@ OLMAR_EPSILON, OLMAR_DAYS = 10.0, 5  # the paper's own
 Fit = Callable[[FloatArray], FloatArray]  # returns (n, A) -> weights (A,)
 
 
-def allocations(panel: Panel, on: Stage, start_row: int) -> dict[str, Plan]:
-    """The plans of every baseline on the decisions of `on`, which begin at `start_row` of the panel."""
+def allocations_of(history: Bars | Panel, on: Stage, start_row: int) -> dict[str, Plan]:
+    """The plans of every baseline on the decisions of `on`, which begin at `start_row`.
+
+    One symbol has nothing to split: no plans.
+    """
+    if not isinstance(history, Panel):
+        return {}
     from skfolio.optimization import InverseVolatility, MaximumDiversification, MeanRisk
 
     def fitted(estimator: Callable[[], Any]) -> Fit:
         return lambda returns: np.asarray(estimator().fit(returns).weights_)
 
-    closes, shape = panel.prices().close, on.base.shape
+    closes, shape = history.prices().close, on.base.shape
     days = np.union1d([0], np.flatnonzero(on.leg.new_day))  # the first fill of a UTC day, when no daily stop holds
-    window = max(2, WINDOW_MS // panel.interval_ms)
+    window = max(2, WINDOW_MS // history.interval_ms)
     found = {EQUAL: _plan(on, np.full(shape, 1.0 / shape[1]), days)}
     for name, make in ((INVERSE, InverseVolatility), (MINIMUM, MeanRisk), (DIVERSIFIED, MaximumDiversification)):
         weights = rolling(closes, start_row + days[::7], window, fitted(make))

@@ -24,7 +24,8 @@ def render_portfolio(portfolio: Portfolio, console: Console) -> None:
         gates.add_column(name, justify="left" if name == "measure" else "right")
     for gate in portfolio.gates:
         answer = "yes" if gate.sure else "yes, not surely" if gate.passed else "no"
-        gates.add_row(gate.name, gate.demand, _told(gate.value, ""), _told(gate.difference, "+"), answer)
+        demand = f"{gate.comparison} {gate.threshold:g}"
+        gates.add_row(gate.name, demand, _told(gate.value, ""), _told(gate.difference, "+"), answer)
     console.print(gates)
     parts = Table(
         title="what each asset did", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False

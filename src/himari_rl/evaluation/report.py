@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 
+from himari_rl.evaluation.backtest import POLICY, is_seed
+from himari_rl.evaluation.baselines import ONE
 from himari_rl.evaluation.gate import GateAnswer
 from himari_rl.evaluation.walk_run import COST, read_curves, read_run
 from himari_rl.storage import read_bytes
 
 POINTS = 1500  # of a curve; more are not seen and make the file heavy
-POLICY, ONE = "policy", "multiplier 1.0"
 PANELS = ("equity", "drawdown", "difference", "sizing", "costs", "folds")
-SECTIONS = ("verdict", "gates", *PANELS, "controls", "trials", "cost")
+SECTIONS = ("verdict", "gates", *PANELS, "baselines", "controls", "trials", "cost")
 
 _STYLE = """
 :root { color-scheme: light dark; --ink:#1c2330; --paper:#fbfbf9; --card:#fff; --line:#dfe2e6; --soft:#667085;
@@ -80,6 +81,7 @@ def report_page(run: str | Path, answer: GateAnswer) -> str:
         _head(document, answer, title),
         _section("gates", f"Gate: {answer.reason}", _gates(answer)),
         *(_section(name, _TITLES[name], f'<div class="plot" id="{name}"></div>') for name in PANELS),
+        _section("baselines", "The policy alone, and less each baseline on the same bars", _baselines(document)),
         _section("controls", "Controls, without which this verdict would not be printed", _controls(document)),
         _section("trials", "What was tried on this span", _trials(document, cost)),
         _section("cost", "What it cost", _cost(document, cost)),
@@ -110,7 +112,7 @@ def figures_of(document: Mapping[str, Any], curves: Mapping[str, np.ndarray]) ->
     pick = np.unique(np.linspace(0, len(time) - 1, min(len(time), POINTS)).round().astype(int))
     when = time[pick].astype("datetime64[ms]").astype(str).tolist()
     equity = {name.removeprefix("equity/"): values for name, values in curves.items() if name.startswith("equity/")}
-    shown = [name for name in equity if not name.startswith("seed")]
+    shown = [name for name in equity if not is_seed(name)]
 
     def line(name: str, values: np.ndarray, **more: Any) -> dict[str, Any]:
         found = np.round(values[pick].astype(float), 6).tolist()
@@ -225,6 +227,22 @@ def _controls(document: Mapping[str, Any]) -> str:
     rows = [(c["name"], c["passed"], c["sentence"]) for c in judgement["controls"]]
     power = f"This much data shows an advantage of {100 * judgement['detectable']:.1f} % a year with 95 % power."
     return _table(("control", "", "what was found"), rows) + f'<p class="soft">{power}</p>'
+
+
+def _baselines(document: Mapping[str, Any]) -> str:
+    verdict = document["judgement"]["verdict"]
+    less_one = {name: verdict[name] for name in ("growth", "utility", "sharpe", "drawdown")}
+    lines = {"alone": verdict["own"], f"less {ONE}": less_one}
+    lines |= {f"less {name}": measures for name, measures in verdict["less"].items()}
+    rows = []
+    for name, measures in lines.items():
+        shares = [measures[part] for part in ("growth", "utility", "drawdown")]
+        told = [f"{100 * p['estimate']:+.1f} ({100 * p['lower']:+.1f} to {100 * p['upper']:+.1f})" for p in shares]
+        ratio = measures["sharpe"]
+        told.insert(2, f"{ratio['estimate']:+.2f} ({ratio['lower']:+.2f} to {ratio['upper']:+.2f})")
+        rows.append((name, *told))
+    head = ("policy", "growth, % a year", "utility, % a year", "Sharpe ratio", "drawdown, %")
+    return _table(head, rows) + '<p class="soft">In brackets 95 % intervals of the stationary bootstrap.</p>'
 
 
 def _trials(document: Mapping[str, Any], cost: Mapping[str, Any]) -> str:

@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 
 from himari_rl.evaluation import metrics, statistics
-from himari_rl.evaluation.backtest import LAGGED, POLICY, Backtest, Run
+from himari_rl.evaluation.backtest import LAGGED, POLICY, Backtest, Run, is_seed
 from himari_rl.evaluation.baselines import ONE
+from himari_rl.evaluation.comparison import Measures, compare
 from himari_rl.evaluation.statistics import Interval
-from himari_rl.schema import FloatArray
 
 BETTER, NO_EDGE, WORSE, COLLAPSED, LOOK_AHEAD = "better", "no_edge", "worse", "collapsed", "look_ahead"
 ASIDE_EXPOSURE = 0.02  # mean |w| below which a policy stands aside
 COLLAPSED_SPREAD = 0.01  # of the multipliers
+OTHERS_REPLICATIONS = 400  # against baselines that decide nothing
 LEAK_Z = 3.0  # standard errors by which one bar of lag must cost return ...
 LEAK_RETAINED = 0.5  # ... and the share of the Sharpe ratio that survives, to suspect a look-ahead
 
@@ -74,7 +75,8 @@ class Verdict:
     utility: Interval
     sharpe: Interval
     drawdown: Interval
-    own_growth: Interval  # of the policy alone, against zero
+    own: Measures  # of the policy alone
+    less: dict[str, Measures]  # of the policy less each other baseline
     probabilistic_sharpe: float  # that the policy's own Sharpe ratio is above 0
     deflated_sharpe: float  # of the paired utility difference, given `trials`
     trials: int
@@ -139,35 +141,35 @@ def judge(
     risk_aversion: float = metrics.RISK_AVERSION,
     confidence: float = 0.95,
     replications: int = 2000,
+    every: bool = True,
 ) -> Verdict:
     """Judges one policy of a backtest that has the variants `x1` and `lag`.
 
     Args:
         trials: configurations tried before this one was chosen; more of them ask for a larger difference.
         confidence: of every interval, and of "better".
+        every: compares with the other baselines too, not with multiplier 1.0 alone.
     """
     mine, one = result.run(policy), result.run(ONE)
     year = result.bars_per_year
+    asked: dict[str, Any] = {"risk_aversion": risk_aversion, "confidence": confidence}
+    own, found = compare(result, policy, (ONE,), rng, **asked, replications=replications)
+    growth, utility = found[ONE].growth, found[ONE].utility
+    others = [name for name in result.strategies if name not in (policy, ONE) and not is_seed(name)] if every else []
+    less = {}
+    if others:  # with a generator of its own: what is drawn after it does not depend on how many baselines there are
+        _, less = compare(result, policy, others, rng.spawn(1)[0], **asked, replications=OTHERS_REPLICATIONS)
     useful = [metrics.utility_per_bar(r.log_growth, r.portfolio_return, risk_aversion) for r in (mine, one)]
-    steps = [np.diff(r.marked_log_equity, prepend=0.0) for r in (mine, one)]  # close to close
-    series = np.column_stack([mine.log_growth, one.log_growth, *useful, *steps])
-    paired = np.column_stack([mine.log_growth - one.log_growth, useful[0] - useful[1]])
-    draws = statistics.resample(
-        series, _compared, rng, replications=replications, block=statistics.block_length(paired)
-    )
-    found = [statistics.interval(e, d, confidence) for e, d in zip(_compared(series), draws.T, strict=True)]
-    growth, utility, sharpe, drawdown, own_growth = found
-    growth, utility, own_growth = (part.scaled(year) for part in (growth, utility, own_growth))
-    difference = statistics.moments(paired[:, 1])
+    difference = statistics.moments(useful[0] - useful[1])
     deflated = statistics.deflated_sharpe(difference, trials)
     lag = lag_test(mine, result.run(policy, LAGGED.name), year, rng, replications)
     spread = metrics.action_spread(mine.multiplier, mine.active)
     gross = metrics.gross_exposure(mine.exposure)
-    answer = _answer(growth, utility, own_growth, deflated, lag, spread, gross, confidence)
+    answer = _answer(growth, utility, own.growth, deflated, lag, spread, gross, confidence)
     level = float(mine.multiplier[mine.active].mean() if mine.active.any() else mine.multiplier.mean())
     return Verdict(
         answer=answer,
-        sentence=_sentence(answer, growth, utility, own_growth, lag, spread, gross, level, trials),
+        sentence=_sentence(answer, growth, utility, own.growth, lag, spread, gross, level, trials),
         sure=utility.positive,
         policy=policy,
         symbols=result.symbols,
@@ -178,9 +180,10 @@ def judge(
         risk_aversion=risk_aversion,
         growth=growth,
         utility=utility,
-        sharpe=sharpe.scaled(math.sqrt(year)),
-        drawdown=drawdown,
-        own_growth=own_growth,
+        sharpe=found[ONE].sharpe,
+        drawdown=found[ONE].drawdown,
+        own=own,
+        less=less,
         probabilistic_sharpe=statistics.probabilistic_sharpe(statistics.moments(mine.log_growth)),
         deflated_sharpe=deflated,
         trials=trials,
@@ -190,19 +193,6 @@ def judge(
         lag=lag,
         summaries=tuple(summarise(run, year, risk_aversion) for run in result.runs.values()),
     )
-
-
-def _compared(rows: FloatArray) -> FloatArray:
-    """(5,) differences of growth, utility, Sharpe and drawdown per bar, and the policy's own growth.
-
-    rows: (T, 6) growth, utility and close-to-close log returns of the policy and of multiplier 1.0, alternating.
-    """
-    mean = rows.mean(axis=0)
-    deviation = rows[:, :2].std(axis=0, ddof=1)
-    ratio = np.divide(mean[:2], deviation, out=np.zeros(2), where=deviation > 0.0)
-    equity = rows[:, 4:].cumsum(axis=0)
-    depth = [metrics.max_drawdown(equity[:, i]) for i in (0, 1)]
-    return np.array([mean[0] - mean[1], mean[2] - mean[3], ratio[0] - ratio[1], depth[0] - depth[1], mean[0]])
 
 
 def _answer(

@@ -27,12 +27,13 @@ from himari_rl.data.leaks import suspected_leaks
 from himari_rl.data.panel import Panel
 from himari_rl.errors import StorageError
 from himari_rl.evaluation import metrics
-from himari_rl.evaluation.backtest import POLICY, Backtest
+from himari_rl.evaluation.backtest import POLICY, SEED, Backtest
 from himari_rl.evaluation.baselines import ONE
 from himari_rl.evaluation.controls import judge_walk
 from himari_rl.evaluation.fan_out import Pool
 from himari_rl.evaluation.fold_search import search_all
 from himari_rl.evaluation.fold_training import Trained, ensemble
+from himari_rl.evaluation.portfolio_baselines import EQUAL
 from himari_rl.evaluation.trials import Trials, span_of
 from himari_rl.evaluation.walk_forward import FOLDS_FOLDER, REAL, Key, Plan, Settings, plan, train_all
 from himari_rl.policy.bundle import write_bundle
@@ -154,7 +155,10 @@ def curves_of(result: Backtest) -> bytes:
         "cost": np.cumsum(mine.cost),
     }
     arrays |= {f"equity/{name}": result.run(name).marked_log_equity for name in result.strategies}
-    arrays |= {f"growth/{name}": result.run(name).log_growth for name in (POLICY, ONE)}
+    compared = [name for name in (POLICY, ONE, EQUAL) if name in result.strategies]
+    arrays |= {f"growth/{name}": result.run(name).log_growth for name in compared}
+    if EQUAL in compared:
+        arrays[f"exposure/{EQUAL}"] = result.run(EQUAL).exposure
     return bytes(save({name: np.ascontiguousarray(values) for name, values in arrays.items()}))
 
 
@@ -194,7 +198,7 @@ def _folds(work: Plan, trained: Mapping[Key, Trained], result: Backtest) -> list
     rows = []
     for i, fold in enumerate(work.folds):
         part = slice(starts[i], starts[i + 1] if i + 1 < len(starts) else len(result))
-        names = [POLICY, ONE, *(f"seed {s}" for s in work.settings.seeds if len(work.settings.seeds) > 1)]
+        names = [POLICY, ONE, *(f"{SEED}{s}" for s in work.settings.seeds if len(work.settings.seeds) > 1)]
         rows.append(
             {
                 "train": [iso(int(times[fold.train.start])), iso(int(times[fold.train.stop - 1]))],
