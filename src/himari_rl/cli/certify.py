@@ -25,7 +25,7 @@ def certify(
     market: Annotated[list[str] | None, typer.Option(help="Markets; all with a bar for this kind by default.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds per market; the median is judged.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="First seed.")] = 0,
-    bars: Annotated[int | None, typer.Option(min=1, help="Bars stepped in training [default: the kind's own].")] = None,
+    bars: Annotated[int | None, typer.Option(min=1, help="Bars stepped in training (default: the kind's own).")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes; one a core by default.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the page with the learned bands here.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,

@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    data: Annotated[list[str] | None, typer.Option(help="Files or a folder of bars [default: synthetic].")] = None,
+    data: Annotated[list[str] | None, typer.Option(help="Files or a folder of bars (default: synthetic).")] = None,
     symbol: Annotated[str | None, typer.Option(help="Which symbol, where the data has several.")] = None,
     out: Annotated[str, typer.Option(help="Folder for bars, bundle and verdict.")] = "runs/demo",
     num_episodes: Annotated[int, typer.Option(help="Training budget, in episodes of 500 bars.")] = 1000,

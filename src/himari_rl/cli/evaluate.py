@@ -34,7 +34,7 @@ def evaluate(
     test_fraction: Annotated[float, typer.Option(help="Share of the rows, at the end, to judge on.")] = 0.2,
     costs: Annotated[list[float] | None, typer.Option(help="Cost multiples beside x1; 2 and 3 if not given.")] = None,
     trials: Annotated[
-        int | None, typer.Option(help="Configurations tried before this one was chosen [default: the trial ledger's].")
+        int | None, typer.Option(help="Configurations tried before this one was chosen (default: the trial ledger's).")
     ] = None,
     risk_aversion: Annotated[float, typer.Option(help="Of the mean-variance utility.")] = 6.7,
     seed: Annotated[int, typer.Option(help="Of the bootstrap and the random baseline.")] = 0,

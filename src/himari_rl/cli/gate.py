@@ -14,7 +14,7 @@ import typer
 
 ALIASES = "aliases"
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-Rules = Annotated[str | None, typer.Option(help="YAML of thresholds [default: config/gates.yaml].")]
+Rules = Annotated[str | None, typer.Option(help="YAML of thresholds (default: config/gates.yaml).")]
 Folder = Annotated[str, typer.Option(help="Where the aliases are: a folder.")]
 
 
@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 def gate(
     bundle: Annotated[str, typer.Argument(help="The bundle of a walk-forward, RUN/bundle.")],
     champion: Annotated[str | None, typer.Option(help="Bundle of another walk-forward to compare with.")] = None,
-    run: Annotated[str | None, typer.Option(help="Folder of the walk-forward [default: the bundle's parent].")] = None,
+    run: Annotated[str | None, typer.Option(help="Folder of the walk-forward (default: the bundle's parent).")] = None,
     rules: Rules = None,
     accept_leak: Annotated[str | None, typer.Option(help="Why a suspected leak is none.")] = None,
     as_json: Json = False,

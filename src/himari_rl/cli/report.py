@@ -17,8 +17,8 @@ def register(app: typer.Typer) -> None:
 
 def report(
     run: Annotated[str, typer.Argument(help="Folder of a walk-forward.")],
-    out: Annotated[str | None, typer.Option(help="The HTML file [default: RUN/report.html].")] = None,
-    rules: Annotated[str | None, typer.Option(help="YAML of thresholds [default: config/gates.yaml].")] = None,
+    out: Annotated[str | None, typer.Option(help="The HTML file (default: RUN/report.html).")] = None,
+    rules: Annotated[str | None, typer.Option(help="YAML of thresholds (default: config/gates.yaml).")] = None,
     champion: Annotated[str | None, typer.Option(help="Bundle of another walk-forward to compare with.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
