@@ -142,15 +142,14 @@ def _differences(verdict: Verdict) -> Table:
 
 
 def _others(verdict: Verdict) -> Table:
-    level = f"{100.0 * verdict.growth.confidence:g} %"
-    table = _table(f"policy less each other baseline, paired; {level} intervals", "baseline")
-    for name in ("utility %/y", "growth %/y", "Sharpe"):
+    level = f"{100.0 * verdict.growth.confidence:g} % interval"
+    table = _table("policy less each other baseline, paired", "baseline")
+    for name in ("utility %/y", level, "Sharpe", level):
         table.add_column(name, justify="right")
     for name, less in verdict.less.items():
-        percent = [less.utility.scaled(100.0), less.growth.scaled(100.0)]
-        told = [f"{part.estimate:+.1f} ({part.lower:+.1f} to {part.upper:+.1f})" for part in percent]
-        ratio = less.sharpe
-        table.add_row(name, *told, f"{ratio.estimate:+.2f} ({ratio.lower:+.2f} to {ratio.upper:+.2f})")
+        part, ratio = less.utility, less.sharpe
+        gain = (_signed(part.estimate), f"{_signed(part.lower)} to {_signed(part.upper)}")
+        table.add_row(name, *gain, f"{ratio.estimate:+.2f}", f"{ratio.lower:+.2f} to {ratio.upper:+.2f}")
     return table
 
 
