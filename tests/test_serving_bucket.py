@@ -44,6 +44,7 @@ class Bucket(ThreadingHTTPServer):
         self.objects: dict[str, tuple[int, bytes]] = {}
         self.guard = threading.Lock()
         self.corrupt = self.lose_answer = False
+        self.asked: list[str] = []
         super().__init__(address, Handler)
 
     def put(self, folder: Path, name: str) -> None:
@@ -68,7 +69,9 @@ class Handler(BaseHTTPRequestHandler):
     server: Bucket
 
     def do_GET(self) -> None:
-        name = unquote(urlsplit(self.path).path.rpartition("/o/")[2])
+        path = urlsplit(self.path).path
+        self.server.asked.append(path)
+        name = unquote(path.rpartition("/o/")[2])
         if name not in self.server.objects:
             self.answer(404, json.dumps({"error": {"code": 404, "message": "No such object"}}).encode())
         elif self.path.startswith("/download/"):
@@ -186,6 +189,23 @@ def test_a_bucket_that_cannot_be_reached_at_the_start_is_503_until_it_can(tmp_pa
             server.shutdown()
             server.server_close()
             thread.join()
+
+
+@pytest.mark.parametrize("asks", [False, True])
+def test_only_objects_are_asked_for(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, asks: bool) -> None:
+    """The control is the client as it comes: a thread asks for the bucket's metadata, behind everybody's back."""
+    monkeypatch.setenv(remote.NO_BUCKET_REQUEST, "false" if asks else "true")
+    if not asks:
+        monkeypatch.delenv(remote.NO_BUCKET_REQUEST)
+    bucket.write("x", b"content")
+    before = set(threading.enumerate())
+    assert read_bytes("gs://b/x") == b"content"
+    if asks:
+        wait_for(lambda: any("/o/" not in path for path in bucket.asked))
+        return
+    for thread in set(threading.enumerate()) - before:
+        thread.join(0.5)  # the bucket's own threads wait for the next request of their connection
+    assert all("/o/" in path for path in bucket.asked), bucket.asked
 
 
 def test_the_reason_of_an_unreachable_bucket_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

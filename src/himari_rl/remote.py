@@ -6,6 +6,7 @@ object's generation; a lost answer is told from a lost race by reading again.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -15,6 +16,7 @@ from himari_rl.errors import StorageError
 
 TIMEOUT_S = 10.0
 """One call; repeated calls stop after twice that."""
+NO_BUCKET_REQUEST = "DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA"
 _ATTEMPTS = 20
 _CURE = "check the bucket, the network and the service account's role (storage.objectViewer)"
 
@@ -72,6 +74,9 @@ def _blob(path: str) -> Any:
 def _client() -> Any:
     from google.cloud import storage  # type: ignore[import-untyped]
 
+    # For traces that we do not write, the client asks for the bucket itself, in a thread that goes on for two minutes
+    # where it cannot be reached, and with a right that storage.objectViewer does not have.
+    os.environ.setdefault(NO_BUCKET_REQUEST, "true")
     return storage.Client()
 
 
