@@ -226,7 +226,7 @@ def _portfolio(document: Mapping[str, Any], curves: Mapping[str, np.ndarray], ru
             threshold=gate.threshold,
             comparison=gate.comparison,
             passed=gate.passed,
-            why=f"mean over the bars that hold anything; {_less_equal(asdict(gate.difference))}",
+            why=_less_equal(asdict(gate.difference)),
             lower=gate.value.lower,
             upper=gate.value.upper,
         )
