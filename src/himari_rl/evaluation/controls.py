@@ -204,7 +204,8 @@ def _planted(result: Backtest, planted: Power | None, rng: np.random.Generator) 
         f"{100.0 * numbers['utility']:+.1f} % a year over multiplier 1.0, Sharpe ratio {numbers['sharpe']:+.2f}. "
     )
     if planted.enough:
-        sentence += f"So much data shows an edge of that size with {100.0 * planted.power:.0f} % power."
+        power = "more than 99" if planted.power > 0.995 else f"{100.0 * planted.power:.0f}"
+        sentence += f"So much data shows an edge of that size with {power} % power."
     else:
         sentence += f"TOO LITTLE DATA: even that edge is shown with a power of {100.0 * planted.power:.0f} % only."
     numbers |= {"edge": planted.edge, "power": planted.power}
