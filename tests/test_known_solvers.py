@@ -236,6 +236,38 @@ def test_a_market_that_does_not_exist_is_refused_with_the_list_and_a_solver_refu
         Predictable(name="walk", phi=1.0)
 
 
+def test_a_market_of_the_table_with_other_numbers_is_named_with_them() -> None:
+    name = "M2:sigma=0.04,cost=0.001"
+    assert market_named(name) == replace(MARKETS["M2"], name=name, sigma=0.04, cost=0.001)
+    assert market_named("M4:sigmas=0.06:0.15").sigmas == (0.06, 0.15)
+    assert market_named("M5:correlations=0.5:0.4:0.1").correlations == (0.5, 0.4, 0.1)
+    assert market_named("M2:risk_aversion=3").risk_aversion == 3.0
+    # M1's optimum in closed form: the Kelly fraction (p - q) / jump
+    low, high = solution(market_named("M1:jump=0.06,up=0.512")).band(np.zeros(1))
+    assert (low[0], high[0]) == pytest.approx((0.4, 0.4), abs=0.003)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("M2:", "one of cost"),
+        ("M2:sigmas=0.1", "one of cost"),
+        ("M2:shuffled=1", "one of cost"),
+        ("M2:name=x", "one of cost"),
+        ("M2:sigma=high", "numbers"),
+        ("M2:sigma=nan", "from 1e-06 to 1"),
+        ("M2:sigma=-0.1", "from 1e-06 to 1"),
+        ("M2:sigma=0.1:0.2", "1 number"),
+        ("M4:sigmas=0.1", "2 number"),
+        ("M5:correlations=0.9:0.9:-0.9", "positive definite"),
+        ("M9:sigma=0.1", "M3z"),
+    ],
+)
+def test_a_number_that_a_market_cannot_take_is_refused(name: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        market_named(name)
+
+
 def test_the_table_in_the_documentation_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
     page = (Path(__file__).parents[1] / "docs" / "known_optimum.md").read_text()
     shown = page.split("<!-- known-optimum-table -->")[1].split("```")[1]

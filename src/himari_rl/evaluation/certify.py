@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -217,8 +218,8 @@ def draw_training(market: KnownMarket, budget: Budget, one_history: bool, seed: 
 
 def encoder_for(market: KnownMarket) -> StateEncoder:
     """The product's encoder for as many assets."""
-    count = market.assets_count
-    return StateEncoder(symbols=(market.name,) if count == 1 else tuple(f"{market.name}-{a}" for a in range(count)))
+    count, name = market.assets_count, market.name.partition(":")[0]  # other numbers make no other symbol
+    return StateEncoder(symbols=(name,) if count == 1 else tuple(f"{name}-{a}" for a in range(count)))
 
 
 def config_for(market: KnownMarket, config: PPOConfig) -> PPOConfig:
@@ -289,7 +290,7 @@ def _attempt_alone(name: str, seed: int, config: PPOConfig, budget: Budget, bund
 
 def bundle_folder(bundles: Path, name: str, seed: int) -> Path:
     """Where the bundle of one seed lies."""
-    return bundles / f"{name.replace('/', '-')}-seed{seed}"
+    return bundles / f"{re.sub('[^A-Za-z0-9.]', '-', name)}-seed{seed}"
 
 
 def certify(

@@ -7,7 +7,7 @@ describes, and R = exp(mu - s^2/2 + s e) - 1 with e standard normal, except in M
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any, ClassVar
 
@@ -215,9 +215,19 @@ class Portfolio(KnownMarket):
     betas: tuple[float, ...] = (0.0, 0.0, 0.0)
     phi: float = 0.97
 
+    def __post_init__(self) -> None:
+        if np.linalg.eigvalsh(self.correlation()).min() <= 0.0:
+            raise ConfigError(f"correlations {self.correlations} of {self.name}", "a positive definite matrix")
+
     @property
     def assets_count(self) -> int:
         return len(self.sigmas)
+
+    def correlation(self) -> FloatArray:
+        """(A, A) correlations of the shocks."""
+        found = np.eye(self.assets_count)
+        found[np.triu_indices(self.assets_count, 1)] = self.correlations
+        return found + found.T - np.eye(self.assets_count)
 
     def alone(self, asset: int) -> Predictable:
         """One of its assets as a market of its own: the same law without the others."""
@@ -234,10 +244,7 @@ class Portfolio(KnownMarket):
 
     def covariance_root(self) -> FloatArray:
         """(A, A) Cholesky factor of the shocks' covariance."""
-        correlation = np.eye(self.assets_count)
-        correlation[np.triu_indices(self.assets_count, 1)] = self.correlations
-        correlation = correlation + correlation.T - np.eye(self.assets_count)
-        return np.linalg.cholesky(correlation * np.outer(self.sigmas, self.sigmas))
+        return np.linalg.cholesky(self.correlation() * np.outer(self.sigmas, self.sigmas))
 
     def draw(self, paths: int, rows: int, rng: np.random.Generator) -> Paths:
         z = np.stack([autoregressive(paths, rows, self.phi, rng) for _ in range(self.assets_count)], axis=-1)
@@ -289,14 +296,47 @@ def _registry() -> dict[str, KnownMarket]:
 
 
 MARKETS = _registry()
+_NUMBERS = ("float", "float | None", "tuple[float, float]", "tuple[float, ...]")  # the types that a name can set
+_RANGES = {  # of numbers that not every value makes sense for
+    "cost": (0.0, 0.1),
+    "jump": (1e-6, 0.99),
+    "up": (0.0, 1.0),
+    "sigma": (1e-6, 1.0),
+    "sigmas": (1e-6, 1.0),
+    "switch": (1e-6, 1.0),
+    "phi": (0.0, 0.9999),
+    "rho": (-1.0, 1.0),
+    "correlations": (-0.99, 0.99),
+}
 
 
 def market_named(name: str) -> KnownMarket:
-    """A market of the table.
+    """A market of the table, or one with other numbers: "M2:sigma=0.04,cost=0.001", "M4:sigmas=0.06:0.15".
 
     Raises:
-        ConfigError: no such market.
+        ConfigError: no such market, or a number that it does not have or cannot take.
     """
-    if name not in MARKETS:
-        raise ConfigError(f"no market {name!r}", f"one of {', '.join(MARKETS)}")
-    return MARKETS[name]
+    known, _, settings = name.partition(":")
+    if known not in MARKETS:
+        raise ConfigError(f"no market {known!r}", f"one of {', '.join(MARKETS)}")
+    market = MARKETS[known]
+    if ":" not in name:
+        return market
+    return replace(market, name=name, **dict(_setting(market, part) for part in settings.split(",")))
+
+
+def _setting(market: KnownMarket, text: str) -> tuple[str, Any]:
+    """One number of a market, or one tuple of them, from `field=value` or `field=value:value`."""
+    numbers = {f.name: getattr(market, f.name) for f in fields(market) if f.type in _NUMBERS}
+    name, _, value = text.partition("=")
+    if name not in numbers:
+        raise ConfigError(f"{text!r} of {market.name}", f"one of {', '.join(numbers)}, as field=number")
+    try:
+        found = tuple(float(part) for part in value.split(":"))
+    except ValueError as error:
+        raise ConfigError(f"{text!r} of {market.name}", "numbers, several as 0.05:0.20") from error
+    length = len(numbers[name]) if isinstance(numbers[name], tuple) else 1
+    low, high = _RANGES.get(name, (-np.inf, np.inf))
+    if len(found) != length or not all(low <= part <= high for part in found):
+        raise ConfigError(f"{text!r} of {market.name}", f"{length} number(s) from {low:g} to {high:g}")
+    return name, found if isinstance(numbers[name], tuple) else found[0]
