@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from helpers import run_himari
 from himari_rl.agents.ppo_agent import PPOConfig
@@ -16,8 +18,10 @@ from himari_rl.data.known_optimum.markets import ConstantEdge, market_named
 from himari_rl.errors import LookAheadError, RefusedError
 from himari_rl.evaluation import certify as certification
 from himari_rl.evaluation.certify import Attempt, Bar, Budget, attempt, judged, require_learnable_from
+from himari_rl.evaluation.certify_display import render_certificates
 from himari_rl.evaluation.certify_kinds import plan_for
 from himari_rl.evaluation.certify_page import certificate_page, learned_band
+from himari_rl.evaluation.certify_traps import Trapped
 from himari_rl.evaluation.grading import Grade, compare, grade, reference
 
 pytestmark = pytest.mark.usefixtures("cold_cache")
@@ -134,3 +138,21 @@ def test_the_command_prints_one_json_document_and_exits_1_when_a_bar_is_missed(t
     assert document["markets"][0]["market"] == "M2"
     assert "fell short" in document["markets"][0]["reason"]
     assert "multiplier" in " ".join(document["markets"][0]["naive"])
+
+
+def test_certificates_fit_eighty_columns_with_every_figure_of_a_market_in_its_row() -> None:
+    """The first table wrapped its reasons into seven columns: the terminal most people have showed no figure whole."""
+    names = ["M2", "M4r-one-history"]
+    found = [judged(name, made_up(name, [0.99, 0.98, 0.97]), Bar(median=0.975, worst=0.975)) for name in names]
+    out = io.StringIO()
+    render_certificates("base", found, [Trapped("M7 rho 0.05", True, "caught, t = 8")], Console(file=out, width=80))
+    lines = [line.rstrip() for line in out.getvalue().splitlines()]
+    assert max(map(len, lines)) <= 80
+    for name in names:
+        assert [line.split()[1:] for line in lines if line.split()[:1] == [name]] == [
+            ["0.980", "0.970", "0.000", "0.0200", "1.0", "0.0", "M"]
+        ]
+        assert f"REFUSE  {name}" in lines  # its worst seed, .970, is below .975
+    assert "worst 0.970 >= 0.975" in out.getvalue()
+    assert "always 1 -0.0" in out.getvalue()
+    assert "pass    M7 rho 0.05" in lines

@@ -38,10 +38,10 @@ def certify(
     Example: himari certify base --market M1 M2 --seeds 5
     """
     from rich.progress import Progress, TimeElapsedColumn
-    from rich.table import Table
 
     from himari_rl.errors import ConfigError, RefusedError
     from himari_rl.evaluation import certify as certification
+    from himari_rl.evaluation.certify_display import render_certificates
     from himari_rl.evaluation.certify_kinds import plan_for
     from himari_rl.evaluation.certify_traps import trap_certificates
     from himari_rl.storage import write_atomic
@@ -80,21 +80,7 @@ def certify(
         }
         sys.stdout.write(json.dumps(document) + "\n")
     else:
-        columns = ("market", "median", "worst", "over const.", "turnover", "train s", "bars", "verdict")
-        table = Table(*columns, title=f"himari certify {kind}: share of the optimum, {seeds} seeds")
-        for c in certificates:
-            mark = "[green]pass[/green]" if c.passed else "[red]FELL SHORT[/red]"
-            table.add_row(
-                c.market, f"{c.median:.3f}", f"{c.worst:.3f}", f"{c.over_constant:.3f}", f"{c.turnover:.4f}",
-                f"{c.seconds:.1f}", f"{c.stepped / 1e6:.1f} M", f"{mark} {c.reason}",
-            )  # fmt: skip
-            for name, share in c.naive.items():
-                table.add_row(f"  [dim]{name}[/dim]", f"[dim]{share:.3f}[/dim]")
-        for c in traps:
-            table.add_row(
-                c.market, *[""] * 6, ("[green]pass[/green] " if c.passed else "[red]FELL SHORT[/red] ") + c.reason
-            )
-        console.print(table)
+        render_certificates(kind, certificates, traps, console)
         console.print(f"{elapsed:.0f} s in all" + (f"; page at {html}" if html else ""))
     if failed:
         raise RefusedError(f"{', '.join(failed)} fell short of the bar", "every market at its bar")

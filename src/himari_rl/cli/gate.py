@@ -140,19 +140,14 @@ def _path(folder: str, alias: str) -> str:
 
 
 def _show(answer: Any) -> None:
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("rule", "number", "must be", "95 % interval", "", "why"):
-        table.add_column(name, justify="right" if name in ("number", "95 % interval") else "left")
+    from himari_rl.evaluation.terminal import print_check
+
+    console = Console(highlight=False)
     for line in answer.lines:
         interval = "" if line.lower is None else f"{line.lower:+.3f} to {line.upper:+.3f}"
-        mark = "[green]pass[/]" if line.passed else "[red]REFUSE[/]"
-        limit = f"{line.comparison} {line.threshold:g}"
-        table.add_row(line.rule, f"{line.number:.3f}", limit, interval, mark, line.why)
-    console = Console(highlight=False)
-    console.print(table)
-    verdict = "[green]passed[/]" if answer.passed else "[red]refused[/]"
-    console.print(f"{answer.version} {verdict}: {answer.reason}")
+        demand = f"{line.comparison} {line.threshold:g}"
+        head = f"{line.rule:<20}{line.number:>8.3f}  {demand:<8}{interval}"
+        print_check(console, line.passed, head.rstrip(), line.why)
+    console.print(f"{answer.version}: {answer.reason}", style="bold green" if answer.passed else "bold red")

@@ -35,7 +35,7 @@ def decide(answers: Mapping[str, GateAnswer | None]) -> Choice:
         if answer is None:
             steps.append(f"{what}: no bundle given, not considered")
             return False
-        steps.append(f"{what}: {'passed' if answer.passed else 'refused'}, {answer.reason}")
+        steps.append(f"{what}: {answer.reason}")
         return answer.passed
 
     use = FIXED

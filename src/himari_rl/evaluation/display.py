@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
@@ -15,6 +14,7 @@ from rich.table import Table
 from himari_rl.evaluation.backtest import BASE, LAGGED, Backtest
 from himari_rl.evaluation.baselines import ONE, RANDOM
 from himari_rl.evaluation.statistics import Interval
+from himari_rl.evaluation.terminal import figures
 from himari_rl.evaluation.verdict import BETTER, LOOK_AHEAD, NO_EDGE, Summary, Verdict
 
 if TYPE_CHECKING:
@@ -86,8 +86,7 @@ def equity_html(result: Backtest, verdict: Verdict) -> str:
 
 
 def _strategies(verdict: Verdict) -> Table:
-    table = _table("in the same ledger, with the same costs and limits", "strategy")
-    for name in (
+    numbers = (
         "growth\n%/y",
         "Sharpe",
         "vol.\n%/y",
@@ -96,8 +95,8 @@ def _strategies(verdict: Verdict) -> Table:
         "turn-\nover %",
         "cost\n%",
         "expo-\nsure",
-    ):
-        table.add_column(name, justify="right")
+    )
+    table = figures("in the same ledger, with the same costs and limits", "strategy", numbers)
     for row in verdict.summaries:
         if row.variant == BASE.name:
             table.add_row(
@@ -116,9 +115,8 @@ def _strategies(verdict: Verdict) -> Table:
 
 
 def _variants(verdict: Verdict) -> Table:
-    table = _table("at other costs, and with every decision used one bar later", "variant")
-    for name in ("growth\n%/y", "Sharpe", f"{ONE}\ngrowth %/y", "\nSharpe", "difference\n%/y"):
-        table.add_column(name, justify="right")
+    numbers = ("growth\n%/y", "Sharpe", f"{ONE}\ngrowth %/y", "\nSharpe", "difference\n%/y")
+    table = figures("at other costs, and with every decision used one bar later", "variant", numbers)
     found: dict[tuple[str, str], Summary] = {(row.strategy, row.variant): row for row in verdict.summaries}
     for (strategy, variant), mine in found.items():
         if strategy == verdict.policy:
@@ -130,9 +128,8 @@ def _variants(verdict: Verdict) -> Table:
 
 
 def _differences(verdict: Verdict) -> Table:
-    table = _table(f"policy less {ONE}, paired; stationary bootstrap", "measure")
-    for name in ("difference", f"{100.0 * verdict.growth.confidence:g} % interval", "share of resamples above 0"):
-        table.add_column(name, justify="right")
+    numbers = ("difference", f"{100.0 * verdict.growth.confidence:g} % interval", "share of resamples above 0")
+    table = figures(f"policy less {ONE}, paired; stationary bootstrap", "measure", numbers)
     parts = (("utility %/y", verdict.utility), ("growth %/y", verdict.growth), ("drawdown %", verdict.drawdown))
     for name, part in parts:
         table.add_row(name, _signed(part.estimate), f"{_signed(part.lower)} to {_signed(part.upper)}", _above(part))
@@ -143,19 +140,11 @@ def _differences(verdict: Verdict) -> Table:
 
 def _others(verdict: Verdict) -> Table:
     level = f"{100.0 * verdict.growth.confidence:g} % interval"
-    table = _table("policy less each other baseline, paired", "baseline")
-    for name in ("utility %/y", level, "Sharpe", level):
-        table.add_column(name, justify="right")
+    table = figures("policy less each other baseline, paired", "baseline", ("utility %/y", level, "Sharpe", level))
     for name, less in verdict.less.items():
         part, ratio = less.utility, less.sharpe
         gain = (_signed(part.estimate), f"{_signed(part.lower)} to {_signed(part.upper)}")
         table.add_row(name, *gain, f"{ratio.estimate:+.2f}", f"{ratio.lower:+.2f} to {ratio.upper:+.2f}")
-    return table
-
-
-def _table(title: str, first: str) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column(first, no_wrap=True)
     return table
 
 

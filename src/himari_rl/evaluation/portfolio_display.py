@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from himari_rl.evaluation.portfolio import Portfolio
 from himari_rl.evaluation.portfolio_baselines import EQUAL
 from himari_rl.evaluation.statistics import Interval
+from himari_rl.evaluation.terminal import figures
 
 
 def render_portfolio(portfolio: Portfolio, console: Console) -> None:
     """Prints the gates beside their intervals, and each asset's part."""
-    gates = Table(
-        title=f"gates of the portfolio, and the policy less {EQUAL}, paired; 95 % intervals",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
-    for name in ("measure", "gate", "policy", f"less {EQUAL}", "passed"):
-        gates.add_column(name, justify="left" if name == "measure" else "right")
+    title = f"gates of the portfolio, and the policy less {EQUAL}, paired; 95 % intervals"
+    gates = figures(title, "measure", ("gate", "policy", f"less {EQUAL}", "passed"))
     for gate in portfolio.gates:
         answer = "yes" if gate.sure else "yes, not surely" if gate.passed else "no"
         demand = f"{gate.comparison} {gate.threshold:g}"
         gates.add_row(gate.name, demand, _told(gate.value, ""), _told(gate.difference, "+"), answer)
     console.print(gates)
-    parts = Table(
-        title="what each asset did", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
-    )
-    for name in ("asset", "share of\nexposure %", "growth\n%/y", "share of\nrisk %"):
-        parts.add_column(name, justify="left" if name == "asset" else "right")
+    parts = figures("what each asset did", "asset", ("share of\nexposure %", "growth\n%/y", "share of\nrisk %"))
     for part in portfolio.parts:
         numbers = (f"{100 * part.share:.1f}", f"{100 * part.growth:+.1f}", f"{100 * part.risk:.1f}")
         parts.add_row(part.symbol, *numbers)

@@ -1,0 +1,30 @@
+"""The shapes of what is printed: a table of figures, and a check with its sentence; both fit eighty columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+
+INDENT = 8
+
+
+def figures(title: str, first: str, numbers: Iterable[str]) -> Table:
+    """An empty table: a column of names, and columns of numbers to the right."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column(first, no_wrap=True)
+    for name in numbers:
+        table.add_column(name, justify="right")
+    return table
+
+
+def print_check(console: Console, passed: bool, head: str, why: str = "") -> None:
+    """`pass` or `REFUSE` before the check's own line, and why below it, indented."""
+    mark = "[green]pass  [/]" if passed else "[red]REFUSE[/]"
+    console.print(f"{mark}  {escape(head)}", soft_wrap=True)
+    if why:
+        console.print(Padding(escape(why), (0, 0, 0, INDENT)), style="dim")
