@@ -9,6 +9,7 @@ HIMARI_API_KEYS                  keys, with commas; any one in x-api-key or as b
 HIMARI_AUDIENCE, HIMARI_EMAILS   Google-signed ID tokens for this audience, of these e-mails
 HIMARI_ALLOW_ANONYMOUS=1         no key: something in front (Cloud Run's IAM, Vertex AI) checks the clients
 HIMARI_MEMORY_KEY                signs the memory of recurrent policies; the same on every instance
+HIMARI_SIGNER                    PEM file of the Ed25519 public key that bundles must be signed with
 HIMARI_CHALLENGER, HIMARI_CHALLENGER_SHARE, HIMARI_SYMBOLS, HIMARI_GAP_RULE, HIMARI_CORS_ORIGINS, HIMARI_LOG_EVERY
                                  see himari_rl/serving/settings.py
 """

@@ -18,23 +18,25 @@ from himari_rl.errors import DataError, RefusedError
 
 # Adding a flag is a line here; taking one away breaks somebody's script.
 CONTRACT = {
-    "certify": "--bars --html --jobs --json --market --seed --seeds",
+    "certify": "--bars --device --html --jobs --json --market --seed --seeds",
     "data audit": "--interval --json --symbol",
     "data fetch": "--exchange --json --out --since --timeframe --until",
-    "decide": "--base --json --lstm --multi --rules",
+    "decide": "--accept-leak --base --json --lstm --multi --rules",
     "demo": "--data --json --num-episodes --out --seed --symbol",
     "evaluate": "--allow-seen --costs --data --funding --html --json --risk-aversion --seed --symbol --test-fraction "
     "--trials",
     "gate": "--accept-leak --champion --json --rules --run",
-    "promote": "--champion --folder --json --override --rules",
-    "report": "--champion --json --out --rules",
+    "promote": "--accept-leak --champion --folder --json --override --rules --run",
+    "report": "--accept-leak --champion --json --out --rules",
     "rollback": "--folder --json --reason",
-    "serve": "--allow-anonymous --challenger --host --json --log-every --port --share",
+    "export": "--json --out",
+    "sign": "--json --key",
+    "serve": "--allow-anonymous --challenger --host --json --log-every --port --share --signer",
     "train base": "--allow-short --data --device --hidden-dim --json --learning-rate --num-episodes --out --resume "
     "--reward --save-interval --seed --seeds --symbol --test-fraction",
     "train multi": "--allow-short --data --device --funding --hidden-dim --interval --json --learning-rate "
     "--num-episodes --out --resume --reward --save-interval --seed --seeds --symbols --test-fraction",
-    "train lstm": "--allow-short --data --device --hidden-dim --json --learning-rate --lstm-hidden-dim "
+    "train lstm": "--allow-short --data --device --gap-rule --hidden-dim --json --learning-rate --lstm-hidden-dim "
     "--lstm-num-layers --num-episodes --out --resume --reward --save-interval --seed --seeds --symbol --test-fraction",
     "tune": "--bars-per-seed --data --funding --json --out --seed --symbol --symbols --test-fraction --trials",
     "walk-forward": "--anchored --bars-per-seed --bootstrap-paths --data --embargo-bars --folds --funding --hidden-dim "

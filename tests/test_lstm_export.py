@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,13 +12,15 @@ import torch
 from bundle_helpers import make_bundle, valid_states
 from envs_helpers import random_bars
 from himari_rl.agents.lstm_ppo_agent import LSTMPPOAgent, LSTMPPOConfig
+from himari_rl.cli import main
 from himari_rl.envs.physics import TradingEnvConfig, market_of
-from himari_rl.errors import BundleError
+from himari_rl.errors import BundleError, ConfigError
 from himari_rl.evaluation.backtest import BASE, LAGGED, POLICY, Variant, backtest, stage
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.bundle import read_bundle
 from himari_rl.policy.runtime import Policy, load_policy
 from himari_rl.schema import FloatArray
+from himari_rl.serving.slot import Slot
 from himari_rl.training.export import PARITY, export
 from himari_rl.training.job import training_data
 
@@ -28,7 +31,7 @@ ROWS, _ = market_of(BARS, ENCODER, ENVIRONMENT)
 STEPS = 10_000
 
 
-def agent_of(seed: int = 0, head: str = "band", **config: int) -> LSTMPPOAgent:
+def agent_of(seed: int = 0, head: str = "band", **config: Any) -> LSTMPPOAgent:
     """An agent whose answers move with its inputs and its memory: the first weights of the output layer are tiny."""
     agent = LSTMPPOAgent(LSTMPPOConfig(head=head, **config), torch.Generator().manual_seed(seed))
     agent.normaliser.fit(ROWS, np.ones(16, bool), False)
@@ -129,6 +132,26 @@ def test_every_variant_of_a_backtest_has_a_memory_of_its_own(tmp_path: Path) -> 
     assert np.abs(remembered - forgot).max() > 0.01
 
 
+def test_an_agent_that_starts_from_an_export_answers_as_it_did(tmp_path: Path) -> None:
+    """What a warm start of the walk-forward rests on; torch has two biases for the one that is exported."""
+    old, new = agent_of(1, lstm_hidden_dim=8), agent_of(2, lstm_hidden_dim=8)
+    states = valid_states(50, seed=2)
+    assert np.abs(walk_torch(old, states) - walk_torch(new, states)).max() > 0.01
+    new.start_from(old.tensors())
+    np.testing.assert_allclose(walk_torch(new, states), walk_torch(old, states), atol=1e-6)
+    for stranger in (agent_of(3, lstm_hidden_dim=4), agent_of(3, lstm_hidden_dim=8, lstm_num_layers=1)):
+        with pytest.raises(ConfigError, match="another network"):
+            stranger.start_from(old.tensors())
+
+
+def test_the_manifest_says_what_becomes_of_the_memory_of_a_session_that_missed_bars(tmp_path: Path) -> None:
+    for rule in ("reset", "advance"):
+        agent = agent_of(0, lstm_hidden_dim=4, gap_rule=rule)
+        assert Slot(exported(tmp_path / rule, [agent])).gap_rule == rule
+    with pytest.raises(ConfigError, match="gap_rule 'skip'"):
+        agent_of(0, gap_rule="skip")
+
+
 # ---- ONNX: an extra; a machine without it says so
 
 
@@ -151,6 +174,9 @@ def test_the_onnx_graph_agrees_with_the_runtime_over_a_thousand_steps(
 
     bundle = make_bundle(tmp_path, kind, head, seeds, hidden, scale=1.5)
     assert write_onnx(bundle, tmp_path / "policy.onnx") <= PARITY
+    written = (tmp_path / "policy.onnx").read_bytes()
+    assert main(["export", str(bundle), "--out", str(tmp_path / "again.onnx")]) == 0
+    assert (tmp_path / "again.onnx").read_bytes() == written
     policy = load_policy(bundle)
     session = onnxruntime.InferenceSession(tmp_path / "policy.onnx", providers=["CPUExecutionProvider"])
     inputs = {given.name: given.shape for given in session.get_inputs()}

@@ -17,8 +17,9 @@ import pytest
 
 from bundle_helpers import make_bundle
 from helpers import ROOT, run_python
+from himari_rl.cli import main
 from himari_rl.policy.runtime import load_policy
-from himari_rl.serving.app import create_app
+from himari_rl.serving.app import Api, create_app
 from himari_rl.serving.messages import EXAMPLE_STATE
 from himari_rl.serving.run import listen, serve
 from serving_helpers import DEADLINE_S, cloud_run_server, running, wait_for
@@ -40,7 +41,7 @@ def test_the_server_decides_where_torch_gymnasium_and_pandas_cannot_be_imported(
     done = run_python(
         BLOCKED
         + f"""
-from himari_rl.serving.app import create_app
+from himari_rl.serving.app import Api, create_app
 from himari_rl.serving.service import Service
 app = create_app({str(folder)!r})
 assert app.state.service.load(), app.state.service.reason
@@ -119,6 +120,21 @@ def test_himari_serve_says_in_json_where_it_listens(tmp_path: Path) -> None:
     assert said["model_version"] == ready["model_version"] == load_policy(folder).manifest.version
     assert said["symbols"] == ready["symbols"]
     assert (said["state_dim"], said["keys"], said["synthetic"]) == (52, False, True)
+
+
+def test_an_option_of_himari_serve_wins_over_its_variable_and_leaves_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apps: list[Api] = []
+    monkeypatch.setattr("himari_rl.serving.run.serve", lambda app, sock: (apps.append(app), sock.close()))
+    monkeypatch.setattr("gc.disable", lambda: None)  # for a process of its own, which this is not
+    one, two = (make_bundle(tmp_path, hidden=(4,), name=name) for name in ("one", "two"))
+    for name, value in {"CHALLENGER": str(two), "CHALLENGER_SHARE": "0.5", "LOG_EVERY": "10"}.items():
+        monkeypatch.setenv(f"HIMARI_{name}", value)
+    for options in ([], ["--share", "0.1", "--log-every", "0"]):
+        assert main(["serve", str(one), "--port", "0", *options]) == 0
+    found = [app.state.service.settings for app in apps]
+    assert [(s.challenger, s.challenger_share, s.log_every) for s in found] == [(str(two), 0.5, 10), (str(two), 0.1, 0)]
 
 
 def listens(url: str) -> bool:

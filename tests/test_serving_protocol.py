@@ -242,4 +242,4 @@ def test_requests_are_counted_whichever_way_they_went(folder: Path) -> None:
             wire.socket.sendall(post() + post(BAD) + post(GOOD))
             assert [wire.answer()[0] for _ in range(3)] == [200, 422, 200]
             wait_for(lambda: app.state.service.metrics.requests == 2)
-        assert app.state.service.metrics.errors[422] == 1
+        assert app.state.service.metrics.errors == {(422, "state"): 1}

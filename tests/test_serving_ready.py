@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.openapi.utils import get_openapi
@@ -13,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from bundle_helpers import make_bundle
 from himari_rl import __version__
 from himari_rl.monitoring import metrics as names
-from himari_rl.policy.bundle import WEIGHTS
+from himari_rl.policy.bundle import MANIFEST, WEIGHTS
 from himari_rl.policy.runtime import load_policy
 from himari_rl.serving.app import ENDPOINTS, create_app
 from himari_rl.serving.messages import EXAMPLE_STATE
@@ -135,8 +137,8 @@ def test_the_metrics_count_what_happened(tmp_path: Path) -> None:
         for sample in family.samples
     }
     assert samples[f"{names.REQUESTS}_total",] == 3
-    assert samples[f"{names.ERRORS}_total", "422"] == 1
-    assert samples[f"{names.ERRORS}_total", "404"] == 1
+    assert samples[f"{names.ERRORS}_total", "422", "state"] == 1
+    assert samples[f"{names.ERRORS}_total", "404", "not_found"] == 1
     assert samples[names.READY,] == 1
     assert samples[names.POLICY, *sorted(["base", answers[0]["model_version"]])] == 1
     assert samples[f"{names.LATENCY}_count",] == 3
@@ -149,6 +151,24 @@ def test_every_metric_has_a_help_line_and_is_emitted(tmp_path: Path) -> None:
     with running(create_app(make_bundle(tmp_path, hidden=(4,)))) as client:
         emitted = {family.name for family in text_string_to_metric_families(client.get("/metrics").text)}
     assert emitted == set(names.HELP)
+
+
+def test_a_refused_policy_and_a_swap_are_written_down_once_though_no_answer_is(tmp_path: Path) -> None:
+    """Somebody who reads the log at night must find why there is no policy, and once, though it is tried for hours."""
+    app = create_app(tmp_path / "bundle", ServeSettings(reload_s=0.01))
+    lines: list[dict[str, Any]] = []
+    app.state.service.journal._write = lambda line: lines.append(json.loads(line))
+    with running(app) as client:
+        wait_for(lambda: app.state.service.metrics.reload_failures > 3)
+        version = load_policy(make_bundle(tmp_path, hidden=(4,))).manifest.version
+        wait_for(lambda: client.get("/ready").status_code == 200)
+        client.post("/predict", json={"state": EXAMPLE_STATE})
+        (tmp_path / "bundle" / MANIFEST).write_text("{}")
+        wait_for(lambda: len(lines) == 3)
+    assert [line["event"] for line in lines] == ["refused", "swap", "refused"]
+    assert [line.get("serving") for line in lines] == [None, None, version]
+    assert "there is no policy bundle" in lines[0]["reason"]
+    assert lines[1]["model_version"] == version
 
 
 def test_a_value_on_a_bucket_bound_belongs_to_that_bucket() -> None:

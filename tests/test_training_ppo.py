@@ -101,19 +101,20 @@ def batch(old: list[float], advantage: list[float], alive: list[float], target: 
 def test_the_clipped_loss_its_kl_and_its_clip_fraction_are_the_hand_calculation() -> None:
     part = batch([0.0] * 5, [1.0, 1.0, -1.0, -2.0, 9.0], [1, 1, 1, 1, 0], [1.0, 2.0, 3.0, 4.0, 99.0])
     ratios = [1.0, 1.5, 0.5, 1.1, 7.0]
-    loss = ppo_loss(column(*map(math.log, ratios)), part, torch.zeros(5, 1, dtype=F64), 0.5, PPOConfig(
-        clip=0.2, value_coefficient=0.5, entropy_coefficient=0.1))  # fmt: skip
+    loss = ppo_loss(
+        column(*map(math.log, ratios)), part, torch.zeros(5, 1, dtype=F64), PPOConfig(clip=0.2, value_coefficient=0.5)
+    )
     # min(r A, clip(r) A): 1, 1.2, -.8, -2.2; the dead bar counts for nothing
     assert float(loss.policy) == pytest.approx(-(1.0 + 1.2 - 0.8 - 2.2) / 4)
     assert float(loss.clip_fraction) == pytest.approx(2 / 4)
     assert float(loss.kl) == pytest.approx(sum(r - 1 - math.log(r) for r in ratios[:4]) / 4)
     assert float(loss.value) == pytest.approx(0.5 * (1 + 4 + 9 + 16) / 4)
-    assert float(loss.total) == pytest.approx(0.2 + 0.5 * 3.75 - 0.1 * 0.5)
+    assert float(loss.total) == pytest.approx(0.2 + 0.5 * 3.75)
 
 
 def test_a_clipped_bar_gives_no_gradient_unless_it_leads_back() -> None:
     new = column(math.log(1.5), math.log(1.5)).requires_grad_()
-    loss = ppo_loss(new, batch([0.0, 0.0], [1.0, -1.0], [1, 1]), None, 0.0, PPOConfig(clip=0.2))
+    loss = ppo_loss(new, batch([0.0, 0.0], [1.0, -1.0], [1, 1]), None, PPOConfig(clip=0.2))
     (slope,) = torch.autograd.grad(loss.total, new)
     assert slope[0].item() == 0.0
     assert slope[1].item() == pytest.approx(0.75)

@@ -152,6 +152,24 @@ def test_a_suspected_leak_passes_only_with_a_written_reason(tmp_path: Path) -> N
     answer = ask(bundle, leak_reason="the vendor stamps closes")
     assert answer.passed
     assert "the vendor stamps closes" in next(line.why for line in answer.lines if line.rule == "leak test")
+    assert main(["promote", "champion", str(bundle), "--folder", str(tmp_path)]) == 1
+    said = ["--accept-leak", "the vendor stamps closes"]
+    assert main(["promote", "champion", str(bundle), "--folder", str(tmp_path), *said]) == 0
+    assert main(["decide", "--base", str(bundle)]) == 1
+    assert main(["decide", "--base", str(bundle), *said]) == 0
+    log = read_log(str(tmp_path / "champion.json"))
+    assert [event["exceptions"] for event in log] == [["leak accepted: the vendor stamps closes"]] * 2
+
+
+def test_a_threshold_of_ones_own_is_written_down(tmp_path: Path) -> None:
+    document = good_document()
+    document["judgement"]["verdict"]["own"]["sharpe"]["estimate"] = 0.7
+    bundle = run_of(tmp_path, document)
+    lax = tmp_path / "lax.yaml"
+    lax.write_text("min_sharpe: 0.5\n")
+    assert main(["promote", "champion", str(bundle), "--folder", str(tmp_path)]) == 1
+    assert main(["promote", "champion", str(bundle), "--folder", str(tmp_path), "--rules", str(lax)]) == 0
+    assert read_log(str(tmp_path / "champion.json"))[-1]["exceptions"] == ["min_sharpe 0.5, usually 1"]
 
 
 def test_the_challenger_must_beat_the_champion_on_the_same_bars(tmp_path: Path) -> None:
@@ -170,6 +188,19 @@ def test_an_lstm_needs_more_than_the_base(tmp_path: Path) -> None:
     assert ask(little, champion=base).reason == "refused by LSTM over base"
     assert ask(enough, champion=base).passed
     assert ask(enough).reason == "refused by LSTM over base"  # without a base to compare with
+    # nor is a weak LSTM a base, however far it is beaten
+    weak = run_of(tmp_path / "weak", good_document(), shift=-0.001, kind="lstm")
+    assert ask(enough, champion=weak).reason == "refused by LSTM over base"
+
+
+def test_a_champion_is_a_bundle_that_its_walk_forward_wrote(tmp_path: Path) -> None:
+    bundle = run_of(tmp_path / "a", good_document(), shift=0.001)
+    with pytest.raises(BundleError, match="no policy bundle"):
+        ask(bundle, champion=run_of(tmp_path / "b", good_document()).parent / "nothing")
+    other = good_document()
+    other["bundle"]["weights_sha256"] = "f" * 64
+    with pytest.raises(BundleError, match="did not write the champion"):
+        ask(bundle, champion=run_of(tmp_path / "c", other))
 
 
 def test_an_lstms_gain_over_the_base_has_to_exclude_zero(tmp_path: Path) -> None:

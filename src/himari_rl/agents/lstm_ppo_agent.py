@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from himari_rl.agents.networks import LSTMTrunk
 from himari_rl.agents.ppo_agent import PPOAgent, PPOConfig
 from himari_rl.errors import ConfigError
+from himari_rl.policy.manifest import GAP_RULES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,8 @@ class LSTMPPOConfig(PPOConfig):
     """Passes over each PPO rollout; more of them leave the stored states behind (LOG.md)."""
     learning_rate: float = 3e-3
     """Adam's step at the start."""
+    gap_rule: str = GAP_RULES[0]
+    """What a server does with the memory of a session that missed bars: reset, or advance."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,6 +46,8 @@ class LSTMPPOConfig(PPOConfig):
             raise ConfigError(
                 f"{self.lstm_num_layers} LSTM layers of {self.lstm_hidden_dim}", "at least one of each", "or train base"
             )
+        if self.gap_rule not in GAP_RULES:
+            raise ConfigError(f"gap_rule {self.gap_rule!r}", " or ".join(GAP_RULES))
         if self.account_inputs:
             raise ConfigError(
                 "account_inputs with an LSTM",
@@ -76,15 +82,25 @@ class LSTMPPOAgent(PPOAgent):
         shape = {"trunk": "lstm", "lstm_hidden": config.lstm_hidden_dim, "lstm_layers": config.lstm_num_layers}
         return super().network_spec() | shape
 
-    @torch.no_grad()
-    def tensors(self) -> dict[str, np.ndarray]:
+    def serving_config(self) -> dict[str, object]:
+        """What becomes of the memory of a session that missed bars."""
+        return {"gap_rule": self.config.gap_rule}
+
+    def named_weights(self) -> dict[str, Tensor]:
         """The actor's weights by the names the runtime knows; torch's two biases of a gate as their sum."""
         named = {f"trunk.{k}": value for k, value in self.trunk.after.layers.named_parameters()}
         for k in range(self.config.lstm_num_layers):
             ih, hh, bias_ih, bias_hh = (getattr(self.trunk.lstm, f"{part}_l{k}") for part in _PARTS)
             named |= {f"lstm.{k}.weight_ih": ih, f"lstm.{k}.weight_hh": hh, f"lstm.{k}.bias": bias_ih + bias_hh}
-        named |= {f"out.{name}": value for name, value in self.out.named_parameters()}
-        return {name: value.detach().cpu().numpy().copy() for name, value in named.items()}
+        return named | {f"out.{name}": value for name, value in self.out.named_parameters()}
+
+    @torch.no_grad()
+    def start_from(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """As the base agent; a gate's bias goes to one of torch's two, and the other is 0."""
+        super().start_from(tensors)
+        for k in range(self.config.lstm_num_layers):
+            getattr(self.trunk.lstm, f"bias_ih_l{k}").copy_(torch.as_tensor(tensors[f"lstm.{k}.bias"]))
+            getattr(self.trunk.lstm, f"bias_hh_l{k}").zero_()
 
 
 _PARTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")

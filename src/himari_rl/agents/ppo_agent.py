@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,8 +60,6 @@ class PPOConfig:
     """PPO's clip of the probability ratio."""
     value_coefficient: float = 0.5
     """Weight of the critic's loss."""
-    entropy_coefficient: float = 0.0
-    """Weight of the exploration bonus. Off: it trains noise."""
     max_grad_norm: float = 1.0
     """Gradient norm clip."""
     initial_std: float = 0.05
@@ -195,12 +194,34 @@ class PPOAgent(nn.Module):
         """The manifest's `network` field."""
         return {"trunk": "mlp", "hidden": list(self.config.hidden), "activation": "tanh", "head": self.config.head}
 
+    def serving_config(self) -> dict[str, object]:
+        """What a bundle's config tells its server beside how it was trained."""
+        return {}
+
+    def named_weights(self) -> dict[str, Tensor]:
+        """The actor's parameters by the names the runtime knows."""
+        named = {f"trunk.{name.removeprefix('layers.')}": value for name, value in self.trunk.named_parameters()}
+        return named | {f"out.{name}": value for name, value in self.out.named_parameters()}
+
     @torch.no_grad()
     def tensors(self) -> dict[str, np.ndarray]:
-        """The actor's weights by the names the runtime knows."""
-        named = {f"trunk.{name.removeprefix('layers.')}": value for name, value in self.trunk.named_parameters()}
-        named |= {f"out.{name}": value for name, value in self.out.named_parameters()}
-        return {name: value.detach().cpu().numpy().copy() for name, value in named.items()}
+        """The actor's weights as they are exported."""
+        return {name: value.detach().cpu().numpy().copy() for name, value in self.named_weights().items()}
+
+    @torch.no_grad()
+    def start_from(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """Takes over exported weights of the same network.
+
+        Raises:
+            ConfigError: they are another network's.
+        """
+        named = self.named_weights()
+        wanted = {name: tuple(value.shape) for name, value in named.items()}
+        found = {name: values.shape for name, values in tensors.items()}
+        if wanted != found:
+            raise ConfigError("weights of another network", f"{len(wanted)} tensors of this one's names and shapes")
+        for name, parameter in named.items():
+            parameter.copy_(torch.as_tensor(tensors[name]))
 
     @torch.no_grad()
     def normalised(self, states: np.ndarray) -> np.ndarray:

@@ -2,8 +2,8 @@
 
     himari demo                                        the whole road, walked once
     himari train base --data bars.csv --out runs/mine  a policy bundle
-    himari evaluate runs/mine --data bars.csv          its verdict on bars it never saw
-    himari serve runs/mine --port 8080                 POST /predict
+    himari evaluate runs/mine/bundle --data bars.csv   its verdict on bars it never saw
+    himari serve runs/mine/bundle --port 8080          POST /predict
 
 Each area has its own file with `register(app)`; what it needs to work, it imports inside its commands, so that
 `himari --help` answers at once. Exit codes: 0 done; 1 refused by a gate or a check; 2 bad usage or bad input.
@@ -23,7 +23,7 @@ from typer.exceptions import TyperException
 from himari_rl import __version__
 from himari_rl.errors import HimariError
 
-AREAS = ("data", "train", "certify", "evaluate", "tune", "walk_forward", "gate", "report", "serve", "demo")
+AREAS = ("data", "train", "certify", "evaluate", "tune", "walk_forward", "gate", "report", "bundle", "serve", "demo")
 STOPPED = 130  # 128 + SIGINT, what a shell expects of a program stopped by Ctrl-C
 
 

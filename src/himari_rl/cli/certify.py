@@ -12,8 +12,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-KINDS = ("base", "lstm", "multi")
-
 
 def register(app: typer.Typer) -> None:
     """Adds `himari certify` to the root app."""
@@ -30,6 +28,7 @@ def certify(
     seed: Annotated[int, typer.Option(min=0, help="First seed.")] = 0,
     bars: Annotated[int | None, typer.Option(min=1, help="Bars stepped in training (default: the kind's own).")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes; one a core by default.")] = None,
+    device: Annotated[str, typer.Option(help="Where it is trained: auto, cpu or cuda.")] = "auto",
     html: Annotated[Path | None, typer.Option(help="Write the page with the learned bands here.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
@@ -39,15 +38,16 @@ def certify(
     """
     from rich.progress import Progress, TimeElapsedColumn
 
-    from himari_rl.errors import ConfigError, RefusedError
+    from himari_rl.agents.kinds import config_type
+    from himari_rl.errors import RefusedError
     from himari_rl.evaluation import certify as certification
     from himari_rl.evaluation.certify_display import render_certificates
     from himari_rl.evaluation.certify_kinds import plan_for
     from himari_rl.evaluation.certify_traps import trap_certificates
     from himari_rl.storage import write_atomic
+    from himari_rl.training.device import resolve_device
 
-    if kind not in KINDS:
-        raise ConfigError(f"kind {kind!r}", f"one of {', '.join(KINDS)}")
+    config_type(kind)  # refuses a word that is no kind
     plan = plan_for(kind, bars)
     names = market or list(plan.bars)
     console = Console(stderr=True)
@@ -61,6 +61,7 @@ def certify(
                 plan,
                 bundles=Path(folder),
                 jobs=jobs,
+                device=resolve_device(device),
                 done=lambda attempt: progress.advance(task),
             )
         traps = trap_certificates() if kind == "base" and market is None else []

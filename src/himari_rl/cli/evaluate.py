@@ -1,7 +1,7 @@
 """himari evaluate: a bundle's verdict on bars its training never saw.
 
-himari evaluate runs/mine --data BTC-USD_1h.parquet
-himari evaluate runs/mine --data BTC-USD_1h.parquet --html equity.html --json
+himari evaluate runs/mine/bundle --data BTC-USD_1h.parquet
+himari evaluate runs/mine/bundle --data BTC-USD_1h.parquet --html equity.html --json
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     bundle: Annotated[str, typer.Argument(help="Folder of the policy bundle.")],
-    data: Annotated[list[str], typer.Option(help="Files or a folder of bars of one symbol.")],
+    data: Annotated[list[str], typer.Option(help="Files or a folder of bars, of the bundle's symbols.")],
     symbol: Annotated[str | None, typer.Option(help="Which symbol, where the data has several.")] = None,
     funding: Annotated[Path | None, typer.Option(help="Folder of funding files, for a bundle of several.")] = None,
     test_fraction: Annotated[float, typer.Option(help="Share of the rows, at the end, to judge on.")] = 0.2,
@@ -48,7 +48,7 @@ def evaluate(
 
     Exit code 1 where a look-ahead is suspected.
 
-    Example: himari evaluate runs/mine --data BTC-USD_1h.parquet
+    Example: himari evaluate runs/mine/bundle --data BTC-USD_1h.parquet
     """
     import numpy as np
     from rich.console import Console

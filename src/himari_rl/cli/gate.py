@@ -14,7 +14,12 @@ import typer
 
 ALIASES = "aliases"
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-Rules = Annotated[str | None, typer.Option(help="YAML of thresholds (default: config/gates.yaml).")]
+Champion = Annotated[str | None, typer.Option(help="Bundle of another walk-forward to compare with.")]
+Run = Annotated[str | None, typer.Option(help="Folder of the walk-forward (default: the bundle's parent).")]
+Rules = Annotated[
+    str | None, typer.Option(help="YAML of thresholds (default: config/gates.yaml, else those built in).")
+]
+AcceptLeak = Annotated[str | None, typer.Option(help="Why a suspected leak is none; it is written down.")]
 Folder = Annotated[str, typer.Option(help="Where the aliases are: a folder.")]
 
 
@@ -28,10 +33,10 @@ def register(app: typer.Typer) -> None:
 
 def gate(
     bundle: Annotated[str, typer.Argument(help="The bundle of a walk-forward, RUN/bundle.")],
-    champion: Annotated[str | None, typer.Option(help="Bundle of another walk-forward to compare with.")] = None,
-    run: Annotated[str | None, typer.Option(help="Folder of the walk-forward (default: the bundle's parent).")] = None,
+    champion: Champion = None,
+    run: Run = None,
     rules: Rules = None,
-    accept_leak: Annotated[str | None, typer.Option(help="Why a suspected leak is none.")] = None,
+    accept_leak: AcceptLeak = None,
     as_json: Json = False,
 ) -> None:
     """Asks every rule of a bundle; exit 0 if all pass, 1 if one refuses.
@@ -56,8 +61,10 @@ def promote(
     alias: Annotated[str, typer.Argument(help="Which alias: champion, candidate or another name.")],
     bundle: Annotated[str, typer.Argument(help="The bundle of a walk-forward, RUN/bundle.")],
     override: Annotated[str | None, typer.Option(help="The reason to promote in spite of a refusal.")] = None,
-    champion: Annotated[str | None, typer.Option(help="Bundle of another walk-forward to compare with.")] = None,
+    champion: Champion = None,
+    run: Run = None,
     rules: Rules = None,
+    accept_leak: AcceptLeak = None,
     folder: Folder = ALIASES,
     as_json: Json = False,
 ) -> None:
@@ -71,7 +78,7 @@ def promote(
     from himari_rl.evaluation.gate_rules import load_rules
     from himari_rl.evaluation.promotion import promote as move
 
-    answer = ask(bundle, load_rules(rules), champion=champion)
+    answer = ask(bundle, load_rules(rules), champion=champion, run=run, leak_reason=accept_leak)
     moved = move(_path(folder, alias), bundle, answer, override=override)
     document = {"alias": alias, "bundle": moved.bundle, "step": moved.step, "gate": answer.to_dict()}
     typer.echo(json.dumps(document) if as_json else f"{alias} is {moved.bundle} (step {moved.step}); {answer.reason}")
@@ -101,6 +108,7 @@ def decide(
     lstm: Annotated[str | None, typer.Option(help="Bundle of the LSTM walk-forward, same bars.")] = None,
     multi: Annotated[str | None, typer.Option(help="Bundle of the multi-asset walk-forward.")] = None,
     rules: Rules = None,
+    accept_leak: AcceptLeak = None,
     as_json: Json = False,
 ) -> None:
     """Walks base, LSTM, multi-asset through their gates and says which to use and why; exit 1 if none.
@@ -117,7 +125,7 @@ def decide(
 
     thresholds = load_rules(rules)
     answers = {
-        kind: None if bundle is None else ask(bundle, thresholds, champion=base if kind == "lstm" else None)
+        kind: bundle and ask(bundle, thresholds, champion=base if kind == "lstm" else None, leak_reason=accept_leak)
         for kind, bundle in (("base", base), ("lstm", lstm), ("multi", multi))
     }
     choice = choose(answers)
@@ -150,4 +158,6 @@ def _show(answer: Any) -> None:
         demand = f"{line.comparison} {line.threshold:g}"
         head = f"{line.rule:<20}{line.number:>8.3f}  {demand:<8}{interval}"
         print_check(console, line.passed, head.rstrip(), line.why)
+    for exception in answer.exceptions:
+        console.print(f"by hand {exception}", style="yellow", markup=False)
     console.print(f"{answer.version}: {answer.reason}", style="bold green" if answer.passed else "bold red")

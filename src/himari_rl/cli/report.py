@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from himari_rl.cli.gate import AcceptLeak, Champion, Rules
+
 
 def register(app: typer.Typer) -> None:
     """Adds `himari report`."""
@@ -18,8 +20,9 @@ def register(app: typer.Typer) -> None:
 def report(
     run: Annotated[str, typer.Argument(help="Folder of a walk-forward.")],
     out: Annotated[str | None, typer.Option(help="The HTML file (default: RUN/report.html).")] = None,
-    rules: Annotated[str | None, typer.Option(help="YAML of thresholds (default: config/gates.yaml).")] = None,
-    champion: Annotated[str | None, typer.Option(help="Bundle of another walk-forward to compare with.")] = None,
+    rules: Rules = None,
+    champion: Champion = None,
+    accept_leak: AcceptLeak = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Writes one self-contained page: verdict, gate, curves, controls, trials, cost.
@@ -36,7 +39,7 @@ def report(
     from himari_rl.storage import write_atomic
 
     read_run(run)
-    answer = gate(Path(run) / BUNDLE, load_rules(rules), champion=champion)
+    answer = gate(Path(run) / BUNDLE, load_rules(rules), champion=champion, leak_reason=accept_leak)
     place = out or str(Path(run) / "report.html")
     write_atomic(place, report_page(run, answer).encode())
     document = {"report": place, "passed": answer.passed, "reason": answer.reason}

@@ -18,14 +18,23 @@ def serve(
     allow_anonymous: Annotated[
         bool, typer.Option("--allow-anonymous", help="Serve other machines without asking for a key.")
     ] = False,
-    challenger: Annotated[str, typer.Option(help="A second bundle or alias that decides in the shadow.")] = "",
-    share: Annotated[float, typer.Option(help="Share of clients that the challenger answers; 0: only shadow.")] = 0.0,
-    log_every: Annotated[int, typer.Option(help="One JSON log line for every so many answers; 0: none.")] = 0,
+    challenger: Annotated[str | None, typer.Option(help="A second bundle or alias that decides in the shadow.")] = None,
+    share: Annotated[
+        float | None, typer.Option(help="Share of clients that the challenger answers; 0, the default: only shadow.")
+    ] = None,
+    log_every: Annotated[
+        int | None, typer.Option(help="One JSON log line for every so many answers; 0, the default: none.")
+    ] = None,
+    signer: Annotated[
+        str | None, typer.Option(help="PEM file of an Ed25519 public key that a bundle must be signed with.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Say where it listens and what it serves as JSON.")] = False,
 ) -> None:
     """Serves a policy over HTTP: POST /predict, GET /ready, GET /docs.
 
-    Keys: HIMARI_API_KEYS=one,two (header x-api-key), or HIMARI_AUDIENCE with HIMARI_EMAILS for Google ID tokens.
+    Keys: HIMARI_API_KEYS=one,two (header x-api-key), or HIMARI_AUDIENCE with HIMARI_EMAILS for Google ID tokens. An
+    option that is given wins over its variable: HIMARI_CHALLENGER, HIMARI_CHALLENGER_SHARE, HIMARI_LOG_EVERY,
+    HIMARI_SIGNER.
 
     Example: himari serve runs/demo/bundle --port 8080
     """
@@ -40,9 +49,8 @@ def serve(
     from himari_rl.serving.run import serve as run
     from himari_rl.serving.settings import ServeSettings, check_exposure, from_environment
 
-    given = from_environment()
-    given |= {"challenger": challenger, "challenger_share": share} if challenger or share else {}
-    given |= {"log_every": log_every} if log_every else {}
+    options = {"challenger": challenger, "challenger_share": share, "log_every": log_every, "signer": signer}
+    given = from_environment() | {name: value for name, value in options.items() if value is not None}
     settings = ServeSettings(**given)
     app = create_app(source, ServeSettings(**given, admin=check_exposure(host, settings, allow_anonymous)))
     service = app.state.service

@@ -35,6 +35,7 @@ TestFraction = Annotated[float, typer.Option(min=0.0, max=0.9, help="Last share 
 Units = Annotated[int | None, typer.Option(min=1, help="Units of each hidden layer.")]
 Cells = Annotated[int | None, typer.Option(min=1, help="Cells of each LSTM layer.")]
 Layers = Annotated[int | None, typer.Option(min=1, help="LSTM layers.")]
+GapRule = Annotated[str, typer.Option(help="Memory after missing bars: reset, or advance by the last state.")]
 Rate = Annotated[float | None, typer.Option(min=0.0, help="Adam's first step.")]
 Reward = Annotated[str, typer.Option(help="mean_variance, log_growth or differential_sharpe.")]
 Short = Annotated[bool, typer.Option("--allow-short", help="SELL opens a short instead of cash.")]
@@ -97,6 +98,7 @@ def train_lstm(
     hidden_dim: Units = None,
     lstm_hidden_dim: Cells = None,
     lstm_num_layers: Layers = None,
+    gap_rule: GapRule = "reset",
     learning_rate: Rate = None,
     reward: Reward = "mean_variance",
     allow_short: Short = False,
@@ -111,6 +113,7 @@ def train_lstm(
         "hidden_dim": hidden_dim,
         "lstm_hidden_dim": lstm_hidden_dim,
         "lstm_num_layers": lstm_num_layers,
+        "gap_rule": gap_rule,
         "learning_rate": learning_rate,
     }
     world = {"reward": reward, "allow_short": allow_short}

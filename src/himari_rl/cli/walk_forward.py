@@ -66,8 +66,10 @@ def walk_forward(
 
     from himari_rl.evaluation.fan_out import dask_pool, local_pool
     from himari_rl.evaluation.fold_training import Recipe
+    from himari_rl.evaluation.gate import gate, record
+    from himari_rl.evaluation.gate_rules import load_rules
     from himari_rl.evaluation.walk_forward import Settings
-    from himari_rl.evaluation.walk_run import run_walk_forward
+    from himari_rl.evaluation.walk_run import BUNDLE, run_walk_forward
 
     chosen = {"hidden_dim": hidden_dim, "weight_decay": weight_decay}
     recipe = Recipe.of_kind(
@@ -95,11 +97,14 @@ def walk_forward(
     console = Console(stderr=True, highlight=False)
     with opened_progress(console, "folds x seeds") as progress:
         document = run_walk_forward(bars, settings, Path(out), pool, progress=progress, usd_per_hour=usd_per_hour)
+    answer = gate(Path(out) / BUNDLE, load_rules())
+    record(Path(out) / BUNDLE, answer)
     if as_json:
         typer.echo(json.dumps(document, allow_nan=False))
         return
     show(document, console)
-    console.print(f"next: himari gate {out}/bundle    himari report {out}", markup=False)
+    console.print(f"gate: {answer.reason}", markup=False)
+    console.print(f"next: himari gate {out}/{BUNDLE}    himari report {out}", markup=False)
 
 
 def history_of(

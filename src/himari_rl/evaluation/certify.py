@@ -283,9 +283,11 @@ def attempt(
     return Attempt(name, seed, graded, trainer.seconds, trainer.state.bars), policy
 
 
-def _attempt_alone(name: str, seed: int, config: PPOConfig, budget: Budget, bundles: Path | None) -> Attempt:
+def _attempt_alone(
+    name: str, seed: int, config: PPOConfig, budget: Budget, device: str, bundles: Path | None
+) -> Attempt:
     torch.set_num_threads(1)  # one process a core
-    return attempt(name, seed, config, budget, bundles=bundles)[0]
+    return attempt(name, seed, config, budget, device, bundles)[0]
 
 
 def bundle_folder(bundles: Path, name: str, seed: int) -> Path:
@@ -300,9 +302,10 @@ def certify(
     *,
     bundles: Path | None = None,
     jobs: int | None = None,
+    device: str = "cpu",
     done: Callable[[Attempt], None] = lambda attempt: None,
 ) -> list[Certificate]:
-    """Every market with every seed, a process a core; what was graded stays in `bundles`, if that is given.
+    """Every market with every seed, a process a core or a GPU; what was graded stays in `bundles`, if that is given.
 
     Raises:
         RefusedError: a market that cannot be learned from that many bars.
@@ -312,9 +315,9 @@ def certify(
         require_learnable_from(name, plan.budget)
     attempts: list[Attempt] = []
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs or os.cpu_count(), mp_context=context) as pool:
+    with ProcessPoolExecutor(jobs or (os.cpu_count() if device == "cpu" else 1), mp_context=context) as pool:
         futures = [
-            pool.submit(_attempt_alone, name, seed, plan.config, plan.budget, bundles)
+            pool.submit(_attempt_alone, name, seed, plan.config, plan.budget, device, bundles)
             for name in names
             for seed in seeds
         ]

@@ -37,6 +37,7 @@ def certificate_page(certificates: Sequence[Certificate], policies: Mapping[str,
     import plotly.graph_objects as go
 
     parts = []
+    library: str | bool = "inline"  # plotly itself goes in once, with the first chart
     for certificate in certificates:
         market, _ = market_for(certificate.market)
         drawable = not isinstance(market, HiddenRegime | Portfolio | Trap)
@@ -59,7 +60,7 @@ def certificate_page(certificates: Sequence[Certificate], policies: Mapping[str,
                 chart.add_scatter(x=x, y=y, name=name, mode=mode, line={"color": colour, "width": 2})
             chart.update_xaxes(title=label)
             chart.update_yaxes(title="exposure", range=[-0.02, 1.02])
-            figure = chart.to_html(full_html=False, include_plotlyjs="inline" if not parts else False)
+            figure, library = chart.to_html(full_html=False, include_plotlyjs=library), False
         mark = "passed" if certificate.passed else "fell short"
         shares = ", ".join(f"{share:.3f}" for share in certificate.shares)
         parts.append(

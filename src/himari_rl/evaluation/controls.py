@@ -119,6 +119,7 @@ def judge_parts(
         trained: at least both twins.
         gains: objective per bar over multiplier 1.0 on training rows, of each trained agent.
         variants: of the real part; with x1 and the lag.
+        risk_aversion: of the utility of the real part; the twins keep the usual one, for which their power is known.
     """
     real = work.bars[REAL][: work.stop_row]
     on = stage(real, ledger, work.start_row)
@@ -139,7 +140,7 @@ def judge_parts(
     controls = (
         _driftless(nothing, rng),
         _planted(edge, work.planted, rng),
-        _shuffled(elsewhere, result, rng),
+        _shuffled(elsewhere, result, rng, risk_aversion),
         _lag(verdict),
         _costs(result),
     )
@@ -212,11 +213,11 @@ def _planted(result: Backtest, planted: Power | None, rng: np.random.Generator) 
     return Control(name="planted", passed=found and planted.enough, sentence=sentence, numbers=numbers)
 
 
-def _shuffled(there: Backtest, result: Backtest, rng: np.random.Generator) -> Control:
+def _shuffled(there: Backtest, result: Backtest, rng: np.random.Generator, risk_aversion: float) -> Control:
     """Inputs of another time (a circular shift keeps their own memory) against the same returns."""
     shifted = [name for name in there.strategies if name.startswith("shift ")]
-    useful = {name: _utility(there, name) for name in (*shifted, ONE)}
-    true = _utility(result, POLICY)
+    useful = {name: _utility(there, name, risk_aversion) for name in (*shifted, ONE)}
+    true = _utility(result, POLICY, risk_aversion)
     gain = float((true - useful[ONE]).mean()) * result.bars_per_year
     mean = np.mean([useful[name] for name in shifted], axis=0)
     left = float((mean - useful[ONE]).mean()) * result.bars_per_year
@@ -232,9 +233,9 @@ def _shuffled(there: Backtest, result: Backtest, rng: np.random.Generator) -> Co
     return Control(name="shuffled", passed=passed, sentence=sentence, numbers=numbers)
 
 
-def _utility(result: Backtest, name: str) -> FloatArray:
+def _utility(result: Backtest, name: str, risk_aversion: float) -> FloatArray:
     run = result.run(name)
-    return metrics.utility_per_bar(run.log_growth, run.portfolio_return, metrics.RISK_AVERSION)
+    return metrics.utility_per_bar(run.log_growth, run.portfolio_return, risk_aversion)
 
 
 def _lag(verdict: Verdict) -> Control:

@@ -167,7 +167,7 @@ def _train(task: FoldTask) -> bytes:
 
     def prepare(trainer: Trainer) -> None:
         if task.start is not None:
-            _start_from(trainer.agent, task.start)
+            trainer.agent.start_from({name.split(".", 1)[1]: values for name, values in task.start.items()})
 
     trainer = train_agent(physics, config, rows, recipe.bars_per_seed, seed, prepare=prepare, watch=stopping)
     agent = trainer.agent
@@ -297,15 +297,3 @@ def _physics(bars: Bars, recipe: Recipe, encoder: StateEncoder, rng: np.random.G
     ]
     rows, lines = [rows for rows, _ in made], [line for _, line in made]
     return rows[0], Physics(Market.build(rows, lines), environment, encoder)
-
-
-def _start_from(agent: PPOAgent, weights: Mapping[str, np.ndarray]) -> None:
-    """Copies exported weights into a fresh agent by the names the runtime knows."""
-    named = {f"trunk.{name.removeprefix('layers.')}": p for name, p in agent.trunk.named_parameters()}
-    named |= {f"out.{name}": p for name, p in agent.out.named_parameters()}
-    given = {name.split(".", 1)[1]: values for name, values in weights.items()}
-    if set(named) != set(given):
-        raise ConfigError("weights of another network", ", ".join(sorted(named)), "warm starts need a base agent")
-    with torch.no_grad():
-        for name, parameter in named.items():
-            parameter.copy_(torch.as_tensor(given[name]))

@@ -14,15 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from himari_rl.errors import ConfigError
+from himari_rl.errors import BundleError, ConfigError
 from himari_rl.evaluation.backtest import POLICY
 from himari_rl.evaluation.gate_rules import GateRules
 from himari_rl.evaluation.portfolio_baselines import EQUAL
 from himari_rl.evaluation.walk_run import read_curves, read_run
-from himari_rl.policy.bundle import Manifest, read_manifest
+from himari_rl.policy.bundle import Manifest, amend, read_manifest
 from himari_rl.policy.runtime import load_policy
 
 LATENCY_DECISIONS = 300
+LSTM_GAIN = "LSTM over base"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,7 @@ class GateAnswer:
     passed: bool
     lines: tuple[Line, ...]
     reason: str
+    exceptions: tuple[str, ...] = ()  # what somebody has taken on himself: an accepted leak, a threshold of his own
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -66,14 +68,14 @@ def gate(
     """Asks every rule of a bundle.
 
     Args:
-        champion: bundle to compare with on the same bars; an LSTM needs the base one.
+        champion: bundle to compare with on the same bars; an LSTM needs the base one, and no other will do.
         run: the walk-forward that made the bundle; its parent folder if not given.
         leak_reason: why a suspected leak of a supplied column is none; it is written into the answer.
         latency_ms: measures a decision; the real clock if not given.
 
     Raises:
-        BundleError: a damaged bundle. StorageError: there is no walk-forward.
-        ConfigError: a comparison of walk-forwards of different bars.
+        BundleError: a damaged bundle, or a champion that its walk-forward did not write.
+        StorageError: there is no walk-forward. ConfigError: a comparison of walk-forwards of different bars.
     """
     manifest = read_manifest(bundle)
     place = Path(run) if run is not None else Path(bundle).parent
@@ -83,10 +85,11 @@ def gate(
     lines += _leaks(document, leak_reason)
     if manifest.kind == "multi":
         lines += _portfolio(document, read_curves(place), rules)
-    if champion is not None:
-        lines += _against(document, Path(champion).parent, place, rules, manifest.kind)
-    elif manifest.kind == "lstm":
-        lines.append(_fails("LSTM over base", rules.min_lstm_gain, "an LSTM is compared with a base: give --champion"))
+    rival = None if champion is None else read_manifest(champion)
+    if rival is not None:
+        lines += _against(document, rival, Path(champion).parent, place, rules)
+    if manifest.kind == "lstm" and (rival is None or rival.kind != "base"):
+        lines.append(_fails(LSTM_GAIN, rules.min_lstm_gain, "an LSTM is compared with a base: give its --champion"))
     lines.append(_line("latency ms", measured, "<=", rules.max_latency_ms, "median of one decision on this machine"))
     refused = [line.rule for line in lines if not line.passed]
     return GateAnswer(
@@ -96,7 +99,17 @@ def gate(
         passed=not refused,
         lines=tuple(lines),
         reason=f"refused by {', '.join(refused)}" if refused else f"all {len(lines)} rules passed",
+        exceptions=_exceptions(document, rules, leak_reason),
     )
+
+
+def record(bundle: str | Path, answer: GateAnswer) -> Manifest:
+    """Writes what the gate said into the bundle's manifest.
+
+    Raises:
+        BundleError: the bundle is damaged. StorageError: it cannot be written.
+    """
+    return amend(bundle, gate={"passed": answer.passed, "reason": answer.reason, "exceptions": list(answer.exceptions)})
 
 
 def statistical_lines(document: Mapping[str, Any], rules: GateRules) -> list[Line]:
@@ -137,6 +150,14 @@ def _line(
 
 def _fails(rule: str, threshold: float, why: str) -> Line:
     return Line(rule=rule, number=0.0, threshold=threshold, comparison=">", passed=False, why=why)
+
+
+def _exceptions(document: Mapping[str, Any], rules: GateRules, leak_reason: str | None) -> tuple[str, ...]:
+    usual = asdict(GateRules())
+    own = [
+        f"{name} {value:g}, usually {usual[name]:g}" for name, value in asdict(rules).items() if value != usual[name]
+    ]
+    return (*own, *([f"leak accepted: {leak_reason}"] if document["leaks"] and leak_reason else []))
 
 
 def _evidence(document: Mapping[str, Any], manifest: Manifest) -> list[Line]:
@@ -240,11 +261,17 @@ def _less_equal(difference: Mapping[str, float]) -> str:
     return f"less {EQUAL} {estimate:+.2f} ({lower:+.2f} to {upper:+.2f})"
 
 
-def _against(document: Mapping[str, Any], other: Path, place: Path, rules: GateRules, kind: str) -> list[Line]:
+def _against(document: Mapping[str, Any], rival: Manifest, other: Path, place: Path, rules: GateRules) -> list[Line]:
     """Sharpe ratio less the champion's, on the bars that both walk-forwards judged; an LSTM's must also be sure."""
     from himari_rl.evaluation import statistics
 
     theirs_document = read_run(other)
+    if theirs_document["bundle"]["weights_sha256"] != rival.weights_sha256:
+        raise BundleError(
+            f"the walk-forward in {other} did not write the champion {rival.version}",
+            "the champion's own walk-forward beside it",
+            "give RUN/bundle of another walk-forward",
+        )
     mine, theirs = read_curves(place), read_curves(other)
     common, i, j = np.intersect1d(mine["fill_time"], theirs["fill_time"], return_indices=True)
     if len(common) < 1000 or theirs_document["symbols"] != document["symbols"]:
@@ -263,8 +290,8 @@ def _against(document: Mapping[str, Any], other: Path, place: Path, rules: GateR
     draws = statistics.resample(pair, difference, np.random.default_rng(0), replications=1000)
     year = document["judgement"]["verdict"]["bars_per_year"]
     found = statistics.interval(float(difference(pair)[0]), draws[:, 0]).scaled(float(np.sqrt(year)))
-    needs_gain = kind == "lstm" and theirs_document["kind"] == "base"
-    rule, least = ("LSTM over base", rules.min_lstm_gain) if needs_gain else ("over the champion", 0.0)
+    needs_gain = document["kind"] == "lstm" and rival.kind == "base"
+    rule, least = (LSTM_GAIN, rules.min_lstm_gain) if needs_gain else ("over the champion", 0.0)
     why = f"Sharpe ratio less the champion's, {len(common)} shared decisions"
     lines = [_line(rule, found.estimate, ">", least, why, asdict(found))]
     if needs_gain:

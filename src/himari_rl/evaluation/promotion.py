@@ -4,7 +4,8 @@
     promote("aliases/champion.json", bundle, answer, override="why")       somebody takes it on himself
     rollback("aliases/champion.json")                                      one step back, logged as well
 
-The log is one JSON line an event, each with the hash of the line before, so that a line taken out or changed shows.
+The log is one JSON line an event, each with the hash of the line before: a line changed, or taken out from between
+two others, shows.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def promote(path: str, bundle: str, answer: GateAnswer, *, override: str | None 
     """Points the alias at `path` to a bundle that passed its gate.
 
     Args:
-        bundle: as the alias is to name it: absolute, or relative to the alias's folder.
+        bundle: a folder, which the alias is to name by its absolute path, or gs://.
         override: the reason to promote in spite of a refusal; it is logged.
 
     Raises:
@@ -48,6 +49,7 @@ def promote(path: str, bundle: str, answer: GateAnswer, *, override: str | None 
         raise BundleError(f"the gate was asked about other weights than {bundle} holds", answer.weights_sha256[:12])
     event = {"event": "promote", "alias": path, "bundle": target, "version": answer.version}
     event |= {"gate_passed": answer.passed, "gate": answer.reason, "override": override}
+    event |= {"exceptions": list(answer.exceptions)}
     append(path, event | {"state": "asked"})  # before the move: a move that is not in the log must not exist
     moved = aliases.point(path, target)
     append(path, event | {"state": "done", "step": moved.step, "transaction": moved.transaction})

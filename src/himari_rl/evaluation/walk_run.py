@@ -29,7 +29,7 @@ from himari_rl.errors import StorageError
 from himari_rl.evaluation import metrics
 from himari_rl.evaluation.backtest import POLICY, SEED, Backtest
 from himari_rl.evaluation.baselines import ONE
-from himari_rl.evaluation.controls import judge_walk
+from himari_rl.evaluation.controls import Judgement, judge_walk
 from himari_rl.evaluation.fan_out import Pool
 from himari_rl.evaluation.fold_search import search_all
 from himari_rl.evaluation.fold_training import Trained, ensemble
@@ -86,8 +86,9 @@ def run_walk_forward(
         history = trials.history(*judged)
     number = _remembered(out, number)
     judgement, result = judge_walk(work, trained, number)
-    newest = ensemble([trained[REAL, len(work.folds), seed] for seed in settings.seeds])
-    manifest = write_bundle(out / BUNDLE, *newest)
+    newest, tensors = ensemble([trained[REAL, len(work.folds), seed] for seed in settings.seeds])
+    summary = _summary(judgement, settings, sha256)
+    manifest = write_bundle(out / BUNDLE, newest.model_copy(update={"evaluation": summary}), tensors)
     document = {
         "kind": settings.kind,
         "symbols": list(result.symbols),
@@ -165,6 +166,23 @@ def curves_of(result: Backtest) -> bytes:
 def iso(milliseconds: int) -> str:
     """A time for people."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%dT%H:%MZ")
+
+
+def _summary(judgement: Judgement, settings: Settings, sha256: str) -> dict[str, Any]:
+    """The verdict as the bundle's manifest keeps it."""
+    verdict = judgement.verdict
+    parts = {"utility": verdict.utility, "sharpe": verdict.own.sharpe}
+    return {
+        "walk_forward": settings.hash,
+        "data_sha256": sha256,
+        "start": verdict.start,
+        "end": verdict.end,
+        "decisions": verdict.decisions,
+        "trials": verdict.trials,
+        "answer": verdict.answer,
+        "sentence": verdict.sentence,
+        **{name: [part.estimate, part.lower, part.upper] for name, part in parts.items()},
+    }
 
 
 def _claim(out: Path, settings: Settings, sha256: str) -> None:

@@ -30,7 +30,7 @@ POLICY = "himari_policy_info"
 
 HELP = {
     REQUESTS: "Requests answered with a decision",
-    ERRORS: "Requests refused, by HTTP status",
+    ERRORS: "Requests refused, by HTTP status and cause",
     LATENCY: "Time to validate and decide, in seconds",
     MULTIPLIER: "Multipliers answered, all symbols",
     OUT_OF_DISTRIBUTION: "Decisions on a state further out than 99.9 % of the training states",
@@ -82,7 +82,7 @@ class Metrics:
         self.risk_limited = 0
         self.swaps = 0
         self.reload_failures = 0
-        self.errors: Counter[int] = Counter()
+        self.errors: Counter[tuple[int, str]] = Counter()  # by status and cause
         self.latency = Histogram(LATENCY_BUCKETS)
         self.multiplier = Histogram(MULTIPLIER_BUCKETS)
         self.confidence = Histogram(TENTHS)
@@ -129,9 +129,9 @@ class Metrics:
     def collect(self) -> Iterator[Metric]:
         """prometheus_client's collector protocol."""
         yield CounterMetricFamily(REQUESTS, HELP[REQUESTS], value=self.requests)
-        errors = CounterMetricFamily(ERRORS, HELP[ERRORS], labels=["status"])
-        for status, count in sorted(self.errors.items()):
-            errors.add_metric([str(status)], count)
+        errors = CounterMetricFamily(ERRORS, HELP[ERRORS], labels=["status", "cause"])
+        for (status, cause), count in sorted(self.errors.items()):
+            errors.add_metric([str(status), cause], count)
         yield errors
         yield self.latency.family(LATENCY)
         yield self.multiplier.family(MULTIPLIER)

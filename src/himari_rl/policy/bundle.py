@@ -20,11 +20,12 @@ from safetensors.numpy import load, save
 
 from himari_rl.errors import BundleError
 from himari_rl.policy.manifest import Manifest, new_manifest, parse_manifest, tensor_shapes
-from himari_rl.storage import is_file, join, read_bytes, write_folder
+from himari_rl.storage import is_file, join, read_bytes, write_atomic, write_folder
 
 __all__ = [
     "Manifest",
     "Tensors",
+    "amend",
     "check_tensors",
     "checked_manifest",
     "new_manifest",
@@ -65,6 +66,22 @@ def write_bundle(folder: str | Path, manifest: Manifest, tensors: Mapping[str, N
     text = _render(draft)
     write_folder(folder, {MANIFEST: text, WEIGHTS: weights}, marker=MANIFEST)
     return parse_manifest(text, str(folder), "")
+
+
+def amend(folder: str | Path, **fields: Any) -> Manifest:
+    """Writes fields of the manifest of a bundle anew, with a new digest; an earlier signature does not outlive it.
+
+    Raises:
+        BundleError: the bundle is damaged, or a field is unknown or of the wrong type.
+        StorageError: it cannot be written; the manifest before stays.
+    """
+    place = join(folder, MANIFEST)
+    draft = read_manifest(folder).model_dump(mode="json") | {"signature": None} | fields
+    draft["manifest_sha256"] = _self_hash(draft)
+    text = _render(draft)
+    manifest = parse_manifest(text, place, "give what the field's type asks for")
+    write_atomic(place, text)
+    return manifest
 
 
 def read_bundle(folder: str | Path) -> tuple[Manifest, Tensors]:

@@ -25,6 +25,7 @@ Positive = Annotated[int, Field(gt=0)]
 Digest = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
 
 
+GAP_RULES = ("reset", "advance")  # what becomes of a recurrent policy's memory when a session misses bars
 SHAPING = {  # fields of a manifest that shape an answer
     "symbols",
     "encoder_hash",
@@ -140,10 +141,10 @@ class Manifest(_Part):
     code_version: str
     created_at: str
     confidence: ConfidenceSpec
-    evaluation: dict[str, JsonValue] | None = None
-    gate: dict[str, JsonValue] | None = None
+    evaluation: dict[str, JsonValue] | None = None  # the verdict of the walk-forward that made it
+    gate: dict[str, JsonValue] | None = None  # what its gate said then
     weights_sha256: Digest = ""  # both digests are filled in by write_bundle
-    signature: str | None = None  # Ed25519 over everything but itself and manifest_sha256
+    signature: str | None = None  # Ed25519, base64; see policy/signature.py
     manifest_sha256: Digest = ""
 
     @model_validator(mode="after")
@@ -167,6 +168,11 @@ class Manifest(_Part):
         if not any(normaliser.keep):
             raise ValueError("normaliser.keep hides every feature")
         return self
+
+    @property
+    def gap_rule(self) -> str:
+        """What a server does with the memory of a session that missed bars; its own setting goes before."""
+        return str(self.config.get("gap_rule", GAP_RULES[0]))
 
     @property
     def version(self) -> str:

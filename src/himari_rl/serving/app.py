@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from himari_rl import __version__
 from himari_rl.errors import HimariError
 from himari_rl.policy.runtime import Policy
 from himari_rl.serving.fast_path import FastPath
-from himari_rl.serving.refusals import status_of
+from himari_rl.serving.refusals import NO_JSON, SCHEMA, Refusal, refusal_of
 from himari_rl.serving.routes import ENDPOINTS, add_routes
 from himari_rl.serving.service import Service
 from himari_rl.serving.settings import ServeSettings
@@ -100,18 +101,18 @@ def create_app(source: Policy | str | Path, settings: ServeSettings | None = Non
 
 
 def _add_errors(app: FastAPI, service: Service) -> None:
-    def refusal(status: int, detail: Any, headers: dict[str, str] | None = None) -> Response:
-        service.metrics.errors[status] += 1
-        return Response(orjson.dumps({"detail": detail}), status, headers, "application/json")
+    def refused(how: Refusal, detail: Any) -> Response:
+        service.metrics.errors[how.status, how.cause] += 1
+        return Response(orjson.dumps({"detail": detail}), how.status, how.headers, "application/json")
 
     @app.exception_handler(HimariError)
     async def himari(_: Request, error: HimariError) -> Response:
-        status, headers = status_of(error)
-        if status != 422:
-            return refusal(status, str(error), headers)
+        how = refusal_of(error)
+        if how.status != 422:
+            return refused(how, str(error))
         parts = {"found": error.found, "expected": error.expected, "cure": error.cure}
         field = getattr(error, "field", "state")
-        return refusal(422, [{"type": "state_error", "loc": ["body", field], "msg": str(error), **parts}])
+        return refused(how, [{"type": "state_error", "loc": ["body", field], "msg": str(error), **parts}])
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
@@ -121,14 +122,17 @@ def _add_errors(app: FastAPI, service: Service) -> None:
             {"type": part["type"], "loc": [_printable(step) for step in part["loc"]], "msg": part["msg"], "cure": cure}
             for part in error.errors()[:MOST_PROBLEMS]
         ]
-        return refusal(422, kept)
+        return refused(SCHEMA, kept)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
         if error.status_code != 400:  # a 405 names the methods that are allowed
-            return refusal(error.status_code, error.detail, dict(error.headers or {}))
+            cause = HTTPStatus(error.status_code).name.lower()
+            return refused(Refusal(error.status_code, cause, dict(error.headers or {})), error.detail)
         cure = _cure(service, request.url.path)
-        return refusal(422, [{"type": "json_invalid", "loc": ["body"], "msg": "the body is not JSON", "cure": cure}])
+        return refused(
+            NO_JSON, [{"type": "json_invalid", "loc": ["body"], "msg": "the body is not JSON", "cure": cure}]
+        )
 
 
 def _printable(step: Any) -> str | int:

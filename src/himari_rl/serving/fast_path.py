@@ -18,7 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from himari_rl.errors import HimariError
 from himari_rl.serving.guard import OPEN_PATHS, Guard
-from himari_rl.serving.refusals import RETRY_AFTER, status_of
+from himari_rl.serving.refusals import BUSY, LARGE, SLOW, Refusal, refusal_of
 from himari_rl.serving.service import Service
 
 _JSON = (b"content-type", b"application/json")
@@ -60,7 +60,7 @@ class FastPath:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         if len(self.pending) > self.most and path not in OPEN_PATHS:
-            await self._refuse(send, 503, f"{self.most} requests are being answered; try again", RETRY_AFTER)
+            await self._refuse(send, BUSY, f"{self.most} requests are being answered; try again")
             return
         if self._other_names and path in self._other_names and (path, scope["method"]) != ("/predict", "POST"):
             path = self._other_names[path]
@@ -71,8 +71,7 @@ class FastPath:
             try:
                 client = await self._guard(scope["headers"])
             except HimariError as error:
-                status, headers = status_of(error)
-                await self._refuse(send, status, str(error), headers)
+                await self._refuse(send, refusal_of(error), str(error))
                 return
         if scope["method"] != "POST":
             await self._otherwise(scope, receive, send)
@@ -90,7 +89,7 @@ class FastPath:
             self._late.discard(task)
             task.uncancel()
             text = f"the body did not arrive within {self._patience:g} s; send it with the headers"
-            await self._refuse(send, 408, text, {"connection": "close"})
+            await self._refuse(send, SLOW, text)
             return
         finally:
             del self._waiting[task]
@@ -98,7 +97,7 @@ class FastPath:
             return  # the client left
         if len(body) > self.limit:
             text = f"the body has more than {self.limit} bytes; send fewer states in one request"
-            await self._refuse(send, 413, text, {"connection": "close"})
+            await self._refuse(send, LARGE, text)
             return
         if path == "/predict":
             answer = self.answer(body, client)
@@ -151,10 +150,10 @@ class FastPath:
             message = await receive()
         return None
 
-    async def _refuse(self, send: Send, status: int, detail: str, headers: dict[str, str]) -> None:
-        self._errors[status] += 1
-        pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
-        await _respond(send, status, orjson.dumps({"detail": detail}), *pairs)
+    async def _refuse(self, send: Send, how: Refusal, detail: str) -> None:
+        self._errors[how.status, how.cause] += 1
+        pairs = [(name.encode(), value.encode()) for name, value in how.headers.items()]
+        await _respond(send, how.status, orjson.dumps({"detail": detail}), *pairs)
 
 
 async def _respond(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:

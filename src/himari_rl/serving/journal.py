@@ -1,7 +1,7 @@
 """Structured log lines: one JSON object a line on stderr, as Cloud Logging reads them.
 
-Answers are sampled (one in `every`), because a line costs more than a decision; events (a swap, a refused policy, a
-shadow's disagreement) are rare and always written.
+Answers are sampled (one in `every`), because a line costs more than a decision, and what a shadow decides is written
+where answers are. Events (a swap, a refused policy) are rare and always written.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def _stderr(line: str) -> None:
 
 
 class Journal:
-    """Writes lines, or does not."""
+    """Writes lines."""
 
     def __init__(self, every: int = 0, write: Callable[[str], object] = _stderr) -> None:
         self.every = every
@@ -35,8 +35,7 @@ class Journal:
             self.event("answer", path=path, sampled=self.every, **kept)
 
     def event(self, event: str, severity: str = "INFO", **fields: Any) -> None:
-        """One line; nothing where the journal is off."""
-        if self.every:
-            time = datetime.now(UTC).isoformat(timespec="milliseconds")
-            line = {"severity": severity, "time": time, "event": event, **fields}
-            self._write(orjson.dumps(line).decode() + "\n")
+        """One line."""
+        time = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = {"severity": severity, "time": time, "event": event, **fields}
+        self._write(orjson.dumps(line).decode() + "\n")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from himari_rl.errors import BundleError, HimariError, StateError
 
-RETRY_AFTER = {"retry-after": "1"}
+RETRY_AFTER, CLOSE = {"retry-after": "1"}, {"connection": "close"}
 
 
 class FieldError(StateError):
@@ -38,20 +40,31 @@ class KeptError(HimariError):
     """A policy was offered and refused; the one before goes on (HTTP 409)."""
 
 
-STATUS: tuple[tuple[type[HimariError], int, dict[str, str]], ...] = (
-    (StateError, 422, {}),
-    (NotReadyError, 503, RETRY_AFTER),
-    (BundleError, 503, {}),
-    (TooManyError, 429, RETRY_AFTER),
-    (UnauthorisedError, 401, {"www-authenticate": "Bearer"}),
-    (ForbiddenError, 403, {}),
-    (KeptError, 409, {}),
+class Refusal(NamedTuple):
+    """What an error is to a client, and to whoever counts."""
+
+    status: int
+    cause: str
+    headers: dict[str, str] = {}  # noqa: RUF012  # never changed
+
+
+REFUSALS: tuple[tuple[type[HimariError], Refusal], ...] = (
+    (FieldError, Refusal(422, "field")),
+    (StateError, Refusal(422, "state")),
+    (NotReadyError, Refusal(503, "no_policy", RETRY_AFTER)),
+    (BundleError, Refusal(503, "no_answer")),
+    (TooManyError, Refusal(429, "sessions", RETRY_AFTER)),
+    (UnauthorisedError, Refusal(401, "unauthorised", {"www-authenticate": "Bearer"})),
+    (ForbiddenError, Refusal(403, "forbidden")),
+    (KeptError, Refusal(409, "kept")),
 )
+BUSY, SLOW, LARGE = Refusal(503, "busy", RETRY_AFTER), Refusal(408, "slow", CLOSE), Refusal(413, "large", CLOSE)
+SCHEMA, NO_JSON = Refusal(422, "schema"), Refusal(422, "json")
 
 
-def status_of(error: HimariError) -> tuple[int, dict[str, str]]:
-    """HTTP status and headers of an error; 500 for one that no request should cause."""
-    return next(((status, headers) for kind, status, headers in STATUS if isinstance(error, kind)), (500, {}))
+def refusal_of(error: HimariError) -> Refusal:
+    """Status, cause and headers of an error; 500 for one that no request should cause."""
+    return next((refusal for kind, refusal in REFUSALS if isinstance(error, kind)), Refusal(500, "bug"))
 
 
 def within(field: str, error: StateError) -> FieldError:

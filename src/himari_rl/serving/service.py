@@ -31,6 +31,7 @@ from himari_rl.serving.shadow import Challenger
 from himari_rl.serving.slot import Follower, Slot
 
 Request = Mapping[str, Any]
+LOADING = "the policy is still loading"
 
 
 class Service:
@@ -41,8 +42,8 @@ class Service:
         self.metrics = Metrics()
         self.journal = Journal(settings.log_every)
         self.slot: Slot | None = None
-        self.reason = "the policy is still loading"
-        self.follower = Follower(source, settings.symbols, settings.gap_rule)
+        self.reason = LOADING
+        self.follower = Follower(source, settings)
         self.challenger = Challenger(settings, self.metrics, self.journal) if settings.challenger else None
         self._split = self.challenger if settings.challenger_share else None
         self._shadow = None if settings.challenger_share else self.challenger
@@ -65,23 +66,30 @@ class Service:
         try:
             slot = self.follower.changed()
         except HimariError as error:
-            self.reason = str(error)
             self.metrics.reload_failures += 1
+            self.reason = str(error)
             return False
         self.reason = ""
         if slot is None:
             return False
         self.metrics.swapped(slot.version, slot.policy.manifest.kind, first=self.slot is None)
-        self.journal.event("swap", model_version=slot.version, before=self.slot.version if self.slot else None)
         self.slot = slot  # the swap: one assignment; a request in progress keeps the slot it read
         return True
 
     async def reload(self) -> bool:
-        """`load`, off the event loop, for champion and challenger; one at a time."""
+        """`load`, off the event loop and written down, for champion and challenger; one at a time."""
         async with self._loading:
             if self.challenger is not None:
                 await asyncio.to_thread(self.challenger.load)
-            return await asyncio.to_thread(self.load)
+            said, before = self.reason, self.slot
+            swapped = await asyncio.to_thread(self.load)
+            serving = self.slot and self.slot.version
+            if self.reason not in ("", said):  # the source is asked every few seconds, and says the same for hours
+                self.journal.event("refused", "ERROR", reason=self.reason, serving=serving)
+            if swapped and (before is not None or said not in ("", LOADING) or self.journal.every):
+                # a first start that went well is no event
+                self.journal.event("swap", model_version=serving, before=before and before.version)
+            return swapped
 
     async def reload_or_say(self) -> bool:
         """`reload` for somebody who asked for it.

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from himari_rl.errors import ConfigError
+from himari_rl.policy.manifest import GAP_RULES
 
-GAP_RULES = ("reset", "advance")
 GOOGLE_ISSUERS = ("https://accounts.google.com", "accounts.google.com")
 GOOGLE_CERTIFICATES = "https://www.googleapis.com/oauth2/v1/certs"
 
@@ -27,7 +27,9 @@ class ServeSettings:
     memory_key: bytes = b""
     """Signs the memory of recurrent policies; the same on every instance. Empty: a random key for this process."""
     gap_rule: str = ""
-    """A session misses bars: `reset` its memory or `advance` it. Empty: as the manifest's config says, else reset."""
+    """A session misses bars: `reset` its memory or `advance` it. Empty: as the manifest says."""
+    signer: str = ""
+    """PEM file of an Ed25519 public key: only bundles signed with its private half are served. Empty: all are."""
 
     max_body_bytes: int = 524_288
     """Largest request body; more is answered with 413 and not read."""
@@ -89,7 +91,7 @@ def from_environment(environment: Mapping[str, str] | None = None) -> dict[str, 
     """The settings that a container's environment gives, as arguments of ServeSettings.
 
     HIMARI_SYMBOLS, HIMARI_MEMORY_KEY, HIMARI_GAP_RULE, HIMARI_API_KEYS, HIMARI_AUDIENCE, HIMARI_EMAILS,
-    HIMARI_CORS_ORIGINS, HIMARI_CHALLENGER, HIMARI_CHALLENGER_SHARE, HIMARI_LOG_EVERY; lists have commas.
+    HIMARI_CORS_ORIGINS, HIMARI_SIGNER, HIMARI_CHALLENGER, HIMARI_CHALLENGER_SHARE, HIMARI_LOG_EVERY; lists have commas.
     AIP_HEALTH_ROUTE and AIP_PREDICT_ROUTE as Vertex AI sets them.
 
     Raises:
@@ -99,7 +101,7 @@ def from_environment(environment: Mapping[str, str] | None = None) -> dict[str, 
     found: dict[str, Any] = {}
     for name in ("symbols", "api_keys", "emails", "cors_origins"):
         found[name] = tuple(part.strip() for part in env.get(f"HIMARI_{name.upper()}", "").split(",") if part.strip())
-    for name in ("gap_rule", "audience", "challenger"):
+    for name in ("gap_rule", "audience", "challenger", "signer"):
         found[name] = env.get(f"HIMARI_{name.upper()}", "")
     found["memory_key"] = env.get("HIMARI_MEMORY_KEY", "").encode()
     found["vertex_health_route"] = env.get("AIP_HEALTH_ROUTE", "")

@@ -33,7 +33,7 @@ class Challenger:
 
     def __init__(self, settings: ServeSettings, metrics: Metrics, journal: Journal) -> None:
         self.share = settings.challenger_share
-        self.follower = Follower(settings.challenger, settings.symbols, settings.gap_rule)
+        self.follower = Follower(settings.challenger, settings)
         self.slot: Slot | None = None
         self.reason = "the challenger is still loading"
         self._metrics, self._journal = metrics, journal
@@ -44,6 +44,8 @@ class Challenger:
         try:
             slot = self.follower.changed()
         except HimariError as error:
+            if self.reason != str(error):
+                self._journal.event("challenger_refused", "ERROR", reason=str(error))
             self.reason = str(error)
             return
         self.reason = ""
@@ -85,18 +87,19 @@ class Challenger:
             decision = _decide(slot, states if slot.recurrent else states[-1:])
         except HimariError as error:
             self._metrics.shadow["failed"] += 1
-            self._journal.event("shadow_failed", "WARNING", model_version=slot.version, reason=str(error))
+            if self._journal.every:
+                self._journal.event("shadow_failed", "WARNING", model_version=slot.version, reason=str(error))
             return
         multipliers: list[float] = decision.multipliers.tolist()
         slot.limiter(states[-1], multipliers)
-        own = answer["position_multipliers"].values() if "position_multipliers" in answer else None
-        champion = [answer["position_multiplier"]] if own is None else list(own)
+        several = answer.get("position_multipliers")
+        champion = [answer["position_multiplier"]] if several is None else list(several.values())
         difference = max(abs(a - b) for a, b in zip(multipliers, champion, strict=True))
         self._metrics.shadow["decided"] += 1
         self._metrics.shadow_difference.add(difference)
-        self._journal.event(
-            "shadow", model_version=slot.version, multipliers=multipliers, champion=champion, difference=difference
-        )
+        if self._journal.every:
+            own = {"multipliers": multipliers, "champion": champion, "difference": difference}
+            self._journal.event("shadow", model_version=slot.version, **own)
 
 
 def _decide(slot: Slot, states: list[list[float]]) -> Decision:

@@ -12,10 +12,11 @@ from himari_rl.features.contract import WIDTH, state_dim
 from himari_rl.features.validation import layout_of, validate_state
 from himari_rl.policy.alias import Alias, bundle_of, read_alias
 from himari_rl.policy.bundle import MANIFEST
+from himari_rl.policy.manifest import GAP_RULES
 from himari_rl.policy.runtime import Policy, load_policy
 from himari_rl.serving.limits import Limiter
 from himari_rl.serving.reader import body_reader
-from himari_rl.serving.settings import GAP_RULES
+from himari_rl.serving.settings import ServeSettings
 from himari_rl.storage import is_file, join, stamp
 
 _ORDINARY = [0.5, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0.1, 0.5, 0]  # HOLD, T4, flat: a quiet hour
@@ -41,7 +42,7 @@ class Slot:
         self.limiter = Limiter(manifest.ledger, manifest.symbols)
         self.layout = layout_of(self.dim, self.symbols)
         self.reader = body_reader(self.layout.bounds)
-        self.gap_rule = gap_rule or str(manifest.config.get("gap_rule", GAP_RULES[0]))
+        self.gap_rule = gap_rule or manifest.gap_rule
         self.alias = alias
         if self.gap_rule not in GAP_RULES:
             raise BundleError(f"{self.version} has gap_rule {self.gap_rule!r}", "reset or advance", "export it again")
@@ -71,9 +72,14 @@ def ordinary_state(assets: int) -> list[float]:
 class Follower:
     """Where policies come from: a bundle's folder, or an alias (a .json file) that names one; local or gs://."""
 
-    def __init__(self, source: Policy | str | Path, symbols: tuple[str, ...] = (), gap_rule: str = "") -> None:
+    def __init__(self, source: Policy | str | Path, settings: ServeSettings) -> None:
         self._source = source
-        self._symbols, self._gap_rule = symbols, gap_rule
+        self._symbols, self._gap_rule = settings.symbols, settings.gap_rule
+        self._signer = None
+        if settings.signer:
+            from himari_rl.policy.signature import public_key
+
+            self._signer = public_key(settings.signer)
         self._seen = ""  # the stamp of what is served
         self._step = 0
         self.place = source.manifest.version if isinstance(source, Policy) else str(source)
@@ -123,4 +129,8 @@ class Follower:
                 f"a policy for {', '.join(self._symbols)}",
                 "serve another bundle, or start the server for those symbols",
             )
+        if self._signer is not None:
+            from himari_rl.policy.signature import verify
+
+            verify(policy.manifest, self._signer)
         return policy

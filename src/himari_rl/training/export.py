@@ -72,7 +72,7 @@ def export(
             "interval_ms": training_data["interval_ms"],
             "limits": limits,
         },
-        config={"agent": settings, "environment": as_dict(environment), "run": dict(run)},
+        config={"agent": settings, "environment": as_dict(environment), "run": dict(run), **first.serving_config()},
         config_hash=config_hash(first.config),
         code_version=code_version(),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -90,14 +90,12 @@ class Loss(NamedTuple):
     clip_fraction: Tensor
 
 
-def ppo_loss(
-    new_log_prob: Tensor, batch: Batch, value: Tensor | None, entropy: Tensor | float, config: PPOConfig
-) -> Loss:
-    """The clipped surrogate and its diagnostics, weighted over the bars on which the account was alive."""
-    total, policy, value_loss, kl, clip_fraction = _Terms.apply(new_log_prob, value, batch, config)
-    if config.entropy_coefficient:
-        total = total - config.entropy_coefficient * entropy
-    return Loss(total, policy, value_loss, kl, clip_fraction)
+def ppo_loss(new_log_prob: Tensor, batch: Batch, value: Tensor | None, config: PPOConfig) -> Loss:
+    """The clipped surrogate and its diagnostics, weighted over the bars on which the account was alive.
+
+    No entropy bonus: the Gaussian's entropy depends on its deviation alone, which follows a schedule.
+    """
+    return Loss(*_Terms.apply(new_log_prob, value, batch, config))
 
 
 class _Terms(torch.autograd.Function):
@@ -174,8 +172,7 @@ def update(
             mean = band.mean(part.previous)
             new_log_prob = log_prob(config.head, part.latent, mean, spread)
             value = None if part.critic_states is None else agent.critic(part.critic_states)
-            # the Gaussian's entropy depends on its deviation only, which follows a schedule
-            loss = ppo_loss(new_log_prob, part, value, 0.0, config)
+            loss = ppo_loss(new_log_prob, part, value, config)
             descent.step(loss.total + config.bound_pull * band.excess.mean())
             losses.append(loss)
     return {
