@@ -2,7 +2,7 @@
 # make test    every test            make lint    style, types, import rules
 # make venv    what the others call first; the second time it costs nothing
 # make certify the learner on markets whose optimum is known: minutes on every core
-# make noise   200 driftless markets through the whole gate, and 40 with a planted edge: hours
+# make noise   200 driftless markets through the whole gate, and 40 with a planted edge: 20 minutes
 # make lock    requirements.lock and requirements-gcp.txt anew, from pyproject.toml
 
 SHELL := bash

@@ -23,6 +23,7 @@ from himari_rl.agents.ppo_agent import PPOConfig
 from himari_rl.data.augment import BLOCK_BARS
 from himari_rl.data.known_optimum.markets import Paths
 from himari_rl.data.known_optimum.observe import visible
+from himari_rl.data.splits import PURGE_BARS
 from himari_rl.envs.physics import Physics
 from himari_rl.evaluation.certify import (
     GRADING_SEED,
@@ -41,7 +42,6 @@ from himari_rl.evaluation.stepping import Decider
 from himari_rl.schema import FloatArray
 from himari_rl.training.job import train_agent
 
-PURGE = 168
 CHAINS = 2_000
 VARIANTS: dict[str, dict[str, float]] = {
     "default, 500,000 bars": {},
@@ -90,7 +90,7 @@ def learned(name: str, history: int, seed: int, how: dict[str, float]) -> Decide
     if "validation" in how:
         cut = round(path.x.shape[1] * (1.0 - how["validation"]))
         held_out = Paths(*(getattr(path, leaf)[:, cut:] for leaf in ("x", "state", "returns")))
-        path = Paths(*(getattr(path, leaf)[:, : cut - PURGE] for leaf in ("x", "state", "returns")))
+        path = Paths(*(getattr(path, leaf)[:, : cut - PURGE_BARS] for leaf in ("x", "state", "returns")))
         short = replace(environment_for(market), episode_bars=MEASURED_BARS)
         judge = Physics(training_market(market, held_out)[1], short, encoder_for(market))
     copies = [bootstrap(path, rng) for _ in range(int(how.get("copies", 0)))]

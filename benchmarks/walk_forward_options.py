@@ -27,6 +27,7 @@ from himari_rl.evaluation.fan_out import local_pool
 from himari_rl.evaluation.fold_training import Recipe
 from himari_rl.evaluation.trials import Trials, span_of
 from himari_rl.evaluation.walk_forward import REAL, Relay, Settings, ledger_of, plan, relay, train_all
+from himari_rl.schema import RISK_AVERSION
 
 DEFAULT = "default: 500,000 bars, five seeds"
 RECIPES: dict[str, dict[str, Any]] = {
@@ -76,7 +77,7 @@ def main() -> None:
 
     def utility(name: str) -> np.ndarray:
         run = result.run(name)
-        return metrics.utility_per_bar(run.log_growth, run.portfolio_return, metrics.RISK_AVERSION)
+        return metrics.utility_per_bar(run.log_growth, run.portfolio_return, RISK_AVERSION)
 
     year = result.bars_per_year
     seeds = [name for name in policies if name.startswith("seed ")]

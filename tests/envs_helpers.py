@@ -1,4 +1,4 @@
-"""Markets for the environment tests, DESIGN.md's ledger in scalar Python, and the guard against look-ahead."""
+"""Markets for the environment tests, the design's ledger in scalar Python, and the guard against look-ahead."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Bar(NamedTuple):
 
 
 def scalar_ledger(bars: Bars, config: TradingEnvConfig, row: int, multipliers: Sequence[float]) -> list[Bar]:
-    """DESIGN.md sections 4 and 5, one account, one bar at a time, floats only; written from the text, not the code."""
+    """The design's clock and ledger, one account, one bar at a time, in floats; written from its text, not the code."""
     held = log_equity = day = 0.0
     stopped, story = False, []
     for t, m in enumerate(multipliers, row):

@@ -1,4 +1,4 @@
-"""Panels for the multi-asset tests, and DESIGN.md's ledger for A assets in scalar Python, written from the text."""
+"""Panels for the multi-asset tests, and the design's ledger for A assets in scalar Python, written from the text."""
 
 from __future__ import annotations
 

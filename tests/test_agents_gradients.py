@@ -64,7 +64,7 @@ def test_the_slope_of_the_loss_is_that_of_the_formulas_through_autograd() -> Non
     ratio, weight = (new - old).exp(), alive / alive.sum()
     surrogate = torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
     plain = (-surrogate * weight).sum() + 0.7 * 0.5 * ((value - target).square() * weight).sum()
-    ours = ppo_loss(new, batch, value, 0.0, config).total
+    ours = ppo_loss(new, batch, value, config).total
     assert ours.item() == pytest.approx(plain.item(), abs=1e-12)
     found, expected = (torch.autograd.grad(x, (new, value)) for x in (ours, plain))
     assert all(torch.allclose(a, b, atol=1e-15) for a, b in zip(found, expected, strict=True))

@@ -1,4 +1,4 @@
-"""The environment's money against DESIGN.md's ledger, written out one bar at a time in floats."""
+"""The environment's money against the design's ledger, written out one bar at a time in floats."""
 
 from __future__ import annotations
 

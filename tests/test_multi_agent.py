@@ -26,7 +26,7 @@ from himari_rl.training.job import training_data
 from multi_helpers import random_panel, symbols
 
 
-def test_the_issues_own_line_makes_an_agent_of_52_numbers_and_three_multipliers() -> None:
+def test_the_promised_line_makes_an_agent_of_52_numbers_and_three_multipliers() -> None:
     agent = PPOAgent(PPOConfig(state_dim=52, action_dim=3, hidden_dim=256))
     multipliers, _ = agent.decide(torch.zeros(5, 52))
     assert multipliers.shape == (5, 3)

@@ -1,4 +1,4 @@
-"""The portfolio's money against DESIGN.md's ledger in floats, with 3 and with 20 assets."""
+"""The portfolio's money against the design's ledger in floats, with 3 and with 20 assets."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_the_vector_environment_takes_the_same_steps() -> None:
         assert info["exposure"][1] == pytest.approx(told["exposure"], rel=1e-12, abs=1e-15)
 
 
-def test_the_issues_own_line_makes_an_environment_that_says_it_is_synthetic() -> None:
+def test_the_promised_line_makes_an_environment_that_says_it_is_synthetic() -> None:
     env = MultiAssetTradingEnv(
         MultiAssetEnvConfig(symbols=["BTC-USD", "ETH-USD", "SOL-USD"], initial_capital=100000.0, max_position_pct=0.5)
     )

@@ -67,7 +67,7 @@ def test_the_cloud_trainer_of_the_portfolio_asks_for_the_same_command(monkeypatc
 
 
 def allowed(policy: Policy, state: np.ndarray) -> list[float]:
-    """The multipliers after the caps of the card, written from the text: the regime's, then gross at most 1."""
+    """The multipliers after the caps of policy/risk.py's text, written out: the regime's, then gross at most 1."""
     blocks = state[:48].reshape(3, 16)
     wanted, sides = [], []
     for block, multiplier in zip(blocks, policy.decide(state).multipliers, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import pytest
@@ -70,7 +71,9 @@ def test_answers_to_many_are_those_to_each_in_their_order(folder: Path) -> None:
     service, alone = loaded(folder), loaded(folder)
     bodies = bodies_of(alone)
     alone.metrics.__init__()  # type: ignore[misc]
+    started = perf_counter()
     found = service.predict_many(bodies)
+    took_ms = 1000 * (perf_counter() - started)
     expected = [alone.predict_bytes(one) for one in bodies]
     rows = [numbers(service, answer) for answer in expected]
     for i, answer in enumerate(found):
@@ -86,7 +89,7 @@ def test_answers_to_many_are_those_to_each_in_their_order(folder: Path) -> None:
     for name in ("multiplier", "confidence", "familiarity"):
         assert getattr(service.metrics, name).counts == getattr(alone.metrics, name).counts, name
     assert sum(service.metrics.latency.counts) == COUNT
-    assert sum(answer["latency_ms"] for answer in found if answer) < 50 * expected[0]["latency_ms"] + 50
+    assert all(0.0 < answer["latency_ms"] <= took_ms for answer in found if answer)  # the time of all of them
 
 
 def test_one_that_is_refused_leaves_its_neighbours_as_they_are(folder: Path, other: Path) -> None:

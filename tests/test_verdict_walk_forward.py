@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -15,6 +16,8 @@ import numpy as np
 import pytest
 
 from evaluation_helpers import Rule, bars_from, ledger, walk
+from himari_rl.cli import main
+from himari_rl.data.table import write_bars
 from himari_rl.errors import ConfigError, RefusedError, StorageError
 from himari_rl.evaluation.backtest import BASE, backtest, stage
 from himari_rl.evaluation.controls import Judgement
@@ -22,6 +25,7 @@ from himari_rl.evaluation.fan_out import dask_pool, fan_out, local_pool
 from himari_rl.evaluation.fold_training import ensemble, train_fold, unpacked
 from himari_rl.evaluation.walk_forward import REAL, Relay, plan, train_all
 from himari_rl.evaluation.walk_run import BUNDLE, CURVES, DOCUMENT, read_run
+from himari_rl.policy.bundle import read_manifest
 from himari_rl.policy.runtime import Policy, load_policy
 from verdict_helpers import die_once, run_small, small_bars, small_settings
 
@@ -186,6 +190,28 @@ def test_a_warm_start_begins_at_the_weights_of_the_fold_before(tmp_path: Path) -
     again = unpacked(train_fold(warm), warm.key, "memory")
     for name, values in again.tensors.items():
         np.testing.assert_array_equal(values, found[REAL, 1, 0].tensors[name])
+
+
+def test_the_command_leaves_its_verdict_and_its_gate_in_the_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With memory and a warm start, which every kind of agent has."""
+    monkeypatch.setenv("HIMARI_TRIALS", str(tmp_path / "trials.sqlite"))
+    write_bars(small_bars(64), tmp_path / "bars.parquet")
+    words = "--train 30d --test 10d --step 10d --seeds 1 --jobs 1 --folds 2 --bars-per-seed 6400 --warm-start"
+    place = ["--data", str(tmp_path / "bars.parquet"), "--out", str(tmp_path / "run")]
+    assert main(["walk-forward", "lstm", *place, *words.split(), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    manifest = read_manifest(tmp_path / "run" / BUNDLE)
+    verdict = document["judgement"]["verdict"]
+    assert manifest.evaluation is not None
+    assert manifest.evaluation["walk_forward"] == document["settings_hash"]
+    assert manifest.evaluation["utility"] == [verdict["utility"][part] for part in ("estimate", "lower", "upper")]
+    assert manifest.evaluation["sentence"] == verdict["sentence"]
+    assert manifest.weights_sha256 == document["bundle"]["weights_sha256"]
+    assert manifest.gate is not None
+    assert manifest.gate["passed"] is False
+    assert {"recorded data", "LSTM over base"} <= set(manifest.gate["reason"].removeprefix("refused by ").split(", "))
 
 
 def test_the_relay_hands_over_at_each_fold_and_the_account_is_carried_on() -> None:

@@ -15,12 +15,13 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
-HOUR_MS = 3_600_000
+SECOND_MS, MINUTE_MS, HOUR_MS, DAY_MS = 1000, 60_000, 3_600_000, 86_400_000
 YEAR_MS = 365 * 24 * HOUR_MS  # crypto trades every hour of the year
 
 SELL, HOLD, BUY = -1, 0, 1
-TIERS = ("T1", "T2", "T3", "T4")
+ACTIONS = {"STRONG_SELL": SELL, "SELL": SELL, "HOLD": HOLD, "BUY": BUY, "STRONG_BUY": BUY}  # the words of Layer 2
 MAX_MULTIPLIER = 2.0
+RISK_AVERSION = 6.7  # of the mean-variance utility: a Sharpe ratio of 1 is held near 15 % annual volatility
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
-from himari_rl.agents.distributions import HALF_UNIT
 from himari_rl.agents.ppo_agent import PPOAgent, PPOConfig
 from himari_rl.errors import ConfigError
 from himari_rl.features.contract import state_dim
+from himari_rl.policy.network import HALF_UNIT
 
-BASE = 0.5  # of equity in each asset at multiplier 1.0, unless the environment says otherwise
+BASE = 0.5  # the usual max_position_pct; with another one the first gross exposure is not `first_gross`, no more
 
 
 @dataclass(frozen=True, kw_only=True)

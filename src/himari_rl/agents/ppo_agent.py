@@ -12,7 +12,17 @@ from torch import Tensor, nn
 from himari_rl.agents.distributions import HEADS, Band, band_of, first_bias, outputs_of
 from himari_rl.agents.networks import Critic, Memory, MLPTrunk, orthogonal
 from himari_rl.errors import ConfigError
-from himari_rl.features.encoder import ACCOUNT_COLUMNS, FEATURES
+from himari_rl.features.contract import (
+    ACCOUNT_COLUMNS,
+    ACTION_BUY,
+    ACTION_HOLD,
+    ACTION_SELL,
+    FEATURES,
+    POSITION_SIDE,
+    POSITION_SIZE,
+    WIDTH,
+)
+from himari_rl.schema import MAX_MULTIPLIER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,7 +251,7 @@ def previous_multiplier(states: Tensor, assets: int) -> Tensor:
 
     HOLD asks for the side that is held. A position on the other side is negative.
     """
-    blocks = states[..., : 16 * assets].unflatten(-1, (assets, 16))
-    size, side = blocks[..., 8], blocks[..., 9]
-    direction = blocks[..., 3] - blocks[..., 1] + blocks[..., 2] * side
-    return 2.0 * size * side * direction
+    blocks = states[..., : WIDTH * assets].unflatten(-1, (assets, WIDTH))
+    size, side = blocks[..., POSITION_SIZE], blocks[..., POSITION_SIDE]
+    direction = blocks[..., ACTION_BUY] - blocks[..., ACTION_SELL] + blocks[..., ACTION_HOLD] * side
+    return MAX_MULTIPLIER * size * side * direction

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from himari_rl.schema import RISK_AVERSION
+
 if TYPE_CHECKING:
     from himari_rl.data.panel import Panel
     from himari_rl.evaluation.backtest import Variant
@@ -36,7 +38,7 @@ def evaluate(
     trials: Annotated[
         int | None, typer.Option(help="Configurations tried before this one was chosen (default: the trial ledger's).")
     ] = None,
-    risk_aversion: Annotated[float, typer.Option(help="Of the mean-variance utility.")] = 6.7,
+    risk_aversion: Annotated[float, typer.Option(help="Of the mean-variance utility.")] = RISK_AVERSION,
     seed: Annotated[int, typer.Option(help="Of the bootstrap and the random baseline.")] = 0,
     allow_seen: Annotated[
         bool, typer.Option("--allow-seen", help="Judge on bars of the training span, and say so.")

@@ -31,7 +31,7 @@ Seeds = Annotated[int, typer.Option(min=1, help="How many agents; the bundle is 
 Out = Annotated[Path, typer.Option(help="Folder of the run.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the run's last checkpoint.")]
 SaveInterval = Annotated[int, typer.Option(min=1, help="Episodes between two checkpoints.")]
-TestFraction = Annotated[float, typer.Option(min=0.0, max=0.9, help="Last share of the bars, never seen.")]
+TestFraction = Annotated[float, typer.Option(help="Last share of the bars, above 0 and below 1, never seen.")]
 Units = Annotated[int | None, typer.Option(min=1, help="Units of each hidden layer.")]
 Cells = Annotated[int | None, typer.Option(min=1, help="Cells of each LSTM layer.")]
 Layers = Annotated[int | None, typer.Option(min=1, help="LSTM layers.")]

@@ -17,9 +17,8 @@ import numpy as np
 from himari_rl.data.cells import NOT_A_TIME
 from himari_rl.data.table import LAYER2, PRICES, REQUIRED, Table, stamp
 from himari_rl.errors import DataError
-from himari_rl.schema import BoolArray, IntArray
+from himari_rl.schema import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, BoolArray, IntArray
 
-SECOND_MS, MINUTE_MS, HOUR_MS, DAY_MS = 1000, 60_000, 3_600_000, 86_400_000
 # The same larger step this many times in a row is a second interval, not a row of outages.
 REPEATED_STEPS = 10
 

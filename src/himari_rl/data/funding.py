@@ -50,7 +50,7 @@ def attach_funding(bars: Bars, path: str | Path, *, trim: bool = False) -> Bars:
     if not covered.any() or not (trim or covered.all()):
         found = f"{path} covers {stamp(int(settled[0]))} .. {stamp(int(settled[-1]))}"
         span = f"{stamp(int(bars.timestamp[0]))} .. {stamp(int(bars.timestamp[-1]))}"
-        raise DataError(found, f"the bars' span {span}", "bring a longer file or cut the bars to it (trim=True)")
+        raise DataError(found, f"the bars' span {span}", "bring a longer file, or bars that end where it does")
     bars = bars[int(covered.argmax()) : len(bars) - int(covered[::-1].argmax())]
     rate = np.zeros(len(bars))
     row = np.searchsorted(bars.timestamp, settled, side="left")

@@ -129,7 +129,7 @@ def panel_of(bars: Sequence[Bars]) -> Panel:
     for b in bars[1:]:
         if b.interval_ms != first.interval_ms:
             names = [f"{x.symbol} has {interval_name(x.interval_ms)} bars" for x in (first, b)]
-            raise DataError(" and ".join(names), "one interval", "choose it with --interval")
+            raise DataError(" and ".join(names), "one interval", "give the files of one interval only")
         if (int(b.timestamp[0]) - int(first.timestamp[0])) % first.interval_ms:
             found = (
                 f"{first.symbol} opens at {stamp(int(first.timestamp[0]))}, {b.symbol} at {stamp(int(b.timestamp[0]))}"

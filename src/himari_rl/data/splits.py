@@ -19,10 +19,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from himari_rl.data.checks import DAY_MS, HOUR_MS
 from himari_rl.data.panel import Panel
 from himari_rl.errors import ConfigError, DataError
-from himari_rl.schema import Bars
+from himari_rl.schema import DAY_MS, HOUR_MS, Bars
 
 History = TypeVar("History", Bars, Panel)
 PURGE_BARS = 168  # a week of hours: the longest window of the encoder, the return correlations
@@ -73,7 +72,7 @@ def train_test(bars: History, test_fraction: float = 0.2, purge_bars: int = PURG
             f"{bars.source} has {len(bars):,} bars: {test_fraction:.0%} for the test and {purge_bars} of gap leave "
             f"{max(first - purge_bars, 0)} to train and {len(bars) - first} to test",
             "at least 1 of each",
-            "bring a longer history, or a smaller purge_bars",
+            "bring a longer history",
         )
     return Fold(train=slice(0, first - purge_bars), test=slice(first, len(bars))).cut(bars)
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from himari_rl.data.cells import NOT_A_TIME, numbers, times
 from himari_rl.errors import DataError
-from himari_rl.schema import Bars, BoolArray, FloatArray, IntArray
+from himari_rl.schema import ACTIONS, Bars, BoolArray, FloatArray, IntArray
 from himari_rl.storage import write_atomic
 
 PRICES = ("open", "high", "low", "close")
@@ -30,9 +30,8 @@ REQUIRED = ("timestamp", *PRICES, "volume")
 LAYER2 = ("signal_action", "signal_confidence", "signal_tier", "cascade_risk")
 SUFFIXES = (".csv", ".csv.gz", ".parquet", ".pq")
 
-_ACTIONS = {"SELL": -1, "STRONG_SELL": -1, "HOLD": 0, "BUY": 1, "STRONG_BUY": 1}
 _TIERS = {"T1": 1, "T2": 2, "T3": 3, "T4": 4}
-_WORDS = {"signal_action": _ACTIONS, "signal_tier": _TIERS, "synthetic": {"TRUE": 1, "FALSE": 0}}
+_WORDS = {"signal_action": ACTIONS, "signal_tier": _TIERS, "synthetic": {"TRUE": 1, "FALSE": 0}}
 _DATE = re.compile(r"[_.-]?\d{4}(?:[_.-]?\d+)*$")
 _NAME = re.compile(r"^(?P<symbol>.+?)_(?P<interval>\d+[smhdw])(?:[_.-].*)?$")
 

@@ -22,11 +22,13 @@ from torch import Tensor
 from himari_rl.data.panel import Panel
 from himari_rl.envs import rewards
 from himari_rl.errors import ConfigError
+from himari_rl.features.contract import ACTION_BUY, ACTION_SELL, WIDTH
 from himari_rl.features.encoder import StateEncoder, write_account
 from himari_rl.policy.account import Account, Leg, Move, Trades, flat_account, move, no_trades, track
 from himari_rl.policy.clock import Timeline, decisions_of
+from himari_rl.policy.ledger import cost_per_turnover
 from himari_rl.policy.risk import RiskLimits
-from himari_rl.schema import Bars, FloatArray
+from himari_rl.schema import RISK_AVERSION, Bars, FloatArray
 
 REWARDS = ("log_growth", "mean_variance", "differential_sharpe")
 
@@ -51,8 +53,8 @@ class TradingEnvConfig:
     """The episode terminates when equity falls to this fraction of its start."""
     reward: str = "mean_variance"
     """log_growth, mean_variance or differential_sharpe."""
-    risk_aversion: float = 6.7
-    """Weight of the variance in mean_variance; 6.7 holds a Sharpe ratio of 1 near 15 % annual volatility."""
+    risk_aversion: float = RISK_AVERSION
+    """Weight of the variance in mean_variance."""
     turnover_penalty: float = 0.0
     """Extra charge per unit of turnover, on top of the costs. Off by default."""
     drawdown_penalty: float = 0.0
@@ -70,7 +72,7 @@ class TradingEnvConfig:
     @property
     def cost_rate(self) -> float:
         """Commission plus slippage per unit of |dw|."""
-        return self.commission_rate + self.slippage_bps * 1e-4
+        return cost_per_turnover(self.commission_rate, self.slippage_bps)
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,9 @@ class Market:
             return joined([p.reshape(len(p), -1) for p in parts], dtype)
 
         lengths = np.array([len(r) for r in rows])
-        blocks = joined(rows, torch.float64)[:, : 16 * timelines[0].base.reshape(lengths[0], -1).shape[1]]
-        side = blocks.unflatten(-1, (-1, 16))[..., 3] - blocks.unflatten(-1, (-1, 16))[..., 1]
+        width = WIDTH * timelines[0].base.reshape(lengths[0], -1).shape[1]
+        blocks = joined(rows, torch.float64)[:, :width].unflatten(-1, (-1, WIDTH))
+        side = blocks[..., ACTION_BUY] - blocks[..., ACTION_SELL]
         leg = Leg(
             tradable=assets([t.leg.tradable for t in timelines], torch.bool),
             to_close=assets([t.leg.to_close for t in timelines]),
@@ -192,7 +195,7 @@ class Physics:
             raise ConfigError(
                 f"{longest + 2} bars",
                 f"at least {config.episode_bars + 3} for episodes of {config.episode_bars}",
-                "bring a longer history or a smaller --episode-bars",
+                "bring a longer history or training span, or fewer episode_bars",
             )
         self.market, self.config = market, config
         self.device = market.rows.device

@@ -201,7 +201,7 @@ def backtests(plays: Sequence[Play], ledger: LedgerSpec, rng: np.random.Generato
         ends.append(len(lanes))
     plan = Plan(*(np.stack(leaves, axis=1) for leaves in zip(*(lane.plan for lane in lanes), strict=True)))
     leg = Leg(*(np.stack(leaves, axis=1) for leaves in zip(*(lane.on.leg for lane in lanes), strict=True)))
-    rate = ledger.commission_rate + ledger.slippage_bps * 1e-4
+    rate = ledger.cost_rate
     cost_rate = np.array([[lane.variant.cost_multiple * rate] for lane in lanes])
     exposure, growth, marked, cost = step_through(deciding, plan, leg, ledger, cost_rate)
 

@@ -38,7 +38,7 @@ from himari_rl.evaluation.power import POWER, Power
 from himari_rl.evaluation.verdict import BETTER, LOOK_AHEAD, NO_EDGE, Verdict, judge
 from himari_rl.evaluation.walk_forward import DRIFTLESS, PLANTED, REAL, Key, Plan, relay
 from himari_rl.policy.manifest import LedgerSpec
-from himari_rl.schema import FloatArray
+from himari_rl.schema import RISK_AVERSION, FloatArray
 
 NAMES = ("driftless", "planted", "shuffled", "lag", "costs")
 SHIFTS = (0.21, 0.43, 0.68)  # of the history, by which inputs are shifted against returns
@@ -110,7 +110,7 @@ def judge_parts(
     gains: Sequence[float],
     *,
     variants: Sequence[Variant] = VARIANTS,
-    risk_aversion: float = metrics.RISK_AVERSION,
+    risk_aversion: float = RISK_AVERSION,
 ) -> tuple[Judgement, Backtest]:
     """Judges policies on the real part, with all controls, in one loop over the bars.
 

@@ -1,4 +1,4 @@
-"""The card's training sequence as a decision tree: base first, then LSTM, then multi-asset; which one, and why."""
+"""Which kind to use, and why: a decision tree, base first, then LSTM, then multi-asset."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.numpy import load, save
+from torch import Tensor
 
 from himari_rl.agents.kinds import config_type
 from himari_rl.agents.ppo_agent import PPOAgent, PPOConfig
@@ -23,6 +24,7 @@ from himari_rl.config import as_dict
 from himari_rl.data.augment import bootstrapped, driftless
 from himari_rl.data.history import symbols_of
 from himari_rl.data.panel import Panel
+from himari_rl.data.splits import PURGE_BARS
 from himari_rl.envs.physics import Market, Physics, TradingEnvConfig, market_of
 from himari_rl.errors import ConfigError, StorageError
 from himari_rl.features.encoder import StateEncoder
@@ -54,7 +56,7 @@ class Recipe:
     """Block-bootstrapped copies of the training rows beside the real ones."""
     synthetic_paths: int = 0
     """Driftless twins of the training rows beside the real ones: the same storms, nothing to know."""
-    purge_bars: int = 168
+    purge_bars: int = PURGE_BARS
     """Rows between training and validation rows."""
 
     @classmethod
@@ -249,14 +251,20 @@ def mean_gain(agent: PPOAgent, physics: Physics) -> float:
     """Objective per bar less that of multiplier 1.0, from the same accounts in cash, spread over all rows."""
     room = int(physics.market.path_rows[0]) - MEASURED_BARS
     at = torch.linspace(0, room - 1, MEASURED_ACCOUNTS, dtype=torch.float64).long()
+    return float(gains(agent, physics, at).mean())
+
+
+@torch.no_grad()
+def gains(agent: PPOAgent, physics: Physics, at: Tensor) -> Tensor:
+    """(MEASURED_BARS, N) objective less that of multiplier 1.0, stretches from cash that begin at rows `at` (N,)."""
     state = physics.reset(len(at), torch.Generator(), at=at)
     _, _, played = unroll(agent, physics, state, MEASURED_BARS, agent.initial_memory(len(at)))
-    reference = 0.0
+    reference = []
     for step in range(MEASURED_BARS):
         now = played.window.at(step)
         state, outcome = physics.step(state, torch.ones_like(state.account.held), now, tracked=False)
-        reference += float(outcome.reward.mean())
-    return float(played.reward.mean()) - reference / MEASURED_BARS
+        reference.append(outcome.reward)
+    return played.reward - torch.stack(reference)
 
 
 def _split(bars: Bars | Panel, recipe: Recipe) -> tuple[Bars | Panel, Bars | Panel | None]:

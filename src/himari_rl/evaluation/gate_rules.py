@@ -18,7 +18,7 @@ PLACE = Path("config") / "gates.yaml"
 
 @dataclass(frozen=True, kw_only=True)
 class GateRules:
-    """What a policy must show out of sample. The product card's numbers, and beside them what gives them meaning."""
+    """What a policy must show out of sample: the numbers specified for the product, and what gives them meaning."""
 
     min_sharpe: float = 1.0
     """Base and LSTM: Sharpe ratio a year."""

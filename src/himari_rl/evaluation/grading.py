@@ -78,7 +78,6 @@ class Reference:
     optimum: Walk
     zero: Walk
     constant: Walk
-    constant_exposure: float
 
 
 def walk(market: KnownMarket, paths: Paths, choose: Chooser, burn_in: int) -> Walk:
@@ -126,7 +125,7 @@ def reference(
     blind = {(float(c), h): blind_band(c, h, market) for c in centres for h in halves}
     walks = {edges: walk(market, few, choose, burn_in) for edges, choose in blind.items()}
     best = max(walks, key=lambda edges: float(walks[edges].growth.mean()))
-    return Reference(market, paths, burn_in, optimum, zero, walk(market, paths, blind[best], burn_in), best[0])
+    return Reference(market, paths, burn_in, optimum, zero, walk(market, paths, blind[best], burn_in))
 
 
 def blind_band(centre: float, half: float, market: KnownMarket) -> Chooser:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from himari_rl.errors import DataError
-from himari_rl.schema import MAX_MULTIPLIER, BoolArray, FloatArray
-
-RISK_AVERSION = 6.7  # a Sharpe ratio of 1 is held near 15 % annual volatility
+from himari_rl.schema import MAX_MULTIPLIER, RISK_AVERSION, BoolArray, FloatArray
 
 
 def growth(log_growth: FloatArray, bars_per_year: float = 1.0) -> float:
@@ -45,14 +43,19 @@ def sharpe(log_growth: FloatArray, bars_per_year: float = 1.0) -> float:
     return mean / deviation * float(np.sqrt(bars_per_year))
 
 
-def max_drawdown(log_equity: FloatArray) -> float:
-    """Deepest fall from an earlier peak, as a fraction of that peak, in [0, 1). Starts at equity 1.
+def underwater(log_equity: FloatArray) -> FloatArray:
+    """(T,) log of equity over the highest so far, at most 0. Starts at equity 1.
 
     Args:
         log_equity: (T,) log of equity over its start, marked at closes.
     """
-    peak = np.maximum.accumulate(np.maximum(log_equity, 0.0))
-    return float(-np.expm1(np.min(log_equity - peak))) + 0.0  # never -0.0
+    below: FloatArray = log_equity - np.maximum.accumulate(np.maximum(log_equity, 0.0))
+    return below
+
+
+def max_drawdown(log_equity: FloatArray) -> float:
+    """Deepest fall from an earlier peak, as a fraction of that peak, in [0, 1); arguments as `underwater`."""
+    return float(-np.expm1(underwater(log_equity).min())) + 0.0  # never -0.0
 
 
 def turnover(traded: FloatArray) -> float:

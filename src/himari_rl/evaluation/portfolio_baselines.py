@@ -20,8 +20,7 @@ import numpy as np
 
 from himari_rl.data.panel import Panel
 from himari_rl.evaluation.baselines import Plan, Stage
-from himari_rl.policy.clock import DAY_MS
-from himari_rl.schema import Bars, BoolArray, FloatArray, IntArray
+from himari_rl.schema import DAY_MS, Bars, BoolArray, FloatArray, IntArray
 
 EQUAL, INVERSE, MINIMUM, DIVERSIFIED, OLMAR, SINGLE = (
     "equal weight",

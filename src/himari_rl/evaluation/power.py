@@ -13,7 +13,6 @@ training rows can also teach.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
@@ -28,7 +27,7 @@ from himari_rl.evaluation.baselines import ONE
 from himari_rl.features.contract import ACTION, CONFIDENCE, WIDTH
 from himari_rl.policy.bands import Bands
 from himari_rl.policy.manifest import LedgerSpec
-from himari_rl.schema import MAX_MULTIPLIER, Bars, FloatArray
+from himari_rl.schema import MAX_MULTIPLIER, RISK_AVERSION, Bars, FloatArray
 
 EDGES = (0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6)
 POWER = 0.95
@@ -36,8 +35,6 @@ KEPT = 0.5  # of the rule's advantage, by a learner
 TAUGHT = 7.2  # edge x sqrt(training rows): twice the sum of the two normal quantiles of a 5 % test with 95 % power
 PATHS = 3
 WIDTHS = (1.0, 4.0, 8.0, 16.0)  # of the rule's no-trade band
-
-Twin = Callable[[Bars | Panel, float, int], Bars | Panel]  # (history, edge, number of the path)
 
 
 @dataclass(frozen=True)
@@ -65,8 +62,8 @@ class KnownLaw:
         sure = np.clip(blocks[..., CONFIDENCE], 1e-6, 1.0 - 1e-6)
         z = np.array([normal.inv_cdf(p) for p in sure.ravel().tolist()]).reshape(sure.shape)
         ledger = self.ledger
-        fee = self.width * (ledger.commission_rate + ledger.slippage_bps * 1e-4) * (1.0 - MEMORY)
-        risk = (1.0 + metrics.RISK_AVERSION) * self.sigma**2 * ledger.max_position_pct
+        fee = self.width * ledger.cost_rate * (1.0 - MEMORY)
+        risk = (1.0 + RISK_AVERSION) * self.sigma**2 * ledger.max_position_pct
         low, high = ((self.edge * self.sigma * z + side * fee) / risk for side in (-1.0, 1.0))
         said = blocks[..., ACTION]
         edges = (np.clip(part, 0.0, MAX_MULTIPLIER).astype(np.float32)[:, None] for part in (low, high))
@@ -116,7 +113,7 @@ def _strength(name: str, found: list[Backtest]) -> tuple[float, float]:
     both = []
     for result in found:
         mine, one = result.run(name), result.run(ONE)
-        useful = [metrics.utility_per_bar(r.log_growth, r.portfolio_return, metrics.RISK_AVERSION) for r in (mine, one)]
+        useful = [metrics.utility_per_bar(r.log_growth, r.portfolio_return, RISK_AVERSION) for r in (mine, one)]
         own = metrics.sharpe(mine.log_growth) * math.sqrt(len(result))  # as the deflated Sharpe ratio counts: per bar
         both.append((_z(useful[0] - useful[1]), own))
     advantage, alone = np.mean(both, axis=0).tolist()

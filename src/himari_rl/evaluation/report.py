@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from himari_rl.evaluation import metrics
 from himari_rl.evaluation.backtest import POLICY, is_seed
 from himari_rl.evaluation.baselines import ONE
 from himari_rl.evaluation.gate import GateAnswer
@@ -22,7 +23,6 @@ from himari_rl.storage import read_bytes
 
 POINTS = 1500  # of a curve; more are not seen and make the file heavy
 PANELS = ("equity", "drawdown", "difference", "sizing", "costs", "folds")
-SECTIONS = ("verdict", "gates", *PANELS, "baselines", "controls", "trials", "cost")
 
 _STYLE = """
 :root { color-scheme: light dark; --ink:#1c2330; --paper:#fbfbf9; --card:#fff; --line:#dfe2e6; --soft:#667085;
@@ -122,7 +122,7 @@ def figures_of(document: Mapping[str, Any], curves: Mapping[str, np.ndarray]) ->
         hidden = {"visible": "legendonly"} if name == "random" else {}
         return {"line": {"width": 2.6 if name == POLICY else 1.2}, **hidden}
 
-    depth = {name: _drawdown(equity[name]) for name in shown}
+    depth = {name: -np.expm1(metrics.underwater(equity[name])) for name in shown}
     difference = np.cumsum(curves[f"growth/{POLICY}"] - curves[f"growth/{ONE}"])
     verdict = document["judgement"]["verdict"]
     year, count = verdict["bars_per_year"], len(time)
@@ -155,10 +155,6 @@ def figures_of(document: Mapping[str, Any], curves: Mapping[str, np.ndarray]) ->
 def _figure(data: Sequence[dict[str, Any]], **layout: Any) -> dict[str, Any]:
     base = {"margin": {"l": 56, "r": 16, "t": 16, "b": 36}, "legend": {"orientation": "h"}, "hovermode": "x unified"}
     return {"data": list(data), "layout": {**base, "xaxis": {}, "yaxis": {}, **layout}}
-
-
-def _drawdown(log_equity: np.ndarray) -> np.ndarray:
-    return -np.expm1(log_equity - np.maximum.accumulate(np.maximum(log_equity, 0.0)))
 
 
 def _costs(document: Mapping[str, Any], line: dict[str, Any]) -> dict[str, Any]:

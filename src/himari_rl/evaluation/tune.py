@@ -19,13 +19,14 @@ import numpy as np
 import optuna
 import torch
 
+from himari_rl.agents.ppo_agent import PPOAgent
 from himari_rl.config import config_hash
 from himari_rl.data.history import symbols_of
 from himari_rl.data.panel import Panel
 from himari_rl.data.splits import train_test
 from himari_rl.envs.physics import Market, Physics
 from himari_rl.errors import DataError
-from himari_rl.evaluation.fold_training import MEASURED_BARS, Recipe, measured
+from himari_rl.evaluation.fold_training import MEASURED_BARS, Recipe, gains, measured
 from himari_rl.evaluation.overfitting import backtest_overfitting
 from himari_rl.evaluation.trials import Trials, span_of
 from himari_rl.features.encoder import StateEncoder
@@ -33,7 +34,6 @@ from himari_rl.policy.clock import decisions_of
 from himari_rl.schema import Bars, FloatArray
 from himari_rl.storage import write_atomic
 from himari_rl.training.job import train_agent, training_data
-from himari_rl.training.rollout import unroll
 
 N_FOLDS, TEST_FOLDS = 6, 2  # 15 splits; every row is judged five times
 STUDY, BEST = "study.sqlite", "best.json"
@@ -189,19 +189,10 @@ def judged_rows(
     return np.divide(total, count, out=np.zeros(len(bars)), where=count > 0)
 
 
-@torch.no_grad()
-def _gain_by_row(agent: object, physics: Physics) -> FloatArray:
+def _gain_by_row(agent: PPOAgent, physics: Physics) -> FloatArray:
     """Objective less that of multiplier 1.0 for consecutive stretches of 50 bars, each from cash."""
     stretches = (int(physics.market.path_rows[0]) - 1) // MEASURED_BARS
-    at = torch.arange(stretches) * MEASURED_BARS
-    state = physics.reset(stretches, torch.Generator(), at=at)
-    _, _, played = unroll(agent, physics, state, MEASURED_BARS, agent.initial_memory(stretches))
-    reference = []
-    for step in range(MEASURED_BARS):
-        now = played.window.at(step)
-        state, outcome = physics.step(state, torch.ones_like(state.account.held), now, tracked=False)
-        reference.append(outcome.reward)
-    found: FloatArray = (played.reward - torch.stack(reference)).T.reshape(-1).double().numpy()
+    found: FloatArray = gains(agent, physics, torch.arange(stretches) * MEASURED_BARS).T.reshape(-1).double().numpy()
     return found
 
 

@@ -10,20 +10,22 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
+from himari_rl.data.table import stamp
 from himari_rl.evaluation import metrics, statistics
 from himari_rl.evaluation.backtest import LAGGED, POLICY, Backtest, Run, is_seed
 from himari_rl.evaluation.baselines import ONE
 from himari_rl.evaluation.comparison import Measures, compare
+from himari_rl.evaluation.gate_rules import GateRules
 from himari_rl.evaluation.statistics import Interval
+from himari_rl.schema import RISK_AVERSION
 
 BETTER, NO_EDGE, WORSE, COLLAPSED, LOOK_AHEAD = "better", "no_edge", "worse", "collapsed", "look_ahead"
 ASIDE_EXPOSURE = 0.02  # mean |w| below which a policy stands aside
-COLLAPSED_SPREAD = 0.01  # of the multipliers
+COLLAPSED_SPREAD = GateRules.min_spread
 OTHERS_REPLICATIONS = 400  # against baselines that decide nothing
 LEAK_Z = 3.0  # standard errors by which one bar of lag must cost return ...
 LEAK_RETAINED = 0.5  # ... and the share of the Sharpe ratio that survives, to suspect a look-ahead
@@ -100,7 +102,7 @@ class Verdict:
         return document
 
 
-def summarise(run: Run, bars_per_year: float, risk_aversion: float = metrics.RISK_AVERSION) -> Summary:
+def summarise(run: Run, bars_per_year: float, risk_aversion: float = RISK_AVERSION) -> Summary:
     """The measures of one run."""
     g = run.log_growth
     return Summary(
@@ -138,7 +140,7 @@ def judge(
     *,
     policy: str = POLICY,
     trials: int = 1,
-    risk_aversion: float = metrics.RISK_AVERSION,
+    risk_aversion: float = RISK_AVERSION,
     confidence: float = 0.95,
     replications: int = 2000,
     every: bool = True,
@@ -173,8 +175,8 @@ def judge(
         sure=utility.positive,
         policy=policy,
         symbols=result.symbols,
-        start=_iso(result.fill_time[0]),
-        end=_iso(result.fill_time[-1]),
+        start=stamp(int(result.fill_time[0])),
+        end=stamp(int(result.fill_time[-1])),
         decisions=len(result),
         bars_per_year=year,
         risk_aversion=risk_aversion,
@@ -278,7 +280,3 @@ def _percent(difference: Interval) -> str:
 def _sure(share: float) -> str:
     """A share of finitely many resamples, never printed as certainty."""
     return f"{100.0 * min(share, 0.999):.1f} %"
-
-
-def _iso(milliseconds: Any) -> str:
-    return datetime.fromtimestamp(int(milliseconds) / 1000.0, UTC).strftime("%Y-%m-%dT%H:%MZ")

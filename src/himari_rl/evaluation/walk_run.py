@@ -14,7 +14,6 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from himari_rl.config import as_dict
 from himari_rl.data.history import each_of, fingerprint_of, supplied
 from himari_rl.data.leaks import suspected_leaks
 from himari_rl.data.panel import Panel
+from himari_rl.data.table import stamp
 from himari_rl.errors import StorageError
 from himari_rl.evaluation import metrics
 from himari_rl.evaluation.backtest import POLICY, SEED, Backtest
@@ -98,8 +98,8 @@ def run_walk_forward(
             "sha256": sha256,
             "source": bars.source,
             "rows": len(bars),
-            "start": iso(int(bars.timestamp[0])),
-            "end": iso(int(bars.timestamp[-1])),
+            "start": stamp(int(bars.timestamp[0])),
+            "end": stamp(int(bars.timestamp[-1])),
             "interval_ms": bars.interval_ms,
             "synthetic": bars.synthetic,
             "signals": "data" if supplied(bars) else "reference",
@@ -163,11 +163,6 @@ def curves_of(result: Backtest) -> bytes:
     return bytes(save({name: np.ascontiguousarray(values) for name, values in arrays.items()}))
 
 
-def iso(milliseconds: int) -> str:
-    """A time for people."""
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%dT%H:%MZ")
-
-
 def _summary(judgement: Judgement, settings: Settings, sha256: str) -> dict[str, Any]:
     """The verdict as the bundle's manifest keeps it."""
     verdict = judgement.verdict
@@ -219,8 +214,8 @@ def _folds(work: Plan, trained: Mapping[Key, Trained], result: Backtest) -> list
         names = [POLICY, ONE, *(f"{SEED}{s}" for s in work.settings.seeds if len(work.settings.seeds) > 1)]
         rows.append(
             {
-                "train": [iso(int(times[fold.train.start])), iso(int(times[fold.train.stop - 1]))],
-                "test": [iso(int(times[fold.test.start])), iso(int(times[fold.test.stop - 1]))],
+                "train": [stamp(int(times[fold.train.start])), stamp(int(times[fold.train.stop - 1]))],
+                "test": [stamp(int(times[fold.test.start])), stamp(int(times[fold.test.stop - 1]))],
                 "growth": {name: float(result.run(name).log_growth[part].sum()) for name in names},
                 "sharpe": metrics.sharpe(result.run(POLICY).log_growth[part], year),
                 "training_gain": float(np.mean([trained[REAL, i, s].gain for s in work.settings.seeds])) * year,

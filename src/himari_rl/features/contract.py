@@ -68,8 +68,10 @@ WIDTH = len(FEATURES)
     0,
     *range(8, 16),
 )
-ACTION = slice(1, 4)  # SELL, HOLD, BUY
+ACTION = slice(1, 4)
+ACTION_SELL, ACTION_HOLD, ACTION_BUY = range(ACTION.start, ACTION.stop)
 TIER = slice(4, 8)  # T1, T2, T3, T4
+VOLATILITY_SCALE = ASSET_FEATURES[VOLATILITY].full_scale
 ACCOUNT_COLUMNS = (POSITION_SIZE, POSITION_SIDE, UNREALISED_PNL, WIN_RATE)
 MARKET_COLUMNS = tuple(column for column in range(WIDTH) if column not in ACCOUNT_COLUMNS)
 

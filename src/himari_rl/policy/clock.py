@@ -13,17 +13,12 @@ import numpy as np
 
 from himari_rl.data.panel import Panel, Prices
 from himari_rl.errors import DataError
-from himari_rl.features.contract import WIDTH
-from himari_rl.features.encoder import MARKET_COLUMNS, StateEncoder
+from himari_rl.features.contract import CASCADE_RISK, VOLATILITY, VOLATILITY_SCALE, WIDTH
+from himari_rl.features.encoder import StateEncoder
 from himari_rl.features.signals import direction, reference_signals
 from himari_rl.policy.account import Leg
 from himari_rl.policy.risk import RiskLimits, multiplier_cap
-from himari_rl.schema import Bars, BoolArray, FloatArray
-
-DAY_MS = 86_400_000
-VOLATILITY_COLUMN, RISK_COLUMN = 13, 15  # features 14 and 16 of DESIGN section 6, zero-based
-VOLATILITY_SCALE = 0.1
-assert {VOLATILITY_COLUMN, RISK_COLUMN} <= set(MARKET_COLUMNS)
+from himari_rl.schema import DAY_MS, Bars, BoolArray, FloatArray
 
 
 class Timeline(NamedTuple):
@@ -64,7 +59,7 @@ def timeline(
     decisions = len(bars) - 2
     signals = bars.signals if bars.signals is not None else reference_signals(bars)
     side = direction(signals.action, allow_short)[:decisions]
-    cap = multiplier_cap(rows[:decisions, VOLATILITY_COLUMN] * VOLATILITY_SCALE, rows[:decisions, RISK_COLUMN], limits)
+    cap = multiplier_cap(rows[:decisions, VOLATILITY] * VOLATILITY_SCALE, rows[:decisions, CASCADE_RISK], limits)
     return Timeline(legs(bars), side * max_position_pct, cap)
 
 
@@ -85,7 +80,7 @@ def panel_timeline(
         signals = bars.signals if bars.signals is not None else reference_signals(bars)
         sides.append(direction(signals.action, allow_short)[row[:decisions]])
     blocks = rows[:decisions, : WIDTH * len(sides)].reshape(decisions, len(sides), WIDTH)
-    cap = multiplier_cap(blocks[..., VOLATILITY_COLUMN] * VOLATILITY_SCALE, blocks[..., RISK_COLUMN], limits)
+    cap = multiplier_cap(blocks[..., VOLATILITY] * VOLATILITY_SCALE, blocks[..., CASCADE_RISK], limits)
     return Timeline(legs(panel.prices()), np.stack(sides, axis=1) * max_position_pct, cap)
 
 

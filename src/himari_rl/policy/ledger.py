@@ -35,6 +35,11 @@ def bounded(array: Array, low: float, high: float | None = None) -> Array:
     return above if high is None else np.minimum(above, high)
 
 
+def cost_per_turnover(commission_rate: float, slippage_bps: float) -> float:
+    """What a unit of |dw| costs, as a share of equity: commission, and slippage from basis points."""
+    return commission_rate + slippage_bps * 1e-4
+
+
 def fill(held: Array, target: Array, tradable: Array, cost_rate: Array | float) -> tuple[Array, Array]:
     """Trades from `held` to `target` at the open.
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from himari_rl.config import from_dict
 from himari_rl.errors import BundleError, ConfigError
+from himari_rl.policy.ledger import cost_per_turnover
 from himari_rl.policy.risk import RiskLimits
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -97,6 +98,11 @@ class LedgerSpec(_Part):
         except ConfigError as error:
             raise ValueError(str(error)) from error
         return self
+
+    @property
+    def cost_rate(self) -> float:
+        """Commission plus slippage per unit of |dw|."""
+        return cost_per_turnover(self.commission_rate, self.slippage_bps)
 
     @property
     def risk_limits(self) -> RiskLimits:

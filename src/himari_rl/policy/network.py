@@ -19,7 +19,7 @@ import numpy as np
 from numpy import add, multiply, tanh
 from numpy.typing import NDArray
 
-from himari_rl.features.contract import ACTION, POSITION_SIDE, POSITION_SIZE, WIDTH
+from himari_rl.features.contract import ACTION_BUY, ACTION_HOLD, ACTION_SELL, POSITION_SIDE, POSITION_SIZE, WIDTH
 from himari_rl.policy.manifest import Manifest, NormaliserSpec
 from himari_rl.schema import MAX_MULTIPLIER
 
@@ -27,7 +27,8 @@ F32 = NDArray[np.float32]
 Floats = Sequence[float]
 
 _HALF = np.array(0.5, np.float32)
-SELL_COLUMN, HOLD_COLUMN, BUY_COLUMN = range(ACTION.start, ACTION.stop)
+HALF_UNIT = 0.05  # half-width of a band where the network says 0, in multiplier units
+HALF_LOG_MIN, HALF_LOG_MAX = -6.0, 3.7  # the logarithm of a half-width is held between these
 
 
 def with_one(size: int) -> F32:
@@ -230,8 +231,8 @@ class Member:
 def previous_multiplier(state: Floats, block: int) -> float:
     """m_prev of one asset: the multiplier that the position it holds amounts to under today's direction."""
     side = state[block + POSITION_SIDE]
-    hold = state[block + HOLD_COLUMN]
-    direction = state[block + BUY_COLUMN] - state[block + SELL_COLUMN] + hold * side
+    hold = state[block + ACTION_HOLD]
+    direction = state[block + ACTION_BUY] - state[block + ACTION_SELL] + hold * side
     return MAX_MULTIPLIER * state[block + POSITION_SIZE] * side * direction
 
 
@@ -239,7 +240,7 @@ def previous_multipliers(states: F32, assets: int) -> F32:
     """`previous_multiplier` for states (B, F): (B, A)."""
     blocks = states[:, : WIDTH * assets].reshape(len(states), assets, WIDTH)
     side = blocks[..., POSITION_SIDE]
-    direction = blocks[..., BUY_COLUMN] - blocks[..., SELL_COLUMN] + blocks[..., HOLD_COLUMN] * side
+    direction = blocks[..., ACTION_BUY] - blocks[..., ACTION_SELL] + blocks[..., ACTION_HOLD] * side
     return np.asarray(MAX_MULTIPLIER * blocks[..., POSITION_SIZE] * side * direction, np.float32)
 
 
@@ -253,7 +254,9 @@ def band_one(out: Floats, state: Floats) -> list[float]:
     answer = []
     for a in range(assets):
         centre, width = 1.0 + out[a], out[assets + a]
-        half = 0.05 * math.exp(-6.0 if width < -6.0 else 3.7 if width > 3.7 else width)
+        half = HALF_UNIT * math.exp(
+            HALF_LOG_MIN if width < HALF_LOG_MIN else HALF_LOG_MAX if width > HALF_LOG_MAX else width
+        )
         low, high = centre - half, centre + half
         low = 0.0 if low < 0.0 else MAX_MULTIPLIER if low > MAX_MULTIPLIER else low
         high = 0.0 if high < 0.0 else MAX_MULTIPLIER if high > MAX_MULTIPLIER else high
@@ -271,7 +274,7 @@ def _clip(values: NDArray[Any], low: NDArray[Any] | float, high: NDArray[Any] | 
 def band_many(out: F32, states: F32) -> F32:
     assets = out.shape[1] // 2
     centre = 1.0 + out[:, :assets]
-    half = 0.05 * np.exp(_clip(out[:, assets:], -6.0, 3.7))
+    half = HALF_UNIT * np.exp(_clip(out[:, assets:], HALF_LOG_MIN, HALF_LOG_MAX))
     low, high = _clip(centre - half, 0.0, MAX_MULTIPLIER), _clip(centre + half, 0.0, MAX_MULTIPLIER)
     return np.asarray(_clip(previous_multipliers(states, assets), low, high), np.float32)
 

@@ -25,7 +25,7 @@ from himari_rl.policy.bundle import read_bundle
 from himari_rl.policy.confidence import Confidence
 from himari_rl.policy.manifest import Manifest
 from himari_rl.policy.network import F32, HEADS, Member, Normaliser, with_one
-from himari_rl.schema import FloatArray
+from himari_rl.schema import MAX_MULTIPLIER, FloatArray
 
 
 class Decision(NamedTuple):
@@ -105,7 +105,7 @@ class Policy:
         answers = [self._head_one(member.one(self._input, own), values) for member, own in self._parts]
         multipliers, spread = (answers[0], 0.0) if len(answers) == 1 else _combine(answers)
         for value in multipliers:
-            if not 0.0 <= value <= 2.0:  # NaN fails both
+            if not 0.0 <= value <= MAX_MULTIPLIER:  # NaN fails both
                 raise self._no_answer(self._state)
         confidence, outside, familiarity = self._confidence.judge(distance, spread)
         after = self._memory.copy() if self.memory_size else self._memory
@@ -170,7 +170,7 @@ class Policy:
         if any(k == self._dim - 1 if k >= WIDTH * assets else k % WIDTH in ACCOUNT_COLUMNS for k in kept.tolist()):
             return None
         found = bands(self._members, self._normaliser, self._head_many, rows, assets)
-        if not ((found.low >= 0.0) & (found.low <= found.high) & (found.high <= 2.0)).all():  # NaN fails all
+        if not ((found.low >= 0.0) & (found.low <= found.high) & (found.high <= MAX_MULTIPLIER)).all():  # NaN fails all
             raise self._no_answer(np.asarray(rows, np.float32))
         return found
 
@@ -192,7 +192,7 @@ class Policy:
             StateError, BundleError: some of it is not a multiplier.
         """
         mean: FloatArray = answers.sum(axis=0) / len(answers)
-        if not ((mean >= 0.0) & (mean <= 2.0)).all():  # NaN fails both
+        if not ((mean >= 0.0) & (mean <= MAX_MULTIPLIER)).all():  # NaN fails both
             raise self._no_answer(rows)
         return mean
 

@@ -15,12 +15,11 @@ from himari_rl.errors import DataError
 from himari_rl.features import contract
 from himari_rl.features.encoder import write_account
 from himari_rl.features.live import Bar, LivePanel, Signal
-from himari_rl.schema import BUY, HOLD, SELL, FloatArray
+from himari_rl.schema import ACTIONS, FloatArray
 from himari_rl.serving.messages import AssetNow, DecideRequest
 from himari_rl.serving.refusals import FieldError
 from himari_rl.serving.slot import Slot
 
-ACTIONS = {"STRONG_SELL": SELL, "SELL": SELL, "HOLD": HOLD, "BUY": BUY, "STRONG_BUY": BUY}
 NEEDED = contract.ASSET_FEATURES[contract.VOLATILITY].window + 1
 """Bars before an encoder's windows are full: 20 returns need 21 closes; the newest of them is the request's own."""
 

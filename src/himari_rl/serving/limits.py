@@ -12,12 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from himari_rl.features.contract import ACTION, ASSET_FEATURES, CASCADE_RISK, POSITION_SIDE, VOLATILITY, WIDTH
+from himari_rl.features.contract import (
+    ACTION_BUY,
+    ACTION_SELL,
+    CASCADE_RISK,
+    POSITION_SIDE,
+    VOLATILITY,
+    VOLATILITY_SCALE,
+    WIDTH,
+)
 from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.policy.risk import multiplier_cap
-
-SELL, HOLD, BUY = range(ACTION.start, ACTION.stop)
-FULL_SCALE = ASSET_FEATURES[VOLATILITY].full_scale
+from himari_rl.schema import MAX_MULTIPLIER
 
 
 class Limiter:
@@ -32,14 +38,14 @@ class Limiter:
         self._safe = min(limits.crisis_risk, limits.cascade_risk)
         self._free = limits.normal_cap
         # a gross exposure that cannot exceed the cap needs no look: one asset at 2 x 0.5 of equity and leverage 1
-        self._can_exceed = len(symbols) * 2.0 * self._unit > self._leverage
+        self._can_exceed = len(symbols) * MAX_MULTIPLIER * self._unit > self._leverage
 
     def __call__(self, state: Sequence[float], multipliers: list[float]) -> dict[str, Any] | None:
         """Shrinks `multipliers` (A,) in place; says which limits bound, None where none did."""
         bound: dict[str, Any] | None = None
         start = 0
         for i, wanted in enumerate(multipliers):
-            volatility, risk = state[start + VOLATILITY] * FULL_SCALE, state[start + CASCADE_RISK]
+            volatility, risk = state[start + VOLATILITY] * VOLATILITY_SCALE, state[start + CASCADE_RISK]
             if volatility >= self._calm or risk >= self._safe or wanted > self._free:
                 bound = self._regime(i, volatility, risk, multipliers, bound)
             start += WIDTH
@@ -65,9 +71,9 @@ class Limiter:
         active = []
         for i, wanted in enumerate(multipliers):
             block = WIDTH * i
-            if state[block + BUY] > 0.5:
+            if state[block + ACTION_BUY] > 0.5:
                 counts = True
-            elif state[block + SELL] > 0.5:
+            elif state[block + ACTION_SELL] > 0.5:
                 counts = self._short
             else:
                 counts = self._short or state[block + POSITION_SIDE] >= 0.0

@@ -41,7 +41,7 @@ class Job:
     agent: PPOConfig = field(default_factory=PPOConfig)
     environment: TradingEnvConfig = field(default_factory=TradingEnvConfig)
     num_episodes: int = 1000
-    """Episodes of 500 bars: 1000 of them are the product card's job."""
+    """Episodes of 500 bars: 1000 of them are the job the product was specified with."""
     seeds: tuple[int, ...] = (0,)
     """One agent each; the bundle is their ensemble."""
     test_fraction: float = 0.2

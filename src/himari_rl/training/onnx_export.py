@@ -16,10 +16,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from himari_rl.errors import BundleError
-from himari_rl.features.contract import ACTION, POSITION_SIDE, POSITION_SIZE, WIDTH
+from himari_rl.features.contract import ACTION_BUY, ACTION_HOLD, ACTION_SELL, POSITION_SIDE, POSITION_SIZE, WIDTH
 from himari_rl.policy.bundle import read_bundle
 from himari_rl.policy.manifest import Manifest
-from himari_rl.policy.network import F32
+from himari_rl.policy.network import F32, HALF_LOG_MAX, HALF_LOG_MIN, HALF_UNIT
 from himari_rl.policy.runtime import Policy, load_policy
 from himari_rl.schema import MAX_MULTIPLIER
 from himari_rl.storage import write_atomic
@@ -129,8 +129,8 @@ def head(graph: Graph, manifest: Manifest, out: str, held: str) -> str:
     if manifest.network.head == "centre":
         return graph.clip(graph.add("Add", one, out), 0.0, MAX_MULTIPLIER)
     centre = graph.add("Add", one, graph.columns(out, 0, assets))
-    width = graph.add("Exp", graph.clip(graph.columns(out, assets, 2 * assets), -6.0, 3.7))
-    half = graph.add("Mul", width, graph.constant(0.05))
+    width = graph.add("Exp", graph.clip(graph.columns(out, assets, 2 * assets), HALF_LOG_MIN, HALF_LOG_MAX))
+    half = graph.add("Mul", width, graph.constant(HALF_UNIT))
     low, high = (graph.clip(graph.add(op, centre, half), 0.0, MAX_MULTIPLIER) for op in ("Sub", "Add"))
     return graph.add("Min", graph.add("Max", held, low), high)
 
@@ -144,7 +144,7 @@ def previous_multipliers(graph: Graph, assets: int) -> str:
     def column(index: int) -> str:
         return graph.add("Squeeze", graph.columns(blocks, index, index + 1, axis=2), last)
 
-    sell, hold, buy = (column(i) for i in range(ACTION.start, ACTION.stop))
+    sell, hold, buy = (column(i) for i in (ACTION_SELL, ACTION_HOLD, ACTION_BUY))
     side, size = column(POSITION_SIDE), column(POSITION_SIZE)
     asked = graph.add("Add", graph.add("Sub", buy, sell), graph.add("Mul", hold, side))
     signed = graph.add("Mul", graph.add("Mul", size, side), asked)
