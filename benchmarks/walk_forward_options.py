@@ -25,7 +25,7 @@ from himari_rl.evaluation.backtest import BASE, backtest, stage
 from himari_rl.evaluation.baselines import ONE
 from himari_rl.evaluation.fan_out import local_pool
 from himari_rl.evaluation.fold_training import Recipe
-from himari_rl.evaluation.trials import Trials, span_of
+from himari_rl.evaluation.trials import Trials, look_of, span_of
 from himari_rl.evaluation.walk_forward import REAL, Relay, Settings, ledger_of, plan, relay, train_all
 from himari_rl.schema import RISK_AVERSION
 
@@ -69,7 +69,8 @@ def main() -> None:
         if variant == DEFAULT:
             policies |= {f"seed {seed}": relay(work, trained, REAL, (seed,)) for seed in settings.seeds}
         with Trials() as ledger:
-            ledger.look("options", *span_of(bars[work.start_row : work.stop_row]), settings.hash)
+            judged = bars[work.start_row : work.stop_row]
+            ledger.look("options", *span_of(judged), look_of(settings.hash, judged))
         print(f"trained {variant}", flush=True)
     ledger_spec = ledger_of(Recipe(), bars)
     on = stage(bars[: work.stop_row], ledger_spec, work.start_row)

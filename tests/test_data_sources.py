@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from data_helpers import HEADER, START, bars_at, csv_file, row, shared
 from himari_rl.data.funding import attach_funding
 from himari_rl.data.history import require_rows
 from himari_rl.data.sources import fingerprint, load_bars
+from himari_rl.data.synthetic import synthetic_bars
 from himari_rl.data.table import write_bars
 from himari_rl.errors import DataError
 from himari_rl.schema import HOUR_MS
@@ -231,6 +233,18 @@ def test_too_few_bars_are_refused_with_the_reason() -> None:
     require_rows(bars_at([0, 1, 2]), 3, "for one decision")
     with pytest.raises(DataError, match="by hand has 3 bars; expected at least 4 for one decision and more"):
         require_rows(bars_at([0, 1, 2]), 4, "for one decision and more")
+
+
+def test_a_feed_that_stands_still_is_refused(tmp_path: Path) -> None:
+    good = synthetic_bars(200, 0)
+    flat = np.full(200, 100.0)
+    still = replace(good, open=flat, high=flat, low=flat, close=flat)
+    for bars, words in ((still, "every one of the 200 closes"), (replace(good, volume=np.zeros(200)), "has a volume")):
+        write_bars(bars, tmp_path / "bars.parquet")
+        with pytest.raises(DataError, match=words):
+            load_bars(tmp_path / "bars.parquet")
+        write_bars(bars[:50], tmp_path / "bars.parquet")  # the control: a halt of fifty hours is a fact of a market
+        assert len(load_bars(tmp_path / "bars.parquet")) == 50
 
 
 def test_the_fingerprint_changes_with_any_cell_and_with_nothing_else() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from bundle_helpers import make_bundle
 from helpers import ROOT
@@ -19,9 +20,10 @@ from himari_rl.evaluation.decision import FIXED, decide
 from himari_rl.evaluation.gate import GateAnswer, gate
 from himari_rl.evaluation.gate_rules import GateRules, load_rules
 from himari_rl.evaluation.promotion import log_of, promote, read_log, rollback
-from himari_rl.evaluation.walk_run import CURVES, DOCUMENT
+from himari_rl.evaluation.trials import Trials
+from himari_rl.evaluation.walk_run import CURVES, DOCUMENT, seal
 from himari_rl.policy.alias import read_alias
-from himari_rl.policy.bundle import read_manifest
+from himari_rl.policy.bundle import amend, read_manifest
 from verdict_helpers import good_document
 
 Spoil = Callable[[dict[str, Any]], None]
@@ -44,6 +46,8 @@ def run_of(
     bundle = make_bundle(folder, kind, hidden=(4,), weights_seed=weights)
     document["bundle"]["weights_sha256"] = document["bundle"]["weights_sha256"] or read_manifest(bundle).weights_sha256
     document["kind"] = kind
+    document["bundle"]["model_version"] = document["bundle"].get("model_version") or read_manifest(bundle).version
+    document["span"] = {"market": "BTC-USDT", "first_ms": 0, "last_ms": 1}
     (folder / DOCUMENT).write_text(json.dumps(document))
     rng = np.random.default_rng(5)
     growth = rng.normal(0.0, 0.01, 3000)
@@ -52,6 +56,7 @@ def run_of(
     curves = {"fill_time": np.arange(3000), "growth/policy": own, "growth/multiplier 1.0": growth}
     curves |= {"exposure": np.full((3000, 1), 0.5)}
     (folder / CURVES).write_bytes(save(curves))
+    amend(bundle, evaluation=seal(folder))
     return bundle
 
 
@@ -92,7 +97,7 @@ def _set(*path: Any, to: Any) -> Spoil:
         ("control: costs", _set("judgement", "controls", 4, "passed", to=False)),
         ("leak test", _set("leaks", to=["signal_confidence: knows the next 1 return(s)"])),
         ("recorded data", _set("data", "synthetic", to=True)),
-        ("evidence", _set("bundle", "weights_sha256", to="f" * 64)),
+        ("evidence", _set("bundle", "model_version", to="base-ffffffffffff")),
     ],
 )
 def test_each_rule_refuses_alone(tmp_path: Path, rule: str, spoil: Spoil) -> None:
@@ -113,6 +118,7 @@ def portfolio_run(folder: Path, shares: list[float]) -> Path:
     curves = {"fill_time": np.arange(3000), "growth/policy": growth, "growth/multiplier 1.0": growth}
     curves |= {"growth/equal weight": growth, "exposure/equal weight": np.full((3000, 3), 1 / 3)}
     (folder / CURVES).write_bytes(save(curves | {"exposure": np.tile(shares, (3000, 1))}))
+    amend(bundle, evaluation=seal(folder))
     return bundle
 
 
@@ -151,6 +157,7 @@ def test_a_suspected_leak_passes_only_with_a_written_reason(tmp_path: Path) -> N
     bundle = run_of(tmp_path, document)
     answer = ask(bundle, leak_reason="the vendor stamps closes")
     assert answer.passed
+    assert ask(bundle, leak_reason="  ").reason == "refused by leak test"
     assert "the vendor stamps closes" in next(line.why for line in answer.lines if line.rule == "leak test")
     assert main(["promote", "champion", str(bundle), "--folder", str(tmp_path)]) == 1
     said = ["--accept-leak", "the vendor stamps closes"]
@@ -198,7 +205,7 @@ def test_a_champion_is_a_bundle_that_its_walk_forward_wrote(tmp_path: Path) -> N
     with pytest.raises(BundleError, match="no policy bundle"):
         ask(bundle, champion=run_of(tmp_path / "b", good_document()).parent / "nothing")
     other = good_document()
-    other["bundle"]["weights_sha256"] = "f" * 64
+    other["bundle"]["model_version"] = "base-ffffffffffff"
     with pytest.raises(BundleError, match="did not write the champion"):
         ask(bundle, champion=run_of(tmp_path / "c", other))
 
@@ -229,7 +236,8 @@ def test_the_rules_in_config_are_the_built_in_ones_and_a_typo_is_refused(tmp_pat
     for text, words in (
         ("min_sharp: 1", "min_sharp"),
         ("[1]", "mapping"),
-        ("min_sharpe: high", "a number"),
+        ("min_sharpe: high", "a finite number"),
+        ("min_sharpe: -.inf", "a finite number"),
         ("{", "YAML"),
     ):
         (tmp_path / "gates.yaml").write_text(text)
@@ -269,12 +277,93 @@ def test_promotion_needs_a_passed_gate_or_a_reason_and_both_are_logged(tmp_path:
     ]  # fmt: skip
 
 
+def test_a_judgement_that_somebody_edited_is_no_evidence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A refused run made rosy: another judgement, half of it, none, no text, other curves."""
+    bad = good_document()
+    bad["judgement"]["verdict"]["own"]["sharpe"]["estimate"] = -2.3
+    for index, (name, text) in enumerate(
+        [
+            (DOCUMENT, json.dumps(good_document()).encode()),
+            (DOCUMENT, json.dumps(bad)[:200].encode()),
+            (DOCUMENT, b"[]"),
+            (DOCUMENT, b"\xff\xfe"),
+            (CURVES, b"nothing"),
+        ]
+    ):
+        bundle = run_of(tmp_path / str(index), deepcopy(bad))
+        assert ask(bundle).reason == "refused by Sharpe"
+        (bundle.parent / name).write_bytes(text)
+        for words in (["gate", str(bundle)], ["promote", "champion", str(bundle)], ["report", str(bundle.parent)]):
+            assert main(words) == 2
+            line = capsys.readouterr().err
+            assert name in line
+            assert line.count("\n") == 1
+
+
+def test_a_judgement_without_its_controls_is_refused(tmp_path: Path) -> None:
+    document = good_document()
+    document["judgement"]["controls"] = document["judgement"]["controls"][2:]
+    assert ask(run_of(tmp_path, document)).reason == "refused by control: driftless, control: planted"
+
+
+def test_a_policy_with_the_weights_and_another_normaliser_was_never_judged(tmp_path: Path) -> None:
+    bundle = run_of(tmp_path, good_document())
+    normaliser = read_manifest(bundle).normaliser.model_dump(mode="json")
+    amend(bundle, normaliser=normaliser | {"mean": [value + 5.0 for value in normaliser["mean"]]})
+    assert ask(bundle).reason == "refused by evidence"
+
+
+def test_looks_after_the_judgement_deflate_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of a hundred runs was deflated for one look, and was the one to promote."""
+    monkeypatch.setenv("HIMARI_TRIALS", str(tmp_path / "t.sqlite"))
+    bundle = run_of(tmp_path / "run", good_document(), shift=0.0003)  # a Sharpe ratio of .03 a bar, 3000 bars
+    assert ask(bundle).passed
+    with Trials() as ledger:
+        for i in range(100):
+            ledger.look("walk-forward", "BTC-USDT", 0, 1, f"{i}")
+    answer = ask(bundle)
+    assert answer.reason == "refused by deflated Sharpe"
+    assert "100 looks" in next(line.why for line in answer.lines if line.rule == "deflated Sharpe")
+
+
+def test_a_champion_of_other_bars_signals_or_costs_cannot_be_compared(tmp_path: Path) -> None:
+    bundle, champion = (run_of(tmp_path / name, good_document(), shift=0.001) for name in "ab")
+    assert ask(bundle, champion=champion).reason == "refused by over the champion"  # the control: no better than itself
+    curves = load((champion.parent / CURVES).read_bytes())
+    curves["growth/multiplier 1.0"] = curves["growth/multiplier 1.0"] + 1e-6
+    (champion.parent / CURVES).write_bytes(save(curves))
+    amend(champion, evaluation=seal(champion.parent))
+    with pytest.raises(ConfigError, match="the same bars, signals and costs"):
+        ask(bundle, champion=champion)
+
+
+def test_decide_takes_each_kind_in_its_own_place(tmp_path: Path) -> None:
+    bundle = str(run_of(tmp_path, good_document()))
+    assert main(["decide", "--base", bundle]) == 0
+    assert main(["decide", "--base", bundle, "--multi", bundle]) == 2
+
+
 def test_an_answer_about_other_weights_promotes_nothing(tmp_path: Path) -> None:
     first = run_of(tmp_path / "a", good_document())
     second = run_of(tmp_path / "b", good_document(), weights=1)
-    with pytest.raises(BundleError, match="other weights"):
+    with pytest.raises(BundleError, match="another policy"):
         promote(str(tmp_path / "champion.json"), str(second), ask(first))
     assert not (tmp_path / "champion.json").exists()
+
+
+@pytest.mark.parametrize("left", [0, 2, 3])
+def test_a_log_that_lost_its_end_stops_a_promotion_and_not_a_rollback(tmp_path: Path, left: int) -> None:
+    alias = str(tmp_path / "champion.json")
+    first, second = (run_of(tmp_path / name, good_document(), weights=i) for i, name in enumerate("ab"))
+    for bundle in (first, second):
+        promote(alias, str(bundle), ask(bundle))
+    lines = log_of(alias).read_text().splitlines(keepends=True)
+    log_of(alias).write_text("".join(lines[:left]))
+    with pytest.raises(RefusedError, match="is at step 2"):
+        promote(alias, str(first), ask(first))
+    assert rollback(alias).bundle == str(first)
+    assert "is at step 2" in read_log(alias)[-1]["exceptions"][0]
+    assert promote(alias, str(second), ask(second)).bundle == str(second)  # the log is whole again
 
 
 @pytest.mark.parametrize("damage", ["cut", "edit"])

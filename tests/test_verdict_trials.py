@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from himari_rl.data.synthetic import synthetic_bars
 from himari_rl.errors import StorageError
 from himari_rl.evaluation.statistics import Moments, deflated_sharpe
-from himari_rl.evaluation.trials import Trials
+from himari_rl.evaluation.trials import Trials, look_of, looks_so_far
+from himari_rl.features.signals import reference_signals
 
 
 @pytest.fixture
@@ -38,6 +42,34 @@ def test_the_same_look_again_is_recorded_and_counts_once(ledger: Trials) -> None
         assert ledger.look("walk-forward", "BTC", 0, 10, "c") == 1
     assert ledger.look("walk-forward", "BTC", 0, 10, "d") == 2
     assert len(ledger.history("BTC")) == 4
+
+
+def test_looks_count_for_every_market_with_an_asset_in_common(ledger: Trials) -> None:
+    assert ledger.look("evaluate", "BTC-USDT", 0, 10, "a") == 1
+    assert ledger.look("evaluate", "btcusdt", 0, 10, "b") == 2  # a file's name is no other market
+    assert ledger.look("evaluate", "BTC-USDT+ETH-USDT", 0, 10, "c") == 3
+    assert ledger.look("evaluate", "ETH-USDT", 0, 10, "d") == 2
+    assert ledger.look("evaluate", "BTC-USDT from a generator", 0, 10, "e") == 1
+
+
+def test_the_same_bars_with_other_signals_are_another_look() -> None:
+    """Five versions of a signal, each judged once, were five first looks."""
+    bars = synthetic_bars(300, 0)
+    signals = reference_signals(bars)
+    louder = replace(signals, confidence=np.minimum(1.0, signals.confidence + 0.1))
+    looks = [look_of("c", b) for b in (bars, bars[:], replace(bars, signals=signals), replace(bars, signals=louder))]
+    assert looks[0] == looks[1]
+    assert len(set(looks)) == 3
+
+
+def test_asking_how_often_writes_no_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HIMARI_TRIALS", str(tmp_path / "t.sqlite"))
+    assert looks_so_far("BTC", 0, 10) == 1
+    assert not (tmp_path / "t.sqlite").exists()
+    with Trials() as there:
+        there.look("evaluate", "BTC", 0, 10, "a")
+        there.look("evaluate", "BTC", 0, 10, "b")
+    assert looks_so_far("BTC", 5, 20) == 2
 
 
 def test_more_looks_deflate_the_same_record_more(ledger: Trials) -> None:
@@ -69,7 +101,6 @@ def test_a_file_that_is_no_ledger_is_one_line_with_the_cure(tmp_path: Path) -> N
 def test_evaluate_counts_its_own_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from bundle_helpers import make_bundle
     from helpers import run_himari
-    from himari_rl.data.synthetic import synthetic_bars
     from himari_rl.data.table import write_bars
 
     write_bars(synthetic_bars(1200, 0), tmp_path / "bars.parquet")

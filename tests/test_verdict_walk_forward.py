@@ -27,7 +27,7 @@ from himari_rl.evaluation.walk_forward import REAL, Relay, plan, train_all
 from himari_rl.evaluation.walk_run import BUNDLE, CURVES, DOCUMENT, read_run
 from himari_rl.policy.bundle import read_manifest
 from himari_rl.policy.runtime import Policy, load_policy
-from verdict_helpers import die_once, run_small, small_bars, small_settings
+from verdict_helpers import die_once, ignores_interrupts, run_small, small_bars, small_settings
 
 KILLS = int(os.environ.get("HIMARI_KILLS", "3"))
 
@@ -212,6 +212,14 @@ def test_the_command_leaves_its_verdict_and_its_gate_in_the_bundle(
     assert manifest.gate is not None
     assert manifest.gate["passed"] is False
     assert {"recorded data", "LSTM over base"} <= set(manifest.gate["reason"].removeprefix("refused by ").split(", "))
+
+
+def test_a_worker_leaves_ctrl_c_to_its_parent() -> None:
+    """One that was still importing answered it with a traceback of its own."""
+    handlers: list[bool] = []
+    fan_out(ignores_interrupts, [0], lambda task, result: handlers.append(result) or [], local_pool(1))
+    assert handlers == [True]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_the_relay_hands_over_at_each_fold_and_the_account_is_carried_on() -> None:

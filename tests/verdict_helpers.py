@@ -43,6 +43,11 @@ def die_once(flag: str) -> str:
     return flag
 
 
+def ignores_interrupts(_: int) -> bool:
+    """A task that says whether its process hears Ctrl-C."""
+    return signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
 def _interval(estimate: float, half: float) -> dict[str, float]:
     return {"estimate": estimate, "lower": estimate - half, "upper": estimate + half, "standard_error": half / 2}
 

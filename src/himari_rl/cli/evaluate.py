@@ -39,7 +39,7 @@ def evaluate(
         int | None, typer.Option(help="Configurations tried before this one was chosen (default: the trial ledger's).")
     ] = None,
     risk_aversion: Annotated[float, typer.Option(help="Of the mean-variance utility.")] = RISK_AVERSION,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap and the random baseline.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap and the random baseline.")] = 0,
     allow_seen: Annotated[
         bool, typer.Option("--allow-seen", help="Judge on bars of the training span, and say so.")
     ] = False,
@@ -61,6 +61,7 @@ def evaluate(
     from himari_rl.data.panel import Panel, load_panel
     from himari_rl.data.sources import load_bars
     from himari_rl.data.splits import train_test
+    from himari_rl.errors import ConfigError
     from himari_rl.evaluation.backtest import stage
     from himari_rl.evaluation.display import equity_html, render
     from himari_rl.evaluation.held_out import judge_bundle
@@ -71,6 +72,10 @@ def evaluate(
     from himari_rl.storage import local, write_atomic
 
     variants = _variants(costs)
+    if not 0.0 <= risk_aversion <= 1000.0:  # NaN fails too
+        raise ConfigError(
+            f"risk aversion {risk_aversion}", "a number from 0 to 1000", f"{RISK_AVERSION} is the usual one"
+        )
     policy = load_policy(bundle)
     manifest = policy.manifest
     if manifest.action_dim > 1:
@@ -131,10 +136,10 @@ def evaluate(
 
 def _record(test: Bars | Panel, version: str) -> int:
     """Counts this look at the test span and those before it; see evaluation/trials.py."""
-    from himari_rl.evaluation.trials import Trials, span_of
+    from himari_rl.evaluation.trials import Trials, look_of, span_of
 
     with Trials() as ledger:
-        return ledger.look("evaluate", *span_of(test), version)
+        return ledger.look("evaluate", *span_of(test), look_of(version, test))
 
 
 def _trials(counted: int, told: int | None) -> int:

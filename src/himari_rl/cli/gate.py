@@ -118,15 +118,21 @@ def decide(
     import json
     from dataclasses import asdict
 
+    from himari_rl.errors import ConfigError
     from himari_rl.evaluation.decision import FIXED
     from himari_rl.evaluation.decision import decide as choose
     from himari_rl.evaluation.gate import gate as ask
     from himari_rl.evaluation.gate_rules import load_rules
+    from himari_rl.policy.bundle import read_manifest
 
     thresholds = load_rules(rules)
+    given = {"base": base, "lstm": lstm, "multi": multi}
+    for kind, bundle in given.items():
+        if bundle is not None and (found := read_manifest(bundle).kind) != kind:
+            raise ConfigError(f"--{kind} {bundle} is a bundle of kind {found}", f"one of kind {kind}")
     answers = {
         kind: bundle and ask(bundle, thresholds, champion=base if kind == "lstm" else None, leak_reason=accept_leak)
-        for kind, bundle in (("base", base), ("lstm", lstm), ("multi", multi))
+        for kind, bundle in given.items()
     }
     choice = choose(answers)
     if as_json:

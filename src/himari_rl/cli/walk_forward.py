@@ -57,6 +57,8 @@ def walk_forward(
 ) -> None:
     """Trains and judges in calendar folds, with controls; one out-of-sample account through all of them.
 
+    Exit code 1 where a look-ahead is suspected.
+
     Example: himari walk-forward base --data BTC-USDT_1h.parquet --train 6mo --test 1mo --seeds 5 --out runs/btc
     """
     import json
@@ -68,6 +70,7 @@ def walk_forward(
     from himari_rl.evaluation.fold_training import Recipe
     from himari_rl.evaluation.gate import gate, record
     from himari_rl.evaluation.gate_rules import load_rules
+    from himari_rl.evaluation.verdict import LOOK_AHEAD
     from himari_rl.evaluation.walk_forward import Settings
     from himari_rl.evaluation.walk_run import BUNDLE, run_walk_forward
 
@@ -101,10 +104,12 @@ def walk_forward(
     record(Path(out) / BUNDLE, answer)
     if as_json:
         typer.echo(json.dumps(document, allow_nan=False))
-        return
-    show(document, console)
-    console.print(f"gate: {answer.reason}", markup=False)
-    console.print(f"next: himari gate {out}/{BUNDLE}    himari report {out}", markup=False)
+    else:
+        show(document, console)
+        console.print(f"gate: {answer.reason}", markup=False)
+        console.print(f"next: himari gate {out}/{BUNDLE}    himari report {out}", markup=False)
+    if document["judgement"]["verdict"]["answer"] == LOOK_AHEAD:
+        raise typer.Exit(1)
 
 
 def history_of(

@@ -3,6 +3,7 @@
     problems(table)      rules about one file's columns and cells, each with its first offending row
     step(timestamps)     the interval: the most common difference between neighbours
     grid_problems(...)   rules about time over all rows of a data set: grid and mixed intervals
+    dead_problems(...)   a feed that stands still: nothing can be learned or judged there
 
 Gaps, outliers and bars without volume are facts of a market, not problems: the audit shows them.
 """
@@ -17,10 +18,11 @@ import numpy as np
 from himari_rl.data.cells import NOT_A_TIME
 from himari_rl.data.table import LAYER2, PRICES, REQUIRED, Table, stamp
 from himari_rl.errors import DataError
-from himari_rl.schema import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, BoolArray, IntArray
+from himari_rl.schema import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, BoolArray, FloatArray, IntArray
 
 # The same larger step this many times in a row is a second interval, not a row of outages.
 REPEATED_STEPS = 10
+FEW = 100  # rows that may stand still: an hour's halt is no dead feed
 
 # column: (lowest, highest, only whole numbers, what was expected)
 _RANGES = {
@@ -150,6 +152,18 @@ def step(timestamps: IntArray) -> int:
     difference = np.diff(timestamps)
     steps, counts = np.unique(difference[difference > 0], return_counts=True)
     return int(steps[counts.argmax()]) if steps.size else 0
+
+
+def dead_problems(close: FloatArray, volume: FloatArray, where: str) -> list[Problem]:
+    """Rules about all rows (T,) of a data set: a price that moves, and bars that trade. A few rows may stand still."""
+    if len(close) < FEW:
+        return []
+    found = f"every one of the {len(close):,} closes of {where} is {close[0]:g}"
+    still = [Problem("constant", 1, found, "prices that move", "bring recorded bars")] if np.ptp(close) == 0.0 else []
+    if not volume.any():
+        found = f"none of the {len(volume):,} bars of {where} has a volume: nothing trades there"
+        still.append(Problem("no_volume", 1, found, "bars with volume", "bring bars with their volume"))
+    return still
 
 
 def grid_problems(timestamps: IntArray, where: str) -> list[Problem]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from himari_rl.data.checks import grid_problems, interval_ms, interval_name, problems, step
+from himari_rl.data.checks import dead_problems, grid_problems, interval_ms, interval_name, problems, step
 from himari_rl.data.table import LAYER2, PRICES, SUFFIXES, Table, as_columns, name_parts, read_table, stamp, stem_of
 from himari_rl.errors import DataError
 from himari_rl.schema import Bars, FloatArray, Layer2
@@ -140,9 +140,9 @@ def join(tables: Sequence[Table]) -> Bars:
             raise DataError(f"{before.source} and {table.source} differ in {odd}", "the same columns", "")
     timestamp = np.concatenate([table.timestamp for table in tables])
     source = ", ".join(table.source for table in tables[:3]) + (f" and {len(tables) - 3} more" if tables[3:] else "")
-    for problem in grid_problems(timestamp, source):
-        raise problem.error()
     column = {name: np.concatenate([table.columns[name] for table in tables]) for name in first.columns}
+    for problem in [*grid_problems(timestamp, source), *dead_problems(column["close"], column["volume"], source)]:
+        raise problem.error()
     synthetic = column.get("synthetic", np.zeros(1))
     if np.unique(synthetic).size > 1:
         raise DataError(f"{source} mix synthetic and recorded bars", "one or the other", "name them apart")

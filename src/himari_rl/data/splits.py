@@ -24,7 +24,9 @@ from himari_rl.errors import ConfigError, DataError
 from himari_rl.schema import DAY_MS, HOUR_MS, Bars
 
 History = TypeVar("History", Bars, Panel)
-PURGE_BARS = 168  # a week of hours: the longest window of the encoder, the return correlations
+# The longest window of the encoder, the return correlations. The reference signal, which stands in for Layer 2, looks
+# further back; training slices are encoded from a cold start, so nothing of either crosses the gap.
+PURGE_BARS = 168
 _SPAN = re.compile(r"(?P<number>[1-9][0-9]{0,4})(?P<unit>h|d|w|mo|y)")
 _FIXED_MS = {"h": HOUR_MS, "d": DAY_MS, "w": 7 * DAY_MS}
 _MONTHS = {"mo": 1, "y": 12}

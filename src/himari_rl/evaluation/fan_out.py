@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
@@ -80,7 +81,8 @@ def fan_out(
         running: dict[Future[R], T] = {}
         try:
             with pool() as executor:
-                running = {executor.submit(work, task): task for task in waiting}
+                with _deaf_children():
+                    running = {executor.submit(work, task): task for task in waiting}
                 while running:
                     finished, _ = wait(running, return_when=FIRST_COMPLETED)
                     for future in finished:
@@ -97,6 +99,19 @@ def fan_out(
                     "",
                     "give them more memory or fewer --jobs and run the same command again: what is done is kept",
                 ) from error
+
+
+@contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Processes begun in here never hear Ctrl-C: their parent does, and ends them. One that is still importing would
+    answer it with a traceback. A parent that is no main thread, or ignores it already, is left alone."""
+    ours = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if ours else None
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, before)
 
 
 def inline(work: Callable[[T], R], first: list[T], done: Callable[[T, R], list[T]]) -> None:

@@ -1,7 +1,7 @@
 """The gate: every rule is one line with its number, threshold, interval, pass or refuse, and why.
 
-The evidence is the walk-forward that made the bundle (its folder's parent); a bundle whose weights are not those that
-the walk-forward wrote has no evidence and is refused. No rule can be outvoted: one refusal refuses.
+The evidence is the walk-forward that made the bundle (its folder's parent), whose digests are in the bundle's manifest;
+a policy that the walk-forward did not write has no evidence and is refused. One refusal refuses; none is outvoted.
 """
 
 from __future__ import annotations
@@ -16,14 +16,18 @@ import numpy as np
 
 from himari_rl.errors import BundleError, ConfigError
 from himari_rl.evaluation.backtest import POLICY
+from himari_rl.evaluation.baselines import ONE
+from himari_rl.evaluation.controls import NAMES, own_deflated
 from himari_rl.evaluation.gate_rules import GateRules
 from himari_rl.evaluation.portfolio_baselines import EQUAL
-from himari_rl.evaluation.walk_run import read_curves, read_run
+from himari_rl.evaluation.trials import looks_so_far
+from himari_rl.evaluation.walk_run import read_curves, read_run, require_evidence
 from himari_rl.policy.bundle import Manifest, amend, read_manifest
 from himari_rl.policy.runtime import load_policy
 
 LATENCY_DECISIONS = 300
 LSTM_GAIN = "LSTM over base"
+SAME_BARS = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,19 +79,22 @@ def gate(
 
     Raises:
         BundleError: a damaged bundle, or a champion that its walk-forward did not write.
-        StorageError: there is no walk-forward. ConfigError: a comparison of walk-forwards of different bars.
+        StorageError: there is no walk-forward, or it was changed.
+        ConfigError: a comparison of walk-forwards of different bars.
     """
     manifest = read_manifest(bundle)
     place = Path(run) if run is not None else Path(bundle).parent
-    document = read_run(place)
+    require_evidence(place, manifest)
+    document, curves = read_run(place), read_curves(place)
+    document["judgement"] = _as_of_now(document, curves)
     measured = (latency_ms or median_latency_ms)(bundle, manifest)
     lines = [*_evidence(document, manifest), *_numbers(document, rules), *_controls(document)]
     lines += _leaks(document, leak_reason)
     if manifest.kind == "multi":
-        lines += _portfolio(document, read_curves(place), rules)
+        lines += _portfolio(document, curves, rules)
     rival = None if champion is None else read_manifest(champion)
     if rival is not None:
-        lines += _against(document, rival, Path(champion).parent, place, rules)
+        lines += _against(document, curves, rival, Path(champion).parent, rules)
     if manifest.kind == "lstm" and (rival is None or rival.kind != "base"):
         lines.append(_fails(LSTM_GAIN, rules.min_lstm_gain, "an LSTM is compared with a base: give its --champion"))
     lines.append(_line("latency ms", measured, "<=", rules.max_latency_ms, "median of one decision on this machine"))
@@ -157,12 +164,12 @@ def _exceptions(document: Mapping[str, Any], rules: GateRules, leak_reason: str 
     own = [
         f"{name} {value:g}, usually {usual[name]:g}" for name, value in asdict(rules).items() if value != usual[name]
     ]
-    return (*own, *([f"leak accepted: {leak_reason}"] if document["leaks"] and leak_reason else []))
+    return (*own, *([f"leak accepted: {leak_reason}"] if document["leaks"] and (leak_reason or "").strip() else []))
 
 
 def _evidence(document: Mapping[str, Any], manifest: Manifest) -> list[Line]:
-    same = document["bundle"]["weights_sha256"] == manifest.weights_sha256
-    why = "the walk-forward wrote these weights" if same else "these are not the weights that the walk-forward wrote"
+    same = document["bundle"]["model_version"] == manifest.version
+    why = "the walk-forward wrote this policy" if same else "this is not the policy that the walk-forward wrote"
     lines = [_line("evidence", float(same), ">=", 1.0, why)]
     real = not document["data"]["synthetic"]
     why = "judged on recorded bars" if real else "judged on synthetic bars, which say nothing about a market"
@@ -215,15 +222,25 @@ def _numbers(document: Mapping[str, Any], rules: GateRules) -> list[Line]:
 
 
 def _controls(document: Mapping[str, Any]) -> list[Line]:
-    return [
-        _line(f"control: {control['name']}", float(control["passed"]), ">=", 1.0, control["sentence"])
-        for control in document["judgement"]["controls"]
-    ]
+    found = {control["name"]: control for control in document["judgement"]["controls"]}
+    missing = {"passed": False, "sentence": "was not run: a verdict without its controls is none"}
+    asked = {name: found.get(name, missing) for name in NAMES}
+    return [_line(f"control: {n}", float(c["passed"]), ">=", 1.0, c["sentence"]) for n, c in asked.items()]
+
+
+def _as_of_now(document: Mapping[str, Any], curves: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The judgement, deflated for every look at the span since: the first of many runs was not the only one."""
+    judgement = dict(document["judgement"])
+    looks = max(judgement["verdict"]["trials"], looks_so_far(**document["span"]))
+    if looks > judgement["verdict"]["trials"]:
+        judgement["verdict"] = judgement["verdict"] | {"trials": looks}
+        judgement["own_deflated_sharpe"] = own_deflated(curves[f"growth/{POLICY}"], looks)
+    return judgement
 
 
 def _leaks(document: Mapping[str, Any], reason: str | None) -> list[Line]:
     leaks = document["leaks"]
-    if leaks and reason:
+    if leaks and reason and reason.strip():
         why = f"overridden ({reason}): {leaks[0]}"
         return [Line(rule="leak test", number=len(leaks), threshold=0.0, comparison="<=", passed=True, why=why)]
     why = leaks[0] if leaks else "no supplied column knows the next bar"
@@ -261,23 +278,33 @@ def _less_equal(difference: Mapping[str, float]) -> str:
     return f"less {EQUAL} {estimate:+.2f} ({lower:+.2f} to {upper:+.2f})"
 
 
-def _against(document: Mapping[str, Any], rival: Manifest, other: Path, place: Path, rules: GateRules) -> list[Line]:
+def _against(
+    document: Mapping[str, Any], mine: Mapping[str, np.ndarray], rival: Manifest, other: Path, rules: GateRules
+) -> list[Line]:
     """Sharpe ratio less the champion's, on the bars that both walk-forwards judged; an LSTM's must also be sure."""
     from himari_rl.evaluation import statistics
 
-    theirs_document = read_run(other)
-    if theirs_document["bundle"]["weights_sha256"] != rival.weights_sha256:
+    require_evidence(other, rival)
+    theirs_document, theirs = read_run(other), read_curves(other)
+    if theirs_document["bundle"]["model_version"] != rival.version:
         raise BundleError(
             f"the walk-forward in {other} did not write the champion {rival.version}",
             "the champion's own walk-forward beside it",
             "give RUN/bundle of another walk-forward",
         )
-    mine, theirs = read_curves(place), read_curves(other)
     common, i, j = np.intersect1d(mine["fill_time"], theirs["fill_time"], return_indices=True)
     if len(common) < 1000 or theirs_document["symbols"] != document["symbols"]:
         raise ConfigError(
-            f"{place} and {other} share {len(common)} decisions of {document['symbols']}",
+            f"the bundle and {other} share {len(common)} decisions of {document['symbols']}",
             "at least 1000 of the same symbols",
+            "walk both forward on the same data",
+        )
+    fixed = [curves[f"growth/{ONE}"][rows] for curves, rows in ((mine, i), (theirs, j))]
+    same = float(np.isclose(*fixed, rtol=0.0, atol=1e-9).mean())
+    if same < SAME_BARS:  # the same bars, signals and costs give multiplier 1.0 the same, but where a walk begins
+        raise ConfigError(
+            f"multiplier 1.0 earns the same on {100.0 * same:.0f} % of the decisions shared with {other}",
+            f"at least {100.0 * SAME_BARS:.0f} %: the same bars, signals and costs",
             "walk both forward on the same data",
         )
     pair = np.column_stack([mine[f"growth/{POLICY}"][i], theirs[f"growth/{POLICY}"][j]])

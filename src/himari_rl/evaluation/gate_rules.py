@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +46,8 @@ class GateRules:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not isinstance(value, int | float) or isinstance(value, bool) or value != value:
-                raise ConfigError(f"gate rule {name} is {value!r}", "a number")
+            if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+                raise ConfigError(f"gate rule {name} is {value!r}", "a finite number")
 
 
 def load_rules(path: str | Path | None = None) -> GateRules:

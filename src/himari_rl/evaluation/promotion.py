@@ -4,8 +4,8 @@
     promote("aliases/champion.json", bundle, answer, override="why")       somebody takes it on himself
     rollback("aliases/champion.json")                                      one step back, logged as well
 
-The log is one JSON line an event, each with the hash of the line before: a line changed, or taken out from between
-two others, shows.
+The log is one JSON line an event, each with the hash of the line before, and its last move of an alias must be the one
+that the alias stands at: a line changed or taken out, wherever, shows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from himari_rl.errors import BundleError, RefusedError, StorageError
 from himari_rl.evaluation.gate import GateAnswer
 from himari_rl.policy import alias as aliases
 from himari_rl.policy.alias import Alias
-from himari_rl.storage import local
+from himari_rl.storage import is_file, local
 
 LOG = "audit.jsonl"
 START = "0" * 64
@@ -37,19 +37,24 @@ def promote(path: str, bundle: str, answer: GateAnswer, *, override: str | None 
         override: the reason to promote in spite of a refusal; it is logged.
 
     Raises:
-        RefusedError: the gate refused and there is no reason.
+        RefusedError: the gate refused, or the log lacks the alias's last move, and there is no reason.
         BundleError: the answer is about other weights. StorageError: alias or log cannot be written.
     """
     from himari_rl.policy.bundle import read_manifest
 
     if not answer.passed and not (override or "").strip():
         raise RefusedError(answer.reason, "a passed gate", 'give --override "reason" to take it on yourself')
+    unlogged = _unlogged(path)
+    if unlogged and not (override or "").strip():
+        raise RefusedError(
+            unlogged, "a log of every move", 'restore it, or give --override "reason" to go on from here'
+        )
     target = bundle if "://" in bundle else str(Path(bundle).resolve())
-    if read_manifest(target).weights_sha256 != answer.weights_sha256:
-        raise BundleError(f"the gate was asked about other weights than {bundle} holds", answer.weights_sha256[:12])
+    if (found := read_manifest(target)).version != answer.version or found.weights_sha256 != answer.weights_sha256:
+        raise BundleError(f"the gate was asked about another policy than {bundle} holds", answer.version)
     event = {"event": "promote", "alias": path, "bundle": target, "version": answer.version}
     event |= {"gate_passed": answer.passed, "gate": answer.reason, "override": override}
-    event |= {"exceptions": list(answer.exceptions)}
+    event |= {"exceptions": [*answer.exceptions, *([unlogged] if unlogged else [])]}
     append(path, event | {"state": "asked"})  # before the move: a move that is not in the log must not exist
     moved = aliases.point(path, target)
     append(path, event | {"state": "done", "step": moved.step, "transaction": moved.transaction})
@@ -62,12 +67,26 @@ def rollback(path: str, reason: str | None = None) -> Alias:
     Raises:
         ConfigError: there is none. BundleError: it is gone or changed. StorageError: alias or log cannot be written.
     """
-    aliases.read_alias(path)
+    unlogged = _unlogged(path)  # written down and no obstacle: who rolls back at night has no time for it
     event: dict[str, Any] = {"event": "rollback", "alias": path, "override": reason}
+    event |= {"exceptions": [unlogged] if unlogged else []}
     append(path, event | {"state": "asked"})
     moved = aliases.rollback(path)
-    append(path, event | {"state": "done", "bundle": moved.bundle, "step": moved.step})
+    move = {"bundle": moved.bundle, "step": moved.step, "transaction": moved.transaction}
+    append(path, event | {"state": "done", **move})
     return moved
+
+
+def _unlogged(path: str) -> str:
+    """What is wrong where the alias does not stand at the last move that the log has of it; empty where it does."""
+    if not is_file(path):
+        return ""
+    alias = aliases.read_alias(path)
+    moves = [e for e in read_log(path) if e.get("state") == "done" and Path(e["alias"]).name == Path(path).name]
+    if moves and moves[-1].get("transaction") == alias.transaction:
+        return ""
+    last = f"ends at step {moves[-1].get('step')} of it" if moves else "has no move of it"
+    return f"{path} is at step {alias.step}, and {log_of(path)} {last}"
 
 
 def append(path: str, event: dict[str, Any]) -> None:

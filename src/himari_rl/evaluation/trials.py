@@ -1,12 +1,13 @@
 """The trial ledger: every training run and every look at a span of history, so that looking twice costs.
 
     with Trials() as trials:                       runs/trials.sqlite, or the file HIMARI_TRIALS names
-        number = trials.look("evaluate", market, first_ms, last_ms, what=version)
+        number = trials.look("evaluate", market, first_ms, last_ms, what=look_of(version, bars))
 
 The best of N worthless strategies shows a Sharpe ratio of about sqrt(2 ln N) standard errors. The deflated Sharpe
 ratio asks for N, and people forget to count, so the commands count themselves: a look is any judging of anything on a
-span, and N is the number of different looks at spans of the same market that overlap this one. Looking at the same
-bundle on the same span again shows nothing new: it is recorded and not counted twice.
+span, and N is the number of different looks at spans of a market with an asset in common that overlap this one. The
+same bars with other signals are another look. Looking at the same bundle on the same bars again shows nothing new: it
+is recorded and not counted twice.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from himari_rl.data.history import each_of
+from himari_rl.data.history import each_of, fingerprint_of
 from himari_rl.data.panel import Panel
 from himari_rl.errors import StorageError
 from himari_rl.schema import Bars
@@ -65,6 +66,27 @@ def market_name(history: Bars | Panel) -> str:
     every = each_of(history)
     names = "+".join(sorted(each.symbol for each in every))
     return f"{names} from {every[0].source}" if every[0].synthetic else names
+
+
+def look_of(what: str, history: Bars | Panel) -> str:
+    """A bundle's version or a configuration's hash, on these very bars and signals."""
+    return f"{what} on {fingerprint_of(history)[:12]}"
+
+
+def looks_so_far(market: str, first_ms: int, last_ms: int) -> int:
+    """Different looks at a span in the ledger there is; 1 where there is none. Nothing is written."""
+    place = os.environ.get(VARIABLE) or DEFAULT
+    if "://" not in place and not Path(place).exists():
+        return 1
+    with Trials(place) as trials:
+        return trials.count(market, first_ms, last_ms)
+
+
+def _assets(market: str) -> frozenset[str]:
+    """What a market is made of, however its files spell it; a synthetic market is like no other."""
+    if " from " in market:
+        return frozenset([market])
+    return frozenset("".join(c for c in name if c.isalnum()).upper() for name in market.split("+"))
 
 
 def span_of(history: Bars | Panel) -> tuple[str, int, int]:
@@ -119,25 +141,22 @@ class Trials:
 
         Args:
             purpose: the command.
-            what: the bundle's version or the configuration's hash; the same one on the same span counts once.
+            what: made by `look_of`; the same one on the same span counts once.
         """
         self._add(purpose, market, first_ms, last_ms, what, detail)
         return self.count(market, first_ms, last_ms)
 
     def count(self, market: str, first_ms: int, last_ms: int) -> int:
-        """Different looks at spans of this market that overlap this one; at least 1."""
-        where = self._overlap(market, first_ms, last_ms) & (TABLE.c.purpose != TRAIN)
-        different = sa.select(TABLE.c.what, TABLE.c.first_ms, TABLE.c.last_ms).where(where).distinct().subquery()
-        return max(1, int(self._fetch(sa.select(sa.func.count()).select_from(different))[0][0]))
+        """Different looks at spans that overlap this one, of markets with an asset in common; at least 1."""
+        looks = (trial for trial in self.history(market, first_ms, last_ms) if trial.purpose != TRAIN)
+        return max(1, len({(trial.what, trial.first_ms, trial.last_ms) for trial in looks}))
 
     def history(self, market: str | None = None, first_ms: int = 0, last_ms: int = 2**62) -> list[Trial]:
-        """Rows that overlap a span, the oldest first; of every market without one."""
-        where = self._overlap(market, first_ms, last_ms) if market is not None else sa.true()
+        """Rows that overlap a span, of markets with an asset in common, or of all markets; the oldest first."""
+        where = (TABLE.c.first_ms <= last_ms) & (TABLE.c.last_ms >= first_ms)
         rows = self._fetch(sa.select(TABLE).where(where).order_by(TABLE.c.id))
-        return [Trial(r.at, r.purpose, r.market, r.first_ms, r.last_ms, r.what, json.loads(r.detail)) for r in rows]
-
-    def _overlap(self, market: str, first_ms: int, last_ms: int) -> Any:
-        return (TABLE.c.market == market) & (TABLE.c.first_ms <= last_ms) & (TABLE.c.last_ms >= first_ms)
+        found = [Trial(r.at, r.purpose, r.market, r.first_ms, r.last_ms, r.what, json.loads(r.detail)) for r in rows]
+        return [t for t in found if market is None or _assets(t.market) & _assets(market)]
 
     def _add(
         self,

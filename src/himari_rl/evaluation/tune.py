@@ -28,7 +28,7 @@ from himari_rl.envs.physics import Market, Physics
 from himari_rl.errors import DataError
 from himari_rl.evaluation.fold_training import MEASURED_BARS, Recipe, gains, measured
 from himari_rl.evaluation.overfitting import backtest_overfitting
-from himari_rl.evaluation.trials import Trials, span_of
+from himari_rl.evaluation.trials import Trials, look_of, span_of
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.clock import decisions_of
 from himari_rl.schema import Bars, FloatArray
@@ -79,7 +79,7 @@ def tune(
 
     def record(chosen: Recipe, params: dict[str, float]) -> None:
         with Trials() as ledger:
-            ledger.look("tune", *span_of(train), config_hash(chosen), params)
+            ledger.look("tune", *span_of(train), look_of(config_hash(chosen), train), params)
 
     tuned = search(train, recipe, trials, out, seed=seed, record=record, progress=progress)
     write_atomic(out / BEST, (json.dumps(vars(tuned), indent=2) + "\n").encode())
@@ -104,7 +104,7 @@ def search(
         record: called with each trial's recipe and its settings once it has been judged.
     """
     splits = purged_splits(len(train), recipe)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # what fails is said once, by us
     sha256 = training_data(train)["sha256"]
     study = optuna.create_study(
         study_name=f"{recipe.agent.__class__.__name__}-{sha256[:12]}-{config_hash(recipe)}",

@@ -10,6 +10,7 @@ RUN/cost.json               time and money of this call
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from himari_rl.config import as_dict
@@ -25,7 +27,7 @@ from himari_rl.data.history import each_of, fingerprint_of, supplied
 from himari_rl.data.leaks import suspected_leaks
 from himari_rl.data.panel import Panel
 from himari_rl.data.table import stamp
-from himari_rl.errors import StorageError
+from himari_rl.errors import BundleError, StorageError
 from himari_rl.evaluation import metrics
 from himari_rl.evaluation.backtest import POLICY, SEED, Backtest
 from himari_rl.evaluation.baselines import ONE
@@ -34,9 +36,9 @@ from himari_rl.evaluation.fan_out import Pool
 from himari_rl.evaluation.fold_search import search_all
 from himari_rl.evaluation.fold_training import Trained, ensemble
 from himari_rl.evaluation.portfolio_baselines import EQUAL
-from himari_rl.evaluation.trials import Trials, span_of
+from himari_rl.evaluation.trials import Trials, look_of, span_of
 from himari_rl.evaluation.walk_forward import FOLDS_FOLDER, REAL, Key, Plan, Settings, plan, train_all
-from himari_rl.policy.bundle import write_bundle
+from himari_rl.policy.bundle import Manifest, amend, write_bundle
 from himari_rl.schema import Bars
 from himari_rl.storage import read_bytes, write_atomic
 
@@ -47,6 +49,7 @@ DOCUMENT, CURVES, COST, SETTINGS, BUNDLE = (
     "settings.json",
     "bundle",
 )
+_AGAIN = "run himari walk-forward again"
 USD_PER_HOUR = 0.10  # of a two-core machine; for the cost line only, change it with --usd-per-hour
 
 
@@ -73,22 +76,21 @@ def run_walk_forward(
     _claim(out, settings, sha256)
     trained = train_all(work, out, pool, progress)
     trained_s = time.perf_counter() - started
-    judged = span_of(bars[work.start_row : work.stop_row])
+    judged_bars = bars[work.start_row : work.stop_row]
+    judged = span_of(judged_bars)
     searches = work.searches((REAL,))
     work = replace(work, searched=search_all(searches, out / FOLDS_FOLDER, None))  # their files are all there now
     with Trials() as trials:
         for search in searches:
             for what, tried in work.searched[REAL, search.fold].tried.items():
-                trials.look("tune", *span_of(search.train), what, tried)
-        number = trials.look(
-            "walk-forward", *judged, settings.hash, {"kind": settings.kind, "seeds": len(settings.seeds)}
-        )
+                trials.look("tune", *span_of(search.train), look_of(what, search.train), tried)
+        what = look_of(settings.hash, judged_bars)
+        number = trials.look("walk-forward", *judged, what, {"kind": settings.kind, "seeds": len(settings.seeds)})
         history = trials.history(*judged)
     number = _remembered(out, number)
     judgement, result = judge_walk(work, trained, number)
     newest, tensors = ensemble([trained[REAL, len(work.folds), seed] for seed in settings.seeds])
-    summary = _summary(judgement, settings, sha256)
-    manifest = write_bundle(out / BUNDLE, newest.model_copy(update={"evaluation": summary}), tensors)
+    manifest = write_bundle(out / BUNDLE, newest, tensors)
     document = {
         "kind": settings.kind,
         "symbols": list(result.symbols),
@@ -104,14 +106,16 @@ def run_walk_forward(
             "synthetic": bars.synthetic,
             "signals": "data" if supplied(bars) else "reference",
         },
+        "span": dict(zip(("market", "first_ms", "last_ms"), judged, strict=True)),
         "leaks": [report.message for one in each_of(bars) for report in suspected_leaks(one)],
         "folds": _folds(work, trained, result),
-        "bundle": {"weights_sha256": manifest.weights_sha256},
+        "bundle": {"weights_sha256": manifest.weights_sha256, "model_version": manifest.version},
         "judgement": judgement.to_dict(),
     }
     write_atomic(out / CURVES, curves_of(result))
     text = json.dumps(document, indent=2, allow_nan=False)
     write_atomic(out / DOCUMENT, text.encode())
+    amend(out / BUNDLE, evaluation=_summary(judgement, settings, sha256) | seal(out))
     seconds = time.perf_counter() - started
     cost = {
         "seconds": round(seconds, 1),
@@ -137,13 +141,57 @@ def read_run(run: str | Path) -> dict[str, Any]:
         raise StorageError(
             f"{run} holds no {DOCUMENT}", "the folder of a walk-forward", "run himari walk-forward first"
         )
-    document: dict[str, Any] = json.loads(read_bytes(path))
-    return document
+    return _json(path)
 
 
 def read_curves(run: str | Path) -> dict[str, np.ndarray]:
-    """The curves of a finished walk-forward, by name."""
-    return dict(load(read_bytes(Path(run) / CURVES)))
+    """The curves of a finished walk-forward, by name.
+
+    Raises:
+        StorageError: they are missing or damaged.
+    """
+    path = Path(run) / CURVES
+    try:
+        return dict(load(read_bytes(path)))
+    except SafetensorError as error:
+        raise StorageError(f"{path} is damaged: {error}", "the file as written", _AGAIN) from error
+
+
+def seal(run: str | Path) -> dict[str, str]:
+    """Digests of a walk-forward's judgement and curves, for the manifest of its bundle."""
+    return {name: hashlib.sha256(read_bytes(Path(run) / name)).hexdigest() for name in (DOCUMENT, CURVES)}
+
+
+def require_evidence(run: str | Path, manifest: Manifest) -> None:
+    """Returns where a walk-forward's files are those that its bundle's manifest names, to the last byte.
+
+    Whoever rewrites the manifest too is not found out by a digest but by a signature (policy/signature.py).
+
+    Raises:
+        StorageError: there are no such files, or somebody changed them.
+        BundleError: the bundle is of no walk-forward.
+    """
+    read_run(run)
+    known = manifest.evaluation or {}
+    if not {DOCUMENT, CURVES} <= set(known):
+        raise BundleError(
+            f"{manifest.version} names no walk-forward", "a bundle that himari walk-forward wrote", _AGAIN
+        )
+    for name, found in seal(run).items():
+        if found != known[name]:
+            raise StorageError(
+                f"{Path(run) / name} is not the one that {manifest.version} names", f"{known[name]}", _AGAIN
+            )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(read_bytes(path))
+    except ValueError as error:  # UnicodeDecodeError is one
+        raise StorageError(f"{path} is damaged: {error}", "the file as written", _AGAIN) from error
+    if not isinstance(document, dict):
+        raise StorageError(f"{path} holds a {type(document).__name__}", "the file as written", _AGAIN)
+    return document
 
 
 def curves_of(result: Backtest) -> bytes:
@@ -185,8 +233,8 @@ def _claim(out: Path, settings: Settings, sha256: str) -> None:
     record = {"hash": settings.hash, "data_sha256": sha256, "settings": as_dict(settings)}
     path = out / SETTINGS
     if path.exists():
-        there = json.loads(read_bytes(path))
-        if (there["hash"], there["data_sha256"]) != (record["hash"], sha256):
+        there = _json(path)
+        if (there.get("hash"), there.get("data_sha256")) != (record["hash"], sha256):
             raise StorageError(
                 f"{out} holds a walk-forward of other settings or data",
                 "the same command as before, or a new folder",
@@ -199,7 +247,7 @@ def _remembered(out: Path, number: int) -> int:
     """The number of trials when this run was first judged: a run that is continued or read again stays what it was."""
     path = out / "trials.json"
     if path.exists():
-        return int(json.loads(read_bytes(path))["trials"])
+        return int(_json(path).get("trials", number))
     write_atomic(path, json.dumps({"trials": number}).encode())
     return number
 
