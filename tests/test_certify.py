@@ -15,7 +15,7 @@ from rich.console import Console
 from helpers import run_himari
 from himari_rl.agents.ppo_agent import PPOConfig
 from himari_rl.data.known_optimum.markets import ConstantEdge, market_named
-from himari_rl.errors import LookAheadError, RefusedError
+from himari_rl.errors import ConfigError, LookAheadError, RefusedError
 from himari_rl.evaluation import certify as certification
 from himari_rl.evaluation.certify import Attempt, Bar, Budget, attempt, judged, require_learnable_from
 from himari_rl.evaluation.certify_display import render_certificates
@@ -121,6 +121,32 @@ def test_every_kind_has_markets_that_exist() -> None:
     for kind in ("base", "lstm", "multi"):
         for name in plan_for(kind, 1000).bars:
             assert name.startswith(certification.market_for(name)[0].name)
+
+
+@pytest.mark.parametrize("name", ["M5/abc", "M5/1.0", "M5/", "M5/3", "M2/0", "M2/whatever"])
+def test_an_asset_that_a_market_does_not_have_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="no market"):
+        certification.market_for(name)
+    assert certification.market_for("M5/2-one-history") == (market_named("M5").alone(2), True)
+
+
+def test_a_market_of_another_kind_is_refused_before_anything_is_trained() -> None:
+    for kind, name in (("multi", "M2"), ("base", "M5")):
+        with pytest.raises(ConfigError, match="asset"):
+            certification.certify([name], [0], plan_for(kind))
+
+
+def test_a_weak_edge_is_learned_from_more_bars_unless_somebody_says_how_many() -> None:
+    plan, own = plan_for("base"), plan_for("base", 1000)
+    for name in ("M1", "M1:jump=0.06,up=0.512"):
+        assert plan.budget_for(name) == Budget(bars=12_000_000, distinct=6_000_000)
+        assert own.budget_for(name).bars == 1000
+    assert plan.budget_for("M2") == plan.budget_for("M2-one-history") == Budget()
+
+
+def test_the_same_market_twice_is_one() -> None:
+    found = certification.certify(["M6", "M6"], [0], plan_for("base", 50_000), jobs=1)
+    assert [(c.market, len(c.attempts)) for c in found] == [("M6", 1)]
 
 
 def test_sb3_is_graded_by_the_same_grader() -> None:

@@ -10,6 +10,7 @@ import torch
 
 from envs_helpers import play, random_bars, scalar_ledger
 from himari_rl.envs import rewards
+from himari_rl.envs.multi_asset_env import MultiAssetEnvConfig
 from himari_rl.envs.trading_env import TradingEnv, TradingEnvConfig
 from himari_rl.errors import ConfigError
 
@@ -96,3 +97,19 @@ def test_penalties_are_off_by_default_and_charge_turnover_and_drawdown() -> None
 def test_an_unknown_reward_is_refused() -> None:
     with pytest.raises(ConfigError, match="reward 'sortino'; expected one of log_growth, mean_variance"):
         TradingEnvConfig(reward="sortino")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_position_pct": math.nan}, {"max_position_pct": -0.5}, {"max_position_pct": 0.0},
+        {"commission_rate": -0.01},
+        {"commission_rate": math.nan}, {"slippage_bps": -1.0}, {"initial_capital": -5.0}, {"initial_capital": math.nan},
+        {"ruin": 2.0}, {"risk_aversion": math.inf}, {"sharpe_rate": 0.0},
+    ],
+)  # fmt: skip
+def test_a_market_rule_that_makes_no_sense_is_refused_by_name(wrong: dict[str, float]) -> None:
+    """NaN costs gave NaN observations for as long as anybody stepped; a negative position was a short that is off."""
+    for kind in (TradingEnvConfig, MultiAssetEnvConfig):
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            kind(**wrong)

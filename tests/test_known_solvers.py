@@ -255,12 +255,19 @@ def test_a_market_of_the_table_with_other_numbers_is_named_with_them() -> None:
         ("M2:shuffled=1", "one of cost"),
         ("M2:name=x", "one of cost"),
         ("M2:sigma=high", "numbers"),
-        ("M2:sigma=nan", "from 1e-06 to 1"),
-        ("M2:sigma=-0.1", "from 1e-06 to 1"),
+        ("M2:sigma=nan", "from 0.001 to 1"),
+        ("M2:sigma=-0.1", "from 0.001 to 1"),
         ("M2:sigma=0.1:0.2", "1 number"),
         ("M4:sigmas=0.1", "2 number"),
         ("M5:correlations=0.9:0.9:-0.9", "positive definite"),
         ("M9:sigma=0.1", "M3z"),
+        ("M2:mu=inf", "from -0.1 to 0.1"),
+        ("M4:mus=inf:0", "from -0.1 to 0.1"),
+        ("M3:drift=50", "from 0 to 0.1"),
+        ("M2:risk_aversion=-5", "from 1 to 1000"),
+        ("M5b:cost=0.0015", "only those"),  # a portfolio's band is not solved, nor M3 and M5 for another objective
+        ("M5:risk_aversion=12.5", "only those"),
+        ("M3z:risk_aversion=12.5", "only that"),
     ],
 )
 def test_a_number_that_a_market_cannot_take_is_refused(name: str, words: str) -> None:

@@ -9,7 +9,6 @@ import pytest
 
 from himari_rl.agents.ppo_agent import PPOConfig
 from himari_rl.data.known_optimum.markets import market_named
-from himari_rl.errors import ConfigError
 from himari_rl.evaluation import certify, certify_kinds
 from himari_rl.evaluation.certify import GRADING_SEED, Bar, Budget, Plan, config_for, judged, market_for
 from himari_rl.evaluation.certify_kinds import Heads, independent_heads, plan_for
@@ -36,11 +35,6 @@ def test_one_asset_alone_has_the_moments_that_it_has_among_the_others(asset: int
         expected = float((among[0, :, asset] ** power * chance[0]).sum())
         assert float((own[0, :, 0] ** power * own_chance[0]).sum()) == pytest.approx(expected, rel=1e-6)
     assert (alone.cost, one_history) == (0.0, False)
-
-
-def test_an_asset_that_the_market_does_not_have_is_refused() -> None:
-    with pytest.raises(ConfigError, match="asset 3 of M5; expected 0 to 2"):
-        market_for("M5/3")
 
 
 def test_heads_at_their_own_kelly_fraction_are_the_policy_that_ignores_correlation() -> None:

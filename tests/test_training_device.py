@@ -52,6 +52,20 @@ def test_gpu_and_cpu_move_the_weights_alike(config: PPOConfig, name: str) -> Non
         assert bool(np.isfinite(a.numpy()).all())
 
 
+@pytest.mark.parametrize("width", [8, 128])
+def test_the_weights_do_not_depend_on_the_number_of_threads_there_are(width: int) -> None:
+    """A run that is stopped on one machine may go on on another, with more cores."""
+    before, found = torch.get_num_threads(), []
+    for config in (PPOConfig(**SMALL, hidden_dim=width), LSTMPPOConfig(**SMALL, hidden_dim=width)):
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(trained("cpu", config, "M2"))
+            assert torch.get_num_threads() == threads
+        torch.set_num_threads(before)
+        assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+        found.clear()
+
+
 def test_the_products_setting_is_put_back_even_after_an_error() -> None:
     before = torch.get_float32_matmul_precision()
 

@@ -11,6 +11,7 @@ import torch
 from envs_helpers import random_bars
 from himari_rl.agents.distributions import log_prob
 from himari_rl.agents.ppo_agent import PPOConfig
+from himari_rl.errors import ConfigError
 from himari_rl.training import trainer as trainer_module
 from himari_rl.training.descent import Descent
 from himari_rl.training.ppo import Batch, explained_variance, gae, normalised, ppo_loss, update
@@ -179,3 +180,16 @@ def test_a_ruined_account_counts_until_its_ruin_and_then_begins_anew() -> None:
     assert (terminated[4] & ~terminated[3]).all()
     assert (trainer.state.env.account.log_equity == 0).all()
     assert (trainer.state.env.account.held == 0).all()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"gamma": 2.0}, {"epochs": 0}, {"minibatch": 0}, {"envs": 0}, {"rollout_bars": -5}, {"hidden_dim": 0},
+        {"learning_rate": math.nan}, {"learning_rate": math.inf}, {"gae_lambda": -0.1}, {"clip": 0.0},
+        {"weight_decay": -1.0}, {"gradient_share": 1.5},
+    ],
+)  # fmt: skip
+def test_a_number_that_no_training_can_use_is_refused_by_name(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        PPOConfig(**wrong)

@@ -28,6 +28,18 @@ def config_hash(config: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def require_ranges(config: Any, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Refuses a config whose numbers are not in their ranges, both ends included; NaN is in none.
+
+    Raises:
+        ConfigError: the first such field.
+    """
+    for name, (low, high) in ranges.items():
+        value = getattr(config, name)
+        if not low <= value <= high:
+            raise ConfigError(f"{name} {value}", f"a number from {low:g} to {high:g}")
+
+
 def from_dict(kind: type[C], values: Mapping[str, Any]) -> C:
     """Rebuilds a config from `as_dict`'s output.
 

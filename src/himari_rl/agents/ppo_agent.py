@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from himari_rl.agents.distributions import HEADS, Band, band_of, first_bias, outputs_of
 from himari_rl.agents.networks import Critic, Memory, MLPTrunk, orthogonal
+from himari_rl.config import require_ranges
 from himari_rl.errors import ConfigError
 from himari_rl.features.contract import (
     ACCOUNT_COLUMNS,
@@ -23,6 +24,20 @@ from himari_rl.features.contract import (
     WIDTH,
 )
 from himari_rl.schema import MAX_MULTIPLIER
+
+_COUNT, _SHARE, _WEIGHT = (1, 10**9), (0.0, 1.0), (0.0, 1000.0)
+_RANGES = {  # NaN is in none
+    **dict.fromkeys(("state_dim", "action_dim", "hidden_dim", "envs", "rollout_bars"), _COUNT),
+    "hidden_layers": (0, 100),
+    "learning_rate": (0.0, 10.0),
+    **dict.fromkeys(("minibatch", "epochs"), _COUNT),
+    **dict.fromkeys(
+        ("gradient_share", "final_learning_rate", "gamma", "gae_lambda", "restart_share", "average"), _SHARE
+    ),
+    **dict.fromkeys(("value_coefficient", "bound_pull", "gross_pull", "weight_decay"), _WEIGHT),
+    **dict.fromkeys(("initial_std", "final_std"), (1e-12, 10.0)),
+    **dict.fromkeys(("clip", "max_grad_norm", "input_clip"), (1e-9, 1e9)),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +108,7 @@ class PPOConfig:
             raise ConfigError(f"head {self.head!r}", f"one of {', '.join(HEADS)}")
         if self.advantage not in ("gae", "counterfactual"):
             raise ConfigError(f"advantage {self.advantage!r}", "gae or counterfactual")
-        if not 0.0 <= self.gradient_share <= 1.0:
-            raise ConfigError(f"gradient_share {self.gradient_share}", "between 0 and 1")
+        require_ranges(self, _RANGES)
 
     @property
     def hidden(self) -> tuple[int, ...]:

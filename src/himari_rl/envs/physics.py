@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from himari_rl.config import require_ranges
 from himari_rl.data.panel import Panel
 from himari_rl.envs import rewards
 from himari_rl.errors import ConfigError
@@ -31,6 +32,19 @@ from himari_rl.policy.risk import RiskLimits
 from himari_rl.schema import RISK_AVERSION, Bars, FloatArray
 
 REWARDS = ("log_growth", "mean_variance", "differential_sharpe")
+
+
+_RANGES = {  # NaN is in none
+    "max_position_pct": (1e-6, 10.0),
+    "commission_rate": (0.0, 0.1),
+    "slippage_bps": (0.0, 1000.0),
+    "initial_capital": (1e-6, 1e15),
+    "ruin": (0.0, 0.999),
+    "risk_aversion": (0.0, 1000.0),
+    "turnover_penalty": (0.0, 1.0),
+    "drawdown_penalty": (0.0, 1000.0),
+    "sharpe_rate": (1e-9, 1.0),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +82,7 @@ class TradingEnvConfig:
             raise ConfigError(f"reward {self.reward!r}", f"one of {', '.join(REWARDS)}")
         if self.episode_bars < 1:
             raise ConfigError(f"episode_bars {self.episode_bars}", "at least 1")
+        require_ranges(self, _RANGES)
 
     @property
     def cost_rate(self) -> float:

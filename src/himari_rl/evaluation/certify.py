@@ -12,7 +12,7 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,6 +25,7 @@ from himari_rl.data.known_optimum.markets import HiddenRegime, KnownMarket, Path
 from himari_rl.data.known_optimum.observe import market_rows, visible
 from himari_rl.data.known_optimum.optimum import require_learnable
 from himari_rl.envs.physics import Market, Physics, TradingEnvConfig
+from himari_rl.errors import ConfigError
 from himari_rl.evaluation.grading import Grade, grade, graded_naively, reference
 from himari_rl.evaluation.naive import naive_policies
 from himari_rl.features.encoder import StateEncoder
@@ -90,6 +91,24 @@ class Plan:
     """(market, seed, budget) -> grades of what is trained to be compared with, by name; a module's own function."""
     rival_seeds: int = 1
     """How many of the seeds they are trained with; the median counts."""
+
+    more: Mapping[str, int] = field(default_factory=dict)
+    """Times the budget, by market, where a bar says too little for it."""
+
+    def budget_for(self, name: str) -> Budget:
+        """What a market is learned from, whatever its numbers."""
+        times = self.more.get(re.split("[:/]", name.removesuffix(SUFFIX))[0], 1)
+        return replace(self.budget, bars=times * self.budget.bars, distinct=times * self.budget.distinct)
+
+    def require_kind_of(self, market: KnownMarket) -> None:
+        """Refuses a market of one asset for a portfolio's agent, and the other way round.
+
+        Raises:
+            ConfigError: it has too many assets for this kind, or too few.
+        """
+        if (self.config.action_dim > 1) != (market.assets_count > 1):
+            fits = ", ".join(self.bars)
+            raise ConfigError(f"{market.name} has {market.assets_count} asset(s)", f"one of {fits}", "or another kind")
 
 
 @dataclass(frozen=True)
@@ -166,7 +185,11 @@ def market_for(name: str) -> tuple[KnownMarket, bool]:
     one = name.endswith(SUFFIX)
     whole, _, asset = name.removesuffix(SUFFIX).partition("/")
     market = market_named(whole)
-    return (market.alone(int(asset)) if asset and isinstance(market, Portfolio) else market), one
+    if "/" not in name:
+        return market, one
+    if not isinstance(market, Portfolio) or asset not in map(str, range(market.assets_count)):
+        raise ConfigError(f"no market {name!r}", "an asset of a portfolio, for example M5/0", "name the market alone")
+    return market.alone(int(asset)), one
 
 
 def grading_size(market: KnownMarket) -> dict[str, int]:
@@ -291,8 +314,8 @@ def _attempt_alone(
 
 
 def bundle_folder(bundles: Path, name: str, seed: int) -> Path:
-    """Where the bundle of one seed lies."""
-    return bundles / f"{re.sub('[^A-Za-z0-9.]', '-', name)}-seed{seed}"
+    """Where the bundle of one seed lies: numbers of either sign are other markets."""
+    return bundles / f"{re.sub('[^A-Za-z0-9.=:,+-]', '-', name)}-seed{seed}"
 
 
 def certify(
@@ -311,18 +334,20 @@ def certify(
         RefusedError: a market that cannot be learned from that many bars.
         LookAheadError: a share above 1.01.
     """
+    names = list(dict.fromkeys(names))
     for name in names:
-        require_learnable_from(name, plan.budget)
+        plan.require_kind_of(market_for(name)[0])
+        require_learnable_from(name, plan.budget_for(name))
     attempts: list[Attempt] = []
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs or (os.cpu_count() if device == "cpu" else 1), mp_context=context) as pool:
         futures = [
-            pool.submit(_attempt_alone, name, seed, plan.config, plan.budget, device, bundles)
+            pool.submit(_attempt_alone, name, seed, plan.config, plan.budget_for(name), device, bundles)
             for name in names
             for seed in seeds
         ]
         rivals = {
-            name: [pool.submit(plan.rivals, name, seed, plan.budget) for seed in seeds[: plan.rival_seeds]]
+            name: [pool.submit(plan.rivals, name, seed, plan.budget_for(name)) for seed in seeds[: plan.rival_seeds]]
             for name in names
             if plan.rivals
         }

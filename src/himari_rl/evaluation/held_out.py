@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from himari_rl.config import config_hash, from_dict
-from himari_rl.data.history import fingerprint_of
+from himari_rl.data.history import fingerprint_of, symbols_of
 from himari_rl.data.panel import Panel
 from himari_rl.data.splits import PURGE_BARS, Fold
 from himari_rl.errors import ConfigError
@@ -66,6 +66,12 @@ def judge_bundle(
         count: the number of trials, asked for once the bars are known to be enough.
     """
     ledger = policy.manifest.ledger
+    if len(policy.manifest.symbols) > 1 and symbols_of(bars) != policy.manifest.symbols:
+        raise ConfigError(
+            f"bars of {', '.join(symbols_of(bars))} for {policy.manifest.version}",
+            f"{', '.join(policy.manifest.symbols)}, in that order",
+            "load the panel with the bundle's symbols",
+        )
     on = stage(bars, ledger, first)
     why, recipe = _recipe(policy.manifest, first)
     if recipe is None:

@@ -51,13 +51,14 @@ NARROW = 128  # units below which a net's products are too small to share
 
 @contextmanager
 def threads_for(width: int) -> Iterator[None]:
-    """One thread for a narrow net, torch's own number for a wide one; puts the setting back after.
+    """One thread for a narrow net, two for a wide one, on every machine; puts the setting back after.
 
     A rollout is thousands of operations on a few hundred accounts. Shared between threads they gain nothing, and each
-    waits for the slower thread: on a busy machine two were ten times as slow as one.
+    waits for the slower thread: on a busy machine two were ten times as slow as one. The number is fixed because a
+    product's last bits depend on it: a run that goes on on a machine with more cores must end in the same weights.
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(1 if width < NARROW else before)
+    torch.set_num_threads(1 if width < NARROW else 2)
     try:
         yield
     finally:

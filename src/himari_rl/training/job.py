@@ -86,12 +86,12 @@ def train_agent(
     """
     keep_freed_memory()
     generator = torch.Generator(physics.device).manual_seed(seed)
-    agent = build(config, torch.Generator().manual_seed(seed)).to(physics.device)
     seen = np.ones(rows.shape[1], bool) if visible is None else visible
-    agent.normaliser.fit(rows, seen, config.account_inputs)
-    trainer = Trainer(agent, physics, total_bars, generator, watch)
-    prepare(trainer)
-    with fast_products(), threads_for(config.hidden_dim):
+    with fast_products(), threads_for(config.hidden_dim):  # the first weights come from a decomposition: products too
+        agent = build(config, torch.Generator().manual_seed(seed)).to(physics.device)
+        agent.normaliser.fit(rows, seen, config.account_inputs)
+        trainer = Trainer(agent, physics, total_bars, generator, watch)
+        prepare(trainer)
         trainer.run()
     return trainer
 

@@ -161,6 +161,10 @@ class HiddenRegime(KnownMarket):
     drift: float = 0.01
     switch: float = 0.01
 
+    def __post_init__(self) -> None:
+        if self.risk_aversion is not None:
+            raise ConfigError(f"{self.name} with a risk aversion", "log growth", "only that is solved")
+
     def draw(self, paths: int, rows: int, rng: np.random.Generator) -> Paths:
         up = switching(paths, rows, self.switch, rng)
         mean = np.where(up > 0.0, self.drift, -self.drift) - 0.5 * self.sigma**2
@@ -216,6 +220,12 @@ class Portfolio(KnownMarket):
     phi: float = 0.97
 
     def __post_init__(self) -> None:
+        if self.cost != 0.0 or self.risk_aversion is not None:
+            raise ConfigError(
+                f"{self.name} with a cost or a risk aversion",
+                "cost 0, log growth",
+                "only those are solved",
+            )
         if np.linalg.eigvalsh(self.correlation()).min() <= 0.0:
             raise ConfigError(f"correlations {self.correlations} of {self.name}", "a positive definite matrix")
 
@@ -231,8 +241,6 @@ class Portfolio(KnownMarket):
 
     def alone(self, asset: int) -> Predictable:
         """One of its assets as a market of its own: the same law without the others."""
-        if not 0 <= asset < self.assets_count:
-            raise ConfigError(f"asset {asset} of {self.name}", f"0 to {self.assets_count - 1}")
         return Predictable(
             name=f"{self.name}/{asset}",
             cost=self.cost,
@@ -297,13 +305,19 @@ def _registry() -> dict[str, KnownMarket]:
 
 MARKETS = _registry()
 _NUMBERS = ("float", "float | None", "tuple[float, float]", "tuple[float, ...]")  # the types that a name can set
-_RANGES = {  # of numbers that not every value makes sense for
+_RANGES = {  # what a bar of a market may do; beyond them a grid of states or exposures no longer holds the optimum
     "cost": (0.0, 0.1),
-    "jump": (1e-6, 0.99),
+    "risk_aversion": (1.0, 1000.0),
+    "jump": (1e-3, 0.99),
     "up": (0.0, 1.0),
-    "sigma": (1e-6, 1.0),
-    "sigmas": (1e-6, 1.0),
-    "switch": (1e-6, 1.0),
+    "sigma": (1e-3, 1.0),
+    "sigmas": (1e-3, 1.0),
+    "mu": (-0.1, 0.1),
+    "mus": (-0.1, 0.1),
+    "beta": (-0.1, 0.1),
+    "betas": (-0.1, 0.1),
+    "drift": (0.0, 0.1),
+    "switch": (1e-5, 1.0),
     "phi": (0.0, 0.9999),
     "rho": (-1.0, 1.0),
     "correlations": (-0.99, 0.99),
@@ -336,7 +350,7 @@ def _setting(market: KnownMarket, text: str) -> tuple[str, Any]:
     except ValueError as error:
         raise ConfigError(f"{text!r} of {market.name}", "numbers, several as 0.05:0.20") from error
     length = len(numbers[name]) if isinstance(numbers[name], tuple) else 1
-    low, high = _RANGES.get(name, (-np.inf, np.inf))
+    low, high = _RANGES[name]
     if len(found) != length or not all(low <= part <= high for part in found):
         raise ConfigError(f"{text!r} of {market.name}", f"{length} number(s) from {low:g} to {high:g}")
     return name, found if isinstance(numbers[name], tuple) else found[0]
