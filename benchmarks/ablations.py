@@ -19,7 +19,8 @@ import torch
 
 from himari_rl.agents.kinds import config_type
 from himari_rl.agents.ppo_agent import PPOConfig
-from himari_rl.evaluation.certify import GRADING_SEED, Budget, bundle_of, learn, market_for
+from himari_rl.evaluation.certify import GRADING_SEED, bundle_of, learn, market_for
+from himari_rl.evaluation.certify_plan import Budget
 from himari_rl.evaluation.grading import grade
 
 CHAINS = 4_000

@@ -20,7 +20,8 @@ import torch
 
 from himari_rl.agents.kinds import config_type
 from himari_rl.agents.ppo_agent import PPOConfig
-from himari_rl.evaluation.certify import GRADING_SEED, Budget, bundle_of, learn, market_for
+from himari_rl.evaluation.certify import GRADING_SEED, bundle_of, learn, market_for
+from himari_rl.evaluation.certify_plan import Budget
 from himari_rl.evaluation.grading import grade
 
 KIND_OF = {"M3z": "lstm", "M3": "lstm", "M5": "multi", "M5b": "multi"}

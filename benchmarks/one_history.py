@@ -27,7 +27,6 @@ from himari_rl.data.splits import PURGE_BARS
 from himari_rl.envs.physics import Physics
 from himari_rl.evaluation.certify import (
     GRADING_SEED,
-    Budget,
     bundle_of,
     config_for,
     draw_training,
@@ -36,6 +35,7 @@ from himari_rl.evaluation.certify import (
     market_for,
     training_market,
 )
+from himari_rl.evaluation.certify_plan import Budget
 from himari_rl.evaluation.fold_training import MEASURED_BARS, EarlyStopping
 from himari_rl.evaluation.grading import grade
 from himari_rl.evaluation.stepping import Decider

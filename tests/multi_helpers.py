@@ -11,7 +11,7 @@ import numpy as np
 from envs_helpers import random_bars
 from himari_rl.data.panel import Panel, panel_of
 from himari_rl.envs.multi_asset_env import MultiAssetEnvConfig, MultiAssetTradingEnv
-from himari_rl.evaluation.certify import Budget
+from himari_rl.evaluation.certify_plan import Budget
 from himari_rl.evaluation.grading import Grade
 
 

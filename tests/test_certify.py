@@ -17,10 +17,11 @@ from himari_rl.agents.ppo_agent import PPOConfig
 from himari_rl.data.known_optimum.markets import ConstantEdge, market_named
 from himari_rl.errors import ConfigError, LookAheadError, RefusedError
 from himari_rl.evaluation import certify as certification
-from himari_rl.evaluation.certify import Attempt, Bar, Budget, attempt, judged, require_learnable_from
+from himari_rl.evaluation.certify import Attempt, attempt, judged, require_learnable_from
 from himari_rl.evaluation.certify_display import render_certificates
 from himari_rl.evaluation.certify_kinds import plan_for
 from himari_rl.evaluation.certify_page import certificate_page, learned_band
+from himari_rl.evaluation.certify_plan import Bar, Budget
 from himari_rl.evaluation.certify_traps import Trapped
 from himari_rl.evaluation.grading import Grade, compare, grade, reference
 

@@ -11,8 +11,9 @@ import pytest
 from helpers import run_himari
 from himari_rl.agents.lstm_ppo_agent import LSTMPPOConfig
 from himari_rl.evaluation import certify
-from himari_rl.evaluation.certify import Bar, Budget, Plan, config_for, interval, judged, market_for
+from himari_rl.evaluation.certify import config_for, interval, judged, market_for
 from himari_rl.evaluation.certify_kinds import BASE_AGENT, base_agent, plan_for
+from himari_rl.evaluation.certify_plan import Bar, Budget, Plan
 from himari_rl.evaluation.grading import Grade, grade, graded_naively
 from himari_rl.evaluation.naive import MEMORYLESS, ONE_LINE, naive_policies
 from test_certify import made_up

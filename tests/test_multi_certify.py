@@ -10,8 +10,9 @@ import pytest
 from himari_rl.agents.ppo_agent import PPOConfig
 from himari_rl.data.known_optimum.markets import market_named
 from himari_rl.evaluation import certify, certify_kinds
-from himari_rl.evaluation.certify import GRADING_SEED, Bar, Budget, Plan, config_for, judged, market_for
+from himari_rl.evaluation.certify import GRADING_SEED, config_for, judged, market_for
 from himari_rl.evaluation.certify_kinds import Heads, independent_heads, plan_for
+from himari_rl.evaluation.certify_plan import Bar, Budget, Plan
 from himari_rl.evaluation.grading import grade, graded_naively
 from himari_rl.evaluation.naive import naive_policies
 from multi_helpers import named_rival

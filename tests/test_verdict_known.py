@@ -14,7 +14,8 @@ from himari_rl.data.known_optimum.observe import market_rows
 from himari_rl.errors import RefusedError
 from himari_rl.evaluation.backtest import BASE, LAGGED, POLICY, backtest
 from himari_rl.evaluation.baselines import Stage
-from himari_rl.evaluation.certify import Budget, attempt, market_for
+from himari_rl.evaluation.certify import attempt, market_for
+from himari_rl.evaluation.certify_plan import Budget
 from himari_rl.evaluation.gate import gate
 from himari_rl.evaluation.gate_rules import GateRules
 from himari_rl.evaluation.promotion import promote

@@ -12,7 +12,7 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,6 +26,7 @@ from himari_rl.data.known_optimum.observe import market_rows, visible
 from himari_rl.data.known_optimum.optimum import require_learnable
 from himari_rl.envs.physics import Market, Physics, TradingEnvConfig
 from himari_rl.errors import ConfigError
+from himari_rl.evaluation.certify_plan import SUFFIX, Bar, Budget, Check, Plan
 from himari_rl.evaluation.grading import Grade, grade, graded_naively, reference
 from himari_rl.evaluation.naive import naive_policies
 from himari_rl.features.encoder import StateEncoder
@@ -41,74 +42,8 @@ from himari_rl.training.trainer import Trainer
 GRADING_SEED = 1_000_003  # never a training seed
 PATH_ROWS = 2_001  # an episode of 500 bars fits four times
 ONE_HISTORY, ONE_HISTORY_BARS = 35_000, 500_000  # bars of the only history, and how many are drawn from it
-SUFFIX = "-one-history"
 STUCK = 0.3  # share of the optimum: a seed below it has not learned less, it has not learned
 HIDDEN_CHAINS = 20_000  # on 1,000 the exact memoryless policy of M3z itself scores .169 +- .010 where .150 is true
-
-Check = tuple[bool, str]  # whether it holds, and what was asked
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """How much a market is learned from."""
-
-    bars: int = 4_000_000
-    """Bars stepped in training."""
-    distinct: int = 2_000_000
-    """Different bars they are drawn from."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bar:
-    """What a market asks of an agent: the median over seeds, the worst seed, the turnover."""
-
-    median: float = 0.0
-    worst: float = -np.inf
-    over_constant: bool = False
-    """The share is taken over the best constant instead of over zero."""
-    turnover: tuple[float, float] = (0.0, np.inf)
-    aside: bool = False
-    """No edge: mean exposure below .02 and turnover below .001."""
-    nothing: bool = False
-    """Shuffled: the share over the best constant is not above 0 within two standard errors."""
-    left_out: float = np.inf
-    """Portfolio: largest mean weight, of any seed, in an asset that the optimum leaves out."""
-    gross: float = np.inf
-    """Portfolio: largest gross exposure of any bar of any seed."""
-    beside: Callable[[Sequence[Grade], Mapping[str, Grade]], Check] | None = None
-    """What the seeds' grades must show beside those of the naive policies and the rivals, by name."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What one kind of agent is certified with."""
-
-    config: PPOConfig
-    budget: Budget
-    bars: dict[str, Bar]
-    """The markets with a bar for this kind."""
-    rivals: Callable[[str, int, Budget], dict[str, Grade]] | None = None
-    """(market, seed, budget) -> grades of what is trained to be compared with, by name; a module's own function."""
-    rival_seeds: int = 1
-    """How many of the seeds they are trained with; the median counts."""
-
-    more: Mapping[str, int] = field(default_factory=dict)
-    """Times the budget, by market, where a bar says too little for it."""
-
-    def budget_for(self, name: str) -> Budget:
-        """What a market is learned from, whatever its numbers."""
-        times = self.more.get(re.split("[:/]", name.removesuffix(SUFFIX))[0], 1)
-        return replace(self.budget, bars=times * self.budget.bars, distinct=times * self.budget.distinct)
-
-    def require_kind_of(self, market: KnownMarket) -> None:
-        """Refuses a market of one asset for a portfolio's agent, and the other way round.
-
-        Raises:
-            ConfigError: it has too many assets for this kind, or too few.
-        """
-        if (self.config.action_dim > 1) != (market.assets_count > 1):
-            fits = ", ".join(self.bars)
-            raise ConfigError(f"{market.name} has {market.assets_count} asset(s)", f"one of {fits}", "or another kind")
 
 
 @dataclass(frozen=True)

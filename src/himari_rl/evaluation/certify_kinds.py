@@ -12,19 +12,8 @@ import torch
 
 from himari_rl.agents.kinds import config_type
 from himari_rl.agents.ppo_agent import PPOConfig
-from himari_rl.evaluation.certify import (
-    GRADING_SEED,
-    SUFFIX,
-    Bar,
-    Budget,
-    Check,
-    Plan,
-    attempt,
-    bundle_of,
-    interval,
-    learn,
-    market_for,
-)
+from himari_rl.evaluation.certify import GRADING_SEED, attempt, bundle_of, interval, learn, market_for
+from himari_rl.evaluation.certify_plan import SUFFIX, Bar, Budget, Check, Plan
 from himari_rl.evaluation.grading import Decides, Grade, grade
 from himari_rl.evaluation.naive import MEMORYLESS, ONE_LINE
 from himari_rl.features.contract import WIDTH
