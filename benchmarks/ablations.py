@@ -19,9 +19,9 @@ import torch
 
 from himari_rl.agents.kinds import config_type
 from himari_rl.agents.ppo_agent import PPOConfig
-from himari_rl.evaluation.certify import GRADING_SEED, bundle_of, learn, market_for
-from himari_rl.evaluation.certify_plan import Budget
-from himari_rl.evaluation.grading import grade
+from himari_rl.certification.certify import GRADING_SEED, bundle_of, learn, market_for
+from himari_rl.certification.grading import grade
+from himari_rl.certification.thresholds import Budget
 
 CHAINS = 4_000
 PPO_ONLY = {"gradient_share": 0.0, "initial_std": 0.3, "final_std": 0.1}

@@ -20,9 +20,9 @@ import torch
 
 from himari_rl.agents.kinds import config_type
 from himari_rl.agents.ppo_agent import PPOConfig
-from himari_rl.evaluation.certify import GRADING_SEED, bundle_of, learn, market_for
-from himari_rl.evaluation.certify_plan import Budget
-from himari_rl.evaluation.grading import grade
+from himari_rl.certification.certify import GRADING_SEED, bundle_of, learn, market_for
+from himari_rl.certification.grading import grade
+from himari_rl.certification.thresholds import Budget
 
 KIND_OF = {"M3z": "lstm", "M3": "lstm", "M5": "multi", "M5b": "multi"}
 SMALL = {"chains": 500, "rows": 150, "burn_in": 50}

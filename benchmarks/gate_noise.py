@@ -4,7 +4,7 @@ python benchmarks/gate_noise.py --markets 200 --jobs 2
 
 Each market is two years of hourly bars through the whole pipeline: walk-forward (6 months of training, 6 months of
 test), two seeds, verdict, every statistical rule, every control. Noise is the driftless twin of synthetic bars; an
-edge is the planted signal, as strong as evaluation/power.py asks for 95 % power. Rules and controls only ever refuse,
+edge is the planted signal, as strong as experiments/power.py asks for 95 % power. Rules and controls only ever refuse,
 so the slow ones run where the fast ones passed. The agent is the default one on a fifth of its accounts and bars, with
 as many gradient steps. The last line is JSON.
 """
@@ -22,18 +22,20 @@ from pathlib import Path
 import numpy as np
 
 from himari_rl.agents.ppo_agent import PPOConfig
-from himari_rl.data.augment import driftless, planted
 from himari_rl.data.leaks import suspected_leaks
+from himari_rl.data.surrogates import driftless, planted
 from himari_rl.data.synthetic import synthetic_bars
 from himari_rl.evaluation import metrics
 from himari_rl.evaluation.backtest import BASE, POLICY, backtest, stage
 from himari_rl.evaluation.baselines import ONE
-from himari_rl.evaluation.controls import judge_walk, own_deflated
-from himari_rl.evaluation.fan_out import local_pool
-from himari_rl.evaluation.fold_training import Recipe, Trained
-from himari_rl.evaluation.gate import statistical_lines
-from himari_rl.evaluation.gate_rules import GateRules
-from himari_rl.evaluation.walk_forward import REAL, Key, Plan, Settings, plan, relay, train_all
+from himari_rl.evaluation.control import own_deflated
+from himari_rl.experiments.controls import judge_walk
+from himari_rl.experiments.fan_out import local_pool
+from himari_rl.experiments.folds import Trained
+from himari_rl.experiments.recipe import Recipe
+from himari_rl.experiments.walk_forward import REAL, Key, Plan, Settings, plan, relay, train_all
+from himari_rl.release.gate import statistical_lines
+from himari_rl.release.rules import GateRules
 
 ROWS = 2 * 365 * 24
 

@@ -23,7 +23,7 @@ from statistics import median
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from bundle_helpers import make_bundle, valid_states
+from helpers.bundle import make_bundle, valid_states
 from himari_rl.policy.runtime import Policy, load_policy
 from himari_rl.serving.memory import pack, unpack
 

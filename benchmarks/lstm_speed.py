@@ -29,10 +29,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from sb3_contrib import RecurrentPPO
 
 from himari_rl.agents.lstm_ppo_agent import LSTMPPOConfig
-from himari_rl.data.known_optimum.markets import market_named
+from himari_rl.certification.certify import draw_training, encoder_for, environment_for, training_market
+from himari_rl.certification.markets import market_named
+from himari_rl.certification.thresholds import Budget
 from himari_rl.envs.physics import Physics
-from himari_rl.evaluation.certify import draw_training, encoder_for, environment_for, training_market
-from himari_rl.evaluation.certify_plan import Budget
 from himari_rl.training.job import train_agent
 from sb3_adapter import Sb3VecEnv
 

@@ -20,12 +20,7 @@ import numpy as np
 import torch
 
 from himari_rl.agents.ppo_agent import PPOConfig
-from himari_rl.data.augment import BLOCK_BARS
-from himari_rl.data.known_optimum.markets import Paths
-from himari_rl.data.known_optimum.observe import visible
-from himari_rl.data.splits import PURGE_BARS
-from himari_rl.envs.physics import Physics
-from himari_rl.evaluation.certify import (
+from himari_rl.certification.certify import (
     GRADING_SEED,
     bundle_of,
     config_for,
@@ -35,10 +30,15 @@ from himari_rl.evaluation.certify import (
     market_for,
     training_market,
 )
-from himari_rl.evaluation.certify_plan import Budget
-from himari_rl.evaluation.fold_training import MEASURED_BARS, EarlyStopping
-from himari_rl.evaluation.grading import grade
+from himari_rl.certification.grading import grade
+from himari_rl.certification.markets import Paths
+from himari_rl.certification.observe import visible
+from himari_rl.certification.thresholds import Budget
+from himari_rl.data.splits import PURGE_BARS
+from himari_rl.data.surrogates import BLOCK_BARS
+from himari_rl.envs.physics import Physics
 from himari_rl.evaluation.stepping import Decider
+from himari_rl.experiments.folds import MEASURED_BARS, EarlyStopping
 from himari_rl.schema import FloatArray
 from himari_rl.training.job import train_agent
 

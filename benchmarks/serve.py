@@ -226,7 +226,7 @@ def _serves(port: int, body: bytes) -> bool:
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Everything, as plain numbers: medians, with the range over rounds."""
-    from bundle_helpers import make_bundle
+    from helpers.bundle import make_bundle
     from himari_rl.serving.slot import ordinary_state
 
     if not shutil.which("wrk"):

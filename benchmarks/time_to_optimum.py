@@ -31,10 +31,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from himari_rl.agents.kinds import KINDS, config_type
 from himari_rl.agents.ppo_agent import PPOConfig
-from himari_rl.data.known_optimum.markets import market_named
-from himari_rl.evaluation.certify import GRADING_SEED, draw_training, environment_for, learn, training_market
-from himari_rl.evaluation.certify_plan import Budget
-from himari_rl.evaluation.grading import grade
+from himari_rl.certification.certify import GRADING_SEED, draw_training, environment_for, learn, training_market
+from himari_rl.certification.grading import grade
+from himari_rl.certification.markets import market_named
+from himari_rl.certification.thresholds import Budget
 from sb3_adapter import Sb3VecEnv
 
 TARGETS = (0.90, 0.95)

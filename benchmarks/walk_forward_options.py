@@ -23,10 +23,10 @@ from himari_rl.data.sources import load_bars
 from himari_rl.evaluation import metrics, statistics
 from himari_rl.evaluation.backtest import BASE, backtest, stage
 from himari_rl.evaluation.baselines import ONE
-from himari_rl.evaluation.fan_out import local_pool
-from himari_rl.evaluation.fold_training import Recipe
 from himari_rl.evaluation.trials import Trials, look_of, span_of
-from himari_rl.evaluation.walk_forward import REAL, Relay, Settings, ledger_of, plan, relay, train_all
+from himari_rl.experiments.fan_out import local_pool
+from himari_rl.experiments.recipe import Recipe
+from himari_rl.experiments.walk_forward import REAL, Relay, Settings, ledger_of, plan, relay, train_all
 from himari_rl.schema import RISK_AVERSION
 
 DEFAULT = "default: 500,000 bars, five seeds"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from himari_rl.data.known_optimum.optimum import solution
+from himari_rl.certification.solvers.optimum import solution
 
 
 @pytest.fixture(autouse=True)

@@ -39,11 +39,11 @@ def certify(
     from rich.progress import Progress, TimeElapsedColumn
 
     from himari_rl.agents.kinds import config_type
+    from himari_rl.certification import certify as certification
+    from himari_rl.certification.display import render_certificates
+    from himari_rl.certification.suites import plan_for
+    from himari_rl.certification.traps import trap_certificates
     from himari_rl.errors import RefusedError
-    from himari_rl.evaluation import certify as certification
-    from himari_rl.evaluation.certify_display import render_certificates
-    from himari_rl.evaluation.certify_kinds import plan_for
-    from himari_rl.evaluation.certify_traps import trap_certificates
     from himari_rl.storage import write_atomic
     from himari_rl.training.device import resolve_device
 
@@ -67,7 +67,7 @@ def certify(
         traps = trap_certificates() if kind == "base" and market is None else []
         elapsed = time.perf_counter() - started
         if html is not None:
-            from himari_rl.evaluation.certify_page import certificate_page
+            from himari_rl.certification.page import certificate_page
 
             policies = {c.market: certification.median_policy(c, Path(folder)) for c in certificates}
             write_atomic(html, certificate_page(certificates, policies).encode())

@@ -64,12 +64,12 @@ def evaluate(
     from himari_rl.errors import ConfigError
     from himari_rl.evaluation.backtest import stage
     from himari_rl.evaluation.display import equity_html, render
-    from himari_rl.evaluation.held_out import judge_bundle
     from himari_rl.evaluation.portfolio import measure
     from himari_rl.evaluation.portfolio_display import render_portfolio
     from himari_rl.evaluation.verdict import LOOK_AHEAD
+    from himari_rl.experiments.held_out import judge_bundle
     from himari_rl.policy.runtime import load_policy
-    from himari_rl.storage import local, write_atomic
+    from himari_rl.storage import local_path, write_atomic
 
     variants = _variants(costs)
     if not 0.0 <= risk_aversion <= 1000.0:  # NaN fails too
@@ -89,7 +89,7 @@ def evaluate(
     rng = np.random.default_rng(seed)
     first = len(bars) - len(test)
     on = stage(bars, manifest.ledger, first)
-    place = local(bundle)
+    place = local_path(bundle)
     with opened_progress(Console(stderr=True, highlight=False), "controls", quiet=as_json) as progress:
         held = judge_bundle(
             policy,

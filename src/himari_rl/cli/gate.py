@@ -45,8 +45,8 @@ def gate(
     """
     import json
 
-    from himari_rl.evaluation.gate import gate as ask
-    from himari_rl.evaluation.gate_rules import load_rules
+    from himari_rl.release.gate import gate as ask
+    from himari_rl.release.rules import load_rules
 
     answer = ask(bundle, load_rules(rules), champion=champion, run=run, leak_reason=accept_leak)
     if as_json:
@@ -74,9 +74,9 @@ def promote(
     """
     import json
 
-    from himari_rl.evaluation.gate import gate as ask
-    from himari_rl.evaluation.gate_rules import load_rules
-    from himari_rl.evaluation.promotion import promote as move
+    from himari_rl.release.gate import gate as ask
+    from himari_rl.release.promotion import promote as move
+    from himari_rl.release.rules import load_rules
 
     answer = ask(bundle, load_rules(rules), champion=champion, run=run, leak_reason=accept_leak)
     moved = move(_path(folder, alias), bundle, answer, override=override)
@@ -96,7 +96,7 @@ def rollback(
     """
     import json
 
-    from himari_rl.evaluation.promotion import rollback as step_back
+    from himari_rl.release.promotion import rollback as step_back
 
     moved = step_back(_path(folder, alias), reason)
     document = {"alias": alias, "bundle": moved.bundle, "step": moved.step}
@@ -119,11 +119,11 @@ def decide(
     from dataclasses import asdict
 
     from himari_rl.errors import ConfigError
-    from himari_rl.evaluation.decision import FIXED
-    from himari_rl.evaluation.decision import decide as choose
-    from himari_rl.evaluation.gate import gate as ask
-    from himari_rl.evaluation.gate_rules import load_rules
     from himari_rl.policy.bundle import read_manifest
+    from himari_rl.release.decision import FIXED
+    from himari_rl.release.decision import decide as choose
+    from himari_rl.release.gate import gate as ask
+    from himari_rl.release.rules import load_rules
 
     thresholds = load_rules(rules)
     given = {"base": base, "lstm": lstm, "multi": multi}

@@ -32,10 +32,10 @@ def report(
     import json
     from pathlib import Path
 
-    from himari_rl.evaluation.gate import gate
-    from himari_rl.evaluation.gate_rules import load_rules
-    from himari_rl.evaluation.report import report_page
-    from himari_rl.evaluation.walk_run import BUNDLE, read_run
+    from himari_rl.evaluation.record import BUNDLE, read_run
+    from himari_rl.release.gate import gate
+    from himari_rl.release.report import report_page
+    from himari_rl.release.rules import load_rules
     from himari_rl.storage import write_atomic
 
     read_run(run)

@@ -46,8 +46,8 @@ def tune(
     missing = [name for name in ("optuna", "skfolio") if find_spec(name) is None]
     if missing:
         raise ConfigError(f"{' and '.join(missing)} not installed", "", f"pip install {' '.join(missing)}")
-    from himari_rl.evaluation.fold_training import Recipe
-    from himari_rl.evaluation.tune import tune as search
+    from himari_rl.experiments.recipe import Recipe
+    from himari_rl.experiments.tune import tune as search
 
     console = Console(stderr=True, highlight=False)
     tuned = search(

@@ -18,7 +18,7 @@ from himari_rl.evaluation.terminal import figures
 from himari_rl.evaluation.verdict import BETTER, LOOK_AHEAD, NO_EDGE, Summary, Verdict
 
 if TYPE_CHECKING:
-    from himari_rl.evaluation.controls import Control
+    from himari_rl.evaluation.control import Control
 
 COLOURS = {BETTER: "green", NO_EDGE: "yellow", LOOK_AHEAD: "red"}
 POINTS = 2000  # of a curve in the HTML file

@@ -15,7 +15,6 @@ import numpy as np
 from himari_rl.evaluation import statistics
 from himari_rl.evaluation.backtest import POLICY, Backtest, Run
 from himari_rl.evaluation.baselines import Stage
-from himari_rl.evaluation.gate_rules import GateRules
 from himari_rl.evaluation.portfolio_baselines import EQUAL
 from himari_rl.evaluation.statistics import Interval
 from himari_rl.features.encoder import herfindahl
@@ -23,6 +22,7 @@ from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.schema import FloatArray
 
 SHARPE = "Sharpe ratio"
+MIN_SHARPE, MAX_HERFINDAHL, MIN_ASSET_SHARE = 1.5, 0.6, 0.2  # what the product was specified with
 REPLICATIONS = 1000
 
 
@@ -109,7 +109,7 @@ def measure(
     """
     mine, other = (Account(run.log_growth, run.exposure) for run in map(result.run, (policy, reference)))
     return Portfolio(
-        gates=gates(mine, other, on.symbols, result.bars_per_year, GateRules(), rng, replications),
+        gates=gates(mine, other, on.symbols, result.bars_per_year, rng, replications),
         parts=_parts(result.run(policy), on, ledger.cost_rate, on.bars_per_year),
         diversification_ratio=diversification_ratio(mine.exposure.mean(axis=0), np.cov(on.leg.to_open.T)),
     )
@@ -120,9 +120,12 @@ def gates(
     other: Account,
     symbols: Sequence[str],
     bars_per_year: float,
-    rules: GateRules,
     rng: np.random.Generator,
     replications: int = REPLICATIONS,
+    *,
+    min_sharpe: float = MIN_SHARPE,
+    max_herfindahl: float = MAX_HERFINDAHL,
+    min_asset_share: float = MIN_ASSET_SHARE,
 ) -> tuple[Gate, ...]:
     """The demands on a portfolio, each beside its interval and the difference to another account on the same bars."""
     series = np.column_stack([_columns(mine), _columns(other)])
@@ -134,8 +137,8 @@ def gates(
     block = statistics.block_length(np.column_stack([mine.log_growth, other.log_growth]))
     draws = statistics.resample(series, compared, rng, replications=replications, block=block)
     found = [statistics.interval(e, d) for e, d in zip(compared(series), draws.T, strict=True)]
-    demands = [(SHARPE, ">", rules.min_portfolio_sharpe), ("Herfindahl index", "<", rules.max_herfindahl)]
-    demands += [(f"share of {symbol}", ">", rules.min_asset_share) for symbol in symbols]
+    demands = [(SHARPE, ">", min_sharpe), ("Herfindahl index", "<", max_herfindahl)]
+    demands += [(f"share of {symbol}", ">", min_asset_share) for symbol in symbols]
     idle = not np.abs(mine.exposure).any()
     answers = []
     for (name, comparison, threshold), value, difference in zip(

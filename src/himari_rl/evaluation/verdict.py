@@ -19,13 +19,12 @@ from himari_rl.evaluation import metrics, statistics
 from himari_rl.evaluation.backtest import LAGGED, POLICY, Backtest, Run, is_seed
 from himari_rl.evaluation.baselines import ONE
 from himari_rl.evaluation.comparison import Measures, compare
-from himari_rl.evaluation.gate_rules import GateRules
 from himari_rl.evaluation.statistics import Interval
 from himari_rl.schema import RISK_AVERSION
 
 BETTER, NO_EDGE, WORSE, COLLAPSED, LOOK_AHEAD = "better", "no_edge", "worse", "collapsed", "look_ahead"
 ASIDE_EXPOSURE = 0.02  # mean |w| below which a policy stands aside
-COLLAPSED_SPREAD = GateRules.min_spread
+COLLAPSED_SPREAD = 0.01  # standard deviation of the multipliers: below it the policy answers the same to every state
 OTHERS_REPLICATIONS = 400  # against baselines that decide nothing
 LEAK_Z = 3.0  # standard errors by which one bar of lag must cost return ...
 LEAK_RETAINED = 0.5  # ... and the share of the Sharpe ratio that survives, to suspect a look-ahead

@@ -1,0 +1,83 @@
+"""`python -m himari_rl.certification`: solves every market and prints the optima, as docs/known_optimum.md does.
+
+Turnover and the shares of agents and naive policies are measured by `himari certify`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from himari_rl.certification.markets import (
+    MARKETS,
+    HiddenRegime,
+    KnownMarket,
+    Portfolio,
+    Predictable,
+    Trap,
+    VolatilityRegimes,
+    market_named,
+    normal_nodes,
+)
+from himari_rl.certification.solvers.belief import myopic
+from himari_rl.certification.solvers.optimum import solution
+from himari_rl.certification.solvers.portfolio import growth_of, optimal_weights
+from himari_rl.schema import FloatArray
+
+
+def optimum_line(market: KnownMarket) -> tuple[float, str]:
+    """The optimum per bar (times the risk aversion, where there is one) and the policy that earns it, in words."""
+    if isinstance(market, Portfolio):
+        states, chances = visible_drifts(market)
+        weights = optimal_weights(market, states, nodes=5, steps=400)
+        listed = " ".join(f"{w:.4f}" for w in weights[len(weights) // 2])
+        where = "w at z=0" if any(market.betas) else "w"
+        return float(chances @ growth_of(market, states, weights)), f"{where} = {listed}"
+    best = solution(market)
+    growth = best.growth * (market.risk_aversion or 1.0)
+    if isinstance(market, HiddenRegime) and market.cost == 0.0:
+        beliefs = np.array([0.4, 0.5, 0.6])
+        chosen = myopic(market, beliefs)
+        return growth, "  ".join(f"p={p:g} {w:.3f}" for p, w in zip(beliefs, chosen, strict=True))
+    shown, symbol = {
+        Predictable: ([-1.0, 0.0, 1.0], "z"),
+        HiddenRegime: ([0.4, 0.5, 0.6], "p"),
+        VolatilityRegimes: ([0.0, 1.0], "regime"),
+    }.get(type(market), ([0.0], ""))
+    low, high = best.band(np.array(shown))
+    edges = zip(shown, low, high, strict=True)
+    return growth, "  ".join((f"{symbol}={x:g} " if symbol else "") + f"[{a:.3f}, {b:.3f}]" for x, a, b in edges)
+
+
+def visible_drifts(market: Portfolio, nodes: int = 9) -> tuple[FloatArray, FloatArray]:
+    """States z (N, A) and their probabilities (N,): one of them, at 0, where the drifts do not move."""
+    if not any(market.betas):
+        return np.zeros((1, market.assets_count)), np.ones(1)
+    points, weights = normal_nodes(nodes)
+    axes = [points] * market.assets_count, [weights] * market.assets_count
+    states, chances = (
+        np.stack(np.meshgrid(*axis, indexing="ij"), -1).reshape(-1, market.assets_count) for axis in axes
+    )
+    return states, chances.prod(-1)
+
+
+def main(names: Annotated[list[str] | None, typer.Argument(help="Markets; all of them by default.")] = None) -> None:
+    """Prints the optimum of each market and the policy that earns it."""
+    table = Table("market", "x1e-4 a bar", "optimal exposure: a number, or the edges of a no-trade band", box=None)
+    table.columns[1].justify = "right"
+    for name in names or MARKETS:
+        market = market_named(name)
+        if isinstance(market, Trap) or market.shuffled:
+            continue  # nothing to know: stand aside, or the best that needs no x
+        growth, policy = optimum_line(market)
+        table.add_row(name, f"{growth * 1e4:.4f}", escape(policy))
+    Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)

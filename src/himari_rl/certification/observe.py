@@ -1,0 +1,98 @@
+"""A simulated market through the sixteen-number contract, and as bars.
+
+The visible variable is shown as signal_confidence = Phi(x), M4's regime as cascade_risk; the rest is constant, and the
+learner masks, so that the bounds are exact (momentum over a day alone would hand M3 to a memoryless net).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import ndtr
+
+from himari_rl.certification.markets import KnownMarket, Paths
+from himari_rl.errors import DataError
+from himari_rl.schema import BUY, HOUR_MS, Bars, BoolArray, FloatArray, Layer2
+
+CONFIDENCE, ACTION_BUY, TIER_1, CASCADE_RISK, WIDTH = 0, 3, 4, 15, 16
+ACCOUNT = (8, 9)
+MAX_LOG_PRICE = 600.0  # beyond it a price leaves the range of a double
+FIRST_PRICE = 100.0
+
+
+def market_rows(market: KnownMarket, x: FloatArray) -> FloatArray:
+    """(..., F) observation rows for visible variables x (..., A); account columns are 0."""
+    assets = x.shape[-1]
+    rows = np.zeros((*x.shape, WIDTH))
+    rows[..., ACTION_BUY] = rows[..., TIER_1] = 1.0
+    if market.shows == "cascade_risk":
+        rows[..., CASCADE_RISK] = x
+        rows[..., CONFIDENCE] = 0.5
+    else:
+        rows[..., CONFIDENCE] = ndtr(x)
+    flat = rows.reshape(*x.shape[:-1], assets * WIDTH)
+    if assets == 1:
+        return flat
+    others = np.zeros((*flat.shape[:-1], assets * (assets - 1) // 2 + 1))
+    return np.concatenate([flat, others], axis=-1)
+
+
+def state_rows(market: KnownMarket, paths: Paths, row: int) -> FloatArray:
+    """(P, F) what every path shows at one row."""
+    return market_rows(market, paths.x[:, row])
+
+
+def visible(market: KnownMarket) -> BoolArray:
+    """(F,) which features a learner may read: the market's own variable, and the held position unless it is hidden."""
+    seen = np.zeros(WIDTH, bool)
+    seen[CASCADE_RISK if market.shows == "cascade_risk" else CONFIDENCE] = True
+    if market.account_visible:
+        seen[list(ACCOUNT)] = True
+    assets = market.assets_count
+    if assets == 1:
+        return seen
+    return np.concatenate([np.tile(seen, assets), np.zeros(assets * (assets - 1) // 2 + 1, bool)])
+
+
+def to_bars(market: KnownMarket, paths: Paths, path: int = 0, source: str = "") -> list[Bars]:
+    """One path as hourly bars, one Bars per asset: open[t+2] / open[t+1] - 1 is the return that row t's decision earns.
+
+    T decisions need T + 2 bars; the last two rows repeat the last visible value.
+
+    Raises:
+        DataError: the price would leave the range of a double; use shorter paths.
+    """
+    found = []
+    for a in range(paths.returns.shape[2]):
+        log_price = np.concatenate([[0.0, 0.0], np.cumsum(np.log1p(paths.returns[path, :, a]))])
+        if np.abs(log_price).max() > MAX_LOG_PRICE:
+            raise DataError(
+                f"log-price {np.abs(log_price).max():.0f}", f"within {MAX_LOG_PRICE:.0f}", "use shorter paths"
+            )
+        opens = FIRST_PRICE * np.exp(log_price)
+        closes = np.concatenate([opens[1:], opens[-1:]])
+        x = np.concatenate([paths.x[path, :, a], np.repeat(paths.x[path, -1:, a], 2)])
+        count = len(opens)
+        rows = market_rows(market, x[:, None])
+        signals = Layer2(
+            action=np.full(count, BUY),
+            confidence=rows[:, CONFIDENCE],
+            tier=np.ones(count, np.int64),
+            cascade_risk=rows[:, CASCADE_RISK],
+            supplied=True,
+        )
+        found.append(
+            Bars(
+                symbol=f"{market.name}-{a}" if paths.returns.shape[2] > 1 else market.name,
+                timestamp=np.arange(count, dtype=np.int64) * HOUR_MS,
+                open=opens,
+                high=np.maximum(opens, closes),
+                low=np.minimum(opens, closes),
+                close=closes,
+                volume=np.ones(count),
+                interval_ms=HOUR_MS,
+                source=source or f"known-optimum market {market.name}",
+                synthetic=True,
+                signals=signals,
+            )
+        )
+    return found

@@ -1,0 +1,120 @@
+"""A finished run as a folder of files: what experiments write and release reads.
+
+RUN/bundle/                 the policy that would be shipped
+RUN/walk_forward.json       the judgement; the same bytes however often the run was killed
+RUN/curves.safetensors      equity of every strategy, multiplier, exposure, cost
+RUN/cost.json               time and money of the last call
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from himari_rl.errors import BundleError, StorageError
+from himari_rl.evaluation.backtest import POLICY, Backtest
+from himari_rl.evaluation.baselines import ONE
+from himari_rl.evaluation.portfolio_baselines import EQUAL
+from himari_rl.policy.manifest import Manifest
+from himari_rl.storage import read_bytes
+
+DOCUMENT, CURVES, COST, SETTINGS, BUNDLE = (
+    "walk_forward.json",
+    "curves.safetensors",
+    "cost.json",
+    "settings.json",
+    "bundle",
+)
+_AGAIN = "run himari walk-forward again"
+
+
+def read_run(run: str | Path) -> dict[str, Any]:
+    """The document of a finished walk-forward.
+
+    Raises:
+        StorageError: the folder holds none.
+    """
+    path = Path(run) / DOCUMENT
+    if not path.exists():
+        raise StorageError(
+            f"{run} holds no {DOCUMENT}", "the folder of a walk-forward", "run himari walk-forward first"
+        )
+    return read_document(path)
+
+
+def read_curves(run: str | Path) -> dict[str, np.ndarray]:
+    """The curves of a finished walk-forward, by name.
+
+    Raises:
+        StorageError: they are missing or damaged.
+    """
+    path = Path(run) / CURVES
+    try:
+        return dict(load(read_bytes(path)))
+    except SafetensorError as error:
+        raise StorageError(f"{path} is damaged: {error}", "the file as written", _AGAIN) from error
+
+
+def seal(run: str | Path) -> dict[str, str]:
+    """Digests of a walk-forward's judgement and curves, for the manifest of its bundle."""
+    return {name: hashlib.sha256(read_bytes(Path(run) / name)).hexdigest() for name in (DOCUMENT, CURVES)}
+
+
+def require_evidence(run: str | Path, manifest: Manifest) -> None:
+    """Returns where a walk-forward's files are those that its bundle's manifest names, to the last byte.
+
+    Whoever rewrites the manifest too is not found out by a digest but by a signature (policy/signature.py).
+
+    Raises:
+        StorageError: there are no such files, or somebody changed them.
+        BundleError: the bundle is of no walk-forward.
+    """
+    read_run(run)
+    known = manifest.evaluation or {}
+    if not {DOCUMENT, CURVES} <= set(known):
+        raise BundleError(
+            f"{manifest.version} names no walk-forward", "a bundle that himari walk-forward wrote", _AGAIN
+        )
+    for name, found in seal(run).items():
+        if found != known[name]:
+            raise StorageError(
+                f"{Path(run) / name} is not the one that {manifest.version} names", f"{known[name]}", _AGAIN
+            )
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of the run.
+
+    Raises:
+        StorageError: the file is damaged, or holds something else.
+    """
+    try:
+        document = json.loads(read_bytes(path))
+    except ValueError as error:  # UnicodeDecodeError is one
+        raise StorageError(f"{path} is damaged: {error}", "the file as written", _AGAIN) from error
+    if not isinstance(document, dict):
+        raise StorageError(f"{path} holds a {type(document).__name__}", "the file as written", _AGAIN)
+    return document
+
+
+def curves_of(result: Backtest) -> bytes:
+    """Equity of every strategy, and what the policy did, as safetensors bytes."""
+    mine = result.run(POLICY)
+    arrays: dict[str, np.ndarray] = {
+        "fill_time": result.fill_time,
+        "multiplier": mine.multiplier,
+        "exposure": mine.exposure,
+        "cost": np.cumsum(mine.cost),
+    }
+    arrays |= {f"equity/{name}": result.run(name).marked_log_equity for name in result.strategies}
+    compared = [name for name in (POLICY, ONE, EQUAL) if name in result.strategies]
+    arrays |= {f"growth/{name}": result.run(name).log_growth for name in compared}
+    if EQUAL in compared:
+        arrays[f"exposure/{EQUAL}"] = result.run(EQUAL).exposure
+    return bytes(save({name: np.ascontiguousarray(values) for name, values in arrays.items()}))

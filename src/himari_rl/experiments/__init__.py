@@ -1,0 +1,1 @@
+"""What trains in order to judge: folds, walk-forward, controls, power, held-out verdicts, tuning."""

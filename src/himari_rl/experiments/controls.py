@@ -1,0 +1,206 @@
+"""The controls of a verdict, and the walk-forward's judgement that contains them.
+
+(a) driftless   the same pipeline on a twin with random signs: it must be refused
+(b) planted     the same pipeline on a twin with a stated edge: it must be found
+(c) shuffled    the same policies on inputs of another time: the advantage must vanish
+(d) lag         every decision one bar late: an honest edge shrinks, a leak collapses
+(e) costs       x1, x2, x3
+
+A verdict without its controls is not printed: `Judgement` cannot be made without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from himari_rl.errors import RefusedError
+from himari_rl.evaluation import metrics, statistics
+from himari_rl.evaluation.backtest import (
+    BASE,
+    LAGGED,
+    POLICY,
+    SEED,
+    VARIANTS,
+    Backtest,
+    Play,
+    Variant,
+    backtests,
+    stage,
+)
+from himari_rl.evaluation.baselines import ONE
+from himari_rl.evaluation.control import Control, Judgement, own_deflated
+from himari_rl.evaluation.portfolio_baselines import allocations_of
+from himari_rl.evaluation.verdict import BETTER, LOOK_AHEAD, NO_EDGE, Verdict, judge
+from himari_rl.experiments.folds import Trained
+from himari_rl.experiments.power import POWER, Power
+from himari_rl.experiments.walk_forward import DRIFTLESS, PLANTED, REAL, Key, Plan, relay
+from himari_rl.policy.manifest import LedgerSpec
+from himari_rl.schema import RISK_AVERSION, FloatArray
+
+SHIFTS = (0.21, 0.43, 0.68)  # of the history, by which inputs are shifted against returns
+CONTROL_REPLICATIONS, REPLICATIONS = 400, 2000
+
+
+def judge_walk(work: Plan, trained: Mapping[Key, Trained], trials: int, seed: int = 0) -> tuple[Judgement, Backtest]:
+    """Plays every part of a trained walk-forward and judges it, controls included."""
+    settings = work.settings
+    every: dict[str, Any] = {POLICY: relay(work, trained, REAL, settings.seeds)}
+    every |= {f"{SEED}{s}": relay(work, trained, REAL, (s,)) for s in settings.seeds if len(settings.seeds) > 1}
+    gains = [trained[REAL, fold, s].gain for fold in range(len(work.folds)) for s in settings.seeds]
+    ledger = trained[REAL, 0, settings.seeds[0]].manifest.ledger
+    return judge_parts(work, every, trained, ledger, trials, np.random.default_rng(seed), gains)
+
+
+def judge_parts(
+    work: Plan,
+    every: Mapping[str, Any],
+    trained: Mapping[Key, Trained],
+    ledger: LedgerSpec,
+    trials: int,
+    rng: np.random.Generator,
+    gains: Sequence[float],
+    *,
+    variants: Sequence[Variant] = VARIANTS,
+    risk_aversion: float = RISK_AVERSION,
+) -> tuple[Judgement, Backtest]:
+    """Judges policies on the real part, with all controls, in one loop over the bars.
+
+    Args:
+        every: the judged policy under the name `policy`, its seeds beside it.
+        trained: at least both twins.
+        gains: objective per bar over multiplier 1.0 on training rows, of each trained agent.
+        variants: of the real part; with x1 and the lag.
+        risk_aversion: of the utility of the real part; the twins keep the usual one, for which their power is known.
+    """
+    real = work.bars[REAL][: work.stop_row]
+    on = stage(real, ledger, work.start_row)
+    turned = {f"shift {share:g}": np.roll(on.rows, int(share * len(on.rows)), axis=0) for share in SHIFTS}
+    shifted = {name: every[POLICY].on_rows(rows) for name, rows in turned.items()}
+    plays = [
+        Play(policies=every, on=on, variants=variants, allocations=allocations_of(real, on, work.start_row)),
+        Play(policies=shifted, on=on, variants=(BASE,)),
+    ]
+    for part in (DRIFTLESS, PLANTED):
+        there = stage(work.bars[part][: work.stop_row], ledger, work.start_row)
+        twin = {POLICY: relay(work, trained, part, work.settings.control_seeds)}
+        plays.append(Play(policies=twin, on=there, variants=(BASE, LAGGED)))
+    result, elsewhere, nothing, edge = backtests(plays, ledger, rng)
+    verdict = judge(result, rng, trials=trials, replications=REPLICATIONS, risk_aversion=risk_aversion)
+    year = result.bars_per_year
+    mine = result.run(POLICY).log_growth
+    controls = (
+        _driftless(nothing, rng),
+        _planted(edge, work.planted, rng),
+        _shuffled(elsewhere, result, rng, risk_aversion),
+        _lag(verdict),
+        _costs(result),
+    )
+    judgement = Judgement(
+        verdict=_without_praise(verdict, controls),
+        own_deflated_sharpe=own_deflated(mine, trials),
+        controls=controls,
+        detectable=detectable(verdict),
+        seeds={name: metrics.sharpe(result.run(name).log_growth, year) for name in every if name != POLICY},
+        training_gain=float(np.mean(gains)) * year,
+    )
+    return judgement, result
+
+
+def _without_praise(verdict: Verdict, controls: Sequence[Control]) -> Verdict:
+    """A policy is not called better where a control says that the test itself cannot be trusted."""
+    failed = ", ".join(control.name for control in controls if not control.passed)
+    if verdict.answer != BETTER or not failed:
+        return verdict
+    sentence = f"No edge shown, keep 1.0: the policy looks better, but a control failed ({failed}). {verdict.sentence}"
+    return replace(verdict, answer=NO_EDGE, sentence=sentence)
+
+
+def detectable(verdict: Verdict) -> float:
+    """Utility a year over multiplier 1.0 that a two-sided 95 % interval shows with 95 % power on this much data."""
+    reach = statistics.NORMAL.inv_cdf(0.975) + statistics.NORMAL.inv_cdf(POWER)
+    return reach * verdict.utility.standard_error
+
+
+def convincing(result: Backtest, rng: np.random.Generator) -> tuple[bool, dict[str, float]]:
+    """What both twins are asked: own Sharpe ratio deflated for one trial, and the paired difference, both 95 % sure."""
+    verdict = judge(result, rng, replications=CONTROL_REPLICATIONS, every=False)
+    deflated = own_deflated(result.run(POLICY).log_growth, 1)
+    numbers = {
+        "utility": verdict.utility.estimate,
+        "utility_lower": verdict.utility.lower,
+        "sharpe": metrics.sharpe(result.run(POLICY).log_growth, result.bars_per_year),
+        "deflated_sharpe": deflated,
+    }
+    honest = verdict.answer != LOOK_AHEAD
+    return honest and verdict.utility.lower > 0.0 and deflated > 0.95, numbers
+
+
+def _driftless(result: Backtest, rng: np.random.Generator) -> Control:
+    found, numbers = convincing(result, rng)
+    sharpe = f"Sharpe ratio {numbers['sharpe']:+.2f}, deflated {numbers['deflated_sharpe']:.2f}"
+    sentence = f"On a driftless twin of these bars the same pipeline is {'NOT ' if found else ''}refused ({sharpe})."
+    return Control(name="driftless", passed=not found, sentence=sentence, numbers=numbers)
+
+
+def _planted(result: Backtest, planted: Power | None, rng: np.random.Generator) -> Control:
+    found, numbers = convincing(result, rng)
+    if planted is None:
+        raise RefusedError("the planted twin has no stated edge", "a plan with twins")
+    sentence = (
+        f"A planted edge (correlation {planted.edge:g} with the next bar) is {'found' if found else 'NOT found'}: "
+        f"{100.0 * numbers['utility']:+.1f} % a year over multiplier 1.0, Sharpe ratio {numbers['sharpe']:+.2f}. "
+    )
+    if planted.enough:
+        power = "more than 99" if planted.power > 0.995 else f"{100.0 * planted.power:.0f}"
+        sentence += f"So much data shows an edge of that size with {power} % power."
+    else:
+        sentence += f"TOO LITTLE DATA: even that edge is shown with a power of {100.0 * planted.power:.0f} % only."
+    numbers |= {"edge": planted.edge, "power": planted.power}
+    return Control(name="planted", passed=found and planted.enough, sentence=sentence, numbers=numbers)
+
+
+def _shuffled(there: Backtest, result: Backtest, rng: np.random.Generator, risk_aversion: float) -> Control:
+    """Inputs of another time (a circular shift keeps their own memory) against the same returns."""
+    shifted = [name for name in there.strategies if name.startswith("shift ")]
+    useful = {name: _utility(there, name, risk_aversion) for name in (*shifted, ONE)}
+    true = _utility(result, POLICY, risk_aversion)
+    gain = float((true - useful[ONE]).mean()) * result.bars_per_year
+    mean = np.mean([useful[name] for name in shifted], axis=0)
+    left = float((mean - useful[ONE]).mean()) * result.bars_per_year
+    information = statistics.mean_interval(true - mean, rng, replications=CONTROL_REPLICATIONS)
+    information = information.scaled(result.bars_per_year)
+    passed = gain <= 0.0 or left < 0.5 * gain
+    sentence = (
+        f"With inputs of another time {100.0 * left:+.1f} % a year is left of {100.0 * gain:+.1f} %; what the inputs "
+        f"are worth: {100.0 * information.estimate:+.1f} % "
+        f"({100.0 * information.lower:+.1f} to {100.0 * information.upper:+.1f})."
+    )
+    numbers = {"gain": gain, "left": left, "inputs": information.estimate, "inputs_lower": information.lower}
+    return Control(name="shuffled", passed=passed, sentence=sentence, numbers=numbers)
+
+
+def _utility(result: Backtest, name: str, risk_aversion: float) -> FloatArray:
+    run = result.run(name)
+    return metrics.utility_per_bar(run.log_growth, run.portfolio_return, risk_aversion)
+
+
+def _lag(verdict: Verdict) -> Control:
+    lag = verdict.lag
+    sentence = (
+        f"One bar late the Sharpe ratio before costs is {lag.lagged_sharpe:.2f} instead of {lag.sharpe:.2f} "
+        f"(z of the loss {lag.z:.1f}){': a look-ahead is suspected' if lag.suspected else ''}."
+    )
+    numbers = {"sharpe": lag.sharpe, "lagged_sharpe": lag.lagged_sharpe, "z": lag.z}
+    return Control(name="lag", passed=not lag.suspected, sentence=sentence, numbers=numbers)
+
+
+def _costs(result: Backtest) -> Control:
+    year = result.bars_per_year
+    at = {v.name: metrics.sharpe(result.run(POLICY, v.name).log_growth, year) for v in result.variants if not v.lag}
+    told = ", ".join(f"{name} {value:+.2f}" for name, value in at.items())
+    falls = all(earlier >= later - 1e-9 for earlier, later in zip(at.values(), list(at.values())[1:], strict=False))
+    return Control(name="costs", passed=falls, sentence=f"Sharpe ratio at costs {told}.", numbers=at)

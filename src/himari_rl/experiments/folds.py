@@ -1,0 +1,253 @@
+"""One fold, one seed: training rows in, one file's bytes out. The unit that a walk-forward fans out.
+
+A task holds the training rows and nothing else, so neither the policy nor its normaliser can have seen a test row.
+Its key is a hash of everything that shapes the answer; a file is trusted only under its own key and digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import load, save
+from torch import Tensor
+
+from himari_rl.agents.ppo_agent import PPOAgent
+from himari_rl.config import as_dict
+from himari_rl.data.history import symbols_of
+from himari_rl.data.panel import Panel
+from himari_rl.data.surrogates import bootstrapped, driftless
+from himari_rl.envs.physics import Market, Physics, TradingEnvConfig, market_of
+from himari_rl.errors import ConfigError, StorageError
+from himari_rl.experiments.recipe import Recipe
+from himari_rl.features.encoder import StateEncoder
+from himari_rl.policy.bundle import Tensors, read_bundle
+from himari_rl.policy.clock import decisions_of
+from himari_rl.policy.manifest import Manifest, parse_manifest
+from himari_rl.policy.runtime import Policy
+from himari_rl.schema import Bars
+from himari_rl.storage.sealed import sealed, unsealed
+from himari_rl.training.export import export
+from himari_rl.training.job import train_agent, training_data
+from himari_rl.training.rollout import unroll
+from himari_rl.training.trainer import Trainer
+
+MEASURED_ACCOUNTS, MEASURED_BARS = 64, 50  # of the objective on training or validation rows
+PATIENCE_ROLLOUTS = 2  # between two looks at the validation slice
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldTask:
+    """What one worker needs: the training rows, the recipe, the seed."""
+
+    part: str  # "real", or the control it belongs to
+    fold: int
+    seed: int
+    train: Bars | Panel
+    recipe: Recipe
+    start: Tensors | None = None  # the fold before's weights, for a warm start
+
+    @property
+    def name(self) -> str:
+        """The file it becomes."""
+        return f"{self.part}/{self.fold:03d}-{self.seed}.fold"
+
+    @property
+    def key(self) -> str:
+        """Changes whenever the answer could."""
+        started = "" if self.start is None else hashlib.sha256(save(self.start)).hexdigest()
+        settings = as_dict(self.recipe) | {"agent_type": type(self.recipe.agent).__name__}
+        said = json.dumps(
+            [self.part, self.fold, self.seed, training_data(self.train)["sha256"], settings, started], sort_keys=True
+        )
+        return hashlib.sha256(said.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One fold and seed, back from its file."""
+
+    manifest: Manifest
+    tensors: Tensors
+    gain: float  # objective per bar over multiplier 1.0, on the training rows
+
+    @property
+    def policy(self) -> Policy:
+        return Policy(self.manifest, self.tensors)
+
+
+class EarlyStopping:
+    """Keeps the weights that do best on a validation slice; watches a run and gives them back at its end.
+
+    Args:
+        judge: the slice's physics; None watches nothing and changes nothing.
+    """
+
+    def __init__(self, judge: Physics | None) -> None:
+        self.judge = judge
+        self.gain = -np.inf
+        self.weights: list[torch.Tensor] = []
+
+    def __call__(self, trainer: Trainer) -> None:
+        if self.judge is None or trainer.state.rollout % PATIENCE_ROLLOUTS:
+            return
+        gain = mean_gain(trainer.agent, self.judge)
+        if gain > self.gain:
+            self.gain, self.weights = gain, [p.detach().clone() for p in trainer.agent.actor_parameters()]
+
+    @torch.no_grad()
+    def restore(self, agent: PPOAgent) -> None:
+        """Puts the best weights back, unless the last ones are at least as good."""
+        if self.judge is None or self.gain <= mean_gain(agent, self.judge):
+            return
+        for parameter, value in zip(agent.actor_parameters(), self.weights, strict=True):
+            parameter.copy_(value)
+
+
+def train_fold(task: FoldTask) -> bytes:
+    """Trains one seed on one fold's training rows; the bytes of its file. Same task, same weights, on any machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # one process a core, and the same sums everywhere
+    try:
+        return _train(task)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train(task: FoldTask) -> bytes:
+    recipe, bars = task.recipe, task.train
+    encoder = StateEncoder(symbols_of(bars))
+    config = replace(recipe.agent, state_dim=encoder.state_dim, action_dim=len(encoder.symbols))
+    kept, held_out = _split(bars, recipe)
+    seed = int(np.random.SeedSequence([task.seed, task.fold]).generate_state(1)[0])
+    rng = np.random.default_rng([task.seed, task.fold, 1])
+    rows, physics = _physics(kept, recipe, encoder, rng)
+    judge = None if held_out is None else measured(held_out, recipe.environment, encoder)
+    stopping = EarlyStopping(judge)
+
+    def prepare(trainer: Trainer) -> None:
+        if task.start is not None:
+            trainer.agent.start_from({name.split(".", 1)[1]: values for name, values in task.start.items()})
+
+    trainer = train_agent(physics, config, rows, recipe.bars_per_seed, seed, prepare=prepare, watch=stopping)
+    agent = trainer.agent
+    stopping.restore(agent)
+    gain = mean_gain(agent, measured(kept, recipe.environment, encoder))
+    run = {"bars": trainer.state.bars, "fold": task.fold, "part": task.part}
+    with tempfile.TemporaryDirectory() as folder:
+        data = training_data(bars)
+        export(Path(folder) / "bundle", [agent], [task.seed], encoder, recipe.environment, data, rows, run)
+        manifest, tensors = read_bundle(Path(folder) / "bundle")
+    return packed(task.key, Trained(manifest, tensors, gain))
+
+
+def packed(key: str, trained: Trained) -> bytes:
+    """The weights, with everything else in their header."""
+    notes = {"key": key, "manifest": trained.manifest.model_dump_json(), "gain": repr(trained.gain)}
+    return sealed(save(trained.tensors, metadata=notes))
+
+
+def unpacked(data: bytes, key: str, where: str) -> Trained:
+    """What `packed` wrote.
+
+    Raises:
+        StorageError: the file is damaged, or belongs to another walk-forward.
+    """
+    body = unsealed(data, where)
+    size = int.from_bytes(body[:8], "little")
+    notes = json.loads(body[8 : 8 + size])["__metadata__"]
+    require_key(notes["key"], key, where)
+    return Trained(
+        parse_manifest(notes["manifest"], where, "delete it and run again"), load(body), float(notes["gain"])
+    )
+
+
+def require_key(found: str, expected: str, where: str) -> None:
+    """Refuses a file that was made by another task."""
+    if found != expected:
+        raise StorageError(
+            f"{where} belongs to another walk-forward (other data, settings or release)",
+            "the same command as before",
+            "choose another --out, or delete that folder",
+        )
+
+
+def ensemble(members: list[Trained]) -> tuple[Manifest, Tensors]:
+    """Several seeds of one fold as one policy; nobody picks the best."""
+    manifest = members[0].manifest.model_copy(update={"seeds": tuple(m.manifest.seeds[0] for m in members)})
+    tensors = {
+        f"{i}.{name.split('.', 1)[1]}": values for i, m in enumerate(members) for name, values in m.tensors.items()
+    }
+    return manifest, tensors
+
+
+def measured(bars: Bars | Panel, environment: TradingEnvConfig, encoder: StateEncoder) -> Physics:
+    """The rows of `bars` as a place to measure the mean-variance objective, in short stretches."""
+    short = replace(environment, reward="mean_variance", episode_bars=MEASURED_BARS)
+    return Physics(market_of(bars, encoder, short)[1], short, encoder)
+
+
+@torch.no_grad()
+def mean_gain(agent: PPOAgent, physics: Physics) -> float:
+    """Objective per bar less that of multiplier 1.0, from the same accounts in cash, spread over all rows."""
+    room = int(physics.market.path_rows[0]) - MEASURED_BARS
+    at = torch.linspace(0, room - 1, MEASURED_ACCOUNTS, dtype=torch.float64).long()
+    return float(gains(agent, physics, at).mean())
+
+
+@torch.no_grad()
+def gains(agent: PPOAgent, physics: Physics, at: Tensor) -> Tensor:
+    """(MEASURED_BARS, N) objective less that of multiplier 1.0, stretches from cash that begin at rows `at` (N,)."""
+    state = physics.reset(len(at), torch.Generator(), at=at)
+    _, _, played = unroll(agent, physics, state, MEASURED_BARS, agent.initial_memory(len(at)))
+    reference = []
+    for step in range(MEASURED_BARS):
+        now = played.window.at(step)
+        state, outcome = physics.step(state, torch.ones_like(state.account.held), now, tracked=False)
+        reference.append(outcome.reward)
+    return played.reward - torch.stack(reference)
+
+
+def _split(bars: Bars | Panel, recipe: Recipe) -> tuple[Bars | Panel, Bars | Panel | None]:
+    """Rows to learn from, and the purged validation slice after them."""
+    if recipe.validation_fraction == 0.0:
+        return bars, None
+    first = len(bars) - round(len(bars) * recipe.validation_fraction)
+    end = first - recipe.purge_bars
+    if end < recipe.environment.episode_bars + 3 or len(bars) - first < MEASURED_BARS + 3:
+        raise ConfigError(
+            f"{len(bars)} training rows leave {max(end, 0)} to learn from and {len(bars) - first} to validate on",
+            f"at least {recipe.environment.episode_bars + 3} and {MEASURED_BARS + 3}",
+            "choose a longer --train or another validation fraction",
+        )
+    return bars[:end], bars[first:]
+
+
+def _physics(bars: Bars, recipe: Recipe, encoder: StateEncoder, rng: np.random.Generator) -> tuple[np.ndarray, Physics]:
+    """(D, F) rows of the real history, and the physics of it and its copies."""
+    environment = recipe.environment
+    if isinstance(bars, Panel) and recipe.bootstrap_paths + recipe.synthetic_paths:
+        raise ConfigError(
+            "bootstrapped or synthetic copies of a panel",
+            "bootstrap_paths and synthetic_paths 0",
+            "blocks and signs would tear the assets apart",
+        )
+    paths = [bars, *(bootstrapped(bars, rng) for _ in range(recipe.bootstrap_paths))]
+    paths += [driftless(bars, rng) for _ in range(recipe.synthetic_paths)]
+    made = [
+        decisions_of(
+            path,
+            encoder,
+            max_position_pct=environment.max_position_pct,
+            allow_short=environment.allow_short,
+            limits=environment.limits,
+        )
+        for path in paths
+    ]
+    rows, lines = [rows for rows, _ in made], [line for _, line in made]
+    return rows[0], Physics(Market.build(rows, lines), environment, encoder)

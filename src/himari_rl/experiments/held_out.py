@@ -1,0 +1,145 @@
+"""A bundle's verdict on held-out bars, with its controls: the recipe in its manifest is trained again on both twins.
+
+The twins' weights are kept beside the bundle, under a name made of recipe and bars, so that only the first verdict on
+the same bars costs their training. Where the controls cannot be run, there are measurements and no verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from himari_rl.config import config_hash, from_dict
+from himari_rl.data.history import fingerprint_of, symbols_of
+from himari_rl.data.panel import Panel
+from himari_rl.data.splits import PURGE_BARS, Fold
+from himari_rl.errors import ConfigError
+from himari_rl.evaluation import verdict as judging
+from himari_rl.evaluation.backtest import POLICY, Backtest, Variant, backtest, stage
+from himari_rl.evaluation.portfolio_baselines import allocations_of
+from himari_rl.evaluation.verdict import LOOK_AHEAD, Verdict
+from himari_rl.schema import Bars
+
+if TYPE_CHECKING:
+    from himari_rl.evaluation.control import Control
+    from himari_rl.experiments.recipe import Recipe
+    from himari_rl.policy.manifest import Manifest
+    from himari_rl.policy.runtime import Policy
+
+NO_VERDICT = "no_verdict"
+CONTROL_BARS = 500_000  # most that a twin is trained with
+FOLDER = "controls"
+
+
+@dataclass(frozen=True)
+class Held:
+    """What was found on the held-out bars."""
+
+    verdict: Verdict
+    result: Backtest
+    controls: tuple[Control, ...]  # empty where there is no verdict
+    detectable: float | None  # utility a year that this much data shows with 95 % power
+
+
+def judge_bundle(
+    policy: Policy,
+    bars: Bars | Panel,
+    first: int,
+    place: Path,
+    count: Callable[[], int],
+    rng: np.random.Generator,
+    *,
+    variants: Sequence[Variant],
+    risk_aversion: float,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Held:
+    """Judges a loaded bundle on the rows from `first` on.
+
+    Args:
+        bars: those rows and the ones before them, on which the twins of the controls are trained.
+        place: the bundle's folder.
+        count: the number of trials, asked for once the bars are known to be enough.
+    """
+    ledger = policy.manifest.ledger
+    if len(policy.manifest.symbols) > 1 and symbols_of(bars) != policy.manifest.symbols:
+        raise ConfigError(
+            f"bars of {', '.join(symbols_of(bars))} for {policy.manifest.version}",
+            f"{', '.join(policy.manifest.symbols)}, in that order",
+            "load the panel with the bundle's symbols",
+        )
+    on = stage(bars, ledger, first)
+    why, recipe = _recipe(policy.manifest, first)
+    if recipe is None:
+        others = allocations_of(bars, on, first)
+        result = backtest({POLICY: policy}, on, ledger, variants=variants, rng=rng, allocations=others)
+        verdict = judging.judge(result, rng, trials=count(), risk_aversion=risk_aversion)
+        if verdict.answer != LOOK_AHEAD:
+            sentence = f"No verdict: its controls cannot be run ({why}). These are measurements; a walk-forward judges."
+            verdict = replace(verdict, answer=NO_VERDICT, sentence=sentence)
+        return Held(verdict, result, (), None)
+
+    from himari_rl.experiments.controls import judge_parts
+    from himari_rl.experiments.walk_forward import (
+        DRIFTLESS,
+        PLANTED,
+        REAL,
+        Plan,
+        Relay,
+        Settings,
+        train_all,
+        with_twins,
+    )
+
+    settings = Settings(kind=policy.manifest.kind, seeds=(0,), control_seeds=(0,), recipe=recipe)
+    fold = Fold(train=slice(0, first - PURGE_BARS), test=slice(first, len(bars)))
+    work = with_twins(Plan(settings=settings, bars={REAL: bars}, folds=(fold,)), ledger)
+    data = fingerprint_of(bars)
+    kept = place.parent / FOLDER / f"{config_hash(recipe)}-{data[:12]}-{first}"
+    trained = train_all(work, kept, None, progress, parts=(DRIFTLESS, PLANTED))
+    judgement, result = judge_parts(
+        work,
+        {POLICY: Relay([policy], [0])},
+        trained,
+        ledger,
+        count(),
+        rng,
+        [0.0],
+        variants=variants,
+        risk_aversion=risk_aversion,
+    )
+    return Held(judgement.verdict, result, judgement.controls, judgement.detectable)
+
+
+def _recipe(manifest: Manifest, first: int) -> tuple[str, Recipe | None]:
+    """How the bundle was trained, or why that cannot be done again on the rows before `first`."""
+    if find_spec("torch") is None:
+        return "training needs pip install 'himari-rl[train]'", None
+    from himari_rl.agents.kinds import config_type
+    from himari_rl.envs.physics import TradingEnvConfig
+    from himari_rl.experiments.recipe import Recipe
+
+    said = manifest.config
+    agent, environment, run = (said.get(name) for name in ("agent", "environment", "run"))
+    if not (isinstance(agent, dict) and isinstance(environment, dict) and isinstance(run, dict)):
+        return "the bundle does not say how it was trained", None
+    try:
+        rules: dict[str, Any] = dict(environment)
+        limits = rules.get("limits")
+        if isinstance(limits, dict):
+            rules["limits"] = {name: np.inf if value is None else value for name, value in limits.items()}
+        recipe = Recipe(
+            agent=from_dict(config_type(manifest.kind), agent),
+            environment=from_dict(TradingEnvConfig, rules),
+            bars_per_seed=min(int(run.get("bars", 0)) // len(manifest.seeds), CONTROL_BARS),
+        )
+    except ConfigError as error:
+        return f"its recipe is of another release: {error}", None
+    rows, least = first - PURGE_BARS, recipe.environment.episode_bars + 3
+    if rows < least:
+        return f"{max(rows, 0)} rows before the held-out ones to train twins on, {least} are needed", None
+    return "", recipe

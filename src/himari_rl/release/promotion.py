@@ -1,0 +1,140 @@
+"""Promotion: an alias moves only on a passed gate, or with a written reason, and the log keeps both.
+
+    promote("aliases/champion.json", bundle, answer)                       the gate said yes
+    promote("aliases/champion.json", bundle, answer, override="why")       somebody takes it on himself
+    rollback("aliases/champion.json")                                      one step back, logged as well
+
+The log is one JSON line an event, each with the hash of the line before, and its last move of an alias must be the one
+that the alias stands at: a line changed or taken out, wherever, shows.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import getpass
+import hashlib
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from himari_rl.errors import BundleError, RefusedError, StorageError
+from himari_rl.policy import alias as aliases
+from himari_rl.policy.alias import Alias
+from himari_rl.release.gate import GateAnswer
+from himari_rl.storage import is_file, local_path
+
+LOG = "audit.jsonl"
+START = "0" * 64
+
+
+def promote(path: str, bundle: str, answer: GateAnswer, *, override: str | None = None) -> Alias:
+    """Points the alias at `path` to a bundle that passed its gate.
+
+    Args:
+        bundle: a folder, which the alias is to name by its absolute path, or gs://.
+        override: the reason to promote in spite of a refusal; it is logged.
+
+    Raises:
+        RefusedError: the gate refused, or the log lacks the alias's last move, and there is no reason.
+        BundleError: the answer is about other weights. StorageError: alias or log cannot be written.
+    """
+    from himari_rl.policy.bundle import read_manifest
+
+    if not answer.passed and not (override or "").strip():
+        raise RefusedError(answer.reason, "a passed gate", 'give --override "reason" to take it on yourself')
+    unlogged = _unlogged(path)
+    if unlogged and not (override or "").strip():
+        raise RefusedError(
+            unlogged, "a log of every move", 'restore it, or give --override "reason" to go on from here'
+        )
+    target = bundle if "://" in bundle else str(Path(bundle).resolve())
+    if (found := read_manifest(target)).version != answer.version or found.weights_sha256 != answer.weights_sha256:
+        raise BundleError(f"the gate was asked about another policy than {bundle} holds", answer.version)
+    event = {"event": "promote", "alias": path, "bundle": target, "version": answer.version}
+    event |= {"gate_passed": answer.passed, "gate": answer.reason, "override": override}
+    event |= {"exceptions": [*answer.exceptions, *([unlogged] if unlogged else [])]}
+    append(path, event | {"state": "asked"})  # before the move: a move that is not in the log must not exist
+    moved = aliases.point(path, target)
+    append(path, event | {"state": "done", "step": moved.step, "transaction": moved.transaction})
+    return moved
+
+
+def rollback(path: str, reason: str | None = None) -> Alias:
+    """Points the alias at the bundle before, and logs it.
+
+    Raises:
+        ConfigError: there is none. BundleError: it is gone or changed. StorageError: alias or log cannot be written.
+    """
+    unlogged = _unlogged(path)  # written down and no obstacle: who rolls back at night has no time for it
+    event: dict[str, Any] = {"event": "rollback", "alias": path, "override": reason}
+    event |= {"exceptions": [unlogged] if unlogged else []}
+    append(path, event | {"state": "asked"})
+    moved = aliases.rollback(path)
+    move = {"bundle": moved.bundle, "step": moved.step, "transaction": moved.transaction}
+    append(path, event | {"state": "done", **move})
+    return moved
+
+
+def _unlogged(path: str) -> str:
+    """What is wrong where the alias does not stand at the last move that the log has of it; empty where it does."""
+    if not is_file(path):
+        return ""
+    alias = aliases.read_alias(path)
+    moves = [e for e in read_log(path) if e.get("state") == "done" and Path(e["alias"]).name == Path(path).name]
+    if moves and moves[-1].get("transaction") == alias.transaction:
+        return ""
+    last = f"ends at step {moves[-1].get('step')} of it" if moves else "has no move of it"
+    return f"{path} is at step {alias.step}, and {log_of(path)} {last}"
+
+
+def append(path: str, event: dict[str, Any]) -> None:
+    """Adds a line to the log beside the alias, chained to the line before; one writer at a time.
+
+    Raises:
+        StorageError: the log cannot be written, or somebody has changed it.
+    """
+    log = log_of(path)
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(log, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError as error:
+        raise StorageError(f"cannot write {log}: {error.strerror}", "", "choose a folder you may write to") from error
+    with os.fdopen(descriptor, "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        before = _checked(file.read(), log)
+        line = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "by": getpass.getuser(), **event}
+        line["before"] = hashlib.sha256(before[-1]).hexdigest() if before else START
+        file.write(json.dumps(line, sort_keys=True).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_log(path: str) -> list[dict[str, Any]]:
+    """Every event of the log beside an alias, the oldest first.
+
+    Raises:
+        StorageError: a line was changed or taken out.
+    """
+    log = log_of(path)
+    return [json.loads(line) for line in _checked(log.read_bytes(), log)] if log.exists() else []
+
+
+def log_of(path: str) -> Path:
+    """The log beside the alias at `path`."""
+    return local_path(path).parent / LOG
+
+
+def _checked(text: bytes, log: Path) -> list[bytes]:
+    lines = text.splitlines()
+    expected = START
+    for number, line in enumerate(lines, 1):
+        try:
+            said = json.loads(line)["before"]
+        except (ValueError, KeyError, TypeError):
+            said = None
+        if said != expected:
+            raise StorageError(f"{log} was changed before line {number}", "an append-only log", "restore it")
+        expected = hashlib.sha256(line).hexdigest()
+    return lines

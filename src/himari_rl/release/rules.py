@@ -1,0 +1,70 @@
+"""The gate's thresholds, typed. A person changes them in config/gates.yaml; a typo there is an error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from himari_rl.config import from_dict
+from himari_rl.errors import ConfigError
+from himari_rl.evaluation import portfolio
+from himari_rl.evaluation.verdict import COLLAPSED_SPREAD
+from himari_rl.storage import read_bytes
+
+PLACE = Path("config") / "gates.yaml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateRules:
+    """What a policy must show out of sample: the numbers specified for the product, and what gives them meaning."""
+
+    min_sharpe: float = 1.0
+    """Base and LSTM: Sharpe ratio a year."""
+    min_portfolio_sharpe: float = portfolio.MIN_SHARPE
+    """Multi-asset: Sharpe ratio a year."""
+    min_lstm_gain: float = 0.2
+    """LSTM: Sharpe ratio over that of the base champion, same bars; its paired interval must exclude 0 besides."""
+    max_herfindahl: float = portfolio.MAX_HERFINDAHL
+    """Multi-asset: mean Herfindahl index of the exposure."""
+    min_asset_share: float = portfolio.MIN_ASSET_SHARE
+    """Multi-asset: smallest mean share of the gross exposure."""
+    min_deflated_sharpe: float = 0.95
+    """Chance that the Sharpe ratio is above 0, given every look at this span."""
+    min_retained: float = 0.5
+    """Out-of-sample advantage as a share of that on training rows."""
+    max_drawdown: float = 0.22
+    """Deepest fall of the account, marked at closes."""
+    min_spread: float = COLLAPSED_SPREAD
+    """Standard deviation of the multipliers: below it the policy answers the same to every state."""
+    max_saturation: float = 0.95
+    """Share of the multipliers at a bound."""
+    max_latency_ms: float = 1.0
+    """Median time of one decision of the bundle on this machine."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+                raise ConfigError(f"gate rule {name} is {value!r}", "a finite number")
+
+
+def load_rules(path: str | Path | None = None) -> GateRules:
+    """The rules of a YAML file; without a path, config/gates.yaml where it is, else the built-in ones.
+
+    Raises:
+        ConfigError: the file is no mapping, or has a field that is no rule. StorageError: it cannot be read.
+    """
+    if path is None and not PLACE.is_file():
+        return GateRules()
+    place = path or PLACE
+    try:
+        found: Any = yaml.safe_load(read_bytes(place))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{place} is no YAML: {' '.join(str(error).split())}", "name: number") from error
+    if not isinstance(found, Mapping):
+        raise ConfigError(f"{place} holds {type(found).__name__}", "a mapping of rules to numbers")
+    return from_dict(GateRules, found)

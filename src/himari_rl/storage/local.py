@@ -1,0 +1,244 @@
+"""Files that are either whole or not there.
+
+    write_atomic(path, data)      one file:    temporary name, fsync, rename
+    write_folder(path, files)     one folder:  the same for a set of files that belong together
+    exchange(path, change)        one file:    read, change, write, with nobody in between
+    read_bytes(path)  is_file(path)  stamp(path)
+
+The last four also take gs://bucket/name (storage/gcs.py, imported only then).
+
+A reader never sees half a file, and a full disk, a forbidden folder or a killed process leaves what was
+there before. Every failure is a StorageError with one line that says what to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+
+from himari_rl.errors import StorageError
+
+_CURES = {
+    errno.ENOSPC: "free space on that disk and run the command again",
+    errno.EDQUOT: "free space in your quota and run the command again",
+    errno.EFBIG: "raise the file size limit (ulimit -f) or choose another disk",
+    errno.EACCES: "choose a folder you may write to, or change its permissions",
+    errno.EPERM: "choose a folder you may write to, or change its permissions",
+    errno.EROFS: "choose a folder on a writable disk",
+    errno.ENOTDIR: "choose a path whose parents are folders",
+    errno.EEXIST: "choose a path whose parents are folders",
+    errno.EISDIR: "give the path of a file",
+    errno.ENOENT: "check the path",
+}
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The whole file.
+
+    Raises:
+        StorageError: it is missing, unreadable or a folder.
+    """
+    if remote := _remote(path):
+        found: bytes = remote.read_bytes(str(path))
+        return found
+    try:
+        return local_path(path).read_bytes()
+    except OSError as error:
+        raise _refusal("read", path, error) from error
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether there is a file.
+
+    Raises:
+        StorageError: the bucket cannot be asked.
+    """
+    remote = _remote(path)
+    return remote.stamp(str(path)) is not None if remote else local_path(path).is_file()
+
+
+def stamp(path: str | Path) -> str:
+    """A cheap text that changes whenever the file does: its generation, or its inode, time and size.
+
+    Raises:
+        StorageError: it is missing or cannot be asked for.
+    """
+    if remote := _remote(path):
+        found: str | None = remote.stamp(str(path))
+        if found is None:
+            raise StorageError(f"there is no {path}", cure="check the path")
+        return found
+    try:
+        status = local_path(path).stat()
+    except OSError as error:
+        raise _refusal("read", path, error) from error
+    return f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}"
+
+
+def join(folder: str | Path, name: str) -> str:
+    """The path of `name` in `folder`, local or remote."""
+    text = str(folder)
+    return f"{text.rstrip('/')}/{name}" if "://" in text else str(Path(text) / name)
+
+
+def exchange(path: str | Path, change: Callable[[bytes | None], bytes]) -> bytes:
+    """Replaces a file by `change` of its content (None where there is no file), with nobody in between.
+
+    In a bucket no two writers may ever make the same content: put a transaction id in it. A write whose answer was
+    lost is recognised by what it wrote.
+
+    Returns:
+        what is written now.
+
+    Raises:
+        StorageError: it cannot be read or written, or somebody else always gets in between.
+    """
+    if remote := _remote(path):
+        written: bytes = remote.exchange(str(path), change)
+        return written
+    target = local_path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(target.with_name(f".{target.name}.lock"), os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise _refusal("write", path, error) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        data = change(read_bytes(target) if target.exists() else None)
+        write_atomic(target, data)
+    finally:
+        os.close(lock)
+    return data
+
+
+def write_atomic(path: str | Path, data: bytes) -> None:
+    """Writes one file so that it appears whole or not at all; parent folders are made.
+
+    Raises:
+        StorageError: the disk is full or the place cannot be written; what was at `path` is unchanged.
+    """
+    target = local_path(path)
+    temporary = _sibling(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _write_new(temporary, data)
+        temporary.replace(target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise _refusal("write", path, error) from error
+    finally:
+        _forget(temporary)
+
+
+def write_folder(path: str | Path, files: Mapping[str, bytes], *, marker: str) -> None:
+    """Writes a folder of files that belong together, so that it appears whole or not at all.
+
+    Replacing takes two renames: a process killed between them leaves no folder at `path`, never a mixed one.
+
+    Args:
+        path: the folder; an earlier version of the same kind there is replaced.
+        files: content by file name.
+        marker: the file name that tells an earlier version from somebody's other folder.
+
+    Raises:
+        StorageError: `path` holds something else, or it cannot be written; what was there is unchanged.
+    """
+    target = local_path(path)
+    temporary, retired = _sibling(target), _sibling(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists() and not _replaceable(target, marker):
+            raise StorageError(
+                f"{target} exists and has no {marker}", "a new or an empty folder", "choose another path"
+            )
+        temporary.mkdir()
+        for name, data in files.items():
+            _write_new(temporary / name, data)
+        _sync_folder(temporary)
+        if target.exists():
+            target.rename(retired)  # a folder cannot be renamed over a full one: two steps, undone below
+        try:
+            temporary.rename(target)
+        except OSError:
+            if retired.exists():
+                retired.rename(target)
+            raise
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise _refusal("write", path, error) from error
+    finally:
+        _forget(temporary)
+        if target.exists():
+            _forget(retired)
+
+
+def local_path(path: str | Path) -> Path:
+    """The path on this machine.
+
+    Raises:
+        StorageError: the path names a bucket or another remote place.
+    """
+    text = str(path)
+    if "://" in text:
+        raise StorageError(f"{text} is not on this machine", "a local path", "copy it here first and give that path")
+    return Path(text)
+
+
+def _remote(path: str | Path) -> ModuleType | None:
+    """The module that speaks to buckets, for a path in one; None for a local path."""
+    if not str(path).startswith("gs://"):
+        return None
+    from himari_rl.storage import gcs
+
+    return gcs
+
+
+def _sibling(target: Path) -> Path:
+    """A fresh hidden name beside `target`: the same disk, so that a rename is atomic."""
+    return target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def _replaceable(target: Path, marker: str) -> bool:
+    return target.is_dir() and ((target / marker).is_file() or not any(target.iterdir()))
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _forget(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()
+
+
+def _refusal(verb: str, path: str | Path, error: OSError) -> StorageError:
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return StorageError(
+        f"cannot {verb} {path}: {reason}", cure=_CURES.get(error.errno or 0, "check the path and the disk")
+    )

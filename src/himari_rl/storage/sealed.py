@@ -1,0 +1,24 @@
+"""Bytes behind their own digest: whoever reads them back knows that they are whole."""
+
+from __future__ import annotations
+
+import hashlib
+
+from himari_rl.errors import StorageError
+
+
+def sealed(body: bytes) -> bytes:
+    """A digest, then the bytes it vouches for."""
+    return hashlib.sha256(body).hexdigest().encode() + body
+
+
+def unsealed(data: bytes, where: str) -> bytes:
+    """What `sealed` was given.
+
+    Raises:
+        StorageError: the file is damaged.
+    """
+    digest, body = data[:64], data[64:]
+    if hashlib.sha256(body).hexdigest().encode() != digest:
+        raise StorageError(f"{where} is damaged", "the digest it was written with", "delete that file and run again")
+    return body

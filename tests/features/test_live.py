@@ -1,0 +1,147 @@
+"""One bar at a time gives the numbers of the whole history at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers.features import START_MS, make_bars
+from himari_rl.errors import DataError
+from himari_rl.features.encoder import StateEncoder
+from himari_rl.features.indicators import rolling_sum
+from himari_rl.features.live import Bar, LiveEncoder, LivePanel, LiveReference, RollingSum, Signal
+from himari_rl.features.signals import reference_signals
+from himari_rl.schema import HOUR_MS, Bars
+
+INTERVALS = st.sampled_from([60_000, 15 * 60_000, HOUR_MS, 4 * HOUR_MS, 24 * HOUR_MS])
+
+
+def bar(bars: Bars, row: int) -> Bar:
+    return Bar(int(bars.timestamp[row]), float(bars.close[row]))
+
+
+def signal(bars: Bars, row: int) -> Signal | None:
+    said = bars.signals
+    if said is None:
+        return None
+    return Signal(
+        int(said.action[row]), float(said.confidence[row]), int(said.tier[row]), float(said.cascade_risk[row])
+    )
+
+
+def replay(bars: Bars) -> np.ndarray:
+    live = LiveEncoder(bars.interval_ms)
+    return np.array([live.update(bar(bars, row), signal(bars, row)) for row in range(len(bars))])
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    seed=st.integers(0, 2**32 - 1), gaps=st.sampled_from([0.0, 0.2, 0.7]), interval_ms=INTERVALS, signals=st.booleans()
+)
+def test_live_rows_equal_batch_rows(seed: int, gaps: float, interval_ms: int, signals: bool) -> None:
+    bars = make_bars(150, seed, gaps=gaps, interval_ms=interval_ms, signals=signals, sigma=0.03)
+    np.testing.assert_allclose(replay(bars), StateEncoder().market_rows(bars), atol=1e-12)
+
+
+def test_live_rows_equal_batch_rows_after_a_price_that_was_absurd_for_one_bar() -> None:
+    bars = make_bars(200, 3)
+    close = bars.close.copy()
+    close[50] *= 1e9
+    bars = replace(bars, close=close)
+    np.testing.assert_allclose(replay(bars), StateEncoder().market_rows(bars), atol=1e-12)
+    quiet = StateEncoder().market_rows(make_bars(200, 3))
+    np.testing.assert_allclose(replay(bars)[72:, 13], quiet[72:, 13], atol=1e-12)  # 21 bars later it is forgotten
+
+
+def test_the_live_reference_signal_equals_the_batch_one_over_its_whole_memory() -> None:
+    bars = make_bars(1700, 5, gaps=0.05, sigma=0.02)
+    live, batch = LiveReference(HOUR_MS), reference_signals(bars)
+    said = [live.update(bar(bars, row)) for row in range(len(bars))]
+    assert [s.action for s in said] == batch.action.tolist()
+    assert [s.tier for s in said] == batch.tier.tolist()
+    assert len(set(batch.action.tolist())) == 3
+    assert len(set(batch.tier.tolist())) == 4
+    np.testing.assert_allclose([s.confidence for s in said], batch.confidence, atol=1e-12)
+    np.testing.assert_allclose([s.cascade_risk for s in said], batch.cascade_risk, atol=1e-12)
+
+
+@settings(deadline=None, max_examples=8)
+@given(seed=st.integers(0, 2**32 - 1), gaps=st.sampled_from([0.0, 0.1, 0.4]))
+def test_live_panel_rows_equal_batch_panel_rows(seed: int, gaps: float) -> None:
+    symbols = ("A", "B", "C")
+    panel = [make_bars(260, seed + asset, gaps=gaps, signals=asset == 0) for asset in range(3)]
+    panel[2] = panel[2][20:]
+    clock, expected = StateEncoder(symbols).panel_rows(panel)
+    live = LivePanel(symbols, HOUR_MS)
+    at = [{int(time): row for row, time in enumerate(bars.timestamp)} for bars in panel]
+    for t, time in enumerate(clock.tolist()):
+        closed = {
+            symbol: (bar(bars, rows[time]), signal(bars, rows[time]))
+            for symbol, bars, rows in zip(symbols, panel, at, strict=True)
+            if time in rows
+        }
+        np.testing.assert_allclose(live.update(closed), expected[t], atol=1e-12)
+    assert gaps > 0.3 or np.abs(expected[-1, 48:51]).min() > 0  # the correlations were really compared
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60), st.integers(1, 25))
+def test_live_sums_make_the_same_additions_as_batch_sums(values: list[float], window: int) -> None:
+    live = RollingSum(window, 1)
+    found = [float(live.update(np.array([value]))[0]) for value in values]
+    np.testing.assert_array_equal(found, rolling_sum(np.array(values), window))
+
+
+@pytest.mark.parametrize(
+    ("again", "message"),
+    [
+        (Bar(START_MS, 100.0), "came after bar"),
+        (Bar(START_MS - HOUR_MS, 100.0), "came after bar"),
+        (Bar(START_MS + HOUR_MS, 0.0), "close of bar"),
+        (Bar(START_MS + HOUR_MS, float("nan")), "close of bar"),
+        (Bar(START_MS + HOUR_MS, float("inf")), "close of bar"),
+    ],
+)
+def test_a_bar_that_repeats_goes_back_or_has_no_price_is_refused_and_leaves_no_trace(again: Bar, message: str) -> None:
+    live, other = LiveEncoder(HOUR_MS), LiveEncoder(HOUR_MS)
+    for encoder in (live, other):
+        encoder.update(Bar(START_MS, 100.0))
+    with pytest.raises(DataError, match=message):
+        live.update(again)
+    after = Bar(START_MS + HOUR_MS, 101.0)
+    np.testing.assert_array_equal(live.update(after), other.update(after))
+
+
+def test_a_live_signal_out_of_range_is_refused_and_leaves_no_trace() -> None:
+    live = LiveEncoder(HOUR_MS)
+    with pytest.raises(DataError, match="signal tier"):
+        live.update(Bar(START_MS, 100.0), Signal(1, 0.5, 5, 0.0))
+    live.update(Bar(START_MS, 100.0), Signal(1, 0.5, 4, 0.0))
+
+
+@pytest.mark.parametrize(
+    "closed",
+    [
+        {},
+        {"X": (Bar(START_MS, 1.0), None)},
+        {"A": (Bar(START_MS, 1.0), None), "B": (Bar(START_MS + HOUR_MS, 1.0), None)},
+    ],
+    ids=["nothing", "unknown asset", "two times"],
+)
+def test_a_panel_update_of_no_unknown_or_unequal_bars_is_refused(closed) -> None:
+    with pytest.raises(DataError, match="one update per bar time"):
+        LivePanel(("A", "B"), HOUR_MS).update(closed)
+
+
+def test_a_panel_update_with_one_bad_bar_leaves_every_asset_as_it_was() -> None:
+    live, other = LivePanel(("A", "B"), HOUR_MS), LivePanel(("A", "B"), HOUR_MS)
+    for panel in (live, other):
+        panel.update({symbol: (Bar(START_MS, 100.0), None) for symbol in "AB"})
+    after = Bar(START_MS + HOUR_MS, 101.0)
+    with pytest.raises(DataError, match="close of bar"):
+        live.update({"A": (after, None), "B": (after._replace(close=-1.0), None)})
+    good = dict.fromkeys("AB", (after, None))
+    np.testing.assert_array_equal(live.update(good), other.update(good))

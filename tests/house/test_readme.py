@@ -1,0 +1,145 @@
+"""The README is run, not believed: its commands work, its tree is the tree, its links lead somewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from helpers import README, ROOT, blocks, load_script, run_himari
+from himari_rl import cli
+from himari_rl.data.synthetic import synthetic_bars
+from himari_rl.data.table import write_bars
+
+SMALLER = ["--num-episodes", "40"]  # the same road, fewer steps
+DOWNLOADED = "data/coinbase/BTC-USD_1h.parquet"
+
+
+def commands(program: str) -> list[list[str]]:
+    """Every line of a bash block that starts with `program`, as words, without its comment."""
+    lines = [line for block in blocks("bash") for line in block.replace("\\\n", " ").splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.split(" ")[0] == program]
+
+
+def test_the_page_of_the_house_says_what_the_code_says() -> None:
+    assert load_script("docs/house.py").main(["--check"]) == 0, "run python docs/house.py"
+
+
+def test_a_file_without_its_line_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    house = load_script("docs/house.py")
+    stale = tmp_path / "house.md"
+    stale.write_text(house.page().replace("ledger.py", "ledgers.py"))
+    monkeypatch.setattr(house, "PAGE", stale)
+    assert house.main(["--check"]) == 1
+
+
+def test_every_file_has_a_caption() -> None:
+    house = load_script("docs/house.py")
+    assert [str(path) for path in (ROOT / "src").rglob("*.py") if not house.caption(path)] == []
+
+
+def test_every_link_into_the_repository_leads_to_a_file() -> None:
+    targets = [link for link in re.findall(r"\]\(([^)#]+)", README) if not link.startswith("http")]
+    assert targets
+    assert [link for link in targets if not (ROOT / link).exists()] == []
+
+
+def test_every_make_command_is_a_target() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    typed = [next(word for word in words[1:] if "=" not in word) for words in commands("make")]
+    assert {"demo", "test"} <= set(typed)
+    assert set(typed) <= targets
+
+
+def named(words: list[str]) -> tuple[str, Any]:
+    """The command's full name, and the command."""
+    command: Any = typer.main.get_command(cli.build_app())
+    path = []
+    for word in words[1:]:
+        if word not in getattr(command, "commands", {}):
+            break
+        command = command.commands[word]
+        path.append(word)
+    return " ".join(path), command
+
+
+def test_every_flag_of_every_himari_command_exists() -> None:
+    assert len(commands("himari")) >= 5
+    for words in commands("himari"):
+        path, command = named(words)
+        known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+        assert path, words
+        assert {word for word in words if word.startswith("--")} <= known, words
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what `himari data fetch` would have left there."""
+    folder = tmp_path_factory.mktemp("readme")
+    write_bars(synthetic_bars(6000, 7), folder / DOWNLOADED)
+    return folder
+
+
+def answer(url: str, body: bytes | None) -> dict[str, Any]:
+    """What the server answers, once it listens."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            with direct.open(
+                urllib.request.Request(url, body, {"content-type": "application/json"}), timeout=5
+            ) as reply:
+                return dict(json.loads(reply.read()))
+        except urllib.error.URLError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def test_the_commands_run_in_the_order_they_are_shown(workplace: Path) -> None:
+    ran = []
+    for words in commands("himari"):
+        path, _ = named(words)
+        if path in ("data fetch", "serve"):  # the one needs a network, the other does not end
+            continue
+        result = run_himari(*words[1:], *(SMALLER if path == "train base" else []), cwd=workplace, OMP_NUM_THREADS="1")
+        assert result.returncode == 0, f"{shlex.join(words)}\n{result.stdout}\n{result.stderr}"
+        ran.append(path)
+    assert ran == ["data audit", "train base", "evaluate"]
+    [serve] = [words for words in commands("himari") if named(words)[0] == "serve"]
+    [curl] = commands("curl")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    assert "8080" in serve
+    himari = str(Path(sys.executable).with_name("himari"))
+    command = [himari, *(port if word == "8080" else word for word in serve[1:])]
+    server = subprocess.Popen(command, cwd=workplace, stdout=subprocess.DEVNULL)
+    try:
+        url = next(word for word in curl if "/predict" in word).replace("8080", port)
+        reply = answer(url, curl[curl.index("-d") + 1].encode())
+    finally:
+        server.terminate()
+        server.wait(20)
+    assert set(reply) == {"position_multiplier", "confidence", "latency_ms", "model_version"}
+    assert 0.0 <= reply["position_multiplier"] <= 2.0
+
+
+def test_the_shown_end_of_the_tests_is_pytests() -> None:
+    assert re.fullmatch(r"=+ \d+ passed(, \d+ skipped)? in [\d.]+s( \(.*\))? =+\n", blocks("console")[1])
+
+
+@pytest.mark.parametrize("word", ["guaranteed", "TODO", "FIXME"])
+def test_the_readme_promises_nothing_it_cannot_keep(word: str) -> None:
+    assert word not in README

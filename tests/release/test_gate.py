@@ -1,0 +1,363 @@
+"""The gate: each rule refuses alone and cannot be outvoted; promotion asks it and is written down."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load, save
+
+from helpers import ROOT
+from helpers.bundle import make_bundle
+from helpers.verdict import good_document, run_of
+from himari_rl.cli import main
+from himari_rl.errors import BundleError, ConfigError, RefusedError, StorageError
+from himari_rl.evaluation.record import CURVES, DOCUMENT, seal
+from himari_rl.evaluation.trials import Trials
+from himari_rl.policy.alias import read_alias
+from himari_rl.policy.bundle import amend, read_manifest
+from himari_rl.release.decision import FIXED, decide
+from himari_rl.release.gate import GateAnswer, gate
+from himari_rl.release.promotion import log_of, promote, read_log, rollback
+from himari_rl.release.rules import GateRules, load_rules
+
+Spoil = Callable[[dict[str, Any]], None]
+LSTM_RULES = ("LSTM over base", "LSTM surely over base")
+
+
+def ask(bundle: Path, **options: Any) -> GateAnswer:
+    return gate(bundle, GateRules(), **({"latency_ms": lambda bundle, manifest: 0.01} | options))
+
+
+def test_a_policy_that_shows_everything_passes(tmp_path: Path) -> None:
+    answer = ask(run_of(tmp_path, good_document()))
+    assert answer.passed, answer.reason
+    assert all(line.why for line in answer.lines)
+    assert len({line.rule for line in answer.lines}) == len(answer.lines)
+
+
+def _set(*path: Any, to: Any) -> Spoil:
+    def spoil(document: dict[str, Any]) -> None:
+        for step in path[:-1]:
+            document = document[step]
+        document[path[-1]] = to
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("rule", "spoil"),
+    [
+        ("Sharpe", _set("judgement", "verdict", "own", "sharpe", "estimate", to=1.0)),
+        ("deflated Sharpe", _set("judgement", "own_deflated_sharpe", to=0.95)),
+        ("better than 1.0", _set("judgement", "verdict", "utility", "lower", to=-0.001)),
+        ("validation", _set("judgement", "training_gain", to=0.5)),
+        ("drawdown", _set("judgement", "verdict", "own", "drawdown", "estimate", to=0.22)),
+        ("action spread", _set("judgement", "verdict", "spread", to=0.001)),
+        ("saturation", _set("judgement", "verdict", "saturation", to=0.99)),
+        ("control: driftless", _set("judgement", "controls", 0, "passed", to=False)),
+        ("control: planted", _set("judgement", "controls", 1, "passed", to=False)),
+        ("control: shuffled", _set("judgement", "controls", 2, "passed", to=False)),
+        ("control: lag", _set("judgement", "controls", 3, "passed", to=False)),
+        ("control: costs", _set("judgement", "controls", 4, "passed", to=False)),
+        ("leak test", _set("leaks", to=["signal_confidence: knows the next 1 return(s)"])),
+        ("recorded data", _set("data", "synthetic", to=True)),
+        ("evidence", _set("bundle", "model_version", to="base-ffffffffffff")),
+    ],
+)
+def test_each_rule_refuses_alone(tmp_path: Path, rule: str, spoil: Spoil) -> None:
+    document = good_document()
+    spoil(document)
+    answer = ask(run_of(tmp_path, document))
+    assert [line.rule for line in answer.lines if not line.passed] == [rule]
+    assert answer.reason == f"refused by {rule}"
+
+
+def portfolio_run(folder: Path, shares: list[float]) -> Path:
+    """A portfolio's walk-forward that holds these shares of its equity at every bar, beside equal weight."""
+    document = good_document()
+    names = list(read_manifest(make_bundle(folder / "names", "multi", hidden=(4,))).symbols)
+    document["symbols"] = names
+    bundle = run_of(folder, document, kind="multi")
+    growth = np.random.default_rng(6).normal(0.0, 0.01, 3000)
+    curves = {"fill_time": np.arange(3000), "growth/policy": growth, "growth/multiplier 1.0": growth}
+    curves |= {"growth/equal weight": growth, "exposure/equal weight": np.full((3000, 3), 1 / 3)}
+    (folder / CURVES).write_bytes(save(curves | {"exposure": np.tile(shares, (3000, 1))}))
+    amend(bundle, evaluation=seal(folder))
+    return bundle
+
+
+def test_a_portfolio_is_asked_for_its_concentration_and_for_every_assets_share(tmp_path: Path) -> None:
+    answer = ask(portfolio_run(tmp_path / "a", [0.2, 0.2, 0.2]))
+    assert answer.passed, answer.reason
+    lines = {line.rule: line for line in ask(portfolio_run(tmp_path / "b", [0.45, 0.36, 0.09])).lines}
+    index = lines["Herfindahl index"]
+    assert index.passed
+    assert index.number == index.lower == index.upper == pytest.approx(0.5**2 + 0.4**2 + 0.1**2)
+    assert "less equal weight +0.09 (+0.09 to +0.09)" in index.why  # .42 less a third
+    shares = [line for rule, line in lines.items() if rule.startswith("share of")]
+    assert [line.number for line in shares] == pytest.approx([0.5, 0.4, 0.1])
+    assert [line.passed for line in shares] == [True, True, False]
+    alone = {line.rule: line.passed for line in ask(portfolio_run(tmp_path / "c", [0.9, 0.05, 0.0])).lines}
+    assert not alone["Herfindahl index"]
+    idle = ask(portfolio_run(tmp_path / "d", [0.0, 0.0, 0.0]))
+    assert sum(not line.passed for line in idle.lines) == 4  # the index and three shares
+
+
+def test_a_number_that_is_not_one_passes_no_rule(tmp_path: Path) -> None:
+    document = good_document()
+    document["judgement"]["verdict"]["own"]["sharpe"]["estimate"] = float("nan")
+    assert not ask(run_of(tmp_path, document)).passed
+
+
+def test_a_slow_bundle_is_refused(tmp_path: Path) -> None:
+    bundle = run_of(tmp_path, good_document())
+    assert ask(bundle, latency_ms=lambda bundle, manifest: 1.5).reason == "refused by latency ms"
+    assert gate(bundle, GateRules()).passed  # the real clock: a decision takes microseconds
+
+
+def test_a_suspected_leak_passes_only_with_a_written_reason(tmp_path: Path) -> None:
+    document = good_document()
+    document["leaks"] = ["signal_confidence: knows the next 1 return(s)"]
+    bundle = run_of(tmp_path, document)
+    answer = ask(bundle, leak_reason="the vendor stamps closes")
+    assert answer.passed
+    assert ask(bundle, leak_reason="  ").reason == "refused by leak test"
+    assert "the vendor stamps closes" in next(line.why for line in answer.lines if line.rule == "leak test")
+    assert main(["promote", "champion", str(bundle), "--folder", str(tmp_path)]) == 1
+    said = ["--accept-leak", "the vendor stamps closes"]
+    assert main(["promote", "champion", str(bundle), "--folder", str(tmp_path), *said]) == 0
+    assert main(["decide", "--base", str(bundle)]) == 1
+    assert main(["decide", "--base", str(bundle), *said]) == 0
+    log = read_log(str(tmp_path / "champion.json"))
+    assert [event["exceptions"] for event in log] == [["leak accepted: the vendor stamps closes"]] * 2
+
+
+def test_a_threshold_of_ones_own_is_written_down(tmp_path: Path) -> None:
+    document = good_document()
+    document["judgement"]["verdict"]["own"]["sharpe"]["estimate"] = 0.7
+    bundle = run_of(tmp_path, document)
+    lax = tmp_path / "lax.yaml"
+    lax.write_text("min_sharpe: 0.5\n")
+    assert main(["promote", "champion", str(bundle), "--folder", str(tmp_path)]) == 1
+    assert main(["promote", "champion", str(bundle), "--folder", str(tmp_path), "--rules", str(lax)]) == 0
+    assert read_log(str(tmp_path / "champion.json"))[-1]["exceptions"] == ["min_sharpe 0.5, usually 1"]
+
+
+def test_the_challenger_must_beat_the_champion_on_the_same_bars(tmp_path: Path) -> None:
+    champion = run_of(tmp_path / "champion", good_document())
+    better = run_of(tmp_path / "better", good_document(), shift=0.001)
+    worse = run_of(tmp_path / "worse", good_document(), shift=-0.001)
+    assert ask(better, champion=champion).passed
+    assert ask(worse, champion=champion).reason == "refused by over the champion"
+
+
+def test_an_lstm_needs_more_than_the_base(tmp_path: Path) -> None:
+    base = run_of(tmp_path / "base", good_document())
+    # 0.00001 a bar of deviation .01 is a Sharpe ratio of .001 a bar, .09 a year: more than the base's, and too little
+    little = run_of(tmp_path / "little", good_document(), shift=0.00001, kind="lstm")
+    enough = run_of(tmp_path / "enough", good_document(), shift=0.0001, kind="lstm")
+    assert ask(little, champion=base).reason == "refused by LSTM over base"
+    assert ask(enough, champion=base).passed
+    assert ask(enough).reason == "refused by LSTM over base"  # without a base to compare with
+    # nor is a weak LSTM a base, however far it is beaten
+    weak = run_of(tmp_path / "weak", good_document(), shift=-0.001, kind="lstm")
+    assert ask(enough, champion=weak).reason == "refused by LSTM over base"
+
+
+def test_a_champion_is_a_bundle_that_its_walk_forward_wrote(tmp_path: Path) -> None:
+    bundle = run_of(tmp_path / "a", good_document(), shift=0.001)
+    with pytest.raises(BundleError, match="no policy bundle"):
+        ask(bundle, champion=run_of(tmp_path / "b", good_document()).parent / "nothing")
+    other = good_document()
+    other["bundle"]["model_version"] = "base-ffffffffffff"
+    with pytest.raises(BundleError, match="did not write the champion"):
+        ask(bundle, champion=run_of(tmp_path / "c", other))
+
+
+def test_an_lstms_gain_over_the_base_has_to_exclude_zero(tmp_path: Path) -> None:
+    base = run_of(tmp_path / "base", good_document())
+    # .0002 a bar of deviation .01 is a Sharpe ratio of 1.9 a year. With a noise as large as that deviation the two
+    # correlate by .71: the difference of their ratios has an error of sqrt(2 (1 - .71) / 3000 bars x 8760) = 1.3
+    wild = run_of(tmp_path / "wild", good_document(), shift=0.0002, noise=0.01, kind="lstm")
+    calm = run_of(tmp_path / "calm", good_document(), shift=0.0002, kind="lstm")
+    gain, sure = (next(line for line in ask(wild, champion=base).lines if line.rule == rule) for rule in LSTM_RULES)
+    assert (gain.passed, sure.passed) == (True, False)
+    assert gain.lower == sure.number < 0.0 < 0.2 < gain.number
+    assert ask(wild, champion=base).reason == "refused by LSTM surely over base"
+    assert ask(calm, champion=base).passed
+
+
+def test_walk_forwards_of_other_bars_cannot_be_compared(tmp_path: Path) -> None:
+    champion = good_document()
+    champion["symbols"] = ["ETH-USDT"]
+    bundle = run_of(tmp_path / "a", good_document())
+    with pytest.raises(ConfigError, match="share"):
+        ask(bundle, champion=run_of(tmp_path / "b", champion))
+
+
+def test_the_rules_in_config_are_the_built_in_ones_and_a_typo_is_refused(tmp_path: Path) -> None:
+    assert load_rules(ROOT / "config" / "gates.yaml") == GateRules()
+    for text, words in (
+        ("min_sharp: 1", "min_sharp"),
+        ("[1]", "mapping"),
+        ("min_sharpe: high", "a finite number"),
+        ("min_sharpe: -.inf", "a finite number"),
+        ("{", "YAML"),
+    ):
+        (tmp_path / "gates.yaml").write_text(text)
+        with pytest.raises(ConfigError, match=words):
+            load_rules(tmp_path / "gates.yaml")
+
+
+def test_the_command_answers_0_and_1_and_one_json_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = good_document()
+    bad["judgement"]["verdict"]["own"]["sharpe"]["estimate"] = 0.2
+    codes = []
+    for name, document in (("good", good_document()), ("bad", bad)):
+        codes.append(main(["gate", str(run_of(tmp_path / name, document)), "--json"]))
+        answer = json.loads(capsys.readouterr().out)
+        assert answer["passed"] is (codes[-1] == 0)
+    assert codes == [0, 1]
+    assert main(["gate", str(make_bundle(tmp_path / "alone", hidden=(4,)))]) == 2  # no evidence at all
+
+
+def test_promotion_needs_a_passed_gate_or_a_reason_and_both_are_logged(tmp_path: Path) -> None:
+    alias = str(tmp_path / "aliases" / "champion.json")
+    good, bad = good_document(), good_document()
+    bad["judgement"]["verdict"]["own"]["sharpe"]["estimate"] = 0.2
+    first, second = run_of(tmp_path / "a", good), run_of(tmp_path / "b", bad, weights=1)
+    promote(alias, str(first), ask(first))
+    for reason in (None, "", "  "):
+        with pytest.raises(RefusedError, match="override"):
+            promote(alias, str(second), ask(second), override=reason)
+    assert read_alias(alias).bundle == str(first)
+    moved = promote(alias, str(second), ask(second), override="a drill")
+    assert (moved.bundle, moved.step) == (str(second), 2)
+    assert rollback(alias, "drill over").bundle == str(first)
+    log = [(event["event"], event["state"], event.get("override")) for event in read_log(alias)]
+    assert log == [
+        ("promote", "asked", None), ("promote", "done", None), ("promote", "asked", "a drill"),
+        ("promote", "done", "a drill"), ("rollback", "asked", "drill over"), ("rollback", "done", "drill over"),
+    ]  # fmt: skip
+
+
+def test_a_judgement_that_somebody_edited_is_no_evidence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A refused run made rosy: another judgement, half of it, none, no text, other curves."""
+    bad = good_document()
+    bad["judgement"]["verdict"]["own"]["sharpe"]["estimate"] = -2.3
+    for index, (name, text) in enumerate(
+        [
+            (DOCUMENT, json.dumps(good_document()).encode()),
+            (DOCUMENT, json.dumps(bad)[:200].encode()),
+            (DOCUMENT, b"[]"),
+            (DOCUMENT, b"\xff\xfe"),
+            (CURVES, b"nothing"),
+        ]
+    ):
+        bundle = run_of(tmp_path / str(index), deepcopy(bad))
+        assert ask(bundle).reason == "refused by Sharpe"
+        (bundle.parent / name).write_bytes(text)
+        for words in (["gate", str(bundle)], ["promote", "champion", str(bundle)], ["report", str(bundle.parent)]):
+            assert main(words) == 2
+            line = capsys.readouterr().err
+            assert name in line
+            assert line.count("\n") == 1
+
+
+def test_a_judgement_without_its_controls_is_refused(tmp_path: Path) -> None:
+    document = good_document()
+    document["judgement"]["controls"] = document["judgement"]["controls"][2:]
+    assert ask(run_of(tmp_path, document)).reason == "refused by control: driftless, control: planted"
+
+
+def test_a_policy_with_the_weights_and_another_normaliser_was_never_judged(tmp_path: Path) -> None:
+    bundle = run_of(tmp_path, good_document())
+    normaliser = read_manifest(bundle).normaliser.model_dump(mode="json")
+    amend(bundle, normaliser=normaliser | {"mean": [value + 5.0 for value in normaliser["mean"]]})
+    assert ask(bundle).reason == "refused by evidence"
+
+
+def test_looks_after_the_judgement_deflate_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of a hundred runs was deflated for one look, and was the one to promote."""
+    monkeypatch.setenv("HIMARI_TRIALS", str(tmp_path / "t.sqlite"))
+    bundle = run_of(tmp_path / "run", good_document(), shift=0.0003)  # a Sharpe ratio of .03 a bar, 3000 bars
+    assert ask(bundle).passed
+    with Trials() as ledger:
+        for i in range(100):
+            ledger.look("walk-forward", "BTC-USDT", 0, 1, f"{i}")
+    answer = ask(bundle)
+    assert answer.reason == "refused by deflated Sharpe"
+    assert "100 looks" in next(line.why for line in answer.lines if line.rule == "deflated Sharpe")
+
+
+def test_a_champion_of_other_bars_signals_or_costs_cannot_be_compared(tmp_path: Path) -> None:
+    bundle, champion = (run_of(tmp_path / name, good_document(), shift=0.001) for name in "ab")
+    assert ask(bundle, champion=champion).reason == "refused by over the champion"  # the control: no better than itself
+    curves = load((champion.parent / CURVES).read_bytes())
+    curves["growth/multiplier 1.0"] = curves["growth/multiplier 1.0"] + 1e-6
+    (champion.parent / CURVES).write_bytes(save(curves))
+    amend(champion, evaluation=seal(champion.parent))
+    with pytest.raises(ConfigError, match="the same bars, signals and costs"):
+        ask(bundle, champion=champion)
+
+
+def test_decide_takes_each_kind_in_its_own_place(tmp_path: Path) -> None:
+    bundle = str(run_of(tmp_path, good_document()))
+    assert main(["decide", "--base", bundle]) == 0
+    assert main(["decide", "--base", bundle, "--multi", bundle]) == 2
+
+
+def test_an_answer_about_other_weights_promotes_nothing(tmp_path: Path) -> None:
+    first = run_of(tmp_path / "a", good_document())
+    second = run_of(tmp_path / "b", good_document(), weights=1)
+    with pytest.raises(BundleError, match="another policy"):
+        promote(str(tmp_path / "champion.json"), str(second), ask(first))
+    assert not (tmp_path / "champion.json").exists()
+
+
+@pytest.mark.parametrize("left", [0, 2, 3])
+def test_a_log_that_lost_its_end_stops_a_promotion_and_not_a_rollback(tmp_path: Path, left: int) -> None:
+    alias = str(tmp_path / "champion.json")
+    first, second = (run_of(tmp_path / name, good_document(), weights=i) for i, name in enumerate("ab"))
+    for bundle in (first, second):
+        promote(alias, str(bundle), ask(bundle))
+    lines = log_of(alias).read_text().splitlines(keepends=True)
+    log_of(alias).write_text("".join(lines[:left]))
+    with pytest.raises(RefusedError, match="is at step 2"):
+        promote(alias, str(first), ask(first))
+    assert rollback(alias).bundle == str(first)
+    assert "is at step 2" in read_log(alias)[-1]["exceptions"][0]
+    assert promote(alias, str(second), ask(second)).bundle == str(second)  # the log is whole again
+
+
+@pytest.mark.parametrize("damage", ["cut", "edit"])
+def test_a_log_that_somebody_changed_is_refused(tmp_path: Path, damage: str) -> None:
+    alias = str(tmp_path / "champion.json")
+    bundle = run_of(tmp_path / "a", good_document())
+    promote(alias, str(bundle), ask(bundle))
+    promote(alias, str(bundle), ask(bundle))
+    lines = log_of(alias).read_text().splitlines(keepends=True)
+    changed = lines[:1] + lines[2:] if damage == "cut" else [lines[0].replace("asked", "moved"), *lines[1:]]
+    log_of(alias).write_text("".join(changed))
+    with pytest.raises(StorageError, match="changed before line 2"):
+        promote(alias, str(bundle), ask(bundle))
+
+
+def test_the_decision_tree_stops_at_the_first_kind_that_is_not_worth_it() -> None:
+    def answer(kind: str, passed: bool) -> GateAnswer:
+        return GateAnswer(bundle=kind, version=kind, weights_sha256="", passed=passed, lines=(), reason="because")
+
+    def use(**passed: bool | None) -> str:
+        return decide({k: None if p is None else answer(k, p) for k, p in passed.items()}).use
+
+    assert use(base=False, lstm=True, multi=True) == FIXED
+    assert use(base=None, lstm=None, multi=None) == FIXED
+    assert use(base=True, lstm=False, multi=None) == "base"
+    assert use(base=True, lstm=True, multi=False) == "lstm"
+    assert use(base=True, lstm=False, multi=True) == "multi"

@@ -1,0 +1,113 @@
+"""The whole road with memory: `himari train lstm`, its bundle judged and served; a memory of another is refused."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers import load_script
+from helpers.bundle import make_bundle, valid_states
+from helpers.serving import running
+from himari_rl.cli import main
+from himari_rl.data.synthetic import synthetic_bars
+from himari_rl.data.table import write_bars
+from himari_rl.features.contract import schema_hash
+from himari_rl.policy.runtime import load_policy
+from himari_rl.serving.app import create_app
+from himari_rl.serving.memory import SignedMemoryError, pack, unpack
+from himari_rl.serving.settings import ServeSettings
+
+KEY = b"k" * 32
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("market") / "BTC-SYNTHETIC_1h.parquet"
+    write_bars(synthetic_bars(4000, 3), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(market: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the command, small: two LSTM layers of 8."""
+    out = tmp_path_factory.mktemp("run")
+    sizes = [
+        "--hidden-dim",
+        "8",
+        "--lstm-hidden-dim",
+        "8",
+        "--lstm-num-layers",
+        "2",
+        "--num-episodes",
+        "40",
+        "--seeds",
+        "1",
+    ]
+    assert main(["train", "lstm", "--data", str(market), "--out", str(out), *sizes, "--json"]) == 0
+    return out
+
+
+def test_the_command_writes_a_recurrent_bundle_with_the_sizes_asked_for(run: Path) -> None:
+    policy = load_policy(run / "bundle")
+    assert policy.manifest.kind == "lstm"
+    assert policy.manifest.network.lstm_hidden == policy.manifest.network.hidden[0] == 8
+    assert policy.memory_size == 2 * 2 * 8
+
+
+def test_the_bundle_is_judged_like_any_other(run: Path, market: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(run / "bundle"), "--data", str(market), "--json"]) in (0, 1)  # judged; 1 says no
+    assert json.loads(capsys.readouterr().out)
+
+
+def test_the_cloud_trainer_of_the_lstm_asks_for_the_same_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    script, asked = load_script("vertex_training/trainer_lstm.py"), []
+    monkeypatch.setattr(script, "himari", lambda argv: asked.append(" ".join(argv)) or 0)
+    monkeypatch.delenv("AIP_MODEL_DIR", raising=False)
+    assert script.main(["--bucket-name", "b", "--num-episodes", "7"]) == 0
+    places = "--data /gcs/b/data --out /gcs/b/models/lstm"
+    assert asked == [f"train lstm {places} --num-episodes 7 --save-interval 100 --seed 0 --resume"]
+    given = script.arguments().parse_args([])
+    assert (given.num_episodes, given.save_interval) == (1000, 100)
+
+
+def test_a_served_sequence_is_the_runtimes_own(run: Path) -> None:
+    policy = load_policy(run / "bundle")
+    states = valid_states(30, seed=7)
+    memory, text = None, None
+    with running(create_app(run / "bundle", ServeSettings(memory_key=KEY))) as client:
+        for state in states:
+            decision = policy.decide(state, memory)
+            answer = client.post("/predict", json={"state": state.tolist()} | ({"memory": text} if text else {}))
+            assert answer.status_code == 200, answer.text
+            said = answer.json()
+            assert said["position_multiplier"] <= decision.multipliers[0] + 1e-9  # limits only ever take away
+            memory, text = decision.memory, said["memory"]
+            signed = unpack(text, policy.manifest.manifest_sha256, KEY, policy.memory_size)
+            assert np.array_equal(signed, memory)
+
+
+def test_every_single_flipped_bit_of_a_memory_is_refused() -> None:
+    policy = "ab" * 32
+    text = pack(np.random.default_rng(0).normal(size=32).astype(np.float32), policy, KEY)
+    assert np.isfinite(unpack(text, policy, KEY, 32)).all()
+    raw = base64.b64decode(text)
+    for bit in range(8 * len(raw)):
+        broken = bytearray(raw)
+        broken[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(SignedMemoryError, match="memory was altered"):
+            unpack(base64.b64encode(bytes(broken)).decode(), policy, KEY, 32)
+
+
+def test_a_memory_of_the_same_weights_under_another_symbol_is_refused(tmp_path: Path) -> None:
+    bitcoin = load_policy(make_bundle(tmp_path, "lstm", hidden=(8,)))
+    other = {"symbols": ("ETH-USDT",), "encoder_hash": schema_hash(("ETH-USDT",))}
+    ether = load_policy(make_bundle(tmp_path, "lstm", hidden=(8,), name="ether", **other))
+    assert bitcoin.manifest.weights_sha256 == ether.manifest.weights_sha256
+    text = pack(bitcoin.initial_memory(), bitcoin.manifest.manifest_sha256, KEY)
+    assert unpack(text, bitcoin.manifest.manifest_sha256, KEY, bitcoin.memory_size).shape == (256,)
+    with pytest.raises(SignedMemoryError, match="memory belongs to another policy"):
+        unpack(text, ether.manifest.manifest_sha256, KEY, ether.memory_size)

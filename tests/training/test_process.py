@@ -1,0 +1,152 @@
+"""Whole processes: the same seed in two of them, kill -9 at any moment, Ctrl-C on the command line."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from helpers import run_himari
+from helpers.training import train_small
+from himari_rl.data.synthetic import synthetic_bars
+
+NAME = "checkpoint-0.safetensors"
+RECORD = "training.json"
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard():
+    """A shell's background job ignores Ctrl-C, and its children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def weights(out: Path) -> bytes:
+    return (out / "bundle" / "weights.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Processes that start in milliseconds, because torch is imported once; each can be killed for real."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["himari_rl.training.job", "helpers.training"])
+    return context
+
+
+def test_killed_at_random_moments_and_resumed_it_ends_as_if_never_interrupted(processes, tmp_path: Path) -> None:
+    straight = processes.Process(target=train_small, args=(tmp_path / "straight", False))
+    straight.start()
+    straight.join(60)
+    assert straight.exitcode == 0
+    moments, out, died_midway = random.Random(0), tmp_path / "killed", 0
+    for attempt in range(6):
+        process = processes.Process(target=train_small, args=(out, attempt > 0))
+        process.start()
+        deadline = time.monotonic() + 30
+        while attempt == 0 and not (out / NAME).exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.join(moments.uniform(0.05, 0.4))
+        process.kill()
+        process.join()
+        died_midway += process.exitcode == -signal.SIGKILL and not (out / "bundle").exists()
+    assert died_midway >= 2
+    last = processes.Process(target=train_small, args=(out, True))
+    last.start()
+    last.join(60)
+    assert last.exitcode == 0
+    assert weights(out) == weights(tmp_path / "straight")
+
+
+@pytest.fixture(scope="module")
+def bars_file(tmp_path_factory) -> Path:
+    bars = synthetic_bars(3000, seed=5)
+    path = tmp_path_factory.mktemp("bars") / "bars.parquet"
+    columns = {"timestamp": pd.to_datetime(bars.timestamp, unit="ms", utc=True)}
+    columns |= {name: getattr(bars, name) for name in ("open", "high", "low", "close", "volume")}
+    pd.DataFrame(columns).to_parquet(path)
+    return path
+
+
+def command(bars_file: Path, out: Path, *more: str) -> list[str]:
+    return [
+        "train", "base", "--data", str(bars_file), "--symbol", "BTC-USD", "--num-episodes", "500", "--seeds", "1",
+        "--save-interval", "50", "--out", str(out), "--json", *more,
+    ]  # fmt: skip
+
+
+def started(arguments: list[str]) -> subprocess.Popen:
+    return subprocess.Popen(
+        [str(Path(sys.executable).with_name("himari")), *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"},
+    )  # fmt: skip
+
+
+def wait_for(path: Path, process: subprocess.Popen, unlike: Path | None = None) -> None:
+    while not path.exists() or (unlike is not None and path.samefile(unlike)):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def reference(bars_file: Path, tmp_path_factory) -> dict:
+    out = tmp_path_factory.mktemp("reference")
+    done = run_himari(*command(bars_file, out), OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout) | {"weights": weights(out)}
+
+
+def test_the_same_command_gives_the_same_weights_in_another_process(bars_file, reference, tmp_path: Path) -> None:
+    again = run_himari(*command(bars_file, tmp_path), OMP_NUM_THREADS="1")
+    assert again.returncode == 0, again.stderr
+    assert weights(tmp_path) == reference["weights"]
+
+
+def test_the_command_interrupted_and_then_killed_resumes_to_the_same_weights(
+    bars_file: Path, reference: dict, tmp_path: Path
+) -> None:
+    process = started(command(bars_file, tmp_path))
+    wait_for(tmp_path / NAME, process)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.strip().splitlines()[-1].startswith("himari: stopped")
+    assert "Traceback" not in said
+    assert not (tmp_path / "bundle").exists()
+
+    (tmp_path / NAME).rename(tmp_path / "first")
+    os.link(tmp_path / "first", tmp_path / NAME)  # a newer checkpoint has another inode
+    process = started(command(bars_file, tmp_path, "--resume"))
+    wait_for(tmp_path / NAME, process, unlike=tmp_path / "first")
+    process.kill()
+    process.communicate(timeout=60)
+    assert not (tmp_path / "bundle").exists()
+
+    resumed = run_himari(*command(bars_file, tmp_path, "--resume"), OMP_NUM_THREADS="1")
+    assert resumed.returncode == 0, resumed.stderr
+    assert weights(tmp_path) == reference["weights"]
+    assert json.loads(resumed.stdout)["bars"] == reference["bars"]
+
+
+def test_resuming_with_other_flags_is_one_line_and_code_2(bars_file: Path, reference: dict) -> None:
+    out = Path(reference["bundle"]).parent
+    record = (out / RECORD).read_text()
+    other = run_himari(*command(bars_file, out, "--resume", "--learning-rate", "0.1"), OMP_NUM_THREADS="1")
+    assert other.returncode == 2
+    assert other.stdout == ""
+    line = other.stderr.strip().splitlines()[-1]
+    assert "belongs to another run (different agent)" in line
+    assert "repeat the first command's flags" in line
+    assert "Traceback" not in other.stderr
+    assert weights(out) == reference["weights"]
+    assert (out / RECORD).read_text() == record
