@@ -17,56 +17,55 @@ from statistics import median
 
 import torch
 
-from himari_rl.agents.kinds import config_type
-from himari_rl.agents.ppo_agent import PPOConfig
+from himari_rl.agents.config import PPOConfig, config_type
 from himari_rl.certification.certify import GRADING_SEED, bundle_of, learn, market_for
 from himari_rl.certification.grading import grade
 from himari_rl.certification.thresholds import Budget
 
 CHAINS = 4_000
-PPO_ONLY = {"gradient_share": 0.0, "initial_std": 0.3, "final_std": 0.1}
-WIDE_CLIP = {"clip": 2.0, "epochs": 1}
+PPO_ONLY = {"analytic_gradient_fraction": 0.0, "initial_std": 0.3, "final_std": 0.1}
+WIDE_CLIP = {"clip_coef": 2.0, "epochs": 1}
 BASE: dict[str, dict[str, object]] = {
     "default": {},
-    "gradient only": {"gradient_share": 1.0},
-    "gradient .8, PPO .2": {"gradient_share": 0.8},
-    "gradient .6, PPO .4": {"gradient_share": 0.6},
-    "gradient .6, PPO .4 with GAE": {"gradient_share": 0.6, "advantage": "gae"},
-    "PPO only, counterfactual": {"gradient_share": 0.0},
-    "PPO only, GAE + control variate": {"gradient_share": 0.0, "advantage": "gae"},
-    "PPO only, GAE": {"gradient_share": 0.0, "advantage": "gae", "control_variate": False},
+    "gradient only": {"analytic_gradient_fraction": 1.0},
+    "gradient .8, PPO .2": {"analytic_gradient_fraction": 0.8},
+    "gradient .6, PPO .4": {"analytic_gradient_fraction": 0.6},
+    "gradient .6, PPO .4 with GAE": {"analytic_gradient_fraction": 0.6, "advantage": "gae"},
+    "PPO only, counterfactual": {"analytic_gradient_fraction": 0.0},
+    "PPO only, GAE + control variate": {"analytic_gradient_fraction": 0.0, "advantage": "gae"},
+    "PPO only, GAE": {"analytic_gradient_fraction": 0.0, "advantage": "gae", "control_variate": False},
     "PPO only, spread .3": PPO_ONLY,
     "PPO only, spread .3, 10 epochs of 2500": PPO_ONLY | {"epochs": 10, "minibatch": 2_500},
     "wide clip": WIDE_CLIP,
-    "wide clip, gradient .6, PPO .4": WIDE_CLIP | {"gradient_share": 0.6},
-    "wide clip, PPO only": WIDE_CLIP | {"gradient_share": 0.0, "initial_std": 0.1, "final_std": 0.03},
+    "wide clip, gradient .6, PPO .4": WIDE_CLIP | {"analytic_gradient_fraction": 0.6},
+    "wide clip, PPO only": WIDE_CLIP | {"analytic_gradient_fraction": 0.0, "initial_std": 0.1, "final_std": 0.03},
     "wide clip, PPO only, GAE": WIDE_CLIP
-    | {"gradient_share": 0.0, "initial_std": 0.1, "final_std": 0.03, "advantage": "gae"},
+    | {"analytic_gradient_fraction": 0.0, "initial_std": 0.1, "final_std": 0.03, "advantage": "gae"},
     "plain head (centre)": {"head": "centre"},
     "squash head": {"head": "squash"},
-    "no restarts": {"restart_share": 0.0},
-    "restarts for half": {"restart_share": 0.5},
-    "no pull at the bounds": {"bound_pull": 0.0},
-    "no weight average": {"average": 0.0},
+    "no restarts": {"random_position_fraction": 0.0},
+    "restarts for half": {"random_position_fraction": 0.5},
+    "no pull at the bounds": {"range_penalty": 0.0},
+    "no weight average": {"weight_average_fraction": 0.0},
     "no learning-rate decay": {"final_learning_rate": 1.0},
     "learning rate 2e-3": {"learning_rate": 2e-3},
     "learning rate 1e-2": {"learning_rate": 1e-2},
     "hidden 8": {"hidden_dim": 8},
     "hidden 128": {"hidden_dim": 128},
-    "rollout of 25": {"rollout_bars": 25, "envs": 1000},
-    "rollout of 100": {"rollout_bars": 100, "envs": 250},
+    "rollout of 25": {"num_steps": 25, "num_envs": 1000},
+    "rollout of 100": {"num_steps": 100, "num_envs": 250},
     "minibatch 3125": {"minibatch": 3125},
     "minibatch 25000": {"minibatch": 25_000},
 }
 LSTM: dict[str, dict[str, object]] = {
     "default": {},
     "one layer": {"lstm_num_layers": 1},
-    "gradient only": {"gradient_share": 1.0},
+    "gradient only": {"analytic_gradient_fraction": 1.0},
     "PPO only": PPO_ONLY,
     "PPO only, 4 epochs": PPO_ONLY | {"epochs": 4},
-    "back-propagation over 25 bars": {"rollout_bars": 25, "envs": 640},
-    "back-propagation over 100 bars": {"rollout_bars": 100, "envs": 160},
-    "no weight average": {"average": 0.0},
+    "back-propagation over 25 bars": {"num_steps": 25, "num_envs": 640},
+    "back-propagation over 100 bars": {"num_steps": 100, "num_envs": 160},
+    "no weight average": {"weight_average_fraction": 0.0},
     "minibatch 16000": {"minibatch": 16_000},
     "learning rate 1e-3": {"learning_rate": 1e-3},
 }

@@ -18,8 +18,7 @@ from statistics import median
 
 import torch
 
-from himari_rl.agents.kinds import config_type
-from himari_rl.agents.ppo_agent import PPOConfig
+from himari_rl.agents.config import PPOConfig, config_type
 from himari_rl.certification.certify import GRADING_SEED, bundle_of, learn, market_for
 from himari_rl.certification.grading import grade
 from himari_rl.certification.thresholds import Budget
@@ -37,7 +36,13 @@ def share(market: str, trainer, rows, seed: int, **size: int) -> float:
 
 def rates(device: str, envs: int, config: PPOConfig, rollouts: int) -> dict[str, float]:
     """Steps a second of each stage on M2, the first rollout (setting up) left out, one gradient step a rollout."""
-    wide = replace(config, envs=envs, minibatch=envs * config.rollout_bars, gradient_share=0.5, average=0.1)
+    wide = replace(
+        config,
+        num_envs=envs,
+        minibatch=envs * config.num_steps,
+        analytic_gradient_fraction=0.5,
+        weight_average_fraction=0.1,
+    )
     stamps: list[float] = []
 
     def look(trainer) -> None:
@@ -45,7 +50,7 @@ def rates(device: str, envs: int, config: PPOConfig, rollouts: int) -> dict[str,
             torch.cuda.synchronize()
         stamps.append(time.perf_counter())
 
-    bars = wide.envs * wide.rollout_bars
+    bars = wide.num_envs * wide.num_steps
     learn("M2", 0, wide, Budget(bars=2 * rollouts * bars), device, look)
     gradient = (stamps[rollouts - 1] - stamps[0]) / (rollouts - 1)
     ppo = (stamps[-1] - stamps[rollouts]) / (rollouts - 1)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from himari_rl.agents.ppo_agent import PPOConfig
+from himari_rl.agents.config import PPOConfig
 from himari_rl.data.leaks import suspected_leaks
 from himari_rl.data.surrogates import driftless, planted
 from himari_rl.data.synthetic import synthetic_bars
@@ -48,7 +48,7 @@ def judged(market: str, seed: int, edge: float, bars_per_seed: int) -> tuple[str
     made = synthetic_bars(ROWS, 10_000 + seed, edge=0.0)
     rng = np.random.default_rng([seed, 99])
     bars = planted(made, rng, edge) if market == "edge" else driftless(made, rng)
-    agent = PPOConfig(envs=100, rollout_bars=25, minibatch=2_500)
+    agent = PPOConfig(num_envs=100, num_steps=25, minibatch=2_500)
     recipe = Recipe(agent=agent, bars_per_seed=bars_per_seed)
     settings = Settings(test="6mo", step="6mo", seeds=(0, 1), recipe=recipe)
     with tempfile.TemporaryDirectory() as folder:

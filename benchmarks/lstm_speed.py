@@ -28,7 +28,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from sb3_contrib import RecurrentPPO
 
-from himari_rl.agents.lstm_ppo_agent import LSTMPPOConfig
+from himari_rl.agents.config import LSTMPPOConfig
 from himari_rl.certification.certify import draw_training, encoder_for, environment_for, training_market
 from himari_rl.certification.markets import market_named
 from himari_rl.certification.thresholds import Budget
@@ -60,9 +60,9 @@ SETTINGS = (Setting(16, 128, 256, 10, 5.0), Setting(256, 32, 2048, 1, 1.5))
 def ours(setting: Setting, rollouts: int) -> float:
     """Steps per second, rollouts and updates."""
     config = LSTMPPOConfig(
-        lstm_hidden_dim=CELLS, lstm_num_layers=LAYERS, hidden_dim=HIDDEN, hidden_layers=1, envs=setting.envs,
-        rollout_bars=setting.bars, minibatch=setting.minibatch, epochs=setting.epochs, gradient_share=0.0,
-        advantage="gae", control_variate=False, head="centre", restart_share=0.0,
+        lstm_hidden_dim=CELLS, lstm_num_layers=LAYERS, hidden_dim=HIDDEN, hidden_layers=1, num_envs=setting.envs,
+        num_steps=setting.bars, minibatch=setting.minibatch, epochs=setting.epochs, analytic_gradient_fraction=0.0,
+        advantage="gae", control_variate=False, head="centre", random_position_fraction=0.0,
     )  # fmt: skip
     rows, built = MARKET
     physics = Physics(built, ENVIRONMENT, encoder_for(market_named("M3")))

@@ -27,10 +27,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from himari_rl.agents.multi_ppo_agent import MultiPPOConfig
+from himari_rl.agents.config import MultiPPOConfig
 from himari_rl.data.synthetic_panel import synthetic_panel
-from himari_rl.envs.multi_asset_env import MultiAssetEnvConfig, MultiAssetTradingEnv
-from himari_rl.envs.physics import Physics, TradingEnvConfig, market_of
+from himari_rl.envs.config import MultiAssetEnvConfig, TradingEnvConfig
+from himari_rl.envs.multi_asset_env import MultiAssetTradingEnv
+from himari_rl.envs.physics import Physics, market_of
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.runtime import load_policy
 from himari_rl.training.export import export
@@ -51,7 +52,7 @@ def world(assets: int) -> tuple[Physics, np.ndarray, StateEncoder, object]:
 
 def config_of(encoder: StateEncoder, **changes: object) -> MultiPPOConfig:
     config = MultiPPOConfig(
-        state_dim=encoder.state_dim, action_dim=len(encoder.symbols), hidden_dim=HIDDEN, envs=ENVS, rollout_bars=STEPS,
+        state_dim=encoder.state_dim, action_dim=len(encoder.symbols), hidden_dim=HIDDEN, num_envs=ENVS, num_steps=STEPS,
         minibatch=MINIBATCH,
     )  # fmt: skip
     return replace(config, **changes)
@@ -59,7 +60,7 @@ def config_of(encoder: StateEncoder, **changes: object) -> MultiPPOConfig:
 
 def ours(physics: Physics, rows: np.ndarray, config: MultiPPOConfig, rollouts: int = 2):
     """Steps a second, and the trainer."""
-    trainer = train_agent(physics, config, rows, rollouts * config.envs * config.rollout_bars, 0)
+    trainer = train_agent(physics, config, rows, rollouts * config.num_envs * config.num_steps, 0)
     return trainer.state.bars / trainer.seconds, trainer
 
 
@@ -107,10 +108,16 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     physics, rows, encoder, panel = world(3)
     equal = config_of(
-        encoder, gradient_share=0.0, advantage="gae", control_variate=False, head="centre", epochs=10, restart_share=0.0
+        encoder,
+        analytic_gradient_fraction=0.0,
+        advantage="gae",
+        control_variate=False,
+        head="centre",
+        epochs=10,
+        random_position_fraction=0.0,
     )
     product = MultiPPOConfig(  # but for the rollout, which has to divide these episodes: 400 x 64 instead of 500 x 50
-        state_dim=encoder.state_dim, action_dim=len(encoder.symbols), hidden_dim=HIDDEN, envs=400, rollout_bars=64,
+        state_dim=encoder.state_dim, action_dim=len(encoder.symbols), hidden_dim=HIDDEN, num_envs=400, num_steps=64,
         minibatch=12_800,
     )  # fmt: skip
     names = ("product",) if args.alone else ("equal", "product", "sb3", "sb3 batched")

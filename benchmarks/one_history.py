@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from himari_rl.agents.ppo_agent import PPOConfig
+from himari_rl.agents.config import PPOConfig
 from himari_rl.certification.certify import (
     GRADING_SEED,
     bundle_of,

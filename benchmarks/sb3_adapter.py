@@ -14,7 +14,8 @@ import torch
 from stable_baselines3.common.vec_env import VecEnv
 
 from himari_rl.envs.batch import where_over
-from himari_rl.envs.physics import Market, TradingEnvConfig
+from himari_rl.envs.config import TradingEnvConfig
+from himari_rl.envs.physics import Market
 from himari_rl.envs.trading_env import Face
 from himari_rl.schema import Bars
 

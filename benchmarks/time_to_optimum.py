@@ -29,8 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 
-from himari_rl.agents.kinds import KINDS, config_type
-from himari_rl.agents.ppo_agent import PPOConfig
+from himari_rl.agents.config import CONFIGS, PPOConfig, config_type
 from himari_rl.certification.certify import GRADING_SEED, draw_training, environment_for, learn, training_market
 from himari_rl.certification.grading import grade
 from himari_rl.certification.markets import market_named
@@ -119,10 +118,10 @@ def sb3(market: str, seed: int, limit: float, tuned: bool) -> Clock:
     _, built = training_market(known, draw_training(known, Budget(), False, seed))
     if tuned:
         recipe = PPOConfig()
-        env = Sb3VecEnv(recipe.envs, built, environment_for(known), action_space="centred", seed=seed)
+        env = Sb3VecEnv(recipe.num_envs, built, environment_for(known), action_space="centred", seed=seed)
         decay = recipe.final_learning_rate
         model = PPO(
-            "MlpPolicy", env, seed=seed, device="cpu", n_steps=recipe.rollout_bars, batch_size=recipe.minibatch,
+            "MlpPolicy", env, seed=seed, device="cpu", n_steps=recipe.num_steps, batch_size=recipe.minibatch,
             n_epochs=recipe.epochs, gamma=recipe.gamma, gae_lambda=recipe.gae_lambda,
             learning_rate=lambda left: recipe.learning_rate * (decay + (1 - decay) * left),
             policy_kwargs={"net_arch": list(recipe.hidden), "log_std_init": math.log(recipe.initial_std)},
@@ -138,7 +137,7 @@ def sb3(market: str, seed: int, limit: float, tuned: bool) -> Clock:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--market", default="M2")
-    parser.add_argument("--kind", choices=list(KINDS), default="base", help="of himari_rl's learner")
+    parser.add_argument("--kind", choices=list(CONFIGS), default="base", help="of himari_rl's learner")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
         "--limit", type=float, default=120.0, help="seconds of training after which a learner is stopped"

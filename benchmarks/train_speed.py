@@ -27,7 +27,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from stable_baselines3 import PPO
 
-from himari_rl.agents.ppo_agent import PPOConfig
+from himari_rl.agents.config import PPOConfig
 from himari_rl.certification.certify import draw_training, encoder_for, environment_for, training_market
 from himari_rl.certification.markets import market_named
 from himari_rl.certification.thresholds import Budget
@@ -43,8 +43,9 @@ EPISODE = 512  # a multiple of the rollout for both
 def ours(rollouts: int) -> float:
     """Seconds a rollout takes, update included, at SB3's settings: PPO from the first bar, GAE, a critic of its own."""
     config = PPOConfig(
-        hidden_dim=HIDDEN, envs=ENVS, rollout_bars=STEPS, minibatch=MINIBATCH, epochs=EPOCHS, gradient_share=0.0,
-        advantage="gae", control_variate=False, head="centre", restart_share=0.0,
+        hidden_dim=HIDDEN, num_envs=ENVS, num_steps=STEPS, minibatch=MINIBATCH, epochs=EPOCHS,
+        analytic_gradient_fraction=0.0,
+        advantage="gae", control_variate=False, head="centre", random_position_fraction=0.0,
     )  # fmt: skip
     market = market_named("M2")
     rows, built = MARKET

@@ -26,7 +26,8 @@ from himari_rl.evaluation.baselines import ONE
 from himari_rl.evaluation.trials import Trials, look_of, span_of
 from himari_rl.experiments.fan_out import local_pool
 from himari_rl.experiments.recipe import Recipe
-from himari_rl.experiments.walk_forward import REAL, Relay, Settings, ledger_of, plan, relay, train_all
+from himari_rl.experiments.walk_forward import REAL, Relay, Settings, plan, relay, train_all
+from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.schema import RISK_AVERSION
 
 DEFAULT = "default: 500,000 bars, five seeds"
@@ -72,7 +73,7 @@ def main() -> None:
             judged = bars[work.start_row : work.stop_row]
             ledger.look("options", *span_of(judged), look_of(settings.hash, judged))
         print(f"trained {variant}", flush=True)
-    ledger_spec = ledger_of(Recipe(), bars)
+    ledger_spec = LedgerSpec.of(Recipe().environment, bars.interval_ms)
     on = stage(bars[: work.stop_row], ledger_spec, work.start_row)
     result = backtest(policies, on, ledger_spec, variants=(BASE,), rng=np.random.default_rng(0))
 

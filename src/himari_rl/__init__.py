@@ -12,14 +12,14 @@ __version__ = "0.1.0"
 
 _HOME = {
     "LSTMPPOAgent": "agents.lstm_ppo_agent",
-    "LSTMPPOConfig": "agents.lstm_ppo_agent",
-    "MultiAssetEnvConfig": "envs.multi_asset_env",
+    "LSTMPPOConfig": "agents.config",
+    "MultiAssetEnvConfig": "envs.config",
     "MultiAssetTradingEnv": "envs.multi_asset_env",
     "PPOAgent": "agents.ppo_agent",
-    "PPOConfig": "agents.ppo_agent",
+    "PPOConfig": "agents.config",
     "StateEncoder": "features.encoder",
     "TradingEnv": "envs.trading_env",
-    "TradingEnvConfig": "envs.trading_env",
+    "TradingEnvConfig": "envs.config",
     "load_policy": "policy.runtime",
 }
 

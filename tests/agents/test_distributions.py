@@ -8,7 +8,8 @@ import torch
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from himari_rl.agents.distributions import HEADS, Band, band_of, first_bias, log_prob, outputs_of, sample
+from himari_rl.agents.config import HEADS
+from himari_rl.agents.distributions import Band, band_of, first_bias, log_prob, outputs_of, sample
 
 
 def at(*values: float) -> torch.Tensor:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from himari_rl.agents.config import PPOConfig
 from himari_rl.agents.distributions import log_prob
 from himari_rl.agents.networks import Critic, MLPTrunk
-from himari_rl.agents.ppo_agent import PPOConfig
 from himari_rl.training.descent import Descent
 from himari_rl.training.ppo import Batch, ppo_loss
 
@@ -55,7 +55,7 @@ def drawn(seed: int, *shape: int) -> Tensor:
 
 
 def test_the_slope_of_the_loss_is_that_of_the_formulas_through_autograd() -> None:
-    shape, config = (40, 9), PPOConfig(clip=0.2, value_coefficient=0.7)
+    shape, config = (40, 9), PPOConfig(clip_coef=0.2, value_coefficient=0.7)
     advantage, target, alive = drawn(1, *shape), drawn(2, *shape), (drawn(3, *shape) > -1).double()
     old, empty = drawn(4, *shape), torch.empty(0)
     batch = Batch(empty, None, None, empty, empty, old, advantage, target, alive)

@@ -12,11 +12,13 @@ import torch
 
 from helpers.envs import FREE, bars_of
 from helpers.multi import random_panel, symbols
-from himari_rl.agents.kinds import build, config_type
+from himari_rl.agents.config import PPOConfig, config_type
+from himari_rl.agents.kinds import build
 from himari_rl.agents.multi_ppo_agent import MultiPPOAgent
-from himari_rl.agents.ppo_agent import PPOAgent, PPOConfig
+from himari_rl.agents.ppo_agent import PPOAgent
 from himari_rl.data.panel import panel_of
-from himari_rl.envs.physics import Physics, TradingEnvConfig, market_of
+from himari_rl.envs.config import TradingEnvConfig
+from himari_rl.envs.physics import Physics, market_of
 from himari_rl.errors import BundleError, ConfigError
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.runtime import load_policy
@@ -96,7 +98,7 @@ def still_physics() -> Physics:
 @pytest.mark.parametrize("pull", [0.1, 0.0])
 def test_the_gross_pull_brings_wishes_inside_the_cap_and_nothing_else_does(pull: float) -> None:
     physics = still_physics()
-    config = replace(config_type("multi")(), envs=8, rollout_bars=10, hidden_dim=8, head="centre", gross_pull=pull,
+    config = replace(config_type("multi")(), num_envs=8, num_steps=10, hidden_dim=8, head="centre", gross_penalty=pull,
                      first_gross=1.5)  # fmt: skip
     agent = build(config, torch.Generator().manual_seed(0))
     sgd = partial(torch.optim.SGD, lr=0.2)  # no momentum: it stops where the pull stops

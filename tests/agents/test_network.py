@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from himari_rl.agents.lstm_ppo_agent import LSTMPPOAgent, LSTMPPOConfig
+from himari_rl.agents.config import LSTMPPOConfig
+from himari_rl.agents.lstm_ppo_agent import LSTMPPOAgent
 from himari_rl.agents.networks import LSTMTrunk, MLPTrunk
 from himari_rl.errors import ConfigError
 from himari_rl.policy.network import Lstm

@@ -11,8 +11,8 @@ import torch
 from helpers.envs import bars_of
 from helpers.training import agent_of, free_physics, rolled, trainer_of, trend
 from himari_rl.agents import ppo_agent
-from himari_rl.agents.distributions import HEADS
-from himari_rl.agents.ppo_agent import PPOAgent, PPOConfig, previous_multiplier
+from himari_rl.agents.config import HEADS, PPOConfig
+from himari_rl.agents.ppo_agent import PPOAgent, previous_multiplier
 from himari_rl.errors import ConfigError
 
 
@@ -62,7 +62,7 @@ def test_the_position_read_from_the_observation_is_the_one_of_the_rollout() -> N
     rng = np.random.default_rng(3)
     prices = 100.0 * np.exp(np.cumsum(rng.normal(0, 0.01, 200)))
     physics = free_physics(bars_of(prices, action=rng.integers(-1, 2, 200)), episode_bars=40)
-    _, played = rolled(agent_of(envs=30), physics, 40, std=0.3, observed=True)
+    _, played = rolled(agent_of(num_envs=30), physics, 40, std=0.3, observed=True)
     read = previous_multiplier(played.states[:-1], 1).double()
     assert torch.allclose(read.clamp(-2, 2), played.previous.clamp(-2, 2), atol=1e-6)
     assert played.previous.abs().max() > 0.5
@@ -70,7 +70,14 @@ def test_the_position_read_from_the_observation_is_the_one_of_the_rollout() -> N
 
 def beyond_the_bound(pull: float) -> float:
     """The largest answer after training on a falling market, from raw outputs that lie far above 2."""
-    agent = agent_of(head="centre", bound_pull=pull, learning_rate=0.1, gradient_share=1.0, average=0.01, envs=6)
+    agent = agent_of(
+        head="centre",
+        range_penalty=pull,
+        learning_rate=0.1,
+        analytic_gradient_fraction=1.0,
+        weight_average_fraction=0.01,
+        num_envs=6,
+    )
     with torch.no_grad():
         agent.out.bias.fill_(1.5)
     physics = free_physics(trend(100, -0.002))
@@ -119,6 +126,6 @@ def test_the_cards_own_call_works() -> None:
 
 
 def test_settings_that_make_no_agent_are_refused() -> None:
-    for wrong in ({"head": "beta"}, {"advantage": "td"}, {"gradient_share": 1.5}):
+    for wrong in ({"head": "beta"}, {"advantage": "td"}, {"analytic_gradient_fraction": 1.5}):
         with pytest.raises(ConfigError, match=r"; expected "):
             PPOConfig(**wrong)

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from helpers import run_himari
 from helpers.certification import made_up
-from himari_rl.agents.ppo_agent import PPOConfig
+from himari_rl.agents.config import PPOConfig
 from himari_rl.certification import certify as certification
 from himari_rl.certification.certify import attempt, judged, require_learnable_from
 from himari_rl.certification.display import render_certificates

@@ -10,7 +10,7 @@ import pytest
 
 from helpers import run_himari
 from helpers.certification import made_up
-from himari_rl.agents.lstm_ppo_agent import LSTMPPOConfig
+from himari_rl.agents.config import LSTMPPOConfig
 from himari_rl.certification import certify
 from himari_rl.certification.certify import config_for, interval, judged, market_for
 from himari_rl.certification.grading import Grade, grade, graded_naively
@@ -109,7 +109,7 @@ def test_hidden_regimes_are_graded_on_twenty_thousand_chains_and_the_others_are_
     monkeypatch.setattr(certify, "grade", counted)
     monkeypatch.setattr(certify, "graded_naively", naively)
     monkeypatch.setattr(certify, "require_learnable_from", lambda name, budget: None)
-    small = LSTMPPOConfig(envs=10, rollout_bars=10, minibatch=100, lstm_hidden_dim=4, hidden_dim=4)
+    small = LSTMPPOConfig(num_envs=10, num_steps=10, minibatch=100, lstm_hidden_dim=4, hidden_dim=4)
     for name in ("M3z", "M2"):
         done, _ = certify.attempt(name, 0, small, Budget(bars=100, distinct=2_100))
         judged(name, (done,), None)

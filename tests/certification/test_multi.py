@@ -9,7 +9,7 @@ import pytest
 
 from helpers.certification import made_up
 from helpers.multi import named_rival
-from himari_rl.agents.ppo_agent import PPOConfig
+from himari_rl.agents.config import PPOConfig
 from himari_rl.certification import certify, suites
 from himari_rl.certification.certify import GRADING_SEED, config_for, judged, market_for
 from himari_rl.certification.grading import grade, graded_naively

@@ -19,10 +19,10 @@ from himari_rl.errors import ConfigError, DataError
 from himari_rl.features.causality import noise_after
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.clock import decisions_of
-from himari_rl.policy.risk import RiskLimits
+from himari_rl.policy.ledger_config import LedgerConfig
 from himari_rl.schema import HOUR_MS, Bars
 
-RULES = {"max_position_pct": 0.5, "allow_short": False, "limits": RiskLimits()}
+LEDGER = LedgerConfig()
 
 
 def named(symbol: str, rows: int, start: int = 0, **changes: object) -> Bars:
@@ -63,7 +63,7 @@ def test_history_before_a_late_listing_feeds_the_older_assets_features() -> None
     old = random_bars(200, 1, symbol="A")
     late = random_bars(200, 2, symbol="B")[100:]
     encoder = StateEncoder(("A", "B"))
-    rows, _ = decisions_of(panel_of([old, late]), encoder, **RULES)
+    rows, _ = decisions_of(panel_of([old, late]), encoder, LEDGER)
     assert rows[0, :16] == pytest.approx(StateEncoder(("A",)).market_rows(old)[100])
     assert rows[0, 13] > 0.0  # a volatility, known from A's own past
     assert rows[0, 16 + 13] == 0.0
@@ -86,11 +86,11 @@ def test_funding_is_not_paid_again_while_a_bar_is_missing() -> None:
 def test_no_row_of_a_panel_knows_the_future() -> None:
     panel = panel_of([random_bars(120, a, gaps=0.1, symbol=f"S{a}") for a in range(3)])
     encoder, rng = StateEncoder(panel.symbols), np.random.default_rng(0)
-    before, _ = decisions_of(panel, encoder, **RULES)
+    before, _ = decisions_of(panel, encoder, LEDGER)
     for t in (30, 60, 90):
         cut = [int(np.searchsorted(b.timestamp, panel.timestamp[t], side="right")) - 1 for b in panel.bars]
         noisy = panel_of([noise_after(b, row, rng) for b, row in zip(panel.bars, cut, strict=True)])
-        after, _ = decisions_of(noisy, encoder, **RULES)
+        after, _ = decisions_of(noisy, encoder, LEDGER)
         assert np.array_equal(before[: t + 1], after[: t + 1])
         assert not np.array_equal(before[t + 1 :], after[t + 1 :])
 
@@ -100,8 +100,8 @@ def test_a_cut_panel_sees_its_past_and_nothing_after_its_end() -> None:
     train, test = train_test(panel, 0.25, purge_bars=10)
     assert (len(train), len(test)) == (80, 30)
     assert max(int(b.timestamp[-1]) for b in train.bars) == train.end < test.start - 9 * HOUR_MS
-    whole, _ = decisions_of(panel, StateEncoder(panel.symbols), **RULES)
-    own, _ = decisions_of(test, StateEncoder(panel.symbols), **RULES)
+    whole, _ = decisions_of(panel, StateEncoder(panel.symbols), LEDGER)
+    own, _ = decisions_of(test, StateEncoder(panel.symbols), LEDGER)
     assert np.array_equal(own, whole[90:])
 
 
@@ -187,7 +187,7 @@ def test_synthetic_returns_have_the_correlation_asked_for(asked: float) -> None:
 def test_synthetic_correlations_may_differ_by_pair_and_the_encoder_sees_them() -> None:
     asked = np.array([[1.0, 0.8, -0.3], [0.8, 1.0, 0.1], [-0.3, 0.1, 1.0]])
     panel = synthetic_panel(("A", "B", "C"), 20_000, seed=4, correlation=asked)
-    rows, _ = decisions_of(panel, StateEncoder(panel.symbols), **RULES)
+    rows, _ = decisions_of(panel, StateEncoder(panel.symbols), LEDGER)
     closes = panel.prices().close[5000 - 168 : 5001]
     windowed = np.corrcoef((closes[1:] / closes[:-1] - 1.0).T)[np.triu_indices(3, 1)]
     assert rows[5000, 48:51] == pytest.approx(windowed, abs=1e-9)

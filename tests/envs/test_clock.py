@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from helpers.envs import FREE, assert_no_future, bars_of, random_bars
+from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.envs.physics import Market
-from himari_rl.envs.trading_env import TradingEnv, TradingEnvConfig
+from himari_rl.envs.trading_env import TradingEnv
 from himari_rl.envs.vector_env import VectorTradingEnv
 from himari_rl.errors import LookAheadError
 from himari_rl.features.encoder import StateEncoder

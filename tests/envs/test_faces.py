@@ -10,13 +10,15 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from helpers.envs import FREE, bars_of, play, random_bars, reactive, sb3_vec_env
 from helpers.evaluation import ledger
+from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.envs.physics import Market, Physics, market_of
-from himari_rl.envs.trading_env import TradingEnv, TradingEnvConfig
+from himari_rl.envs.trading_env import TradingEnv
 from himari_rl.envs.vector_env import VectorTradingEnv
 from himari_rl.errors import ConfigError, StateError
 from himari_rl.evaluation.backtest import backtest, stage
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.clock import timeline
+from himari_rl.policy.ledger_config import LedgerConfig
 from himari_rl.policy.risk import RiskLimits
 
 ROWS, STEPS = 300, 120
@@ -182,10 +184,7 @@ def test_starts_are_random_within_the_bars_and_follow_the_seed() -> None:
 def test_a_market_of_several_paths_starts_on_each_and_crosses_none() -> None:
     paths = [random_bars(rows, seed, sigma=0.01) for seed, rows in ((1, 40), (2, 27), (3, 60))]
     rows = [ENCODER.market_rows(bars) for bars in paths]
-    lines = [
-        timeline(b, r, max_position_pct=0.5, allow_short=False, limits=CONFIG.limits)
-        for b, r in zip(paths, rows, strict=True)
-    ]
+    lines = [timeline(b, r, LedgerConfig(limits=CONFIG.limits)) for b, r in zip(paths, rows, strict=True)]
     market = Market.build([r[:-2] for r in rows], lines)
     env = TradingEnv(market, TradingEnvConfig(episode_bars=25))  # the second path is one bar too short
     starts = np.array([env.reset(seed=0)[1]["row"], *(env.reset()[1]["row"] for _ in range(300))])

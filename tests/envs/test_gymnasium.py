@@ -14,7 +14,8 @@ from stable_baselines3.common.env_checker import check_env as sb3_check
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from helpers.envs import FREE, bars_of, random_bars, sb3_vec_env
-from himari_rl.envs.trading_env import TradingEnv, TradingEnvConfig
+from himari_rl.envs.config import TradingEnvConfig
+from himari_rl.envs.trading_env import TradingEnv
 
 BARS = random_bars(300, 4)
 CONFIG = TradingEnvConfig(episode_bars=50)

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.envs import FREE, bars_of, play, random_bars, scalar_ledger
-from himari_rl.envs.trading_env import TradingEnv, TradingEnvConfig
+from himari_rl.envs.config import TradingEnvConfig
+from himari_rl.envs.trading_env import TradingEnv
 from himari_rl.errors import ConfigError
 from himari_rl.policy.risk import RiskLimits, limited_exposure
 

@@ -10,8 +10,8 @@ import torch
 
 from helpers.multi import played, random_panel, scalar_portfolio, symbols
 from himari_rl.data.panel import Panel, panel_of
-from himari_rl.envs.multi_asset_env import MultiAssetEnvConfig, MultiAssetTradingEnv, MultiAssetVectorEnv
-from himari_rl.envs.physics import TradingEnvConfig
+from himari_rl.envs.config import MultiAssetEnvConfig, TradingEnvConfig
+from himari_rl.envs.multi_asset_env import MultiAssetTradingEnv, MultiAssetVectorEnv
 from himari_rl.envs.trading_env import TradingEnv
 from himari_rl.errors import ConfigError
 from himari_rl.policy import account

@@ -10,8 +10,8 @@ import torch
 
 from helpers.envs import play, random_bars, scalar_ledger
 from himari_rl.envs import rewards
-from himari_rl.envs.multi_asset_env import MultiAssetEnvConfig
-from himari_rl.envs.trading_env import TradingEnv, TradingEnvConfig
+from himari_rl.envs.config import MultiAssetEnvConfig, TradingEnvConfig
+from himari_rl.envs.trading_env import TradingEnv
 from himari_rl.errors import ConfigError
 
 ROWS = 80

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.envs import FREE, bars_of, play, random_bars
-from himari_rl.envs.trading_env import TradingEnv, TradingEnvConfig
+from himari_rl.envs.config import TradingEnvConfig
+from himari_rl.envs.trading_env import TradingEnv
 from himari_rl.schema import Bars
 
 PNL, WIN_RATE = 10, 14

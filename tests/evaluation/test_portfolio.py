@@ -13,7 +13,7 @@ from helpers.multi import random_panel, scalar_portfolio
 from himari_rl.cli import main
 from himari_rl.data.synthetic_panel import synthetic_panel
 from himari_rl.data.table import write_bars
-from himari_rl.envs.multi_asset_env import MultiAssetEnvConfig
+from himari_rl.envs.config import MultiAssetEnvConfig
 from himari_rl.evaluation import portfolio, portfolio_baselines
 from himari_rl.evaluation.backtest import BASE, LAGGED, POLICY, backtest, stage
 from himari_rl.evaluation.portfolio_baselines import carried, olmar, on_simplex, rolling

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from helpers.verdict import small_bars, small_settings
-from himari_rl.agents.ppo_agent import PPOConfig
+from himari_rl.agents.config import PPOConfig
 from himari_rl.certification.certify import attempt, market_for
 from himari_rl.certification.observe import market_rows
 from himari_rl.certification.thresholds import Budget

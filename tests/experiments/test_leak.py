@@ -53,7 +53,7 @@ def test_the_bar_that_has_closed_is_no_leak() -> None:
 
 
 def test_a_panel_walks_forward_with_both_twins(tmp_path: Path) -> None:
-    from himari_rl.agents.kinds import config_type
+    from himari_rl.agents.config import config_type
 
     panel = panel_of([synthetic_bars(24 * 40, seed, symbol=name) for seed, name in enumerate(("A-USD", "B-USD"))])
     recipe = small_settings().recipe

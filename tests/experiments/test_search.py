@@ -95,7 +95,12 @@ def test_the_run_says_what_was_chosen_and_pays_for_every_trial(tmp_path: Path, m
     work = searching(bars)
     document = run_walk_forward(bars, work.settings, tmp_path / "run", None)
     for fold in document["folds"]:
-        assert set(fold["search"]["settings"]) == {"hidden_dim", "learning_rate", "weight_decay", "gradient_share"}
+        assert set(fold["search"]["settings"]) == {
+            "hidden_dim",
+            "learning_rate",
+            "weight_decay",
+            "analytic_gradient_fraction",
+        }
         assert fold["search"]["trials"] == TRIALS
     # the searches of fold 1 and of the shipped bundle read rows that were judged, fold 0's only rows before all of them
     judged = span_of(bars[work.start_row : work.stop_row])

@@ -10,7 +10,7 @@ import pytest
 
 from helpers.multi import random_panel
 from helpers.verdict import AGENT, small_bars, small_settings
-from himari_rl.agents.kinds import config_type
+from himari_rl.agents.config import config_type
 from himari_rl.data.splits import train_test
 from himari_rl.errors import DataError
 from himari_rl.evaluation.trials import Trials, span_of

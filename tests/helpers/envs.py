@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 
 from helpers import ROOT
-from himari_rl.envs.physics import TradingEnvConfig
+from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.errors import LookAheadError
 from himari_rl.features.causality import noise_after
 from himari_rl.policy.risk import RiskLimits

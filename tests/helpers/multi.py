@@ -12,7 +12,8 @@ from helpers.envs import random_bars
 from himari_rl.certification.grading import Grade
 from himari_rl.certification.thresholds import Budget
 from himari_rl.data.panel import Panel, panel_of
-from himari_rl.envs.multi_asset_env import MultiAssetEnvConfig, MultiAssetTradingEnv
+from himari_rl.envs.config import MultiAssetEnvConfig
+from himari_rl.envs.multi_asset_env import MultiAssetTradingEnv
 
 
 def symbols(count: int) -> tuple[str, ...]:

@@ -9,15 +9,17 @@ import numpy as np
 import torch
 
 from helpers.envs import FREE, bars_of, random_bars
-from himari_rl.agents.ppo_agent import PPOAgent, PPOConfig
-from himari_rl.envs.physics import EnvState, Physics, TradingEnvConfig, market_of
+from himari_rl.agents.config import PPOConfig
+from himari_rl.agents.ppo_agent import PPOAgent
+from himari_rl.envs.config import TradingEnvConfig
+from himari_rl.envs.physics import EnvState, Physics, market_of
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.schema import Bars
 from himari_rl.training.job import Job, run_job
 from himari_rl.training.rollout import Trajectory, unroll
 from himari_rl.training.trainer import Trainer
 
-SMALL = {"envs": 12, "rollout_bars": 10, "hidden_dim": 8, "minibatch": 60}
+SMALL = {"num_envs": 12, "num_steps": 10, "hidden_dim": 8, "minibatch": 60}
 
 
 def physics_of(bars: Bars, **config: Any) -> Physics:
@@ -37,7 +39,7 @@ def agent_of(seed: int = 0, **config: Any) -> PPOAgent:
 
 
 def trainer_of(agent: PPOAgent, physics: Physics, rollouts: int, seed: int = 0) -> Trainer:
-    bars = rollouts * agent.config.envs * agent.config.rollout_bars
+    bars = rollouts * agent.config.num_envs * agent.config.num_steps
     return Trainer(agent, physics, bars, torch.Generator().manual_seed(seed))
 
 
@@ -46,8 +48,8 @@ def rolled(
 ) -> tuple[EnvState, Trajectory]:
     """A rollout from random starts, without gradient."""
     generator = torch.Generator().manual_seed(seed)
-    state = physics.reset(agent.config.envs, generator)
-    shape = (steps, agent.config.envs, physics.market.assets)
+    state = physics.reset(agent.config.num_envs, generator)
+    shape = (steps, agent.config.num_envs, physics.market.assets)
     noise = None if std is None else torch.randn(shape, generator=generator, dtype=torch.float64)
     with torch.no_grad():
         state, _, trajectory = unroll(agent, physics, state, steps, std=std, noise=noise, observed=observed)

@@ -13,16 +13,16 @@ import numpy as np
 from safetensors.numpy import save
 
 from helpers.bundle import make_bundle
-from himari_rl.agents.ppo_agent import PPOConfig
+from himari_rl.agents.config import PPOConfig
 from himari_rl.data.synthetic import synthetic_bars
-from himari_rl.envs.physics import TradingEnvConfig
+from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.evaluation.record import CURVES, DOCUMENT, seal
 from himari_rl.experiments.recipe import Recipe
 from himari_rl.experiments.walk_forward import Settings
 from himari_rl.policy.bundle import amend, read_manifest
 from himari_rl.schema import Bars
 
-AGENT = {"envs": 10, "rollout_bars": 10, "hidden_dim": 4, "minibatch": 100}
+AGENT = {"num_envs": 10, "num_steps": 10, "hidden_dim": 4, "minibatch": 100}
 
 
 def small_settings(**changes: Any) -> Settings:

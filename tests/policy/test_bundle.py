@@ -191,7 +191,7 @@ def test_risk_limits_that_are_off_survive_as_infinity(tmp_path: Path) -> None:
     ledger = json.loads(make_manifest().ledger.model_dump_json())
     ledger["limits"] = dataclasses.asdict(RiskLimits.off(max_leverage=2.0))
     read, _ = read_bundle(make_bundle(tmp_path, ledger=ledger))
-    assert read.ledger.risk_limits == RiskLimits.off(max_leverage=2.0)
+    assert read.ledger.config.limits == RiskLimits.off(max_leverage=2.0)
     assert "Infinity" not in (tmp_path / "bundle" / MANIFEST).read_text()
 
 

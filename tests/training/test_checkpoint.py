@@ -14,8 +14,8 @@ from safetensors.torch import load
 
 from helpers.envs import random_bars
 from helpers.training import SMALL, agent_of, physics_of, trainer_of
-from himari_rl.agents.ppo_agent import PPOConfig
-from himari_rl.envs.physics import TradingEnvConfig
+from himari_rl.agents.config import PPOConfig
+from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.errors import StorageError
 from himari_rl.training import job as job_module
 from himari_rl.training.checkpoint import load_checkpoint, save_checkpoint

@@ -25,7 +25,7 @@ def stuck(bias: float, **config: object):
 @pytest.mark.parametrize(("bias", "bars", "bound"), [(50.0, FALLING, "2"), (-50.0, RISING, "0")])
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_a_policy_stuck_at_a_costly_bound_stops_the_run_and_says_why(bias, bars, bound, share) -> None:
-    trainer = trainer_of(stuck(bias, gradient_share=share), free_physics(bars), 20)
+    trainer = trainer_of(stuck(bias, analytic_gradient_fraction=share), free_physics(bars), 20)
     with pytest.raises(CollapseError) as caught:
         trainer.run()
     message = str(caught.value)

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from himari_rl.agents.lstm_ppo_agent import LSTMPPOConfig
-from himari_rl.agents.ppo_agent import PPOConfig
+from himari_rl.agents.config import LSTMPPOConfig, PPOConfig
 from himari_rl.certification.certify import config_for, draw_training, encoder_for, environment_for, training_market
 from himari_rl.certification.markets import market_named
 from himari_rl.certification.thresholds import Budget
@@ -16,7 +15,13 @@ from himari_rl.training.device import fast_products
 from himari_rl.training.job import train_agent
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-SMALL = {"envs": 64, "rollout_bars": 20, "minibatch": 1_280, "restart_share": 0.0, "gradient_share": 1.0}
+SMALL = {
+    "num_envs": 64,
+    "num_steps": 20,
+    "minibatch": 1_280,
+    "random_position_fraction": 0.0,
+    "analytic_gradient_fraction": 1.0,
+}
 EACH = pytest.mark.parametrize(("config", "name"), [(PPOConfig(**SMALL), "M2"), (LSTMPPOConfig(**SMALL), "M3z")])
 
 

@@ -10,9 +10,10 @@ import torch
 
 from helpers.envs import random_bars
 from helpers.training import agent_of
-from himari_rl.agents.distributions import HEADS
+from himari_rl.agents.config import HEADS
 from himari_rl.agents.ppo_agent import PPOAgent
-from himari_rl.envs.physics import TradingEnvConfig, market_of
+from himari_rl.envs.config import TradingEnvConfig
+from himari_rl.envs.physics import market_of
 from himari_rl.errors import BundleError
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.runtime import load_policy

@@ -17,11 +17,13 @@ from torch import Tensor
 
 from helpers.envs import FREE, random_bars
 from helpers.training import physics_of, trainer_of
+from himari_rl.agents.config import LSTMPPOConfig, PPOConfig, config_type
 from himari_rl.agents.distributions import log_prob
-from himari_rl.agents.kinds import KINDS, build, config_type
-from himari_rl.agents.lstm_ppo_agent import LSTMPPOAgent, LSTMPPOConfig
-from himari_rl.agents.ppo_agent import PPOAgent, PPOConfig
-from himari_rl.envs.physics import Market, Physics, TradingEnvConfig
+from himari_rl.agents.kinds import AGENTS, build
+from himari_rl.agents.lstm_ppo_agent import LSTMPPOAgent
+from himari_rl.agents.ppo_agent import PPOAgent
+from himari_rl.envs.config import TradingEnvConfig
+from himari_rl.envs.physics import Market, Physics
 from himari_rl.errors import ConfigError
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.account import Leg
@@ -33,7 +35,7 @@ from himari_rl.training.ppo import Batch, Gather
 from himari_rl.training.rollout import Trajectory, unroll
 from himari_rl.training.trainer import Trainer
 
-SMALL = {"envs": 12, "rollout_bars": 10, "hidden_dim": 8, "minibatch": 60, "lstm_hidden_dim": 8}
+SMALL = {"num_envs": 12, "num_steps": 10, "hidden_dim": 8, "minibatch": 60, "lstm_hidden_dim": 8}
 BARS = random_bars(600, 8)
 STD = 0.05
 
@@ -48,8 +50,8 @@ def lstm_of(seed: int = 0, **config: Any) -> LSTMPPOAgent:
 
 def noisy(agent: PPOAgent, physics: Physics, memory: Any = None, seed: int = 0) -> tuple[Trajectory, Any]:
     generator = torch.Generator().manual_seed(seed)
-    state = physics.reset(agent.config.envs, generator)
-    noise = torch.randn(agent.config.rollout_bars, agent.config.envs, 1, generator=generator, dtype=torch.float64)
+    state = physics.reset(agent.config.num_envs, generator)
+    noise = torch.randn(agent.config.num_steps, agent.config.num_envs, 1, generator=generator, dtype=torch.float64)
     with torch.no_grad():
         _, memory, played = unroll(agent, physics, state, len(noise), memory, std=STD, noise=noise)
     return played, memory
@@ -104,9 +106,9 @@ def test_minibatches_hold_whole_environments_with_their_own_first_memory() -> No
             assert torch.equal(mine[:, column], all_of_them[:, n])
 
 
-@pytest.mark.parametrize("gradient_share", [0.0, 1.0], ids=["ppo", "gradient"])
-def test_memory_is_carried_over_a_rollout_and_forgotten_at_an_episodes_end(gradient_share: float) -> None:
-    agent, physics = lstm_of(gradient_share=gradient_share, learning_rate=0.0), physics_of(BARS)
+@pytest.mark.parametrize("analytic_gradient_fraction", [0.0, 1.0], ids=["ppo", "gradient"])
+def test_memory_is_carried_over_a_rollout_and_forgotten_at_an_episodes_end(analytic_gradient_fraction: float) -> None:
+    agent, physics = lstm_of(analytic_gradient_fraction=analytic_gradient_fraction, learning_rate=0.0), physics_of(BARS)
     trainer = trainer_of(agent, physics, 4)
     starts = trainer.state.env.row.clone()
     trainer.one_rollout()  # episodes of 20 bars, rollouts of 10: every second account begins half-way
@@ -133,8 +135,8 @@ def test_two_rollouts_with_carried_memory_are_one_twice_as_long() -> None:
     assert (forgetful.mean - long.mean[10:]).abs().max() > 0.01
 
 
-def weights_after(rollouts: int, *, forget: bool, gradient_share: float = 0.5) -> Tensor:
-    agent = lstm_of(gradient_share=gradient_share)
+def weights_after(rollouts: int, *, forget: bool, analytic_gradient_fraction: float = 0.5) -> Tensor:
+    agent = lstm_of(analytic_gradient_fraction=analytic_gradient_fraction)
     trainer = trainer_of(agent, physics_of(BARS), rollouts)
     for _ in range(rollouts):
         if forget:
@@ -143,14 +145,18 @@ def weights_after(rollouts: int, *, forget: bool, gradient_share: float = 0.5) -
     return torch.cat([p.detach().flatten() for p in agent.actor_parameters()])
 
 
-@pytest.mark.parametrize("gradient_share", [0.0, 1.0], ids=["ppo", "gradient"])
-def test_a_run_that_carries_its_memory_learns_something_else_than_one_that_does_not(gradient_share: float) -> None:
-    carried = weights_after(4, forget=False, gradient_share=gradient_share)
-    assert torch.equal(carried, weights_after(4, forget=False, gradient_share=gradient_share))
-    assert not torch.equal(carried, weights_after(4, forget=True, gradient_share=gradient_share))
+@pytest.mark.parametrize("analytic_gradient_fraction", [0.0, 1.0], ids=["ppo", "gradient"])
+def test_a_run_that_carries_its_memory_learns_something_else_than_one_that_does_not(
+    analytic_gradient_fraction: float,
+) -> None:
+    carried = weights_after(4, forget=False, analytic_gradient_fraction=analytic_gradient_fraction)
+    assert torch.equal(carried, weights_after(4, forget=False, analytic_gradient_fraction=analytic_gradient_fraction))
+    assert not torch.equal(
+        carried, weights_after(4, forget=True, analytic_gradient_fraction=analytic_gradient_fraction)
+    )
     assert torch.equal(  # the first rollout starts from zeros either way
-        weights_after(1, forget=False, gradient_share=gradient_share),
-        weights_after(1, forget=True, gradient_share=gradient_share),
+        weights_after(1, forget=False, analytic_gradient_fraction=analytic_gradient_fraction),
+        weights_after(1, forget=True, analytic_gradient_fraction=analytic_gradient_fraction),
     )
 
 
@@ -188,7 +194,8 @@ def test_a_resumed_run_ends_in_the_same_weights_bit_for_bit(advantage: str, tmp_
 def test_a_job_that_died_and_is_resumed_writes_the_bundle_of_one_that_did_not(at: int, tmp_path: Path) -> None:
     """The whole road: five rollouts by gradient, five by PPO, a checkpoint after each, the memory in it."""
     job = Job(
-        agent=LSTMPPOConfig(**(SMALL | {"gradient_share": 0.5})), environment=TradingEnvConfig(episode_bars=20),
+        agent=LSTMPPOConfig(**(SMALL | {"analytic_gradient_fraction": 0.5})),
+        environment=TradingEnvConfig(episode_bars=20),
         num_episodes=10 * 120 // 20, save_interval=6,
     )  # fmt: skip
 
@@ -216,7 +223,7 @@ def test_a_job_that_died_and_is_resumed_writes_the_bundle_of_one_that_did_not(at
 def test_ppo_begins_with_an_optimiser_of_its_own() -> None:
     """Adam divides by the moments of earlier gradients. Those of the analytic gradient are of another size than PPO's:
     PPO's first steps were far too long and undid what the first stage had learned."""
-    agent = lstm_of(gradient_share=0.5)
+    agent = lstm_of(analytic_gradient_fraction=0.5)
     trainer = trainer_of(agent, physics_of(BARS), 4)
     steps = []
     for _ in range(4):
@@ -230,7 +237,7 @@ def test_ppo_begins_with_an_optimiser_of_its_own() -> None:
 def test_the_class_follows_from_the_config() -> None:
     assert type(build(PPOConfig())) is PPOAgent
     assert type(build(LSTMPPOConfig())) is LSTMPPOAgent
-    assert all(agent.kind == kind for kind, (_, agent) in KINDS.items())
+    assert all(agent.kind == kind for kind, agent in AGENTS.items())
     assert config_type("lstm") is LSTMPPOConfig
     with pytest.raises(ConfigError, match="kind 'gru'; expected one of base, lstm"):
         config_type("gru")
@@ -250,12 +257,19 @@ def echo_market(bars: int, seed: int) -> Physics:
     return Physics(Market.build([rows], [line]), TradingEnvConfig(episode_bars=100, **FREE), StateEncoder(("ECHO",)))
 
 
-@pytest.mark.parametrize("gradient_share", [0.0, 1.0], ids=["ppo", "gradient"])
-def test_what_was_shown_two_bars_ago_is_learned_with_memory_and_cannot_be_without(gradient_share: float) -> None:
+@pytest.mark.parametrize("analytic_gradient_fraction", [0.0, 1.0], ids=["ppo", "gradient"])
+def test_what_was_shown_two_bars_ago_is_learned_with_memory_and_cannot_be_without(
+    analytic_gradient_fraction: float,
+) -> None:
     """The optimum holds 2 after a head and 0 after a tail: log(1.02)/2 = .0099 a bar; without memory it is 0."""
     optimum = np.log(1.02) / 2
-    common = {"envs": 40, "rollout_bars": 20, "minibatch": 400, "head": "squash", "hidden_dim": 16, "hidden_layers": 1}
-    common |= {"gradient_share": gradient_share, "initial_std": 0.3, "final_std": 0.1, "epochs": 1}
+    common = {"num_envs": 40, "num_steps": 20, "minibatch": 400, "head": "squash", "hidden_dim": 16, "hidden_layers": 1}
+    common |= {
+        "analytic_gradient_fraction": analytic_gradient_fraction,
+        "initial_std": 0.3,
+        "final_std": 0.1,
+        "epochs": 1,
+    }
     common |= {"learning_rate": 2e-2}
     shares = {}
     for config in (LSTMPPOConfig(**common, lstm_hidden_dim=16, lstm_num_layers=1), PPOConfig(**common)):

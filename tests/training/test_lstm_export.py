@@ -11,9 +11,11 @@ import torch
 
 from helpers.bundle import make_bundle, valid_states
 from helpers.envs import random_bars
-from himari_rl.agents.lstm_ppo_agent import LSTMPPOAgent, LSTMPPOConfig
+from himari_rl.agents.config import LSTMPPOConfig
+from himari_rl.agents.lstm_ppo_agent import LSTMPPOAgent
 from himari_rl.cli import main
-from himari_rl.envs.physics import TradingEnvConfig, market_of
+from himari_rl.envs.config import TradingEnvConfig
+from himari_rl.envs.physics import market_of
 from himari_rl.errors import BundleError, ConfigError
 from himari_rl.evaluation.backtest import BASE, LAGGED, POLICY, Variant, backtest, stage
 from himari_rl.features.encoder import StateEncoder

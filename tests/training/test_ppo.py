@@ -10,8 +10,8 @@ import torch
 
 from helpers.envs import random_bars
 from helpers.training import agent_of, free_physics, physics_of, rolled, trainer_of, trend
+from himari_rl.agents.config import PPOConfig
 from himari_rl.agents.distributions import log_prob
-from himari_rl.agents.ppo_agent import PPOConfig
 from himari_rl.errors import ConfigError
 from himari_rl.training import trainer as trainer_module
 from himari_rl.training.descent import Descent
@@ -57,7 +57,7 @@ def test_a_truncation_treated_as_death_would_show() -> None:
 
 
 def test_the_trainer_bootstraps_an_ended_episode_from_its_own_final_observation(monkeypatch) -> None:
-    agent = agent_of(advantage="gae", gradient_share=0.0)
+    agent = agent_of(advantage="gae", analytic_gradient_fraction=0.0)
     physics = physics_of(random_bars(300, 2), episode_bars=10)  # one rollout is one episode: all of them end in it
     trainer = trainer_of(agent, physics, 3)
     seen = {}
@@ -103,7 +103,10 @@ def test_the_clipped_loss_its_kl_and_its_clip_fraction_are_the_hand_calculation(
     part = batch([0.0] * 5, [1.0, 1.0, -1.0, -2.0, 9.0], [1, 1, 1, 1, 0], [1.0, 2.0, 3.0, 4.0, 99.0])
     ratios = [1.0, 1.5, 0.5, 1.1, 7.0]
     loss = ppo_loss(
-        column(*map(math.log, ratios)), part, torch.zeros(5, 1, dtype=F64), PPOConfig(clip=0.2, value_coefficient=0.5)
+        column(*map(math.log, ratios)),
+        part,
+        torch.zeros(5, 1, dtype=F64),
+        PPOConfig(clip_coef=0.2, value_coefficient=0.5),
     )
     # min(r A, clip(r) A): 1, 1.2, -.8, -2.2; the dead bar counts for nothing
     assert float(loss.policy) == pytest.approx(-(1.0 + 1.2 - 0.8 - 2.2) / 4)
@@ -115,7 +118,7 @@ def test_the_clipped_loss_its_kl_and_its_clip_fraction_are_the_hand_calculation(
 
 def test_a_clipped_bar_gives_no_gradient_unless_it_leads_back() -> None:
     new = column(math.log(1.5), math.log(1.5)).requires_grad_()
-    loss = ppo_loss(new, batch([0.0, 0.0], [1.0, -1.0], [1, 1]), None, PPOConfig(clip=0.2))
+    loss = ppo_loss(new, batch([0.0, 0.0], [1.0, -1.0], [1, 1]), None, PPOConfig(clip_coef=0.2))
     (slope,) = torch.autograd.grad(loss.total, new)
     assert slope[0].item() == 0.0
     assert slope[1].item() == pytest.approx(0.75)
@@ -166,7 +169,7 @@ def test_explained_variance_is_one_for_a_true_critic_and_zero_for_a_constant() -
 
 
 def test_a_ruined_account_counts_until_its_ruin_and_then_begins_anew() -> None:
-    agent = agent_of(head="centre", gradient_share=0.0, learning_rate=1e-9)
+    agent = agent_of(head="centre", analytic_gradient_fraction=0.0, learning_rate=1e-9)
     with torch.no_grad():
         agent.out.bias.fill_(3.0)
     physics = free_physics(trend(300, -0.2, noise=0.0), ruin=0.4)
@@ -185,9 +188,9 @@ def test_a_ruined_account_counts_until_its_ruin_and_then_begins_anew() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"gamma": 2.0}, {"epochs": 0}, {"minibatch": 0}, {"envs": 0}, {"rollout_bars": -5}, {"hidden_dim": 0},
-        {"learning_rate": math.nan}, {"learning_rate": math.inf}, {"gae_lambda": -0.1}, {"clip": 0.0},
-        {"weight_decay": -1.0}, {"gradient_share": 1.5},
+        {"gamma": 2.0}, {"epochs": 0}, {"minibatch": 0}, {"num_envs": 0}, {"num_steps": -5}, {"hidden_dim": 0},
+        {"learning_rate": math.nan}, {"learning_rate": math.inf}, {"gae_lambda": -0.1}, {"clip_coef": 0.0},
+        {"weight_decay": -1.0}, {"analytic_gradient_fraction": 1.5},
     ],
 )  # fmt: skip
 def test_a_number_that_no_training_can_use_is_refused_by_name(wrong: dict[str, float]) -> None:

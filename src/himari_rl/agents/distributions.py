@@ -24,7 +24,6 @@ from torch import Tensor
 from himari_rl.policy.network import HALF_LOG_MAX, HALF_LOG_MIN, HALF_UNIT
 from himari_rl.schema import MAX_MULTIPLIER
 
-HEADS = ("band", "centre", "squash")
 FIRST_HALF = 0.3  # half-width of a fresh band: narrower ones learn their width slowly (LOG.md)
 SQUASH_EDGE = 3.0  # where 1 + tanh(out) is within .005 of a bound, and its slope almost gone
 

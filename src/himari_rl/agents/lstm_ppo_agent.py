@@ -3,57 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from himari_rl.agents.config import LSTMPPOConfig
 from himari_rl.agents.networks import LSTMTrunk
-from himari_rl.agents.ppo_agent import PPOAgent, PPOConfig
-from himari_rl.errors import ConfigError
-from himari_rl.policy.manifest import GAP_RULES
-
-
-@dataclass(frozen=True, kw_only=True)
-class LSTMPPOConfig(PPOConfig):
-    """The base agent's config with memory. `rollout_bars` is also the length of back-propagation through time."""
-
-    lstm_hidden_dim: int = 64
-    """Cells of each LSTM layer (H)."""
-    lstm_num_layers: int = 2
-    """LSTM layers."""
-    hidden_dim: int = 64
-    """Units of each tanh layer after the LSTM, and of the critic's."""
-    hidden_layers: int = 1
-    """tanh layers between the LSTM and the head, and of the critic."""
-    envs: int = 320
-    """Environments stepped together (N)."""
-    minibatch: int = 8_000
-    """Bars of one gradient step: whole environments, never a part of a sequence."""
-    gradient_share: float = 0.9
-    """First share of the rollouts that learns by the analytic gradient, back through time; the rest is PPO."""
-    epochs: int = 1
-    """Passes over each PPO rollout; more of them leave the stored states behind (LOG.md)."""
-    learning_rate: float = 3e-3
-    """Adam's step at the start."""
-    gap_rule: str = GAP_RULES[0]
-    """What a server does with the memory of a session that missed bars: reset, or advance."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.lstm_hidden_dim < 1 or self.lstm_num_layers < 1:
-            raise ConfigError(
-                f"{self.lstm_num_layers} LSTM layers of {self.lstm_hidden_dim}", "at least one of each", "or train base"
-            )
-        if self.gap_rule not in GAP_RULES:
-            raise ConfigError(f"gap_rule {self.gap_rule!r}", " or ".join(GAP_RULES))
-        if self.account_inputs:
-            raise ConfigError(
-                "account_inputs with an LSTM",
-                "a network that reads the market only (the band reads the held position)",
-                "leave account_inputs off: it would force a Python loop over time",
-            )
+from himari_rl.agents.ppo_agent import PPOAgent
 
 
 class LSTMPPOAgent(PPOAgent):

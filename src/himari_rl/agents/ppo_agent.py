@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from himari_rl.agents.distributions import HEADS, Band, band_of, first_bias, outputs_of
+from himari_rl.agents.config import PPOConfig
+from himari_rl.agents.distributions import Band, band_of, first_bias, outputs_of
 from himari_rl.agents.networks import Critic, Memory, MLPTrunk, orthogonal
-from himari_rl.config import require_ranges
 from himari_rl.errors import ConfigError
 from himari_rl.features.contract import (
     ACCOUNT_COLUMNS,
@@ -24,95 +23,6 @@ from himari_rl.features.contract import (
     WIDTH,
 )
 from himari_rl.schema import MAX_MULTIPLIER
-
-_COUNT, _SHARE, _WEIGHT = (1, 10**9), (0.0, 1.0), (0.0, 1000.0)
-_RANGES = {  # NaN is in none
-    **dict.fromkeys(("state_dim", "action_dim", "hidden_dim", "envs", "rollout_bars"), _COUNT),
-    "hidden_layers": (0, 100),
-    "learning_rate": (0.0, 10.0),
-    **dict.fromkeys(("minibatch", "epochs"), _COUNT),
-    **dict.fromkeys(
-        ("gradient_share", "final_learning_rate", "gamma", "gae_lambda", "restart_share", "average"), _SHARE
-    ),
-    **dict.fromkeys(("value_coefficient", "bound_pull", "gross_pull", "weight_decay"), _WEIGHT),
-    **dict.fromkeys(("initial_std", "final_std"), (1e-12, 10.0)),
-    **dict.fromkeys(("clip", "max_grad_norm", "input_clip"), (1e-9, 1e9)),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class PPOConfig:
-    """Network and learning of one agent. Every learning ingredient is measured in docs/decisions/LOG.md."""
-
-    state_dim: int = 16
-    """Features of an observation."""
-    action_dim: int = 1
-    """Assets, one multiplier each."""
-    hidden_dim: int = 32
-    """Units of each hidden layer."""
-    hidden_layers: int = 2
-    """tanh layers of the actor and of the critic."""
-    head: str = "band"
-    """band, centre or squash: see agents/distributions.py."""
-    account_inputs: bool = False
-    """True also feeds the account's own features to the net. The band reads the held position either way."""
-    input_clip: float = 5.0
-    """Normalised features are clipped to this many standard deviations."""
-
-    envs: int = 500
-    """Environments stepped together (N)."""
-    rollout_bars: int = 50
-    """Bars of one rollout (T); divides the episode."""
-    gradient_share: float = 0.9
-    """First share of the rollouts that learns by the analytic gradient through the ledger; the rest is PPO."""
-    learning_rate: float = 5e-3
-    """Adam's step at the start."""
-    final_learning_rate: float = 0.02
-    """Share of learning_rate left at the end of the linear decay."""
-    minibatch: int = 12_500
-    """Bars of one gradient step."""
-    epochs: int = 2
-    """Passes over each PPO rollout."""
-    gamma: float = 0.95
-    """Discount per bar."""
-    gae_lambda: float = 0.8
-    """Generalised advantage estimation (Schulman et al. 2016)."""
-    advantage: str = "counterfactual"
-    """gae, or counterfactual: r(a) - r(mean) on the same bar plus the slope of future reward in the held position."""
-    control_variate: bool = True
-    """gae only: subtracts the mean action's own reward on the same bar, exact because the market does not react."""
-    clip: float = 0.2
-    """PPO's clip of the probability ratio."""
-    value_coefficient: float = 0.5
-    """Weight of the critic's loss."""
-    max_grad_norm: float = 1.0
-    """Gradient norm clip."""
-    initial_std: float = 0.05
-    """Standard deviation of the action around its mean, multiplier units, at the first PPO rollout."""
-    final_std: float = 0.02
-    """The same at the last rollout (geometric decay)."""
-    restart_share: float = 1.0
-    """Share of the accounts put at a random position before each rollout, so that both band edges are visited."""
-    bound_pull: float = 0.01
-    """Pull on bands that lie wholly outside [0, 2], per multiplier unit, in units of the reward's deviation."""
-    gross_pull: float = 0.1
-    """Pull on gross exposure wanted above the cap, in the same units: the cap scales all weights alike, so that beyond
-    it no reward says how much to hold."""
-    average: float = 0.3
-    """Last share of the rollouts whose weights are averaged into the exported ones."""
-    weight_decay: float = 0.0
-    """AdamW's decay."""
-
-    def __post_init__(self) -> None:
-        if self.head not in HEADS:
-            raise ConfigError(f"head {self.head!r}", f"one of {', '.join(HEADS)}")
-        if self.advantage not in ("gae", "counterfactual"):
-            raise ConfigError(f"advantage {self.advantage!r}", "gae or counterfactual")
-        require_ranges(self, _RANGES)
-
-    @property
-    def hidden(self) -> tuple[int, ...]:
-        return (self.hidden_dim,) * self.hidden_layers
 
 
 class Normaliser(nn.Module):

@@ -20,14 +20,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from himari_rl.agents.ppo_agent import PPOConfig
+from himari_rl.agents.config import PPOConfig
 from himari_rl.certification.grading import Grade, grade, graded_naively, reference
 from himari_rl.certification.markets import HiddenRegime, KnownMarket, Paths, Portfolio, market_named
 from himari_rl.certification.observe import market_rows, visible
 from himari_rl.certification.references import naive_policies
 from himari_rl.certification.solvers.optimum import require_learnable
 from himari_rl.certification.thresholds import SUFFIX, Bar, Budget, Check, Plan
-from himari_rl.envs.physics import Market, Physics, TradingEnvConfig
+from himari_rl.envs.config import TradingEnvConfig
+from himari_rl.envs.physics import Market, Physics
 from himari_rl.errors import ConfigError
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.account import Leg

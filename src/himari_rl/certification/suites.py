@@ -10,8 +10,7 @@ from statistics import median
 import numpy as np
 import torch
 
-from himari_rl.agents.kinds import config_type
-from himari_rl.agents.ppo_agent import PPOConfig
+from himari_rl.agents.config import PPOConfig, config_type
 from himari_rl.certification.certify import GRADING_SEED, attempt, bundle_of, interval, learn, market_for
 from himari_rl.certification.grading import Decides, Grade, grade
 from himari_rl.certification.references import MEMORYLESS, ONE_LINE

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from himari_rl.agents.ppo_agent import PPOConfig
+from himari_rl.agents.config import PPOConfig
 from himari_rl.certification.grading import Grade
 from himari_rl.certification.markets import KnownMarket
 from himari_rl.errors import ConfigError

@@ -38,7 +38,7 @@ def certify(
     """
     from rich.progress import Progress, TimeElapsedColumn
 
-    from himari_rl.agents.kinds import config_type
+    from himari_rl.agents.config import config_type
     from himari_rl.certification import certify as certification
     from himari_rl.certification.display import render_certificates
     from himari_rl.certification.suites import plan_for

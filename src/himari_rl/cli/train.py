@@ -187,9 +187,9 @@ def _train_bars(
     device: str,
     as_json: bool,
 ) -> None:
-    from himari_rl.agents.kinds import config_type
+    from himari_rl.agents.config import config_type
     from himari_rl.data.history import supplied
-    from himari_rl.envs.physics import TradingEnvConfig
+    from himari_rl.envs.config import TradingEnvConfig
     from himari_rl.training.device import resolve_device
     from himari_rl.training.job import Job, run_job
     from himari_rl.training.watch import Watch

@@ -7,38 +7,17 @@ Without a panel the bars are a synthetic market of those symbols, labelled so: a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-from himari_rl.data.panel import Panel, check_symbols
+from himari_rl.data.panel import Panel
 from himari_rl.data.synthetic_panel import synthetic_panel
-from himari_rl.envs.physics import Market, TradingEnvConfig
+from himari_rl.envs.config import MultiAssetEnvConfig
+from himari_rl.envs.physics import Market
 from himari_rl.envs.trading_env import TradingEnv
 from himari_rl.envs.vector_env import VectorTradingEnv
 from himari_rl.errors import ConfigError
-from himari_rl.features.encoder import StateEncoder
 
 __all__ = ["MultiAssetEnvConfig", "MultiAssetTradingEnv", "MultiAssetVectorEnv"]
 
 SYNTHETIC_ROWS = 8_760  # a year of hours
-
-
-@dataclass(frozen=True, kw_only=True)
-class MultiAssetEnvConfig(TradingEnvConfig):
-    """`TradingEnvConfig` with the symbols, whose order is the order of the observation and of the action."""
-
-    symbols: Sequence[str] = ("BTC-USD", "ETH-USD", "SOL-USD")
-    """2 to 20 of them; the dimensions follow."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_symbols(self.symbols)
-        object.__setattr__(self, "symbols", tuple(self.symbols))
-
-    @property
-    def encoder(self) -> StateEncoder:
-        """What the environment observes with."""
-        return StateEncoder(tuple(self.symbols))
 
 
 class MultiAssetTradingEnv(TradingEnv):

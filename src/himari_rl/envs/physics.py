@@ -12,82 +12,22 @@ computed once for the whole history and gathered by row.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from himari_rl.config import require_ranges
 from himari_rl.data.panel import Panel
 from himari_rl.envs import rewards
+from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.errors import ConfigError
 from himari_rl.features.contract import ACTION_BUY, ACTION_SELL, WIDTH
 from himari_rl.features.encoder import StateEncoder, write_account
 from himari_rl.policy.account import Account, Leg, Move, Trades, flat_account, move, no_trades, track
 from himari_rl.policy.clock import Timeline, decisions_of
-from himari_rl.policy.ledger import cost_per_turnover
-from himari_rl.policy.risk import RiskLimits
-from himari_rl.schema import RISK_AVERSION, Bars, FloatArray
-
-REWARDS = ("log_growth", "mean_variance", "differential_sharpe")
-
-
-_RANGES = {  # NaN is in none
-    "max_position_pct": (1e-6, 10.0),
-    "commission_rate": (0.0, 0.1),
-    "slippage_bps": (0.0, 1000.0),
-    "initial_capital": (1e-6, 1e15),
-    "ruin": (0.0, 0.999),
-    "risk_aversion": (0.0, 1000.0),
-    "turnover_penalty": (0.0, 1.0),
-    "drawdown_penalty": (0.0, 1000.0),
-    "sharpe_rate": (1e-9, 1.0),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class TradingEnvConfig:
-    """What the market charges, what is allowed, and what is rewarded."""
-
-    max_position_pct: float = 0.5
-    """Base position as a fraction of equity; a multiplier of 2 doubles it."""
-    commission_rate: float = 0.001
-    """Exchange fee per unit of traded notional."""
-    slippage_bps: float = 5.0
-    """Slippage per unit of traded notional, basis points."""
-    allow_short: bool = False
-    """True lets SELL open a short; False makes it stand aside."""
-    initial_capital: float = 100_000.0
-    """Equity at the start of an episode, USD."""
-    episode_bars: int = 500
-    """Decisions in an episode; its end is a truncation, never a termination."""
-    ruin: float = 0.5
-    """The episode terminates when equity falls to this fraction of its start."""
-    reward: str = "mean_variance"
-    """log_growth, mean_variance or differential_sharpe."""
-    risk_aversion: float = RISK_AVERSION
-    """Weight of the variance in mean_variance."""
-    turnover_penalty: float = 0.0
-    """Extra charge per unit of turnover, on top of the costs. Off by default."""
-    drawdown_penalty: float = 0.0
-    """Charge per bar and unit of log drawdown. Off by default."""
-    sharpe_rate: float = 0.01
-    """Weight of the newest bar in differential_sharpe's moments."""
-    limits: RiskLimits = field(default_factory=RiskLimits)
-
-    def __post_init__(self) -> None:
-        if self.reward not in REWARDS:
-            raise ConfigError(f"reward {self.reward!r}", f"one of {', '.join(REWARDS)}")
-        if self.episode_bars < 1:
-            raise ConfigError(f"episode_bars {self.episode_bars}", "at least 1")
-        require_ranges(self, _RANGES)
-
-    @property
-    def cost_rate(self) -> float:
-        """Commission plus slippage per unit of |dw|."""
-        return cost_per_turnover(self.commission_rate, self.slippage_bps)
+from himari_rl.schema import Bars, FloatArray
 
 
 @dataclass(frozen=True)
@@ -148,9 +88,7 @@ def market_of(
     rows, line = decisions_of(
         bars,
         encoder,
-        max_position_pct=environment.max_position_pct,
-        allow_short=environment.allow_short,
-        limits=environment.limits,
+        environment,
     )
     return rows, Market.build([rows], [line], device)
 

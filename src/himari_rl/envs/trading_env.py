@@ -22,7 +22,8 @@ from torch import Tensor
 
 from himari_rl.data.history import symbols_of
 from himari_rl.data.panel import Panel
-from himari_rl.envs.physics import EnvState, Market, Outcome, Physics, TradingEnvConfig, market_of
+from himari_rl.envs.config import TradingEnvConfig
+from himari_rl.envs.physics import EnvState, Market, Outcome, Physics, market_of
 from himari_rl.errors import ConfigError, StateError
 from himari_rl.features.contract import state_features
 from himari_rl.features.encoder import StateEncoder

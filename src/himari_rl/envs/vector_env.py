@@ -16,7 +16,8 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
 from himari_rl.envs.batch import where_over
-from himari_rl.envs.physics import EnvState, Market, TradingEnvConfig
+from himari_rl.envs.config import TradingEnvConfig
+from himari_rl.envs.physics import EnvState, Market
 from himari_rl.envs.trading_env import Face, Observation, generator_of
 from himari_rl.errors import ConfigError
 from himari_rl.features.encoder import StateEncoder

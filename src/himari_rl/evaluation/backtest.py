@@ -116,9 +116,7 @@ def stage(bars: Bars | Panel, ledger: LedgerSpec, start_row: int = 0) -> Stage:
     rows, line = decisions_of(
         bars,
         StateEncoder(symbols),
-        max_position_pct=ledger.max_position_pct,
-        allow_short=ledger.allow_short,
-        limits=ledger.risk_limits,
+        ledger.config,
     )
     kept = slice(start_row, len(bars) - 2)
 
@@ -201,7 +199,7 @@ def backtests(plays: Sequence[Play], ledger: LedgerSpec, rng: np.random.Generato
         ends.append(len(lanes))
     plan = Plan(*(np.stack(leaves, axis=1) for leaves in zip(*(lane.plan for lane in lanes), strict=True)))
     leg = Leg(*(np.stack(leaves, axis=1) for leaves in zip(*(lane.on.leg for lane in lanes), strict=True)))
-    rate = ledger.cost_rate
+    rate = ledger.config.cost_rate
     cost_rate = np.array([[lane.variant.cost_multiple * rate] for lane in lanes])
     exposure, growth, marked, cost = step_through(deciding, plan, leg, ledger, cost_rate)
 

@@ -67,7 +67,7 @@ def step_through(
     answered = [(each, bands_of(each.policy, each.on.rows)) for each in deciding]
     banded = _Banded([(each, found) for each, found in answered if found is not None], ledger)
     asked = _Asked([each for each, found in answered if found is None], assets, ledger)
-    limits = ledger.risk_limits
+    limits = ledger.config.limits
     account = flat_account(np.zeros((count, assets)))
     exposure = np.zeros((decisions, count, assets))
     growth, marked, cost = (np.zeros((decisions, count)) for _ in range(3))

@@ -22,7 +22,8 @@ from himari_rl.config import as_dict
 from himari_rl.data.history import symbols_of
 from himari_rl.data.panel import Panel
 from himari_rl.data.surrogates import bootstrapped, driftless
-from himari_rl.envs.physics import Market, Physics, TradingEnvConfig, market_of
+from himari_rl.envs.config import TradingEnvConfig
+from himari_rl.envs.physics import Market, Physics, market_of
 from himari_rl.errors import ConfigError, StorageError
 from himari_rl.experiments.recipe import Recipe
 from himari_rl.features.encoder import StateEncoder
@@ -243,9 +244,7 @@ def _physics(bars: Bars, recipe: Recipe, encoder: StateEncoder, rng: np.random.G
         decisions_of(
             path,
             encoder,
-            max_position_pct=environment.max_position_pct,
-            allow_short=environment.allow_short,
-            limits=environment.limits,
+            environment,
         )
         for path in paths
     ]

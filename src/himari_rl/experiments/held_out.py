@@ -119,8 +119,8 @@ def _recipe(manifest: Manifest, first: int) -> tuple[str, Recipe | None]:
     """How the bundle was trained, or why that cannot be done again on the rows before `first`."""
     if find_spec("torch") is None:
         return "training needs pip install 'himari-rl[train]'", None
-    from himari_rl.agents.kinds import config_type
-    from himari_rl.envs.physics import TradingEnvConfig
+    from himari_rl.agents.config import config_type
+    from himari_rl.envs.config import TradingEnvConfig
     from himari_rl.experiments.recipe import Recipe
 
     said = manifest.config

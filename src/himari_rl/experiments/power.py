@@ -62,7 +62,7 @@ class KnownLaw:
         sure = np.clip(blocks[..., CONFIDENCE], 1e-6, 1.0 - 1e-6)
         z = np.array([normal.inv_cdf(p) for p in sure.ravel().tolist()]).reshape(sure.shape)
         ledger = self.ledger
-        fee = self.width * ledger.cost_rate * (1.0 - MEMORY)
+        fee = self.width * ledger.config.cost_rate * (1.0 - MEMORY)
         risk = (1.0 + RISK_AVERSION) * self.sigma**2 * ledger.max_position_pct
         low, high = ((self.edge * self.sigma * z + side * fee) / risk for side in (-1.0, 1.0))
         said = blocks[..., ACTION]

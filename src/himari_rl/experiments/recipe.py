@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from himari_rl.agents.kinds import config_type
-from himari_rl.agents.ppo_agent import PPOConfig
+from himari_rl.agents.config import PPOConfig, config_type
 from himari_rl.data.splits import PURGE_BARS
-from himari_rl.envs.physics import TradingEnvConfig
+from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.errors import ConfigError
 
 

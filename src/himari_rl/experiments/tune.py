@@ -56,7 +56,7 @@ def space(trial: optuna.Trial) -> dict[str, float]:
         "hidden_dim": trial.suggest_categorical("hidden_dim", [8, 16, 32, 64]),
         "learning_rate": trial.suggest_float("learning_rate", 1e-3, 1e-2, log=True),
         "weight_decay": trial.suggest_float("weight_decay", 1e-6, 1e-1, log=True),
-        "gradient_share": trial.suggest_float("gradient_share", 0.3, 1.0),
+        "analytic_gradient_fraction": trial.suggest_float("analytic_gradient_fraction", 0.3, 1.0),
     }
 
 
@@ -171,9 +171,7 @@ def judged_rows(
             decisions_of(
                 bars[int(run[0]) : int(run[-1]) + 1],
                 encoder,
-                max_position_pct=environment.max_position_pct,
-                allow_short=environment.allow_short,
-                limits=environment.limits,
+                environment,
             )
             for run in kept
         ]

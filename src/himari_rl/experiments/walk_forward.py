@@ -181,7 +181,11 @@ def plan(bars: Bars | Panel, settings: Settings, *, controls: bool = True) -> Pl
     if not cut:
         raise ConfigError("no fold has rows left", "training and test rows", "choose longer spans or smaller gaps")
     cut = cut[-settings.newest :]  # all of them for 0
-    return with_twins(Plan(settings=settings, bars={REAL: bars}, folds=cut), ledger_of(settings.recipe, bars), controls)
+    return with_twins(
+        Plan(settings=settings, bars={REAL: bars}, folds=cut),
+        LedgerSpec.of(settings.recipe.environment, bars.interval_ms),
+        controls,
+    )
 
 
 def with_twins(work: Plan, ledger: LedgerSpec, controls: bool = True) -> Plan:
@@ -199,20 +203,6 @@ def with_twins(work: Plan, ledger: LedgerSpec, controls: bool = True) -> Plan:
 
 def _each(panel: Panel, rng: np.random.Generator) -> Panel:
     return replace(panel, bars=tuple(driftless(each, rng) for each in panel.bars))
-
-
-def ledger_of(recipe: Recipe, bars: Bars | Panel) -> LedgerSpec:
-    """What the policies of a recipe trade in."""
-    environment = recipe.environment
-    limits = {name: None if value == np.inf else value for name, value in vars(environment.limits).items()}
-    return LedgerSpec(
-        max_position_pct=environment.max_position_pct,
-        commission_rate=environment.commission_rate,
-        slippage_bps=environment.slippage_bps,
-        allow_short=environment.allow_short,
-        interval_ms=bars.interval_ms,
-        limits=limits,
-    )
 
 
 def train_all(

@@ -17,7 +17,8 @@ from himari_rl.features.contract import CASCADE_RISK, VOLATILITY, VOLATILITY_SCA
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.features.signals import direction, reference_signals
 from himari_rl.policy.account import Leg
-from himari_rl.policy.risk import RiskLimits, multiplier_cap
+from himari_rl.policy.ledger_config import LedgerConfig
+from himari_rl.policy.risk import multiplier_cap
 from himari_rl.schema import DAY_MS, Bars, BoolArray, FloatArray
 
 
@@ -48,9 +49,7 @@ def first_of_day(day: np.ndarray) -> BoolArray:
     return np.concatenate(([True], day[1:] != day[:-1]))
 
 
-def timeline(
-    bars: Bars, rows: FloatArray, *, max_position_pct: float, allow_short: bool, limits: RiskLimits
-) -> Timeline:
+def timeline(bars: Bars, rows: FloatArray, ledger: LedgerConfig) -> Timeline:
     """Joins what the market does with what the decision may use.
 
     Args:
@@ -58,14 +57,12 @@ def timeline(
     """
     decisions = len(bars) - 2
     signals = bars.signals if bars.signals is not None else reference_signals(bars)
-    side = direction(signals.action, allow_short)[:decisions]
-    cap = multiplier_cap(rows[:decisions, VOLATILITY] * VOLATILITY_SCALE, rows[:decisions, CASCADE_RISK], limits)
-    return Timeline(legs(bars), side * max_position_pct, cap)
+    side = direction(signals.action, ledger.allow_short)[:decisions]
+    cap = multiplier_cap(rows[:decisions, VOLATILITY] * VOLATILITY_SCALE, rows[:decisions, CASCADE_RISK], ledger.limits)
+    return Timeline(legs(bars), side * ledger.max_position_pct, cap)
 
 
-def panel_timeline(
-    panel: Panel, rows: FloatArray, *, max_position_pct: float, allow_short: bool, limits: RiskLimits
-) -> Timeline:
+def panel_timeline(panel: Panel, rows: FloatArray, ledger: LedgerConfig) -> Timeline:
     """`timeline` of several assets on one clock; arrays (D, A).
 
     A direction is what Layer 2 last said at or before each time, so that a symbol without a bar keeps it.
@@ -78,15 +75,13 @@ def panel_timeline(
     sides = []
     for bars, row in zip(panel.bars, latest.T, strict=True):
         signals = bars.signals if bars.signals is not None else reference_signals(bars)
-        sides.append(direction(signals.action, allow_short)[row[:decisions]])
+        sides.append(direction(signals.action, ledger.allow_short)[row[:decisions]])
     blocks = rows[:decisions, : WIDTH * len(sides)].reshape(decisions, len(sides), WIDTH)
-    cap = multiplier_cap(blocks[..., VOLATILITY] * VOLATILITY_SCALE, blocks[..., CASCADE_RISK], limits)
-    return Timeline(legs(panel.prices()), np.stack(sides, axis=1) * max_position_pct, cap)
+    cap = multiplier_cap(blocks[..., VOLATILITY] * VOLATILITY_SCALE, blocks[..., CASCADE_RISK], ledger.limits)
+    return Timeline(legs(panel.prices()), np.stack(sides, axis=1) * ledger.max_position_pct, cap)
 
 
-def decisions_of(
-    history: Bars | Panel, encoder: StateEncoder, *, max_position_pct: float, allow_short: bool, limits: RiskLimits
-) -> tuple[FloatArray, Timeline]:
+def decisions_of(history: Bars | Panel, encoder: StateEncoder, ledger: LedgerConfig) -> tuple[FloatArray, Timeline]:
     """What is seen and what is met at each decision of one asset's bars or of a panel.
 
     Returns:
@@ -95,14 +90,13 @@ def decisions_of(
     Raises:
         DataError: a panel of other symbols, or in another order, than the encoder's.
     """
-    rules = {"max_position_pct": max_position_pct, "allow_short": allow_short, "limits": limits}
     if isinstance(history, Bars):
         rows = encoder.market_rows(history)
-        return rows[: len(history) - 2], timeline(history, rows, **rules)  # type: ignore[arg-type]
+        return rows[: len(history) - 2], timeline(history, rows, ledger)
     if history.symbols != encoder.symbols:
         raise DataError(
             f"bars of {', '.join(history.symbols)}", ", ".join(encoder.symbols), "name the symbols in this order"
         )
     clock, every = encoder.panel_rows(history.bars)
     rows = every[(clock >= history.start) & (clock <= history.end)]
-    return rows[: len(history) - 2], panel_timeline(history, rows, **rules)  # type: ignore[arg-type]
+    return rows[: len(history) - 2], panel_timeline(history, rows, ledger)

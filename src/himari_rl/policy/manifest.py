@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from functools import cached_property
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -18,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from himari_rl.config import from_dict
 from himari_rl.errors import BundleError, ConfigError
-from himari_rl.policy.ledger import cost_per_turnover
+from himari_rl.policy.ledger_config import LedgerConfig
 from himari_rl.policy.risk import RiskLimits
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -92,22 +93,26 @@ class LedgerSpec(_Part):
     limits: dict[str, Finite | None]  # RiskLimits by name; None is infinity: that limit is off
 
     @model_validator(mode="after")
-    def _limits_are_limits(self) -> LedgerSpec:
+    def _a_ledger_can_use_it(self) -> LedgerSpec:
         try:
-            _ = self.risk_limits
+            _ = self.config
         except ConfigError as error:
             raise ValueError(str(error)) from error
         return self
 
-    @property
-    def cost_rate(self) -> float:
-        """Commission plus slippage per unit of |dw|."""
-        return cost_per_turnover(self.commission_rate, self.slippage_bps)
+    @classmethod
+    def of(cls, config: LedgerConfig, interval_ms: int) -> LedgerSpec:
+        """The manifest's form of a ledger's config, on bars of one interval."""
+        limits = {name: None if value == math.inf else value for name, value in vars(config.limits).items()}
+        plain = {name: getattr(config, name) for name in cls.model_fields if name not in ("interval_ms", "limits")}
+        return cls(interval_ms=interval_ms, limits=limits, **plain)
 
-    @property
-    def risk_limits(self) -> RiskLimits:
-        """The limits as policy/risk.py takes them."""
-        return from_dict(RiskLimits, {k: math.inf if v is None else v for k, v in self.limits.items()})
+    @cached_property
+    def config(self) -> LedgerConfig:
+        """The ledger's config, as everything that trades in it takes it."""
+        limits = from_dict(RiskLimits, {k: math.inf if v is None else v for k, v in self.limits.items()})
+        plain = {name: getattr(self, name) for name in type(self).model_fields if name not in ("interval_ms", "limits")}
+        return LedgerConfig(limits=limits, **plain)
 
 
 class ConfidenceSpec(_Part):

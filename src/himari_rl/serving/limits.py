@@ -30,7 +30,7 @@ class Limiter:
     """The limits of one policy's ledger, for one state at a time."""
 
     def __init__(self, ledger: LedgerSpec, symbols: Sequence[str]) -> None:
-        self._limits = limits = ledger.risk_limits
+        self._limits = limits = ledger.config.limits
         self._symbols = list(symbols)
         self._unit, self._short = ledger.max_position_pct, ledger.allow_short
         self._leverage = limits.max_leverage

@@ -18,11 +18,12 @@ import torch
 from himari_rl import __version__
 from himari_rl.agents.ppo_agent import PPOAgent
 from himari_rl.config import as_dict, config_hash
-from himari_rl.envs.physics import TradingEnvConfig
+from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.errors import BundleError
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy import confidence
 from himari_rl.policy.bundle import Manifest, new_manifest, write_bundle
+from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.policy.runtime import Policy
 from himari_rl.schema import FloatArray
 
@@ -52,7 +53,6 @@ def export(
     """
     first = agents[0]
     settings = as_dict(first.config)
-    limits = as_dict(environment.limits)
     draft = new_manifest(
         kind=first.kind if first.config.action_dim == 1 else "multi",
         symbols=list(encoder.symbols),
@@ -64,14 +64,7 @@ def export(
         network=first.network_spec(),
         seeds=list(seeds),
         training_data=dict(training_data),
-        ledger={
-            "max_position_pct": environment.max_position_pct,
-            "commission_rate": environment.commission_rate,
-            "slippage_bps": environment.slippage_bps,
-            "allow_short": environment.allow_short,
-            "interval_ms": training_data["interval_ms"],
-            "limits": limits,
-        },
+        ledger=LedgerSpec.of(environment, training_data["interval_ms"]),
         config={"agent": settings, "environment": as_dict(environment), "run": dict(run), **first.serving_config()},
         config_hash=config_hash(first.config),
         code_version=code_version(),

@@ -26,7 +26,7 @@ def gradient_step(
     memory: Memory,
     scale: Tensor,
 ) -> tuple[EnvState, Memory, Trajectory]:
-    """One ascent step on the mean reward of the next rollout_bars bars of these accounts.
+    """One ascent step on the mean reward of the next num_steps bars of these accounts.
 
     Args:
         scale: running standard deviation of the reward: Adam's epsilon and the clip then mean the same on every market.
@@ -35,10 +35,10 @@ def gradient_step(
         the accounts after those bars, detached, with their memory and trajectory.
     """
     config = agent.config
-    state, memory, trajectory = unroll(agent, physics, state, config.rollout_bars, memory)
+    state, memory, trajectory = unroll(agent, physics, state, config.num_steps, memory)
     objective = (trajectory.reward * trajectory.alive).sum() / trajectory.alive.sum().clamp_min(1.0)
     beyond = physics.beyond_gross(trajectory.mean, trajectory.window).mean()
-    descent.step(-objective / scale + config.bound_pull * trajectory.excess + config.gross_pull * beyond)
+    descent.step(-objective / scale + config.range_penalty * trajectory.excess + config.gross_penalty * beyond)
     return detached(state), None if memory is None else tuple(m.detach() for m in memory), trajectory
 
 

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from himari_rl.agents.config import PPOConfig
 from himari_rl.agents.kinds import build
-from himari_rl.agents.ppo_agent import PPOConfig
 from himari_rl.config import as_dict
 from himari_rl.data.history import fingerprint_of, require_rows, symbols_of
 from himari_rl.data.panel import Panel
 from himari_rl.data.splits import train_test
-from himari_rl.envs.physics import Physics, TradingEnvConfig, market_of
+from himari_rl.envs.config import TradingEnvConfig
+from himari_rl.envs.physics import Physics, market_of
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.bundle import Manifest
 from himari_rl.schema import Bars, BoolArray, FloatArray
@@ -187,7 +188,7 @@ def training_data(train: Bars | Panel) -> dict[str, Any]:
 
 
 def _bars_per_rollout(trainer: Trainer) -> int:
-    return trainer.agent.config.envs * trainer.agent.config.rollout_bars
+    return trainer.agent.config.num_envs * trainer.agent.config.num_steps
 
 
 def _start_record(out: Path, job: Job, data: dict[str, Any]) -> None:

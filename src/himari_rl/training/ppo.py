@@ -7,9 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from himari_rl.agents.config import PPOConfig
 from himari_rl.agents.distributions import log_prob
 from himari_rl.agents.networks import Memory
-from himari_rl.agents.ppo_agent import PPOAgent, PPOConfig
+from himari_rl.agents.ppo_agent import PPOAgent
 from himari_rl.training.descent import Descent
 
 
@@ -111,7 +112,7 @@ class _Terms(torch.autograd.Function):
         weight = batch.alive / batch.alive.sum().clamp_min(1.0)
         log_ratio = log_prob - batch.log_prob
         ratio = log_ratio.exp()
-        limited = ratio.clamp(1.0 - config.clip, 1.0 + config.clip)
+        limited = ratio.clamp(1.0 - config.clip_coef, 1.0 + config.clip_coef)
         share = batch.advantage * weight
         gain, least = ratio * share, limited * share
         policy = -torch.minimum(gain, least).sum()
@@ -173,7 +174,7 @@ def update(
             new_log_prob = log_prob(config.head, part.latent, mean, spread)
             value = None if part.critic_states is None else agent.critic(part.critic_states)
             loss = ppo_loss(new_log_prob, part, value, config)
-            descent.step(loss.total + config.bound_pull * band.excess.mean())
+            descent.step(loss.total + config.range_penalty * band.excess.mean())
             losses.append(loss)
     return {
         name: torch.stack([getattr(loss, name) for loss in losses]).mean().detach()

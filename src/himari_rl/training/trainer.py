@@ -56,7 +56,7 @@ class Trainer:
     """Improves one agent on one market.
 
     Args:
-        total_bars: the budget; rounded up to whole rollouts of envs x rollout_bars.
+        total_bars: the budget; rounded up to whole rollouts of envs x num_steps.
         generator: the run's one source of randomness, on the physics' device.
         on_rollout: called after each rollout with the state's metrics; raising stops the run.
     """
@@ -70,16 +70,16 @@ class Trainer:
         on_rollout: Callable[[Trainer], None] = lambda trainer: None,
     ) -> None:
         config = agent.config
-        if physics.config.episode_bars % config.rollout_bars:
+        if physics.config.episode_bars % config.num_steps:
             raise ConfigError(
-                f"rollout_bars {config.rollout_bars} with episodes of {physics.config.episode_bars} bars",
+                f"num_steps {config.num_steps} with episodes of {physics.config.episode_bars} bars",
                 "a rollout that divides the episode",
-                "choose rollout_bars 20, 25 or 50 for 500 bars",
+                "choose num_steps 20, 25 or 50 for 500 bars",
             )
         self.agent, self.physics, self.generator, self.on_rollout = agent, physics, generator, on_rollout
-        self.rollouts = max(1, math.ceil(total_bars / (config.envs * config.rollout_bars)))
-        self.gradient_rollouts = round(config.gradient_share * self.rollouts)
-        self.averaged_rollouts = max(1, round(config.average * self.rollouts))
+        self.rollouts = max(1, math.ceil(total_bars / (config.num_envs * config.num_steps)))
+        self.gradient_rollouts = round(config.analytic_gradient_fraction * self.rollouts)
+        self.averaged_rollouts = max(1, round(config.weight_average_fraction * self.rollouts))
         adam = partial(
             torch.optim.AdamW, lr=config.learning_rate, eps=1e-7, weight_decay=config.weight_decay, fused=True
         )
@@ -88,7 +88,7 @@ class Trainer:
         self.guard = CollapseGuard(physics)
         self.average = [torch.zeros_like(p) for p in agent.actor_parameters()]
         self.seconds = 0.0
-        self.state = TrainerState(self._first_accounts(), agent.initial_memory(config.envs))
+        self.state = TrainerState(self._first_accounts(), agent.initial_memory(config.num_envs))
 
     def run(self) -> None:
         """Trains to the end of the budget and leaves the averaged weights in the agent."""
@@ -108,7 +108,7 @@ class Trainer:
             left = 1.0 - state.rollout / self.rollouts
             share = config.final_learning_rate + (1.0 - config.final_learning_rate) * left
             group["lr"] = config.learning_rate * share
-        state.env = restarted(self.physics, state.env, config.restart_share, self.generator)
+        state.env = restarted(self.physics, state.env, config.random_position_fraction, self.generator)
         by_gradient = state.rollout < self.gradient_rollouts
         if state.rollout == self.gradient_rollouts:
             self.optimiser.state.clear()  # Adam's moments of one loss are the wrong step size for the other (LOG.md)
@@ -127,9 +127,9 @@ class Trainer:
     def _gradient_rollout(self) -> tuple[Trajectory, dict[str, float], Tensor]:
         config, state = self.agent.config, self.state
         scale = torch.tensor(state.reward_scale, dtype=torch.float64, device=self.physics.device)
-        chunk = max(1, min(config.envs, config.minibatch // config.rollout_bars))
+        chunk = max(1, min(config.num_envs, config.minibatch // config.num_steps))
         envs, memories, trajectories = [], [], []
-        for part in torch.arange(config.envs, device=self.physics.device).split(chunk):
+        for part in torch.arange(config.num_envs, device=self.physics.device).split(chunk):
             env, memory, trajectory = gradient_step(
                 self.agent,
                 self.physics,
@@ -149,7 +149,7 @@ class Trainer:
 
     def _ppo_rollout(self) -> tuple[Trajectory, dict[str, float], Tensor]:
         config, state, physics = self.agent.config, self.state, self.physics
-        steps, count, assets = config.rollout_bars, config.envs, physics.market.assets
+        steps, count, assets = config.num_steps, config.num_envs, physics.market.assets
         done = (state.rollout - self.gradient_rollouts) / max(1, self.rollouts - self.gradient_rollouts - 1)
         std = config.initial_std * (config.final_std / config.initial_std) ** done
         noise = torch.randn(steps, count, assets, generator=self.generator, device=physics.device, dtype=torch.float64)
@@ -202,7 +202,7 @@ class Trainer:
         state.reward_m2 += variance * count + delta**2 * state.reward_count * count / total
         state.reward_mean += delta * count / total
         state.reward_count = float(total)
-        state.bars += self.agent.config.envs * self.agent.config.rollout_bars
+        state.bars += self.agent.config.num_envs * self.agent.config.num_steps
 
     def _diagnostics(self, trajectory: Trajectory) -> dict[str, float]:
         with torch.no_grad():
@@ -216,10 +216,10 @@ class Trainer:
     def _first_accounts(self) -> EnvState:
         """Accounts spread evenly over the phases of an episode, so that they do not all end together."""
         config = self.agent.config
-        env = self.physics.reset(config.envs, self.generator)
-        phases = self.physics.config.episode_bars // config.rollout_bars
-        phase = torch.arange(config.envs, device=self.physics.device) % phases
-        return env._replace(end=env.row + (phase + 1) * config.rollout_bars)
+        env = self.physics.reset(config.num_envs, self.generator)
+        phases = self.physics.config.episode_bars // config.num_steps
+        phase = torch.arange(config.num_envs, device=self.physics.device) % phases
+        return env._replace(end=env.row + (phase + 1) * config.num_steps)
 
     def _end_episodes(self, ruined: Tensor) -> None:
         """Fresh accounts, and a fresh memory, where the episode's bars are up or the account was ruined."""

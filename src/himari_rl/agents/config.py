@@ -1,0 +1,189 @@
+"""What an agent is and how it learns: one frozen config a kind. Torch-free, so that a setting can be read anywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from himari_rl.config import require_ranges
+from himari_rl.errors import ConfigError
+from himari_rl.features.contract import state_dim
+from himari_rl.policy.manifest import GAP_RULES
+
+HEADS = ("band", "centre", "squash")
+
+
+_COUNT, _SHARE, _WEIGHT = (1, 10**9), (0.0, 1.0), (0.0, 1000.0)
+_RANGES = {  # NaN is in none
+    **dict.fromkeys(("state_dim", "action_dim", "hidden_dim", "num_envs", "num_steps"), _COUNT),
+    "hidden_layers": (0, 100),
+    "learning_rate": (0.0, 10.0),
+    **dict.fromkeys(("minibatch", "epochs"), _COUNT),
+    **dict.fromkeys(
+        (
+            "analytic_gradient_fraction",
+            "final_learning_rate",
+            "gamma",
+            "gae_lambda",
+            "random_position_fraction",
+            "weight_average_fraction",
+        ),
+        _SHARE,
+    ),
+    **dict.fromkeys(("value_coefficient", "range_penalty", "gross_penalty", "weight_decay"), _WEIGHT),
+    **dict.fromkeys(("initial_std", "final_std"), (1e-12, 10.0)),
+    **dict.fromkeys(("clip_coef", "max_grad_norm", "input_clip"), (1e-9, 1e9)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOConfig:
+    """Network and learning of one agent. Every learning ingredient is measured in docs/decisions/LOG.md."""
+
+    state_dim: int = 16
+    """Features of an observation."""
+    action_dim: int = 1
+    """Assets, one multiplier each."""
+    hidden_dim: int = 32
+    """Units of each hidden layer."""
+    hidden_layers: int = 2
+    """tanh layers of the actor and of the critic."""
+    head: str = "band"
+    """band, centre or squash: see agents/distributions.py."""
+    account_inputs: bool = False
+    """True also feeds the account's own features to the net. The band reads the held position either way."""
+    input_clip: float = 5.0
+    """Normalised features are clipped to this many standard deviations."""
+
+    num_envs: int = 500
+    """Environments stepped together (N)."""
+    num_steps: int = 50
+    """Bars of one rollout (T); divides the episode."""
+    analytic_gradient_fraction: float = 0.9
+    """First share of the rollouts that learns by the analytic gradient through the ledger; the rest is PPO."""
+    learning_rate: float = 5e-3
+    """Adam's step at the start."""
+    final_learning_rate: float = 0.02
+    """Share of learning_rate left at the end of the linear decay."""
+    minibatch: int = 12_500
+    """Bars of one gradient step."""
+    epochs: int = 2
+    """Passes over each PPO rollout."""
+    gamma: float = 0.95
+    """Discount per bar."""
+    gae_lambda: float = 0.8
+    """Generalised advantage estimation (Schulman et al. 2016)."""
+    advantage: str = "counterfactual"
+    """gae, or counterfactual: r(a) - r(mean) on the same bar plus the slope of future reward in the held position."""
+    control_variate: bool = True
+    """gae only: subtracts the mean action's own reward on the same bar, exact because the market does not react."""
+    clip_coef: float = 0.2
+    """PPO's clip of the probability ratio."""
+    value_coefficient: float = 0.5
+    """Weight of the critic's loss."""
+    max_grad_norm: float = 1.0
+    """Gradient norm clip."""
+    initial_std: float = 0.05
+    """Standard deviation of the action around its mean, multiplier units, at the first PPO rollout."""
+    final_std: float = 0.02
+    """The same at the last rollout (geometric decay)."""
+    random_position_fraction: float = 1.0
+    """Share of the accounts put at a random position before each rollout, so that both band edges are visited."""
+    range_penalty: float = 0.01
+    """Pull on bands that lie wholly outside [0, 2], per multiplier unit, in units of the reward's deviation."""
+    gross_penalty: float = 0.1
+    """Pull on gross exposure wanted above the cap, in the same units: the cap scales all weights alike, so that beyond
+    it no reward says how much to hold."""
+    weight_average_fraction: float = 0.3
+    """Last share of the rollouts whose weights are averaged into the exported ones."""
+    weight_decay: float = 0.0
+    """AdamW's decay."""
+
+    def __post_init__(self) -> None:
+        if self.head not in HEADS:
+            raise ConfigError(f"head {self.head!r}", f"one of {', '.join(HEADS)}")
+        if self.advantage not in ("gae", "counterfactual"):
+            raise ConfigError(f"advantage {self.advantage!r}", "gae or counterfactual")
+        require_ranges(self, _RANGES)
+
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        return (self.hidden_dim,) * self.hidden_layers
+
+
+@dataclass(frozen=True, kw_only=True)
+class LSTMPPOConfig(PPOConfig):
+    """The base agent's config with memory. `num_steps` is also the length of back-propagation through time."""
+
+    lstm_hidden_dim: int = 64
+    """Cells of each LSTM layer (H)."""
+    lstm_num_layers: int = 2
+    """LSTM layers."""
+    hidden_dim: int = 64
+    """Units of each tanh layer after the LSTM, and of the critic's."""
+    hidden_layers: int = 1
+    """tanh layers between the LSTM and the head, and of the critic."""
+    num_envs: int = 320
+    """Environments stepped together (N)."""
+    minibatch: int = 8_000
+    """Bars of one gradient step: whole environments, never a part of a sequence."""
+    analytic_gradient_fraction: float = 0.9
+    """First share of the rollouts that learns by the analytic gradient, back through time; the rest is PPO."""
+    epochs: int = 1
+    """Passes over each PPO rollout; more of them leave the stored states behind (LOG.md)."""
+    learning_rate: float = 3e-3
+    """Adam's step at the start."""
+    gap_rule: str = GAP_RULES[0]
+    """What a server does with the memory of a session that missed bars: reset, or advance."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lstm_hidden_dim < 1 or self.lstm_num_layers < 1:
+            raise ConfigError(
+                f"{self.lstm_num_layers} LSTM layers of {self.lstm_hidden_dim}", "at least one of each", "or train base"
+            )
+        if self.gap_rule not in GAP_RULES:
+            raise ConfigError(f"gap_rule {self.gap_rule!r}", " or ".join(GAP_RULES))
+        if self.account_inputs:
+            raise ConfigError(
+                "account_inputs with an LSTM",
+                "a network that reads the market only (the band reads the held position)",
+                "leave account_inputs off: it would force a Python loop over time",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiPPOConfig(PPOConfig):
+    """The base agent's config for a portfolio. A job takes both dimensions from its symbols."""
+
+    state_dim: int = state_dim(3)
+    """52 for three assets: 16 each, their three correlations and the Herfindahl index."""
+    action_dim: int = 3
+    """Assets, one multiplier each, 2 to 20."""
+    analytic_gradient_fraction: float = 0.9
+    """With 0.6 the exploration of three multipliers at once costs more than it finds (M5b, one seed: .905, .939)."""
+    weight_average_fraction: float = 0.5
+    """Longer than the base agent's: three weights wander more (M5, two seeds: .975 and .983 with .3, .977 and .987)."""
+    first_gross: float = 0.75
+    """Gross exposure of a fresh agent in cash when Layer 2 buys everything: outside the cap no reward tells the assets
+    apart, and on the way back some fall to 0 (LOG.md)."""
+    first_half: float = 0.1
+    """Half-width of a fresh band, multiplier units: a wide one's lower edge sinks below 0, where it has no gradient."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.first_gross > 0.0 and self.first_half > 0.0):
+            raise ConfigError(f"first_gross {self.first_gross} and first_half {self.first_half}", "both above 0")
+
+
+CONFIGS: dict[str, type[PPOConfig]] = {"base": PPOConfig, "lstm": LSTMPPOConfig, "multi": MultiPPOConfig}
+
+
+def config_type(kind: str) -> type[PPOConfig]:
+    """The config of a kind.
+
+    Raises:
+        ConfigError: no such kind.
+    """
+    if kind not in CONFIGS:
+        raise ConfigError(f"kind {kind!r}", f"one of {', '.join(CONFIGS)}")
+    return CONFIGS[kind]
