@@ -11,7 +11,6 @@ import pytest
 from helpers.data import START
 from himari_rl.data import synthetic
 from himari_rl.data.audit import audit
-from himari_rl.data.sources import fingerprint
 from himari_rl.data.synthetic import quoted, synthetic_bars
 from himari_rl.data.synthetic_panel import synthetic_panel
 from himari_rl.errors import ConfigError
@@ -25,8 +24,8 @@ def autocorrelation(values: np.ndarray, lag: int) -> float:
 
 
 def test_a_seed_reproduces_a_market_and_another_seed_differs() -> None:
-    assert fingerprint(synthetic_bars(500, 7)) == fingerprint(synthetic_bars(500, 7))
-    assert fingerprint(synthetic_bars(500, 7)) != fingerprint(synthetic_bars(500, 8))
+    assert synthetic_bars(500, 7).fingerprint == synthetic_bars(500, 7).fingerprint
+    assert synthetic_bars(500, 7).fingerprint != synthetic_bars(500, 8).fingerprint
 
 
 def test_it_is_labelled_and_sound_and_has_no_gaps_by_default() -> None:
@@ -60,7 +59,7 @@ class LastBits:
 def test_a_last_bit_of_every_normal_changes_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     def make() -> list[str]:
         panel = synthetic_panel(("A", "B", "C"), 5_000, 6)
-        return [fingerprint(synthetic_bars(YEARS_4, 5)), *(fingerprint(bars) for bars in panel.bars)]
+        return [synthetic_bars(YEARS_4, 5).fingerprint, *(bars.fingerprint for bars in panel.bars)]
 
     plain = make()
     monkeypatch.setattr(np.random, "default_rng", LastBits)
@@ -69,9 +68,9 @@ def test_a_last_bit_of_every_normal_changes_no_bar(monkeypatch: pytest.MonkeyPat
 
 def test_unrounded_the_same_last_bits_would_show(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthetic, "quoted", lambda values: values)
-    plain = fingerprint(synthetic_bars(500, 5))
+    plain = synthetic_bars(500, 5).fingerprint
     monkeypatch.setattr(np.random, "default_rng", LastBits)
-    assert fingerprint(synthetic_bars(500, 5)) != plain
+    assert synthetic_bars(500, 5).fingerprint != plain
 
 
 def test_a_quote_has_seven_digits_and_keeps_their_order() -> None:

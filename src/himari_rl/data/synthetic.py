@@ -13,11 +13,13 @@ before costs, holding 0.7; everything else is a martingale, so "keep 1.0" is a r
 
 The same seed is the same file on every machine, as far as that can be had. exp, log and sin differ by a last bit
 between CPUs, so moves lie on a grid of 2^-32 (their sum is then exact, and a last bit cannot grow with time) and every
-price and volume is quoted with seven digits, as an exchange would: 10,000.00. What still depends on the machine: a
-value within a last bit of a rounding's tie, about one four-year market in a thousand, and the stream of numpy's release.
+price and volume is quoted with seven digits, as an exchange would: 10,000.00. What still depends on the machine: values
+within a last bit of a rounding's tie (about one four-year market in a thousand has one), and numpy's own stream.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
@@ -106,7 +108,7 @@ def market(
     interval_ms: int,
     empty: BoolArray,
     rng: np.random.Generator,
-) -> dict[str, FloatArray]:
+) -> dict[str, Any]:
     """Prices and volume (T,) of one symbol by column, quoted.
 
     Args:

@@ -22,12 +22,10 @@ import numpy as np
 
 from himari_rl.data.cells import NOT_A_TIME, numbers, times
 from himari_rl.errors import DataError
-from himari_rl.schema import ACTIONS, Bars, BoolArray, FloatArray, IntArray
+from himari_rl.schema import ACTIONS, LAYER2, PRICES, Bars, BoolArray, FloatArray, IntArray
 from himari_rl.storage import write_atomic
 
-PRICES = ("open", "high", "low", "close")
 REQUIRED = ("timestamp", *PRICES, "volume")
-LAYER2 = ("signal_action", "signal_confidence", "signal_tier", "cascade_risk")
 SUFFIXES = (".csv", ".csv.gz", ".parquet", ".pq")
 
 _TIERS = {"T1": 1, "T2": 2, "T3": 3, "T4": 4}
@@ -196,18 +194,6 @@ def _interpret(file: Path, raw: dict[str, Any]) -> Table:
     )
 
 
-def as_columns(bars: Bars) -> dict[str, IntArray | FloatArray]:
-    """Every column of the bars by its file name, `timestamp` first."""
-    columns: dict[str, IntArray | FloatArray] = {"timestamp": bars.timestamp}
-    columns |= {name: getattr(bars, name) for name in (*PRICES, "volume")}
-    if bars.signals is not None:
-        said = bars.signals
-        columns |= dict(zip(LAYER2, (said.action, said.confidence, said.tier, said.cascade_risk), strict=True))
-    if bars.funding_rate is not None:
-        columns["funding_rate"] = bars.funding_rate
-    return columns | bars.extra
-
-
 def write_bars(bars: Bars, path: str | Path, metadata: dict[str, str] | None = None) -> None:
     """Writes .csv, .csv.gz or .parquet, atomically; the symbol is the file name's part before `_1h`.
 
@@ -217,7 +203,7 @@ def write_bars(bars: Bars, path: str | Path, metadata: dict[str, str] | None = N
         DataError: the name has another ending.
         StorageError: the place cannot be written.
     """
-    columns = as_columns(bars) | ({"synthetic": np.ones(len(bars), np.int64)} if bars.synthetic else {})
+    columns = bars.columns() | ({"synthetic": np.ones(len(bars), np.int64)} if bars.synthetic else {})
     name = Path(path).name.lower()
     if name.endswith((".parquet", ".pq")):
         write_atomic(path, _parquet_bytes(columns, metadata or {}))

@@ -10,7 +10,7 @@ through one loop, accounts side by side. Features are computed on all rows given
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,6 @@ from himari_rl.evaluation import baselines
 from himari_rl.evaluation.baselines import HOLD_ALL, Plan, Stage, buy_and_hold, ewma_volatility, follow, later
 from himari_rl.evaluation.stepping import Decider, Deciding, step_through
 from himari_rl.features.encoder import StateEncoder
-from himari_rl.features.signals import reference_signals
 from himari_rl.policy.account import Leg
 from himari_rl.policy.clock import decisions_of
 from himari_rl.policy.ledger import drift
@@ -110,8 +109,6 @@ def stage(bars: Bars | Panel, ledger: LedgerSpec, start_row: int = 0) -> Stage:
         symbols, latest = bars.symbols, bars.rows()[0]
         volatility = np.stack([ewma_volatility(b)[row] for b, row in zip(bars.bars, latest.T, strict=True)], axis=1)
     else:
-        if bars.signals is None:
-            bars = replace(bars, signals=reference_signals(bars))
         symbols, volatility = (bars.symbol,), ewma_volatility(bars)
     rows, line = decisions_of(
         bars,

@@ -15,7 +15,7 @@ from himari_rl.data.panel import Panel, Prices
 from himari_rl.errors import DataError
 from himari_rl.features.contract import CASCADE_RISK, VOLATILITY, VOLATILITY_SCALE, WIDTH
 from himari_rl.features.encoder import StateEncoder
-from himari_rl.features.signals import direction, reference_signals
+from himari_rl.features.signals import direction, signals_of, with_signals
 from himari_rl.policy.account import Leg
 from himari_rl.policy.ledger_config import LedgerConfig
 from himari_rl.policy.risk import multiplier_cap
@@ -56,8 +56,7 @@ def timeline(bars: Bars, rows: FloatArray, ledger: LedgerConfig) -> Timeline:
         rows: (T, 16) market rows from `StateEncoder.market_rows(bars)`.
     """
     decisions = len(bars) - 2
-    signals = bars.signals if bars.signals is not None else reference_signals(bars)
-    side = direction(signals.action, ledger.allow_short)[:decisions]
+    side = direction(signals_of(bars).action, ledger.allow_short)[:decisions]
     cap = multiplier_cap(rows[:decisions, VOLATILITY] * VOLATILITY_SCALE, rows[:decisions, CASCADE_RISK], ledger.limits)
     return Timeline(legs(bars), side * ledger.max_position_pct, cap)
 
@@ -74,8 +73,7 @@ def panel_timeline(panel: Panel, rows: FloatArray, ledger: LedgerConfig) -> Time
     latest, _ = panel.rows()
     sides = []
     for bars, row in zip(panel.bars, latest.T, strict=True):
-        signals = bars.signals if bars.signals is not None else reference_signals(bars)
-        sides.append(direction(signals.action, ledger.allow_short)[row[:decisions]])
+        sides.append(direction(signals_of(bars).action, ledger.allow_short)[row[:decisions]])
     blocks = rows[:decisions, : WIDTH * len(sides)].reshape(decisions, len(sides), WIDTH)
     cap = multiplier_cap(blocks[..., VOLATILITY] * VOLATILITY_SCALE, blocks[..., CASCADE_RISK], ledger.limits)
     return Timeline(legs(panel.prices()), np.stack(sides, axis=1) * ledger.max_position_pct, cap)
@@ -90,6 +88,7 @@ def decisions_of(history: Bars | Panel, encoder: StateEncoder, ledger: LedgerCon
     Raises:
         DataError: a panel of other symbols, or in another order, than the encoder's.
     """
+    history = with_signals(history)
     if isinstance(history, Bars):
         rows = encoder.market_rows(history)
         return rows[: len(history) - 2], timeline(history, rows, ledger)
