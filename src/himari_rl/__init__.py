@@ -11,6 +11,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "Bars": "schema",
     "LSTMPPOAgent": "agents.lstm_ppo_agent",
     "LSTMPPOConfig": "agents.config",
     "MultiAssetEnvConfig": "envs.config",
@@ -20,6 +21,7 @@ _HOME = {
     "StateEncoder": "features.encoder",
     "TradingEnv": "envs.trading_env",
     "TradingEnvConfig": "envs.config",
+    "load_bars": "data.sources",
     "load_policy": "policy.runtime",
 }
 

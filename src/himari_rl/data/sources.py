@@ -42,14 +42,23 @@ def load_bars(paths: Paths, symbol: str | None = None, interval: str | None = No
         DataError: anything that makes the bars unusable, with the file, the row and the cure.
     """
     files = choose(find(paths), symbol, interval)
-    tables = [read_table(file) for file in files]
+    bars = sound_bars([read_table(file) for file in files], interval)
+    return replace(bars, symbol=_tidy(symbol)) if symbol is not None and name_parts(files[0])[1] is None else bars
+
+
+def sound_bars(tables: Sequence[Table], interval: str | None = None) -> Bars:
+    """Tables of one symbol, wherever they were read, as Bars: the one door, with every rule of checks.py.
+
+    Raises:
+        DataError: the first broken rule, as `load_bars`.
+    """
     for table in tables:
         for problem in problems(table):
             raise problem.error()
     bars = join(tables)
     if interval is not None and bars.interval_ms != interval_ms(interval):
         raise DataError(f"{bars.source} holds {interval_name(bars.interval_ms)} bars", f"{interval} bars", "")
-    return replace(bars, symbol=_tidy(symbol)) if symbol is not None and name_parts(files[0])[1] is None else bars
+    return bars
 
 
 def find(paths: Paths) -> list[Path]:
