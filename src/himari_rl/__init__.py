@@ -18,6 +18,7 @@ _HOME = {
     "MultiAssetTradingEnv": "envs.multi_asset_env",
     "PPOAgent": "agents.ppo_agent",
     "PPOConfig": "agents.config",
+    "Policy": "policy.runtime",
     "StateEncoder": "features.encoder",
     "TradingEnv": "envs.trading_env",
     "TradingEnvConfig": "envs.config",

@@ -19,12 +19,13 @@ from himari_rl.data.panel import Panel
 from himari_rl.errors import DataError
 from himari_rl.evaluation import baselines
 from himari_rl.evaluation.baselines import HOLD_ALL, Plan, Stage, buy_and_hold, ewma_volatility, follow, later
-from himari_rl.evaluation.stepping import Decider, Deciding, step_through
+from himari_rl.evaluation.stepping import Deciding, step_through
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.account import Leg
 from himari_rl.policy.clock import decisions_of
 from himari_rl.policy.ledger import drift
 from himari_rl.policy.manifest import LedgerSpec
+from himari_rl.policy.protocol import DecidesBatch
 from himari_rl.schema import Bars, BoolArray, FloatArray, IntArray
 
 POLICY = "policy"
@@ -138,7 +139,7 @@ def stage(bars: Bars | Panel, ledger: LedgerSpec, start_row: int = 0) -> Stage:
 class Play:
     """Policies, and the baselines beside them, on one stage."""
 
-    policies: Mapping[str, Decider]
+    policies: Mapping[str, DecidesBatch]
     """By name; each decides for its own accounts, from its own positions."""
     on: Stage
     variants: Sequence[Variant] = VARIANTS
@@ -147,7 +148,7 @@ class Play:
 
 
 def backtest(
-    policies: Mapping[str, Decider],
+    policies: Mapping[str, DecidesBatch],
     on: Stage,
     ledger: LedgerSpec,
     *,

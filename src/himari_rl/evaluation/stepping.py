@@ -7,7 +7,7 @@ bands for the whole history in one pass (policy/bands.py); one that does is aske
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,28 +17,14 @@ from himari_rl.policy.account import Account, Leg, Move, Trades, flat_account, m
 from himari_rl.policy.bands import Bands
 from himari_rl.policy.ledger import bounded
 from himari_rl.policy.manifest import LedgerSpec
+from himari_rl.policy.protocol import DecidesBatch, bands_of
 from himari_rl.schema import MAX_MULTIPLIER, FloatArray, IntArray
-
-
-class Decider(Protocol):
-    """Anything that answers states (B, F) with multipliers (B, A) and its new memory: a loaded bundle.
-
-    It may have `bands(rows)` too, as a loaded bundle does.
-    """
-
-    def decide_batch(self, states: Any, memory: Any = None) -> tuple[Any, Any]: ...
-
-
-def bands_of(policy: Any, rows: FloatArray) -> Bands | None:
-    """A policy's bands on rows (D, F) in order, where it has any."""
-    found: Bands | None = policy.bands(rows) if hasattr(policy, "bands") else None
-    return found
 
 
 class Deciding(NamedTuple):
     """One policy on one stage, with an account for each lag."""
 
-    policy: Decider
+    policy: DecidesBatch
     on: Stage
     accounts: IntArray  # which accounts are its own
     lags: IntArray  # bars by which each of them decides too late

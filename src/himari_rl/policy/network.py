@@ -47,7 +47,7 @@ def by_columns(matrix: F32) -> F32:
     return columns
 
 
-class Normaliser:
+class InputNormaliser:
     """x = clip((state - mean) / std, -clip, clip) * keep."""
 
     def __init__(self, spec: NormaliserSpec) -> None:
