@@ -29,8 +29,8 @@ def policy_page(manifest: Manifest) -> str:
         "state": f"{manifest.state_dim} numbers in, a multiplier in [0, 2] for each symbol out",
         "network": f"{layers}{hidden}, head {network.head}",
         "seeds": f"{', '.join(map(str, seeds))}" + (f" (mean of {len(seeds)})" if len(seeds) > 1 else ""),
-        "trained on": f"{market}{data.source}, {data.rows:,} bars of {data.interval_ms / 60_000:g} minutes, "
-        f"{data.start} to {data.end}",
+        "trained on": f"{market}{data.source}",
+        "bars": f"{data.rows:,} of {data.interval_ms / 60_000:g} minutes, {data.start} to {data.end}",
         "ledger": _ledger(manifest.ledger.config),
         "evaluation": str(judged.get("sentence", "none: this policy has not been judged")),
         "gate": _gate(manifest.gate),
