@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from helpers.bundle import SYMBOLS, make_bundle, make_manifest, valid_states
 from himari_rl.policy.bundle import amend
 from himari_rl.policy.page import policy_page
-from himari_rl.policy.protocol import DecidesBands, bands_of
+from himari_rl.policy.protocol import HasBands, bands_of
 from himari_rl.policy.runtime import load_policy
 
 
@@ -33,11 +34,8 @@ def test_print_shows_what_a_policy_is_and_no_address(tmp_path: Path, kind: str) 
 
 def test_the_page_shows_the_verdict_and_the_gate(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path)
-    amend(
-        bundle,
-        evaluation={"sentence": "No edge was shown: keep 1.0."},
-        gate={"passed": False, "reason": "refused by edge"},
-    )
+    gate = {"passed": False, "reason": "refused by edge", "exceptions": ["allow-leak: reviewed"]}
+    amend(bundle, evaluation={"sentence": "No edge was shown: keep 1.0."}, gate=gate)
     shown = str(load_policy(bundle))
     assert "No edge was shown: keep 1.0." in shown
     assert "refused by edge, with exceptions: allow-leak: reviewed" in shown
@@ -57,9 +55,10 @@ class Half:
 def test_bands_are_asked_only_of_a_policy_that_has_them(tmp_path: Path) -> None:
     states = valid_states(5)
     assert bands_of(Half(), states) is None
-    assert not isinstance(Half(), DecidesBands)
+    assert not isinstance(Half(), HasBands)
     blind = make_manifest().normaliser.model_dump()
     blind["keep"] = [0 if 8 <= k <= 14 and k in (8, 9, 10, 14) else 1 for k in range(16)]
     policy = load_policy(make_bundle(tmp_path, normaliser=blind))
-    assert isinstance(policy, DecidesBands)
+    assert isinstance(policy, HasBands)
     assert bands_of(policy, states) is not None
+    assert bands_of(SimpleNamespace(bands=policy.bands), states) is not None  # bands alone are enough

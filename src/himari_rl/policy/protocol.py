@@ -31,14 +31,14 @@ class DecidesBatch(Protocol):
 
 
 @runtime_checkable
-class DecidesBands(DecidesBatch, Protocol):
-    """A policy that can say beforehand what it would do at any position, which spares asking it bar by bar."""
+class HasBands(Protocol):
+    """Says beforehand what it would do at any position: the backtest then need not ask bar by bar, nor anything else."""
 
     def bands(self, rows: FloatArray) -> Bands | None:
         """No-trade bands on market rows (T, F) in order of time; None where the answers read the account."""
         ...
 
 
-def bands_of(policy: DecidesBatch, rows: FloatArray) -> Bands | None:
+def bands_of(policy: object, rows: FloatArray) -> Bands | None:
     """A policy's bands on rows (T, F) in order, where it has any."""
-    return policy.bands(rows) if isinstance(policy, DecidesBands) else None
+    return policy.bands(rows) if isinstance(policy, HasBands) else None
