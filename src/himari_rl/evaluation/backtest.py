@@ -21,7 +21,7 @@ from himari_rl.evaluation import baselines
 from himari_rl.evaluation.baselines import HOLD_ALL, Plan, Stage, buy_and_hold, ewma_volatility, follow, later
 from himari_rl.evaluation.stepping import Deciding, step_through
 from himari_rl.features.encoder import StateEncoder
-from himari_rl.policy.account import Leg
+from himari_rl.policy.account import MarketMove
 from himari_rl.policy.clock import decisions_of
 from himari_rl.policy.ledger import drift
 from himari_rl.policy.manifest import LedgerSpec
@@ -125,7 +125,7 @@ def stage(bars: Bars | Panel, ledger: LedgerSpec, start_row: int = 0) -> Stage:
     return Stage(
         symbols=symbols,
         rows=rows[kept],
-        leg=Leg(*(columns(leaf) for leaf in leg[:4]), new_day=leg.new_day[kept]),
+        leg=MarketMove(*(columns(leaf) for leaf in leg[:4]), new_day=leg.new_day[kept]),
         base=columns(line.base),
         cap=columns(line.cap),
         volatility=columns(volatility),
@@ -196,7 +196,7 @@ def backtests(plays: Sequence[Play], ledger: LedgerSpec, rng: np.random.Generato
         lanes += _baselines(play, rng)
         ends.append(len(lanes))
     plan = Plan(*(np.stack(leaves, axis=1) for leaves in zip(*(lane.plan for lane in lanes), strict=True)))
-    leg = Leg(*(np.stack(leaves, axis=1) for leaves in zip(*(lane.on.leg for lane in lanes), strict=True)))
+    leg = MarketMove(*(np.stack(leaves, axis=1) for leaves in zip(*(lane.on.leg for lane in lanes), strict=True)))
     rate = ledger.config.cost_rate
     cost_rate = np.array([[lane.variant.cost_multiple * rate] for lane in lanes])
     exposure, growth, marked, cost = step_through(deciding, plan, leg, ledger, cost_rate)

@@ -32,7 +32,7 @@ class DecidesBatch(Protocol):
 
 @runtime_checkable
 class HasBands(Protocol):
-    """Says beforehand what it would do at any position: the backtest then need not ask bar by bar, nor anything else."""
+    """Says beforehand what it would do at any position: the backtest then need not ask bar by bar."""
 
     def bands(self, rows: FloatArray) -> Bands | None:
         """No-trade bands on market rows (T, F) in order of time; None where the answers read the account."""
