@@ -181,7 +181,7 @@ class Physics:
     def previous(self, account: Account, window: Window) -> Tensor:
         """(N, A) the observed position in multiplier units, on the side that Layer 2 now asks for.
 
-        The same number as `previous_multiplier` of the observation, without a detour through float32.
+        The same number as `held_multipliers` of the observation, without a detour through float32.
         """
         size = torch.where(window.side == 0, account.marked.abs(), window.side * account.marked)
         return size / self.config.max_position_pct
