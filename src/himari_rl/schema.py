@@ -93,7 +93,8 @@ class Layer2:
     cascade_risk: FloatArray  # [0, 1]
     supplied: bool  # True: columns of the data; False: our causal reference signal
 
-    def __getitem__(self, rows: slice) -> Layer2:
+    def __getitem__(self, rows: slice | IntArray) -> Layer2:
+        """The rows of a slice, or the ones picked by their numbers."""
         return Layer2(
             action=self.action[rows],
             confidence=self.confidence[rows],
@@ -201,6 +202,11 @@ class Bars:
         """
         frame: pd.DataFrame = _frames().frame_from_bars(self)
         return frame
+
+    @property
+    def recorded(self) -> Bars:
+        """The same bars without a reference signal, which must not come back from a file as the data's own."""
+        return self if self.signals is None or self.signals.supplied else replace(self, signals=None)
 
     def columns(self) -> dict[str, IntArray | FloatArray]:
         """Every column by its file name, `timestamp` first."""

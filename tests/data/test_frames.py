@@ -60,10 +60,12 @@ def test_to_frame_and_back_are_the_same_bars(bars: Bars) -> None:
     assert not same(Bars.from_frame(frame, bars.symbol), bars)
 
 
-def test_our_own_signal_never_comes_back_as_the_datas() -> None:
+def test_our_own_signal_never_comes_back_as_the_datas(tmp_path: Path) -> None:
     bars = with_signals(bars_at(list(range(60))))
     assert bars.signals is not None
     assert Bars.from_frame(bars.to_frame()).signals is None
+    write_bars(bars, tmp_path / "BTC-USD_1h.csv")
+    assert load_bars(tmp_path).signals is None
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ Pandas and pyarrow are imported inside: whoever only reads Bars needs neither.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from himari_rl.data.sources import sound_bars
@@ -53,8 +52,7 @@ def frame_from_bars(bars: Bars) -> pd.DataFrame:
     import numpy as np
     import pandas as pd
 
-    recorded = bars if bars.signals_supplied else replace(bars, signals=None)
-    columns = recorded.columns()
+    columns = bars.recorded.columns()
     stamps = columns.pop("timestamp").astype("datetime64[ms]")
     if bars.synthetic:
         columns["synthetic"] = np.ones(len(bars), np.int64)

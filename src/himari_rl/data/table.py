@@ -208,13 +208,13 @@ def interpret(source: str, symbol: str, raw: dict[str, Any]) -> Table:
 def write_bars(bars: Bars, path: str | Path, metadata: dict[str, str] | None = None) -> None:
     """Writes .csv, .csv.gz or .parquet, atomically; the symbol is the file name's part before `_1h`.
 
-    A synthetic market carries the column `synthetic`, so that the label survives the file.
+    A synthetic market carries the column `synthetic`, so that the label survives; a reference signal stays out.
 
     Raises:
         DataError: the name has another ending.
         StorageError: the place cannot be written.
     """
-    columns = bars.columns() | ({"synthetic": np.ones(len(bars), np.int64)} if bars.synthetic else {})
+    columns = bars.recorded.columns() | ({"synthetic": np.ones(len(bars), np.int64)} if bars.synthetic else {})
     name = Path(path).name.lower()
     if name.endswith((".parquet", ".pq")):
         write_atomic(path, _parquet_bytes(columns, metadata or {}))
