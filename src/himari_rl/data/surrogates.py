@@ -35,21 +35,12 @@ def bootstrapped(bars: Bars, rng: np.random.Generator, block_bars: int = BLOCK_B
         raise ConfigError(f"blocks of {block_bars} bars", f"1 to {rows}", "choose a shorter block")
     starts = rng.integers(0, rows - block_bars + 1, size=-(-rows // block_bars))
     pick = (starts[:, None] + np.arange(block_bars)).ravel()[:rows]
-    signals = bars.signals
-    if signals is not None:
-        signals = Layer2(
-            action=signals.action[pick],
-            confidence=signals.confidence[pick],
-            tier=signals.tier[pick],
-            cascade_risk=signals.cascade_risk[pick],
-            supplied=signals.supplied,
-        )
     opened, high, low, close = (part[pick] for part in _moves(bars))
     moved = _rebuilt(bars, opened, high, low, close, f"bootstrap of {bars.source}")
     return replace(
         moved,
         volume=bars.volume[pick],
-        signals=signals,
+        signals=None if bars.signals is None else bars.signals[pick],
         funding_rate=None if bars.funding_rate is None else bars.funding_rate[pick],
         extra={name: column[pick] for name, column in bars.extra.items()},
     )
