@@ -163,7 +163,7 @@ async def open_loop(port: int, body: bytes, seconds: float, rate: float) -> dict
 
 def application_cost(bundle: Path, body: bytes) -> dict[str, float]:
     """Python calls and microseconds between uvicorn's hand-over and the last byte, in this process."""
-    from himari_rl.serving.app import create_app
+    from himari_rl.serving.http.app import create_app
 
     app = create_app(bundle)
     app.state.service.load()

@@ -96,8 +96,8 @@ def main() -> None:
             # tensorboard brings grpc to a development environment; the container that serves has none
             sys.modules["grpc"] = None  # type: ignore[assignment]
             from google.cloud import storage  # noqa: F401
-        from himari_rl.serving.app import create_app
-        from himari_rl.serving.run import listen, make_server, serve
+        from himari_rl.serving.http.app import create_app
+        from himari_rl.serving.http.run import listen, make_server, serve
         from himari_rl.serving.settings import ServeSettings
 
         app, sock = create_app(source[0], ServeSettings(reload_s=0.2)), listen("127.0.0.1", int(port))

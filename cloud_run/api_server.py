@@ -25,8 +25,8 @@ def main() -> int:
     """Serves until SIGTERM. A bundle that does not load yet is a 503 with the reason, not an exit."""
     gc.disable()  # until `serve`: see there
     from himari_rl.errors import ConfigError, HimariError
-    from himari_rl.serving.app import create_app
-    from himari_rl.serving.run import listen, serve
+    from himari_rl.serving.http.app import create_app
+    from himari_rl.serving.http.run import listen, serve
     from himari_rl.serving.settings import ServeSettings, check_exposure, from_environment
 
     env = os.environ
