@@ -12,6 +12,7 @@ HIMARI_MEMORY_KEY                signs the memory of recurrent policies; the sam
 HIMARI_SIGNER                    PEM file of the Ed25519 public key that bundles must be signed with
 HIMARI_CHALLENGER, HIMARI_CHALLENGER_SHARE, HIMARI_SYMBOLS, HIMARI_GAP_RULE, HIMARI_CORS_ORIGINS, HIMARI_LOG_EVERY
                                  see himari_rl/serving/settings.py
+HIMARI_TURBO=0                   no shortcut within uvicorn's parser: the same bytes from plain ASGI
 """
 
 from __future__ import annotations
