@@ -7,7 +7,7 @@
 
 What bounds the figures: one server process on one core, the load generator (wrk) alone on another. The floor is an ASGI
 app of three lines under the same uvicorn, uvloop and httptools: no ASGI app can beat it. Ours answers most requests
-before they become one (serving/protocol.py); `base asgi` is the same without that, `base` the server as it is started.
+before they become one (serving/http/protocol.py); `base asgi` is the same without that, `base` the server as started.
 All servers live through the whole run and take turns, so that a busy minute of the machine hits all of them; a figure
 is the median over rounds, its spread the range. The last line is JSON.
 """

@@ -3,7 +3,7 @@
 floor   an ASGI app of three lines            noop      FastAPI with a body model and no work
 torch   the usual way: torch in a FastAPI route, a BaseHTTPMiddleware that logs every request
 ours    himari_rl.serving                     ours-gcs  the same with google-cloud-storage loaded
-ours-asgi  the same as an ASGI app alone, without serving/protocol.py
+ours-asgi  the same as an ASGI app alone, without serving/http/protocol.py
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The short way of serving/protocol.py: the same bytes as the ordinary way, whatever a client does to its wire."""
+"""The shortcut of serving/http/protocol.py: the same bytes as the ordinary path, whatever a client does to its wire."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class TooManyError(HimariError):
     """A bound on what one server holds is reached (HTTP 429)."""
 
 
-class KeptError(HimariError):
+class OfferRefusedError(HimariError):
     """A policy was offered and refused; the one before goes on (HTTP 409)."""
 
 

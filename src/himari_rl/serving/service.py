@@ -21,8 +21,8 @@ from himari_rl.monitoring.metrics import Metrics
 from himari_rl.policy.runtime import Policy, Step
 from himari_rl.serving import decide as raw
 from himari_rl.serving import memory as memories
-from himari_rl.serving.ask import Ask, Request, ask_sequence, check_ways
-from himari_rl.serving.errors import FieldError, KeptError, NotReadyError, within
+from himari_rl.serving.errors import FieldError, NotReadyError, OfferRefusedError, within
+from himari_rl.serving.inputs import PolicyInput, Request, check_fields, input_of_sequence
 from himari_rl.serving.journal import Journal
 from himari_rl.serving.messages import DecideRequest
 from himari_rl.serving.sessions import SessionMemory, Sessions, resume
@@ -31,7 +31,7 @@ from himari_rl.serving.shadow import Challenger
 from himari_rl.serving.slot import Follower, Slot
 
 LOADING = "the policy is still loading"
-_NOTHING: Mapping[str, Any] = {}
+_NO_NOTE: Mapping[str, Any] = {}
 
 
 class Service:
@@ -81,12 +81,12 @@ class Service:
         async with self._loading:
             if self.challenger is not None:
                 await asyncio.to_thread(self.challenger.load)
-            said, before = self.reason, self.slot
+            earlier, before = self.reason, self.slot
             swapped = await asyncio.to_thread(self.load)
             serving = self.slot and self.slot.version
-            if self.reason not in ("", said):  # the source is asked every few seconds, and says the same for hours
+            if self.reason not in ("", earlier):  # the source is asked every few seconds, and says the same for hours
                 self.journal.event("refused", "ERROR", reason=self.reason, serving=serving)
-            if swapped and (before is not None or said not in ("", LOADING) or self.journal.every):
+            if swapped and (before is not None or earlier not in ("", LOADING) or self.journal.every):
                 # a first start that went well is no event
                 self.journal.event("swap", model_version=serving, before=before and before.version)
             return swapped
@@ -96,12 +96,12 @@ class Service:
 
         Raises:
             NotReadyError: there is no valid policy.
-            KeptError: what is offered was refused, and the policy before goes on.
+            OfferRefusedError: what is offered was refused, and the policy before goes on.
         """
         swapped = await self.reload()
         version = self.ready().version
         if self.reason:
-            raise KeptError(self.reason, cure=f"{version} goes on answering")
+            raise OfferRefusedError(self.reason, cure=f"{version} goes on answering")
         return swapped
 
     def ready(self) -> Slot:
@@ -128,7 +128,7 @@ class Service:
             TooManyError: no room for a new session (429).
         """
         started = perf_counter_ns()
-        return self._one(self.slot or self.ready(), request, client, started, in_range=False)
+        return self._predict(self.slot or self.ready(), request, client, started, in_range=False)
 
     def predict_bytes(self, body: bytes, client: str = "") -> dict[str, Any]:
         """The same answer to a request as it came: its numbers are held against their ranges while they are parsed.
@@ -139,7 +139,7 @@ class Service:
         """
         started = perf_counter_ns()
         slot = self.slot or self.ready()
-        return self._one(slot, slot.reader.validate_json(body), client, started, in_range=True)
+        return self._predict(slot, slot.reader.validate_json(body), client, started, in_range=True)
 
     def predict_many(self, bodies: Collection[bytes]) -> list[dict[str, Any] | None]:
         """The answers to requests that came together, in order, all of one policy; never asked under a split.
@@ -155,20 +155,20 @@ class Service:
         slot = self.slot or self.ready()
         answers: list[dict[str, Any] | None] = [None] * len(bodies)
         requests: dict[int, Request] = {}
-        batch: dict[int, Ask] = {}
+        batch: dict[int, PolicyInput] = {}
         for index, body in enumerate(bodies):
             with suppress(ValidationError, HimariError):  # what is refused stays None
                 request = slot.reader.validate_json(body)
-                ask = self._ask(slot, request, in_range=True)
-                if ask.together:
-                    batch[index] = ask
+                given = self._prepare(slot, request, in_range=True)
+                if given.together:
+                    batch[index] = given
                 else:  # at once: the next request may be of the same session
-                    answers[index] = self._render(slot, ask, slot.policy.step(ask.state, ask.before))
+                    answers[index] = self._answer(slot, given, slot.policy.step(given.state, given.before))
                 requests[index] = request
         with suppress(HimariError):
-            decisions = slot.policy.steps([a.state for a in batch.values()], [a.before for a in batch.values()])
-            for (index, ask), decision in zip(batch.items(), decisions, strict=True):
-                answers[index] = self._render(slot, ask, decision)
+            decisions = slot.policy.steps([one.state for one in batch.values()], [one.before for one in batch.values()])
+            for (index, given), decision in zip(batch.items(), decisions, strict=True):
+                answers[index] = self._answer(slot, given, decision)
         for index, answer in enumerate(answers):
             if answer is not None:
                 self._finish(slot, requests[index], answer, started)
@@ -191,8 +191,8 @@ class Service:
                     f"instances[{index}]", "an instance has a session_id", "memory or none", "use POST /predict for it"
                 )
             try:
-                ask = self._ask(slot, request, in_range=False)
-                predictions.append(self._render(slot, ask, slot.policy.step(ask.state, ask.before)))
+                given = self._prepare(slot, request, in_range=False)
+                predictions.append(self._answer(slot, given, slot.policy.step(given.state, given.before)))
             except StateError as error:
                 raise within(f"instances[{index}]", error) from error
         return self._finish(slot, None, {"predictions": predictions}, started)
@@ -214,61 +214,63 @@ class Service:
         state = raw.encode(stream, assets, slot)
         self._streams.put(name, stream)
         validate_state(state, slot.dim, slot.symbols)
-        ask = self._in_session(slot, state, ("decide", *name), stream.timestamp) if slot.recurrent else Ask(state)
-        answer = self._render(slot, ask, slot.policy.step(ask.state, ask.before))
+        given = PolicyInput(state)
+        if slot.recurrent:
+            given = self._in_session(slot, state, ("decide", *name), stream.timestamp)
+        answer = self._answer(slot, given, slot.policy.step(given.state, given.before))
         return self._finish(slot, {"state": state}, answer, started) | {"state": state}
 
-    # ---- the steps of every answer: what is asked, one decision, its limits, the record of it
+    # ---- the steps of every answer: _prepare, Policy.step, _answer (limits, memory), _finish (shadow, record)
 
-    def _one(self, slot: Slot, request: Request, client: str, started: int, *, in_range: bool) -> dict[str, Any]:
-        """All of them for one request; `in_range` says that the reader has held its numbers to their ranges."""
+    def _predict(self, slot: Slot, request: Request, client: str, started: int, *, in_range: bool) -> dict[str, Any]:
+        """All of them for one request. `in_range`: reader.py has held the state's numbers to their ranges already."""
         if self._split is not None:
             slot = self._split.choose(slot, str(request.get("session_id") or client))
-        ask = self._ask(slot, request, in_range)
-        answer = self._render(slot, ask, slot.policy.step(ask.state, ask.before))
+        given = self._prepare(slot, request, in_range)
+        answer = self._answer(slot, given, slot.policy.step(given.state, given.before))
         return self._finish(slot, request, answer, started)
 
-    def _ask(self, slot: Slot, request: Request, in_range: bool) -> Ask:
+    def _prepare(self, slot: Slot, request: Request, in_range: bool) -> PolicyInput:
         """Checks a request and finds the memory that it brings or that a session holds."""
         state: Any = request.get("state")
         text = request.get("memory")
         plain = state is not None and len(request) == 1 + (slot.recurrent and text is not None)
         if not plain:
-            check_ways(slot, request)
+            check_fields(slot, request)
             if request.get("sequence") is not None:
-                return ask_sequence(slot, request["sequence"])
+                return input_of_sequence(slot, request["sequence"])
         if not (in_range and categories_hold(state, slot.layout)):
             validate_state(list(state) if in_range else state, slot.dim, slot.symbols)
         if not slot.recurrent:
-            return tuple.__new__(Ask, (state, None, _NOTHING, False, False, None))
+            return tuple.__new__(PolicyInput, (state, None, _NO_NOTE, False, False, None))
         if (session := request.get("session_id")) is not None:
             return self._in_session(slot, state, session, request["timestamp"])
         before = None if text is None else memories.unpack(text, slot.digest, self._key, slot.policy.memory_size)
-        return tuple.__new__(Ask, (state, before, {"memory_started": text is None}, True, plain, None))
+        return tuple.__new__(PolicyInput, (state, before, {"memory_started": text is None}, True, plain, None))
 
-    def _in_session(self, slot: Slot, state: Sequence[float], name: Hashable, timestamp: int) -> Ask:
+    def _in_session(self, slot: Slot, state: Sequence[float], name: Hashable, timestamp: int) -> PolicyInput:
         """A bar of a session that this process keeps; the session stays as it was until the bar is decided."""
         self._memories.admit(name)
-        before, said = resume(self._memories.get(name), slot, timestamp)
-        return Ask(state, before, said, session=(name, timestamp))
+        before, note = resume(self._memories.get(name), slot, timestamp)
+        return PolicyInput(state, before, note, session=(name, timestamp))
 
-    def _render(self, slot: Slot, ask: Ask, decision: Step) -> dict[str, Any]:
+    def _answer(self, slot: Slot, given: PolicyInput, decision: Step) -> dict[str, Any]:
         """Limits a decision, keeps or signs its memory and counts it: the answer without its last two fields."""
         multipliers = decision.multipliers
-        risk = slot.limiter(ask.state, multipliers)
+        risk = slot.limiter(given.state, multipliers)
         answer: dict[str, Any]
         if len(multipliers) == 1:
             answer = {"position_multiplier": multipliers[0], "confidence": decision.confidence}
         else:
             named = dict(zip(slot.symbols, multipliers, strict=True))
             answer = {"position_multipliers": named, "confidence": decision.confidence}
-        if ask.session is not None:
-            name, timestamp = ask.session
-            kept = SessionMemory(slot.digest, timestamp, ask.before, decision.memory, ask.state)
+        if given.session is not None:
+            name, timestamp = given.session
+            kept = SessionMemory(slot.digest, timestamp, given.before, decision.memory, given.state)
             self._memories.put(name, kept)
-        elif ask.carried:
+        elif given.carried:
             answer["memory"] = memories.pack(decision.memory, slot.digest, self._key)
-        answer |= ask.said
+        answer |= given.note
         if decision.out_of_distribution:
             answer["out_of_distribution"] = True
         if risk is not None:

@@ -78,7 +78,7 @@ class Resumed(NamedTuple):
     """Where a session goes on at a bar."""
 
     memory: F32 | None  # None starts from zeros
-    said: dict[str, Any]  # what the answer must say about it
+    note: dict[str, Any]  # what the answer must say about it
 
 
 def resume(kept: SessionMemory | None, slot: Slot, timestamp: int) -> Resumed:

@@ -9,7 +9,7 @@ import orjson
 from starlette.types import Send
 
 from himari_rl.errors import BundleError, HimariError, StateError
-from himari_rl.serving.errors import FieldError, KeptError, NotReadyError, TooManyError
+from himari_rl.serving.errors import FieldError, NotReadyError, OfferRefusedError, TooManyError
 
 RETRY_AFTER, CLOSE = {"retry-after": "1"}, {"connection": "close"}
 JSON = (b"content-type", b"application/json")
@@ -42,7 +42,7 @@ REFUSALS: tuple[tuple[type[HimariError], Refusal], ...] = (
     (TooManyError, Refusal(429, "sessions", RETRY_AFTER)),
     (UnauthorisedError, Refusal(401, "unauthorised", {"www-authenticate": "Bearer"})),
     (ForbiddenError, Refusal(403, "forbidden")),
-    (KeptError, Refusal(409, "kept")),
+    (OfferRefusedError, Refusal(409, "kept")),
 )
 BUSY, SLOW, LARGE = Refusal(503, "busy", RETRY_AFTER), Refusal(408, "slow", CLOSE), Refusal(413, "large", CLOSE)
 SCHEMA, NO_JSON = Refusal(422, "schema"), Refusal(422, "json")

@@ -1,6 +1,6 @@
-"""What a request asks for: one state to decide, the memory before it, and where the memory after it goes.
+"""What the policy needs of a request: one state, the memory before it, and where the memory after it goes.
 
-Every way to ask comes down to this, so that the steps behind it (service.py) are written once.
+Every form of request comes down to this, so that the steps behind it (service.py) are written once.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from himari_rl.serving.slot import Slot
 Request = Mapping[str, Any]
 
 
-class Ask(NamedTuple):
+class PolicyInput(NamedTuple):
     """A request that was checked. The request path builds it with tuple.__new__, a third of what a call costs."""
 
     state: Sequence[float]  # (F,)
     before: F32 | None = None  # (S,) memory to decide with; None starts an episode
-    said: Mapping[str, Any] = {}  # what the answer says about the memory
+    note: Mapping[str, Any] = {}  # what the answer says about the memory
     carried: bool = False  # the client carries the memory: the answer has it, signed
     together: bool = False  # may be decided in one batch with others
     session: tuple[Hashable, int] | None = None  # name and ms UTC: this process keeps the memory
 
 
-def check_ways(slot: Slot, request: Request) -> None:
+def check_fields(slot: Slot, request: Request) -> None:
     """Refuses a request that carries memory in two ways at once, or in one that the policy does not have.
 
     Raises:
@@ -55,7 +55,7 @@ def check_ways(slot: Slot, request: Request) -> None:
         )
 
 
-def ask_sequence(slot: Slot, states: list[Any]) -> Ask:
+def input_of_sequence(slot: Slot, states: list[Any]) -> PolicyInput:
     """The last of `states`, after all before it were decided from no memory.
 
     Raises:
@@ -71,4 +71,4 @@ def ask_sequence(slot: Slot, states: list[Any]) -> Ask:
     memory: F32 | None = None
     for state in states[:-1]:
         memory = slot.policy.step(state, memory).memory
-    return Ask(states[-1], memory, {"memory_started": True}, carried=True)
+    return PolicyInput(states[-1], memory, {"memory_started": True}, carried=True)
