@@ -81,7 +81,7 @@ class Authentication:
 class BodyLimit:
     """Reads the body of a POST to its end, within a size and a time, and puts it into the scope.
 
-    `receive` gives it once more to whoever asks. `sweep` must run beside it: it ends the waits that are too long.
+    `receive` gives it once more. `sweep` must run as a background task: it ends the waits that are too long.
     """
 
     def __init__(self, app: ASGIApp, limit: int, timeout_s: float, errors: Errors) -> None:
