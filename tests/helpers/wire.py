@@ -7,7 +7,7 @@ import re
 import socket
 from typing import Any
 
-from himari_rl.serving.app import Api
+from himari_rl.serving.http.app import Api
 from himari_rl.serving.messages import EXAMPLE_STATE
 
 GOOD = json.dumps({"state": EXAMPLE_STATE}).encode()

@@ -83,6 +83,7 @@ def test_the_import_rules_hold(tmp_path: Path) -> None:
         ("data/splits.py", "from himari_rl.features import encoder", "layers below"),
         ("agents/networks.py", "import himari_rl.envs.physics", "siblings"),
         ("serving/planted.py", "from himari_rl.training import trainer", "no torch"),
+        ("serving/slot.py", "import starlette", "knows no wire"),
         ("training/ppo.py", "import logging", "no environment and no logger"),
         ("envs/physics.py", "import cloud_run", "thin folders"),
     ],
