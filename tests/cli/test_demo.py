@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import blocks, run_himari, shared_data
+from helpers import PATIENCE_S, blocks, run_himari, shared_data
 from himari_rl.cli import demo
 from himari_rl.policy.runtime import load_policy
 
@@ -107,11 +107,6 @@ def test_real_bars_walk_the_same_road(tmp_path: Path) -> None:
     assert '"position_multiplier"' in result.stdout
 
 
-def listens_to_ctrl_c() -> None:
-    """A shell starts what runs in its background with SIGINT ignored, and so would everything below it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def test_ctrl_c_stops_it_with_one_line_and_exit_130(tmp_path: Path) -> None:
     himari = str(Path(sys.executable).with_name("himari"))
     with subprocess.Popen(
@@ -121,17 +116,16 @@ def test_ctrl_c_stops_it_with_one_line_and_exit_130(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        preexec_fn=listens_to_ctrl_c,
     ) as process:
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + PATIENCE_S
             while not (tmp_path / "runs" / "demo" / "training.json").exists():
                 assert time.monotonic() < deadline
                 assert process.poll() is None, process.communicate()
                 time.sleep(0.05)
-            time.sleep(1.0)
+            time.sleep(1.0)  # somewhere in the training, wherever this machine is by then
             process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=PATIENCE_S)
         finally:
             process.kill()
     assert process.returncode == 130, err

@@ -15,7 +15,7 @@ from statistics import median
 import pytest
 
 import himari_rl
-from helpers import ROOT, run_python
+from helpers import PATIENCE_S, ROOT, run_python
 
 CEILING = 400
 SOURCES = ("src", "cloud_run", "vertex_training", "monitoring", "testing", "benchmarks")
@@ -126,7 +126,7 @@ def lint_imports(workplace: Path, package_home: Path) -> subprocess.CompletedPro
         capture_output=True,
         text=True,
         cwd=workplace,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
         env={**os.environ, "PYTHONPATH": str(package_home)},
     )
