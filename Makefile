@@ -1,9 +1,9 @@
 # make demo    bars -> audit -> features -> PPO -> bundle -> verdict -> one served answer   (DATA=path for your own bars)
 # make test    every test            make lint    style, types, import rules
-# make venv    what the others call first; the second time it costs nothing
+# make venv    what make test and make lint call first (make demo calls for less); the second time it costs nothing
 # make certify the learner on markets whose optimum is known: minutes on every core
 # make noise   200 driftless markets through the whole gate, and 40 with a planted edge: 20 minutes
-# make lock    requirements.lock and requirements-gcp.txt anew, from pyproject.toml
+# make lock    the locks anew, from pyproject.toml
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -14,8 +14,11 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 DATA ?=
 BIN := .venv/bin
-# The stamp's name is the content of the two files, so a touched file reinstalls nothing and a changed one always does.
-STAMP := .venv/.installed-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
+# The demo needs [train,judge,serve]; tests and lint need [dev], which holds all of it at the same versions. A stamp's
+# name is the content of the files, so a touched file reinstalls nothing and a changed one always does.
+SUM = $(shell cat $(1) pyproject.toml | cksum | cut -d' ' -f1)
+DEMO := .venv/.demo-$(call SUM,requirements-demo.lock)
+DEV := .venv/.dev-$(call SUM,requirements.lock requirements-demo.lock)
 
 # One thread a process: two test workers with a thread pool each only fight for the same cores.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
@@ -27,56 +30,67 @@ export PIP_ROOT_USER_ACTION := ignore
 help:
 	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
 
-venv: $(STAMP)
+venv: $(DEV)
 
-demo: $(STAMP)
+demo: $(DEMO)
 	@$(BIN)/himari demo $(if $(DATA),--data "$(DATA)")
 	echo "himari itself is $(BIN)/himari; to have it at hand: source $(BIN)/activate"
 
-test: $(STAMP)
+test: $(DEV)
 	@$(ONE_THREAD) $(BIN)/pytest -n 2 --dist loadfile
 
-lint: $(STAMP)
+lint: $(DEV)
 	@$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-certify: $(STAMP)
+certify: $(DEV)
 	@$(BIN)/himari certify base
 
-noise: $(STAMP)
+noise: $(DEV)
 	@$(ONE_THREAD) $(BIN)/python benchmarks/gate_noise.py --markets 200
 
-format: $(STAMP)
+format: $(DEV)
 	@$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(STAMP):
+$(DEMO): LOCK := requirements-demo.lock
+$(DEV): LOCK := requirements.lock
+$(DEMO) $(DEV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || {
 	  echo "$(PYTHON) is $$($(PYTHON) -V 2>&1 | head -1), expected Python 3.11 or newer; try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2
 	  exit 2
 	}
 	log=.venv/install.log
+	progress() { # pip's story on stdin; a number for every twenty packages, appended, so that a pipe shows it as well
+	  n=0
+	  while read -r line; do
+	    case "$$line" in
+	      Collecting*|"Requirement already"*) n=$$((n + 1)); [ $$((n % 20)) != 0 ] || printf ' %s' "$$n" >&2 ;;
+	      "Installing collected"*) printf ' unpacking' >&2 ;;
+	    esac
+	  done
+	}
 	quietly() { # title, command...: one line on screen, the whole story in the log
 	  SECONDS=0
-	  printf '%s' "$$1" >&2
+	  printf '%s:' "$$1" >&2
 	  shift
-	  "$$@" 2>&1 | tee -a $$log | { n=0; while read -r line; do
-	    case "$$line" in Collecting*) n=$$((n + 1)); [ ! -t 2 ] || printf '\r  %s packages ' "$$n" >&2 ;; esac
-	  done; } || { printf ' failed\n' >&2; grep -E 'ERROR|rror:' $$log | tail -3 >&2; echo "see $$log; then run make again" >&2; exit 2; }
+	  "$$@" 2>&1 | tee -a $$log | progress || {
+	    printf ' failed\n' >&2; grep -E 'ERROR|rror:' $$log | tail -3 >&2; echo "see $$log; then run make again" >&2; exit 2
+	  }
 	  printf ' done (%s s)\n' "$$SECONDS" >&2
 	}
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv || {
 	  echo "$(PYTHON) could not make .venv; install its venv module (Debian: apt install python3-venv)" >&2
 	  exit 2
 	}
-	rm -f .venv/.installed-* $$log
-	quietly "[1/2] installing $$(grep -c == requirements.lock) locked packages into .venv (a few minutes the first time)" \
-	  $(BIN)/python -m pip install --progress-bar off -r requirements.lock
+	rm -f .venv/.demo-* .venv/.dev-* $$log
+	quietly "[1/2] installing $$(grep -c == $(LOCK)) locked packages into .venv (a few minutes the first time)" \
+	  $(BIN)/python -m pip install --progress-bar off -r $(LOCK)
 	quietly "[2/2] installing himari_rl itself" \
 	  $(BIN)/python -m pip install --no-deps --no-build-isolation -e .
-	touch $@
+	touch $@ $(DEMO)
 
 # The CPU build of torch is enough, so its CUDA companions stay out of the lock, and so does the local tag of the build
 # that answered: `torch==2.13.0` is met by the CPU wheel and by the one on PyPI alike.
@@ -84,13 +98,17 @@ PORTABLE := sed -E -i.bak -e '/^himari-rl/d' -e '/^(nvidia-|cuda-|triton)/d' -e 
 COMPILE := .venv-lock/bin/pip-compile --quiet --strip-extras --allow-unsafe --no-header --annotation-style=line \
   --no-emit-find-links --no-emit-index-url --no-emit-trusted-host --no-emit-options
 
+# The cloud's resolution comes first, since its SDK is the pickiest; the others take its versions.
 lock:
 	@[ -x .venv-lock/bin/pip-compile ] || { $(PYTHON) -m venv .venv-lock; .venv-lock/bin/pip install -q pip-tools; }
 	$(COMPILE) $(UPGRADE) --extra train --extra gcp -o requirements-gcp.txt pyproject.toml
 	$(PORTABLE) requirements-gcp.txt
 	$(COMPILE) $(UPGRADE) --extra dev -c requirements-gcp.txt -o requirements.lock pyproject.toml
 	$(PORTABLE) requirements.lock
-	rm -f requirements.lock.bak requirements-gcp.txt.bak
+	$(COMPILE) $(UPGRADE) --extra train --extra judge --extra serve --build-deps-for editable -c requirements.lock \
+	  -o requirements-demo.lock pyproject.toml
+	$(PORTABLE) requirements-demo.lock
+	rm -f requirements*.bak
 
 clean:
 	@rm -rf .venv .venv-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

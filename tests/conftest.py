@@ -1,4 +1,4 @@
-"""What tests must not share: the trial ledger, since one's look is no trial of another, and solved optima."""
+"""What no test may depend on: another test's trials or solved optima, a shell that ignores Ctrl-C, a fast machine."""
 
 from __future__ import annotations
 
@@ -6,8 +6,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+from helpers import hearing_ctrl_c
 from himari_rl.certification.solvers.optimum import solution
+
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _ctrl_c_is_heard() -> Iterator[None]:
+    """Also under `nohup make test`, and in every process that a test begins."""
+    with hearing_ctrl_c():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers import PATIENCE_S
 from helpers.evaluation import Rule, bars_from, ledger, walk
 from helpers.verdict import die_once, ignores_interrupts, run_small, small_bars, small_settings
 from himari_rl.cli import main
@@ -72,7 +73,7 @@ def test_a_run_killed_at_random_ends_in_the_same_bytes(finished: Path, tmp_path:
     while killed < KILLS:
         process = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL)
         count = len(list((run / "folds").rglob("*.fold")))
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         while process.poll() is None and len(list((run / "folds").rglob("*.fold"))) == count:
             assert time.monotonic() < deadline
             time.sleep(0.01)

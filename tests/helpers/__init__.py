@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
+PATIENCE_S = 300.0  # how long a test waits for something that must come: it catches what hangs, never what is slow
 
 
 def blocks(language: str) -> list[str]:
@@ -37,7 +42,7 @@ def run_python(code: str, *, cwd: Path | None = None, **environment: str) -> sub
         capture_output=True,
         text=True,
         cwd=cwd,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
         env={**os.environ, **environment},
     )
@@ -51,10 +56,43 @@ def run_himari(*arguments: str, cwd: Path | None = None, **environment: str) -> 
         text=True,
         stdin=subprocess.DEVNULL,
         cwd=cwd,
-        timeout=300,
+        timeout=2 * PATIENCE_S,
         check=False,
         env={**os.environ, "COLUMNS": "120", **environment},
     )
+
+
+def calls_of(work: Callable[[], object]) -> int:
+    """Functions called by `work` the second time, Python's and C's: what it costs, on a machine of any speed."""
+    calls = 0
+
+    def count(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    work()  # imports, caches
+    before = sys.getprofile()
+    gc.disable()  # hypothesis has callbacks in every collection
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+        gc.enable()
+    return calls
+
+
+@contextmanager
+def hearing_ctrl_c() -> Iterator[None]:
+    """Ctrl-C is heard here and in processes begun here.
+
+    `nohup`, most CI runners and a shell's background start a program with SIGINT ignored; its children inherit that.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def load_script(path: str) -> ModuleType:

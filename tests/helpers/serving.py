@@ -16,11 +16,11 @@ from typing import Any
 
 import httpx
 
-from helpers import ROOT
+from helpers import PATIENCE_S, ROOT
 from himari_rl.serving.http.app import Api
 from himari_rl.serving.http.run import listen, make_server
 
-DEADLINE_S = 20.0
+DEADLINE_S = PATIENCE_S
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import re
 import socket
 from typing import Any
 
+from helpers import PATIENCE_S
 from himari_rl.serving.http.app import Api
 from himari_rl.serving.messages import EXAMPLE_STATE
 
@@ -27,7 +28,7 @@ class Wire:
     """One connection, seen as bytes."""
 
     def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
         self._buffer = b""
 
     def answer(self) -> tuple[int, bytes, bytes]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from helpers import ROOT
+from helpers import PATIENCE_S, README, ROOT
 
-LOCKS = ("requirements.lock", "requirements-gcp.txt")
+LOCKS = ("requirements.lock", "requirements-demo.lock", "requirements-gcp.txt")
+JUDGE = {"arch", "skfolio", "optuna", "plotly", "sqlalchemy"}
 
 
 def pins(name: str) -> dict[str, str]:
@@ -29,11 +33,60 @@ def test_a_lock_pins_every_package_and_names_no_place(name: str) -> None:
     assert not [package for package in pins(name) if package.startswith(("nvidia-", "cuda-", "triton"))]
 
 
-def test_both_locks_agree_on_what_they_share() -> None:
-    full, cloud = pins(LOCKS[0]), pins(LOCKS[1])
-    shared = set(full) & set(cloud)
+@pytest.mark.parametrize(("one", "other"), list(itertools.combinations(LOCKS, 2)))
+def test_two_locks_agree_on_what_they_share(one: str, other: str) -> None:
+    first, second = pins(one), pins(other)
+    shared = set(first) & set(second)
     assert len(shared) > 50
-    assert {name: (full[name], cloud[name]) for name in shared if full[name] != cloud[name]} == {}
+    assert {name: (first[name], second[name]) for name in shared if first[name] != second[name]} == {}
+
+
+def test_what_the_demo_installs_is_a_part_of_what_the_tests_install() -> None:
+    full, demo = pins("requirements.lock"), pins("requirements-demo.lock")
+    assert set(demo) < set(full)
+    assert {"torch", "fastapi", "setuptools"} | JUDGE <= set(demo)
+    assert not {"pytest", "stable-baselines3", "onnxruntime", "dask"} & set(demo)
+
+
+def test_a_training_job_installs_nothing_that_judges() -> None:
+    cloud = pins("requirements-gcp.txt")
+    assert {"torch", "gymnasium", "google-cloud-aiplatform", "google-cloud-storage"} <= set(cloud)
+    assert not (JUDGE | {"scikit-learn", "statsmodels"}) & set(cloud)
+
+
+def project() -> dict[str, Any]:
+    return dict(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"])
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {re.split(r"[^A-Za-z0-9._-]", line)[0].lower() for line in requirements}
+
+
+def test_every_lock_holds_what_its_extras_ask_for() -> None:
+    """With the extras that an extra names."""
+    extras = project()["optional-dependencies"]
+
+    def asked(name: str) -> set[str]:
+        inner = [part for line in extras[name] for part in re.findall(r"^himari-rl\[(.*)\]", line)]
+        return names(extras[name]).union(*(asked(other) for part in inner for other in part.split(",")))
+
+    core = names(project()["dependencies"])
+    for lock, wanted in zip(LOCKS, (["dev"], ["train", "judge", "serve"], ["train", "gcp"]), strict=True):
+        missing = core.union(*(asked(name) for name in wanted)) - {"himari-rl"} - set(pins(lock))
+        assert missing == set(), lock
+
+
+def test_the_types_are_part_of_the_package() -> None:
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    assert data == {"himari_rl": ["py.typed"]}
+    assert (ROOT / "src" / "himari_rl" / "py.typed").read_text() == ""
+    assert "Typing :: Typed" in project()["classifiers"]
+
+
+def test_no_licence_is_claimed_and_the_readme_says_whose_choice_it_is() -> None:
+    assert not [key for key in project() if key.startswith("licen")]
+    assert not [line for line in project()["classifiers"] if "License" in line]
+    assert "licence is the owner's to choose" in " ".join(README.split())
 
 
 def make(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -42,14 +95,14 @@ def make(folder: Path, *arguments: str, **environment: str) -> subprocess.Comple
         capture_output=True,
         text=True,
         cwd=folder,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
         env={**os.environ, **environment},
     )
 
 
 def a_copy(tmp_path: Path) -> Path:
-    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+    for name in ("Makefile", "requirements.lock", "requirements-demo.lock", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     return tmp_path
 
@@ -78,18 +131,50 @@ def test_a_python_without_venv_is_told_apart_from_an_old_one(tmp_path: Path) -> 
     assert "install its venv module" in result.stderr
 
 
-def test_a_finished_setup_is_not_repeated_until_a_dependency_changes(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("target", "lock"), [("venv", "requirements.lock"), ("demo", "requirements-demo.lock")])
+def test_a_finished_setup_is_not_repeated_until_a_dependency_changes(tmp_path: Path, target: str, lock: str) -> None:
     folder = a_copy(tmp_path)
-    name = re.search(r"\.venv/\.installed-\d+", make(folder, "-n", "venv").stdout)
-    assert name is not None
+    stamps = re.findall(r"touch (.*)", make(folder, "-n", target).stdout)
+    assert len(stamps) == 1
     (folder / ".venv").mkdir()
-    (folder / name.group()).touch()
-    assert "pip install" not in make(folder, "-n", "venv").stdout
-    os.utime(folder / "requirements.lock")  # touched, not changed
-    assert "pip install" not in make(folder, "-n", "venv").stdout
-    with (folder / "requirements.lock").open("a") as lock:
-        lock.write("one-more==1.0\n")
-    assert "pip install" in make(folder, "-n", "venv").stdout
+    for stamp in stamps[0].split():
+        (folder / stamp).touch()
+    assert "pip install" not in make(folder, "-n", target).stdout
+    os.utime(folder / lock)  # touched, not changed
+    assert "pip install" not in make(folder, "-n", target).stdout
+    with (folder / lock).open("a") as file:
+        file.write("one-more==1.0\n")
+    assert f"-r {lock}" in make(folder, "-n", target).stdout
+
+
+def pip_that_tells(folder: Path) -> str:
+    """A Python whose venv has a pip that installs nothing and tells of 45 packages."""
+    script = folder / "python-of-the-test"
+    script.write_text(
+        """#!/bin/bash
+case "$*" in
+  "-m venv .venv") mkdir -p .venv/bin; cp "$0" .venv/bin/python; printf '#!/bin/sh\n' > .venv/bin/himari ;;
+  *"-r "*) echo "$*" >> asked
+    for i in $(seq 45); do echo "Collecting p$i"; done; echo "Installing collected packages" ;;
+esac
+chmod -f +x .venv/bin/himari || true
+"""
+    )
+    script.chmod(0o755)
+    return f"PYTHON={script}"
+
+
+def test_the_demo_installs_less_and_the_tests_add_the_rest_and_the_progress_is_appended(tmp_path: Path) -> None:
+    folder = a_copy(tmp_path)
+    python = pip_that_tells(folder)
+    first = make(folder, "demo", python)
+    assert first.returncode == 0, first.stderr
+    assert "\r" not in first.stderr
+    assert re.search(r"\[1/2\] installing \d+ locked packages .*: 20 40 unpacking done \(\d+ s\)\n", first.stderr)
+    assert make(folder, "venv", python).returncode == 0
+    assert make(folder, "demo", python).stderr == ""  # what the tests need holds what the demo needs
+    asked = (folder / "asked").read_text()
+    assert re.findall(r"-r (\S+)", asked) == ["requirements-demo.lock", "requirements.lock"]
 
 
 def test_ci_runs_what_a_person_runs() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import typer
 
-from helpers import README, ROOT, blocks, load_script, run_himari
+from helpers import PATIENCE_S, README, ROOT, blocks, load_script, run_himari
 from himari_rl import cli
 from himari_rl.data.synthetic import synthetic_bars
 from himari_rl.data.table import write_bars
@@ -53,6 +53,25 @@ def test_every_link_into_the_repository_leads_to_a_file() -> None:
     targets = [link for link in re.findall(r"\]\(([^)#]+)", README) if not link.startswith("http")]
     assert targets
     assert [link for link in targets if not (ROOT / link).exists()] == []
+
+
+def lost(page: str) -> list[str]:
+    """Files that the glossary names and that are not there."""
+    named = re.findall(r"`([\w/]+(?:\.py|\.yaml|/))`", page)
+    assert len(named) > 40
+    return [name for name in named if not (ROOT / "src" / "himari_rl" / name).exists() and not (ROOT / name).exists()]
+
+
+def test_every_file_that_the_glossary_names_is_there() -> None:
+    page = (ROOT / "docs" / "glossary.md").read_text()
+    assert lost(page) == []
+    assert lost(page.replace("policy/ledger.py", "policy/book.py", 1)) == ["policy/book.py"]  # the control
+
+
+@pytest.mark.parametrize("page", sorted(path.relative_to(ROOT) for path in (ROOT / "docs").rglob("*.md")), ids=str)
+def test_every_link_of_the_docs_leads_to_a_file(page: Path) -> None:
+    targets = [link for link in re.findall(r"\]\(([^)#]+)", (ROOT / page).read_text()) if "://" not in link]
+    assert [link for link in targets if not (ROOT / page.parent / link).exists()] == []
 
 
 def test_every_make_command_is_a_target() -> None:
@@ -94,11 +113,11 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def answer(url: str, body: bytes | None) -> dict[str, Any]:
     """What the server answers, once it listens."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
             with direct.open(
-                urllib.request.Request(url, body, {"content-type": "application/json"}), timeout=5
+                urllib.request.Request(url, body, {"content-type": "application/json"}), timeout=PATIENCE_S
             ) as reply:
                 return dict(json.loads(reply.read()))
         except urllib.error.URLError:
@@ -131,7 +150,7 @@ def test_the_commands_run_in_the_order_they_are_shown(workplace: Path) -> None:
         reply = answer(url, curl[curl.index("-d") + 1].encode())
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(PATIENCE_S)
     assert set(reply) == {"position_multiplier", "confidence", "latency_ms", "model_version"}
     assert 0.0 <= reply["position_multiplier"] <= 2.0
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers import PATIENCE_S
 from helpers.verdict import run_small
 from himari_rl.evaluation.record import BUNDLE
 from himari_rl.release.gate import gate
@@ -66,7 +67,7 @@ def browse(page: str, folder: Path, fragment: str = "") -> str:
         f"--user-data-dir={folder / 'profile'}",
         f"{(folder / 'page.html').as_uri()}{fragment}",
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     found = re.search(r'<pre id="probe">(.*?)</pre>', done.stdout, re.DOTALL)
     assert found, done.stderr[-2000:]
     return found[1]

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth import crypt, jwt
 
 from helpers.bundle import make_bundle
-from helpers.serving import cloud_run_server, running, wait_for
+from helpers.serving import DEADLINE_S, cloud_run_server, running, wait_for
 from himari_rl.errors import ConfigError
 from himari_rl.serving.http import guard
 from himari_rl.serving.http.app import create_app
@@ -169,7 +169,7 @@ def test_an_id_token_of_a_listed_person_opens_and_its_certificates_are_fetched_o
         ({"iss": None}, 401, "another issuer"),
         ({"aud": "https://other.example"}, 401, "audience"),
         ({"exp": int(time.time()) - 60}, 401, "expired"),
-        ({"iat": int(time.time()) + 600}, 401, "early"),
+        ({"iat": int(time.time()) + 86_400}, 401, "early"),
         ({"email": "somebody@example.com"}, 403, "may not use this server"),
         ({"email": None}, 403, "may not use this server"),
         ({"email_verified": False}, 403, "may not use this server"),
@@ -230,7 +230,7 @@ def test_a_server_that_others_reach_needs_a_key_or_somebody_who_says_otherwise(h
 
 def test_a_container_without_keys_stops_with_one_line_and_with_them_serves(folder: Path) -> None:
     with cloud_run_server(folder, HOST="0.0.0.0") as (process, _):
-        _, stderr = process.communicate(timeout=20)
+        _, stderr = process.communicate(timeout=DEADLINE_S)
         assert process.returncode == 2
         assert stderr.startswith("api_server: 0.0.0.0 can be reached from other machines")
         assert stderr.count("\n") == 1
@@ -277,13 +277,13 @@ HEAD = b"POST /predict HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\n
 
 def test_a_body_that_does_not_come_is_408_and_the_others_go_on(folder: Path) -> None:
     with running(create_app(folder, ServeSettings(body_timeout_s=0.4))) as client:
-        with socket.create_connection(("127.0.0.1", client.base_url.port), timeout=10) as slow:
+        with socket.create_connection(("127.0.0.1", client.base_url.port), timeout=DEADLINE_S) as slow:
+            start = time.monotonic()
             slow.sendall(HEAD + b'content-length: 100\r\n\r\n{"state"')
             assert client.post("/predict", json=BODY).status_code == 200
-            start = time.monotonic()
             answer = slow.recv(4096)
             assert answer.startswith(b"HTTP/1.1 408 ")
-            assert 0.2 < time.monotonic() - start < 5
+            assert time.monotonic() - start > 0.35  # not before its time; that it comes is what recv waits for
             assert b"connection: close" in answer.lower()
         assert client.post("/predict", json=BODY).status_code == 200
 
@@ -292,7 +292,7 @@ def test_more_requests_at_once_than_the_limit_are_503_at_once_with_retry_after(f
     settings = ServeSettings(max_concurrency=3, body_timeout_s=30)
     app = create_app(folder, settings)
     with running(app) as client:
-        held = [socket.create_connection(("127.0.0.1", client.base_url.port), timeout=10) for _ in range(3)]
+        held = [socket.create_connection(("127.0.0.1", client.base_url.port), timeout=DEADLINE_S) for _ in range(3)]
         for connection in held:  # three that have begun and do not end
             connection.sendall(HEAD + b"content-length: 100\r\n\r\n")
         wait_for(lambda: len(app.concurrency.pending) == 3)

@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
@@ -93,12 +92,8 @@ def test_himari_serve_prints_a_curl_line_that_works(tmp_path: Path) -> None:
         assert url
         assert body
         assert f"curl -s {url[0]}/predict" in lines[3]
-        for _ in range(100):
-            try:
-                answer = httpx.post(f"{url[0]}/predict", content=body[1])
-                break
-            except httpx.TransportError:
-                time.sleep(0.05)
+        wait_for(lambda: listens(url[0]))
+        answer = httpx.post(f"{url[0]}/predict", content=body[1], timeout=DEADLINE_S)
         assert 0.0 <= answer.json()["position_multiplier"] <= 2.0
     finally:
         process.terminate()
@@ -113,7 +108,7 @@ def test_himari_serve_says_in_json_where_it_listens(tmp_path: Path) -> None:
             assert process.stdout
             said = json.loads(process.stdout.readline())
             wait_for(lambda: listens(said["url"]))
-            ready = httpx.get(f"{said['url']}/ready").json()
+            ready = httpx.get(f"{said['url']}/ready", timeout=DEADLINE_S).json()
         finally:
             process.terminate()
         assert process.stdout.read() == ""  # nothing but the one document
@@ -139,7 +134,7 @@ def test_an_option_of_himari_serve_wins_over_its_variable_and_leaves_the_others(
 
 def listens(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/health").status_code == 200
+        return httpx.get(f"{url}/health", timeout=DEADLINE_S).status_code == 200
     except httpx.TransportError:
         return False
 

@@ -66,9 +66,13 @@ def test_the_short_way_answers_the_same_bytes_and_makes_no_asgi_request(
 
 
 def test_a_request_in_two_pieces_is_answered_alike_wherever_it_is_cut(
-    served: Served, wire: Wire, expected: tuple[int, bytes, bytes]
+    served: Served, expected: tuple[int, bytes, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = post()
+    whole, pieces, hear = post(), [], PredictProtocol.data_received
+    monkeypatch.setattr(
+        PredictProtocol, "data_received", lambda self, data: (hear(self, data), pieces.append(len(data)))
+    )
+    served.ordinary, wire = 0, Wire(served.port)
     wire.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for cut in (
         1,
@@ -82,9 +86,12 @@ def test_a_request_in_two_pieces_is_answered_alike_wherever_it_is_cut(
         len(whole) - 1,
     ):
         wire.socket.sendall(whole[:cut])
-        time.sleep(0.01)
+        wait_for(lambda cut=cut: pieces == [cut])
         wire.socket.sendall(whole[cut:])
         assert wire.answer() == expected
+        wait_for(lambda: sum(pieces) == len(whole))
+        pieces.clear()
+    wire.socket.close()
     assert served.ordinary == 3  # those that were cut after their head was whole
 
 
@@ -170,11 +177,11 @@ def test_an_idle_connection_is_closed_after_the_keep_alive_time(folder: Path, mo
     with running(create_app(folder)) as client:
         wire = Wire(client.base_url.port)
         with wire.socket:
+            start = time.monotonic()
             wire.socket.sendall(post())
             assert wire.answer()[0] == 200
-            start = time.monotonic()
             assert wire.closed()
-            assert 0.5 < time.monotonic() - start < 8.0
+            assert time.monotonic() - start > 0.9  # not before its time; that it comes is what the wire waits for
 
 
 def test_requests_are_counted_whichever_way_they_went(folder: Path) -> None:

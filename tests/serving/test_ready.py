@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 from fastapi.openapi.utils import get_openapi
+from himari_rl.serving.run import GRACE_S
 from prometheus_client.parser import text_string_to_metric_families
 
 from helpers.bundle import make_bundle
-from helpers.serving import cloud_run_server, running, wait_for
+from helpers.serving import DEADLINE_S, cloud_run_server, running, wait_for
 from himari_rl import __version__
 from himari_rl.monitoring import metrics as names
 from himari_rl.policy.bundle import MANIFEST, WEIGHTS
@@ -104,7 +105,8 @@ def test_the_process_that_a_container_starts_lives_on_and_ends_in_time(tmp_path:
         make_bundle(tmp_path, hidden=(4,), name="nothing")
         wait_for(lambda: client.get("/ready").status_code == 200)
         process.terminate()
-        process.wait(timeout=8)
+        process.wait(DEADLINE_S)
+    assert GRACE_S < 10  # requests that go on are cut off before Cloud Run kills
 
 
 @pytest.mark.parametrize(
@@ -112,7 +114,7 @@ def test_the_process_that_a_container_starts_lives_on_and_ends_in_time(tmp_path:
 )
 def test_a_container_with_wrong_settings_stops_with_one_line(tmp_path: Path, name: str, value: str) -> None:
     with cloud_run_server(tmp_path, **{name: value}) as (process, _):
-        _, stderr = process.communicate(timeout=20)
+        _, stderr = process.communicate(timeout=DEADLINE_S)
         assert process.returncode == 2
         assert re.fullmatch(r"api_server: [^\n]+\n", stderr)
         assert (value or name) in stderr

@@ -44,14 +44,6 @@ def whole(tmp_path_factory) -> bytes:
     return weights(out)
 
 
-@pytest.fixture(autouse=True)
-def ctrl_c_is_heard():
-    """A shell's background job ignores Ctrl-C, and its children inherit that."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 class Stop(Exception):
     """The machine goes away here."""
 
@@ -155,6 +147,11 @@ def test_the_handlers_of_others_and_other_threads_are_left_alone() -> None:
         with interrupt_between_rollouts() as pressed:
             signal.raise_signal(signal.SIGINT)
             assert not pressed()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # as nohup starts it
+        with interrupt_between_rollouts() as pressed:
+            signal.raise_signal(signal.SIGINT)
+            assert not pressed()
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
     assert heard == [1]
