@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from fastapi.openapi.utils import get_openapi
-from himari_rl.serving.run import GRACE_S
+from himari_rl.serving.http.run import GRACE_S
 from prometheus_client.parser import text_string_to_metric_families
 
 from helpers.bundle import make_bundle
