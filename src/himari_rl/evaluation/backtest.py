@@ -18,7 +18,7 @@ import numpy as np
 from himari_rl.data.panel import Panel
 from himari_rl.errors import DataError
 from himari_rl.evaluation import baselines
-from himari_rl.evaluation.baselines import HOLD_ALL, Plan, Stage, buy_and_hold, ewma_volatility, follow, later
+from himari_rl.evaluation.baselines import HOLD_ALL, Orders, Stage, buy_and_hold, ewma_volatility, follow, later
 from himari_rl.evaluation.stepping import Decider, Deciding, step_through
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.features.signals import reference_signals
@@ -127,7 +127,13 @@ def stage(bars: Bars | Panel, ledger: LedgerSpec, start_row: int = 0) -> Stage:
     return Stage(
         symbols=symbols,
         rows=rows[kept],
-        leg=Leg(*(columns(leaf) for leaf in leg[:4]), new_day=leg.new_day[kept]),
+        leg=Leg(
+            tradable=columns(leg.tradable),
+            to_close=columns(leg.to_close),
+            to_open=columns(leg.to_open),
+            funding=columns(leg.funding),
+            new_day=leg.new_day[kept],
+        ),
         base=columns(line.base),
         cap=columns(line.cap),
         volatility=columns(volatility),
@@ -145,7 +151,7 @@ class Play:
     """By name; each decides for its own accounts, from its own positions."""
     on: Stage
     variants: Sequence[Variant] = VARIANTS
-    allocations: Mapping[str, Plan] = field(default_factory=dict)
+    allocations: Mapping[str, Orders] = field(default_factory=dict)
     """More baselines by name, which do not follow Layer 2."""
 
 
@@ -156,7 +162,7 @@ def backtest(
     *,
     variants: Sequence[Variant] = VARIANTS,
     rng: np.random.Generator,
-    allocations: Mapping[str, Plan] | None = None,
+    allocations: Mapping[str, Orders] | None = None,
 ) -> Backtest:
     """Runs policies and baselines at every variant: one `Play`.
 
@@ -174,7 +180,7 @@ class _Lane(NamedTuple):
     strategy: str
     variant: Variant
     on: Stage
-    plan: Plan  # (D, A)
+    orders: Orders  # (D, A)
 
 
 def backtests(plays: Sequence[Play], ledger: LedgerSpec, rng: np.random.Generator) -> list[Backtest]:
@@ -197,11 +203,11 @@ def backtests(plays: Sequence[Play], ledger: LedgerSpec, rng: np.random.Generato
             lanes += [_Lane(name, variant, play.on, follow(play.on, nothing, variant.lag)) for variant in play.variants]
         lanes += _baselines(play, rng)
         ends.append(len(lanes))
-    plan = Plan(*(np.stack(leaves, axis=1) for leaves in zip(*(lane.plan for lane in lanes), strict=True)))
+    orders = Orders(*(np.stack(leaves, axis=1) for leaves in zip(*(lane.orders for lane in lanes), strict=True)))
     leg = Leg(*(np.stack(leaves, axis=1) for leaves in zip(*(lane.on.leg for lane in lanes), strict=True)))
     rate = ledger.config.cost_rate
     cost_rate = np.array([[lane.variant.cost_multiple * rate] for lane in lanes])
-    exposure, growth, marked, cost = step_through(deciding, plan, leg, ledger, cost_rate)
+    exposure, growth, marked, cost = step_through(deciding, orders, leg, ledger, cost_rate)
 
     held = drift(exposure, leg.to_open, growth)
     before = np.concatenate([np.zeros_like(held[:1]), held[:-1]])
@@ -215,8 +221,8 @@ def backtests(plays: Sequence[Play], ledger: LedgerSpec, rng: np.random.Generato
             marked_log_equity=marked[:, p],
             portfolio_return=earned[:, p],
             exposure=exposure[:, p],
-            multiplier=plan.multiplier[:, p],
-            active=plan.base[:, p] != 0.0,
+            multiplier=orders.multiplier[:, p],
+            active=orders.base[:, p] != 0.0,
             cost=cost[:, p],
             traded=traded[:, p],
         )
@@ -239,6 +245,6 @@ def _baselines(play: Play, rng: np.random.Generator) -> list[_Lane]:
     for name, sized in baselines.multipliers(on, rng).items():
         made += [_Lane(name, variant, on, follow(on, sized, variant.lag)) for variant in play.variants]
     made += [_Lane(HOLD_ALL, variant, on, buy_and_hold(on, variant.lag)) for variant in play.variants]
-    for name, plan in play.allocations.items():
-        made += [_Lane(name, variant, on, later(plan, variant.lag)) for variant in play.variants]
+    for name, orders in play.allocations.items():
+        made += [_Lane(name, variant, on, later(orders, variant.lag)) for variant in play.variants]
     return made

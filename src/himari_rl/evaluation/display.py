@@ -35,7 +35,7 @@ def render(
     console.print(_strategies(verdict))
     console.print(_variants(verdict))
     console.print(_differences(verdict))
-    if verdict.less:
+    if verdict.paired:
         console.print(_others(verdict))
     console.print(
         f"Chance that the policy's Sharpe ratio is above 0: {_percent(verdict.probabilistic_sharpe)}. Chance that the "
@@ -129,7 +129,7 @@ def _variants(verdict: Verdict) -> Table:
 
 def _differences(verdict: Verdict) -> Table:
     numbers = ("difference", f"{100.0 * verdict.growth.confidence:g} % interval", "share of resamples above 0")
-    table = figures(f"policy less {ONE}, paired; stationary bootstrap", "measure", numbers)
+    table = figures(f"policy minus {ONE}, paired; stationary bootstrap", "measure", numbers)
     parts = (("utility %/y", verdict.utility), ("growth %/y", verdict.growth), ("drawdown %", verdict.drawdown))
     for name, part in parts:
         table.add_row(name, _signed(part.estimate), f"{_signed(part.lower)} to {_signed(part.upper)}", _above(part))
@@ -140,9 +140,9 @@ def _differences(verdict: Verdict) -> Table:
 
 def _others(verdict: Verdict) -> Table:
     level = f"{100.0 * verdict.growth.confidence:g} % interval"
-    table = figures("policy less each other baseline, paired", "baseline", ("utility %/y", level, "Sharpe", level))
-    for name, less in verdict.less.items():
-        part, ratio = less.utility, less.sharpe
+    table = figures("policy minus each other baseline, paired", "baseline", ("utility %/y", level, "Sharpe", level))
+    for name, paired in verdict.paired.items():
+        part, ratio = paired.utility, paired.sharpe
         gain = (_signed(part.estimate), f"{_signed(part.lower)} to {_signed(part.upper)}")
         table.add_row(name, *gain, f"{ratio.estimate:+.2f}", f"{ratio.lower:+.2f} to {ratio.upper:+.2f}")
     return table

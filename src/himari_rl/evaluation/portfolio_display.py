@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from himari_rl.evaluation.portfolio import Portfolio
+from himari_rl.evaluation.portfolio import PortfolioMeasures
 from himari_rl.evaluation.portfolio_baselines import EQUAL
 from himari_rl.evaluation.statistics import Interval
 from himari_rl.evaluation.terminal import figures
 
 
-def render_portfolio(portfolio: Portfolio, console: Console) -> None:
+def render_portfolio(portfolio: PortfolioMeasures, console: Console) -> None:
     """Prints the gates beside their intervals, and each asset's part."""
-    title = f"gates of the portfolio, and the policy less {EQUAL}, paired; 95 % intervals"
-    gates = figures(title, "measure", ("gate", "policy", f"less {EQUAL}", "passed"))
+    title = f"gates of the portfolio, and the policy minus {EQUAL}, paired; 95 %"
+    gates = figures(title, "measure", ("gate", "policy", f"minus {EQUAL}", "passed"))
     for gate in portfolio.gates:
         answer = "yes" if gate.sure else "yes, not surely" if gate.passed else "no"
         demand = f"{gate.comparison} {gate.threshold:g}"

@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import NamedTuple
 
 import numpy as np
 
@@ -25,7 +24,8 @@ NORMAL = NormalDist()
 EULER_GAMMA = 0.5772156649015329
 
 
-class Moments(NamedTuple):
+@dataclass(frozen=True)
+class Moments:
     """What the Sharpe statistics need of a series of returns."""
 
     count: int
@@ -144,8 +144,8 @@ def resample(
     from arch.bootstrap import StationaryBootstrap
 
     expected = block_length(series) if block is None else block
-    sampler = StationaryBootstrap(expected, series, seed=rng)
-    return np.array([statistic(positional[0]) for positional, _ in sampler.bootstrap(replications)])
+    sampler = StationaryBootstrap(expected, series, seed=rng)  # type: ignore[arg-type]  # takes a float
+    return np.array([statistic(np.asarray(positional[0])) for positional, _ in sampler.bootstrap(replications)])
 
 
 def interval(estimate: float, draws: FloatArray, confidence: float = 0.95) -> Interval:

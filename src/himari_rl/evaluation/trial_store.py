@@ -82,7 +82,7 @@ class _File:
 
     def overlapping(self, first_ms: int, last_ms: int) -> list[Row]:
         asked = f"SELECT {self._COLUMNS} FROM trials WHERE first_ms <= ? AND last_ms >= ? ORDER BY id"
-        return [Row(*found) for found in self._all(asked, (last_ms, first_ms))]
+        return [Row._make(found) for found in self._all(asked, (last_ms, first_ms))]
 
     def close(self) -> None:
         """Nothing is open."""
@@ -136,7 +136,7 @@ class _Database:
         asked: sa.Select[tuple[str | int, ...]] = self._sa.select(*(column[name] for name in Row._fields))
         try:
             with self._engine.connect() as connection:
-                return [Row(*found) for found in connection.execute(asked.where(where).order_by(column.id))]
+                return [Row._make(found) for found in connection.execute(asked.where(where).order_by(column.id))]
         except self._sa.exc.SQLAlchemyError as error:
             raise _refusal(self._url, error) from error
 

@@ -60,7 +60,7 @@ class LagTest:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What the evaluation says, as numbers and as a sentence. Differences are policy less multiplier 1.0, per year."""
+    """What the evaluation says. Differences are paired, policy minus multiplier 1.0, and per year."""
 
     answer: str
     sentence: str
@@ -77,7 +77,7 @@ class Verdict:
     sharpe: Interval
     drawdown: Interval
     own: Measures  # of the policy alone
-    less: dict[str, Measures]  # of the policy less each other baseline
+    paired: dict[str, Measures]  # differences, policy minus each other baseline; "less" in the document
     probabilistic_sharpe: float  # that the policy's own Sharpe ratio is above 0
     deflated_sharpe: float  # of the paired utility difference, given `trials`
     trials: int
@@ -98,7 +98,7 @@ class Verdict:
             return None if isinstance(value, float) and not math.isfinite(value) else value
 
         document: dict[str, Any] = plain(dataclasses.asdict(self))
-        return document
+        return {"less" if name == "paired" else name: value for name, value in document.items()}
 
 
 def summarise(run: Run, bars_per_year: float, risk_aversion: float = RISK_AVERSION) -> Summary:
@@ -157,9 +157,9 @@ def judge(
     own, found = compare(result, policy, (ONE,), rng, **asked, replications=replications)
     growth, utility = found[ONE].growth, found[ONE].utility
     others = [name for name in result.strategies if name not in (policy, ONE) and not is_seed(name)] if every else []
-    less = {}
+    paired: dict[str, Measures] = {}
     if others:  # with a generator of its own: what is drawn after it does not depend on how many baselines there are
-        _, less = compare(result, policy, others, rng.spawn(1)[0], **asked, replications=OTHERS_REPLICATIONS)
+        _, paired = compare(result, policy, others, rng.spawn(1)[0], **asked, replications=OTHERS_REPLICATIONS)
     useful = [metrics.utility_per_bar(r.log_growth, r.portfolio_return, risk_aversion) for r in (mine, one)]
     difference = statistics.moments(useful[0] - useful[1])
     deflated = statistics.deflated_sharpe(difference, trials)
@@ -184,7 +184,7 @@ def judge(
         sharpe=found[ONE].sharpe,
         drawdown=found[ONE].drawdown,
         own=own,
-        less=less,
+        paired=paired,
         probabilistic_sharpe=statistics.probabilistic_sharpe(statistics.moments(mine.log_growth)),
         deflated_sharpe=deflated,
         trials=trials,
