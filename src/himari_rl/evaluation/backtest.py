@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from himari_rl.data.panel import Panel
+from himari_rl.data.table import stamp
 from himari_rl.errors import DataError
-from himari_rl.evaluation import baselines
+from himari_rl.evaluation import baselines, metrics
 from himari_rl.evaluation.baselines import HOLD_ALL, Orders, Stage, buy_and_hold, ewma_volatility, follow, later
 from himari_rl.evaluation.stepping import Decider, Deciding, step_through
 from himari_rl.features.encoder import StateEncoder
@@ -61,9 +62,9 @@ class Run:
     traded: FloatArray  # (D,) sum |dw|
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Backtest:
-    """Every strategy at every variant, on the same bars."""
+    """Every strategy at every variant, on the same bars. `print` shows a table of the strategies at the base costs."""
 
     symbols: tuple[str, ...]
     fill_time: IntArray  # (D,) ms UTC of each decision's fill
@@ -83,6 +84,31 @@ class Backtest:
 
     def __len__(self) -> int:
         return int(self.fill_time.shape[0])
+
+    @property
+    def headline(self) -> str:
+        """Symbols, decisions and span."""
+        first, last = (stamp(int(self.fill_time[i])) for i in (0, -1))
+        return f"{', '.join(self.symbols)}: {len(self):,} decisions, {first} to {last}"
+
+    def __repr__(self) -> str:
+        return f"Backtest({self.headline}; {len(self.strategies)} strategies, {len(self.variants)} variants)"
+
+    def __str__(self) -> str:
+        from himari_rl.evaluation.terminal import aligned, wrapped
+
+        rows = [("strategy", "growth", "Sharpe", "volatility", "drawdown", "turnover", "cost")]
+        rows.append(("", "%/y", "a year", "%/y", "%", "%/bar", "%"))
+        for name in self.strategies:
+            run = self.run(name, self.variants[0].name)
+            g, year = run.log_growth, self.bars_per_year
+            parts = (metrics.volatility(g, year), metrics.max_drawdown(run.marked_log_equity))
+            told = [f"{100.0 * part:.1f}" for part in parts]
+            spent = (f"{100.0 * metrics.turnover(run.traded):.2f}", f"{100.0 * metrics.cost_paid(run.cost):.1f}")
+            grown = f"{100.0 * metrics.growth(g, year) + 0.0:+.1f}"
+            rows.append((name, grown, f"{metrics.sharpe(g, year):.2f}", told[0], told[1], *spent))
+        costs = f"In one ledger, at the costs of variant {self.variants[0].name}."
+        return "\n".join((wrapped(self.headline), wrapped(costs), "", aligned(rows)))
 
 
 def is_seed(strategy: str) -> bool:

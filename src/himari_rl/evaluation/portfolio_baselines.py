@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from himari_rl.data.panel import Panel
+from himari_rl.errors import ConfigError
 from himari_rl.evaluation.baselines import Orders, Stage
 from himari_rl.schema import DAY_MS, Bars, BoolArray, FloatArray, IntArray
 
@@ -41,10 +42,18 @@ def allocations_of(history: Bars | Panel, on: Stage, start_row: int) -> dict[str
     """The orders of every baseline on the decisions of `on`, which begin at `start_row`.
 
     One symbol has nothing to split: no orders.
+
+    Raises:
+        ConfigError: skfolio is not installed.
     """
     if not isinstance(history, Panel):
         return {}
-    from skfolio.optimization import InverseVolatility, MaximumDiversification, MeanRisk
+    try:
+        from skfolio.optimization import InverseVolatility, MaximumDiversification, MeanRisk
+    except ImportError as error:
+        raise ConfigError(
+            f"a portfolio's baselines need skfolio ({error})", "", "pip install 'himari-rl[judge]'"
+        ) from error
 
     def fitted(estimator: Callable[[], Any]) -> Fit:
         return lambda returns: np.asarray(estimator().fit(returns).weights_)

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
@@ -114,13 +115,11 @@ class Interval:
 
 def block_length(series: FloatArray) -> float:
     """Expected block of the stationary bootstrap for (T,) or (T, K): the largest column's, at least 1 bar."""
-    from arch.bootstrap import optimal_block_length  # a second of imports, for those who use it
-
     columns = series.reshape(len(series), -1)
     moving = columns[:, columns.std(axis=0) > 0.0]
     if moving.shape[1] == 0:
         return 1.0
-    return max(1.0, float(optimal_block_length(moving)["stationary"].max()))
+    return max(1.0, float(_arch().optimal_block_length(moving)["stationary"].max()))
 
 
 def resample(
@@ -141,11 +140,18 @@ def resample(
     Returns:
         (replications, S)
     """
-    from arch.bootstrap import StationaryBootstrap
-
     expected = block_length(series) if block is None else block
-    sampler = StationaryBootstrap(expected, series, seed=rng)  # type: ignore[arg-type]  # takes a float
+    sampler = _arch().StationaryBootstrap(expected, series, seed=rng)
     return np.array([statistic(np.asarray(positional[0])) for positional, _ in sampler.bootstrap(replications)])
+
+
+def _arch() -> Any:
+    """arch.bootstrap: a second of imports, for those who resample."""
+    try:
+        from arch import bootstrap
+    except ImportError as error:
+        raise ConfigError(f"resampling needs arch ({error})", "", "pip install 'himari-rl[judge]'") from error
+    return bootstrap
 
 
 def interval(estimate: float, draws: FloatArray, confidence: float = 0.95) -> Interval:

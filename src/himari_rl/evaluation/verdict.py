@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,14 @@ COLLAPSED_SPREAD = 0.01  # standard deviation of the multipliers: below it the p
 OTHERS_REPLICATIONS = 400  # against baselines that decide nothing
 LEAK_Z = 3.0  # standard errors by which one bar of lag must cost return ...
 LEAK_RETAINED = 0.5  # ... and the share of the Sharpe ratio that survives, to suspect a look-ahead
+
+_PRINTED = {  # measures on the printed page: their labels, and the unit as a multiple of the figure
+    "growth": ("growth %/y", 100.0),
+    "utility": ("utility %/y", 100.0),
+    "sharpe": ("Sharpe ratio a year", 1.0),
+    "drawdown": ("drawdown %", 100.0),
+}
+_PRINTED_OF_OTHERS = ("utility", "sharpe")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +67,7 @@ class LagTest:
     suspected: bool
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Verdict:
     """What the evaluation says. Differences are paired, policy minus multiplier 1.0, and per year."""
 
@@ -99,6 +108,41 @@ class Verdict:
 
         document: dict[str, Any] = plain(dataclasses.asdict(self))
         return {"less" if name == "paired" else name: value for name, value in document.items()}
+
+    def __repr__(self) -> str:
+        return f"Verdict({self.answer} on {', '.join(self.symbols)}, {self.decisions:,} decisions)"
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def summary(self, controls: Sequence[Mapping[str, Any]] = ()) -> str:
+        """A page of plain text: the sentence, the policy's figures, paired differences, controls where they are given.
+
+        Args:
+            controls: as in a judgement's document: name, passed, sentence.
+        """
+        from himari_rl.evaluation.terminal import aligned, wrapped
+
+        def rows(of: Any, parts: Iterable[str], prefix: str = "") -> list[tuple[str, str, str]]:
+            return [(f"  {prefix}{_PRINTED[part][0]}", *_told(getattr(of, part), _PRINTED[part][1])) for part in parts]
+
+        lines = [("", "estimate", f"{100.0 * self.utility.confidence:g} % interval")]
+        lines += [("policy alone", "", ""), *rows(self.own, _PRINTED)]
+        lines += [(f"policy minus {ONE}, paired", "", ""), *rows(self, _PRINTED)]
+        if self.paired:
+            lines += [("policy minus other baselines, paired", "", "")]
+        for name, difference in self.paired.items():
+            lines += rows(difference, _PRINTED_OF_OTHERS, f"{name}: ")
+        chances = (
+            f"Chance that the policy's Sharpe ratio is above 0: {100.0 * self.probabilistic_sharpe:.1f} %. Chance that "
+            f"the paired difference in utility is, deflated for {self.trials} trial{'s' * (self.trials > 1)}: "
+            f"{100.0 * self.deflated_sharpe:.1f} %."
+        )
+        told = [wrapped(f"{'ok    ' if c['passed'] else 'FAILED'} {c['name']:<10}{c['sentence']}", 7) for c in controls]
+        head = f"{', '.join(self.symbols)}: {self.decisions:,} decisions, {self.start} to {self.end}"
+        after = told or ["Controls: none given with this verdict."]
+        page = (wrapped(head), "", wrapped(self.sentence), "", aligned(lines), "", wrapped(chances), "", *after)
+        return "\n".join(page)
 
 
 def summarise(run: Run, bars_per_year: float, risk_aversion: float = RISK_AVERSION) -> Summary:
@@ -268,6 +312,12 @@ def _sentence(
             f"from zero. {span}."
         )
     return f"No edge found, keep 1.0: the difference to it cannot be told from zero. {span}."
+
+
+def _told(part: Interval, scale: float) -> tuple[str, str]:
+    digits = 2 if scale == 1.0 else 1
+    estimate, low, high = (f"{scale * x + 0.0:+.{digits}f}" for x in (part.estimate, part.lower, part.upper))
+    return estimate, f"{low} to {high}"
 
 
 def _percent(difference: Interval) -> str:

@@ -56,6 +56,7 @@ class GateAnswer:
     lines: tuple[Line, ...]
     reason: str
     exceptions: tuple[str, ...] = ()  # what somebody has taken on himself: an accepted leak, a threshold of his own
+    ledger: str = ""  # costs and limits that the policy was judged with
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -109,6 +110,7 @@ def gate(
         lines=tuple(lines),
         reason=f"refused by {', '.join(refused)}" if refused else f"all {len(lines)} rules passed",
         exceptions=_exceptions(document, rules, leak_reason),
+        ledger=manifest.ledger.config.describe(),
     )
 
 

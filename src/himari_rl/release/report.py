@@ -1,7 +1,8 @@
 """The run card: one HTML file that is read in a minute, needs no network, and follows the reader's light or dark.
 
-The order is the order of doubt: the verdict in a sentence, the gate's lines, the curves, the controls, what was tried,
-what it cost. All numbers come from the run's folder; nothing is computed here that is not in its documents.
+The order is the order of doubt: the verdict in a sentence, the gate's lines, the ledger it was judged in, the curves,
+the controls, what was tried, what it cost. All numbers come from the run's folder; nothing is computed here that is
+not in its documents.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import numpy as np
 from himari_rl.evaluation import metrics
 from himari_rl.evaluation.backtest import POLICY, is_seed
 from himari_rl.evaluation.baselines import ONE, RANDOM
-from himari_rl.evaluation.record import COST, read_curves, read_run
+from himari_rl.evaluation.record import BUNDLE, COST, read_curves, read_run
+from himari_rl.policy.bundle import read_manifest
+from himari_rl.policy.ledger_config import LedgerConfig
 from himari_rl.release.gate import GateAnswer
 from himari_rl.storage import read_bytes
 
@@ -80,6 +83,7 @@ def report_page(run: str | Path, answer: GateAnswer) -> str:
     body = [
         _head(document, answer, title),
         _section("gates", f"Gate: {answer.reason}", _gates(answer)),
+        _section("ledger", "Ledger and limits", _ledger(read_manifest(Path(run) / BUNDLE).ledger.config)),
         *(_section(name, _TITLES[name], f'<div class="plot" id="{name}"></div>') for name in PANELS),
         _section("baselines", "The policy alone, and minus each baseline on the same bars", _baselines(document)),
         _section("controls", "Controls, without which this verdict would not be printed", _controls(document)),
@@ -223,6 +227,29 @@ def _gates(answer: GateAnswer) -> str:
             (line.rule, f"{line.number:.3f}", f"{line.comparison} {line.threshold:g}", interval, line.passed, line.why)
         )
     return _table(("rule", "number", "must be", "95 % interval", "", "why"), rows)
+
+
+_LEDGER = (  # what each part of LedgerConfig.describe() is
+    "costs per unit of traded notional",
+    "short positions",
+    "base position, of equity",
+    "gross exposure, of equity",
+    "daily loss stop, of equity",
+    "multiplier caps: NORMAL / HIGH_VOL / CRISIS / CASCADE",
+)
+
+
+def _ledger(config: LedgerConfig) -> str:
+    limits = config.limits
+    starts = (
+        ("HIGH_VOL", "20-bar volatility", limits.high_vol_volatility),
+        ("CRISIS", "20-bar volatility", limits.crisis_volatility),
+        ("CRISIS", "cascade risk", limits.crisis_risk),
+        ("CASCADE", "cascade risk", limits.cascade_risk),
+    )
+    entered = "; ".join(f"{regime} from {what} {level:g}" for regime, what, level in starts if np.isfinite(level))
+    rows = [*zip(_LEDGER, config.describe().split(", "), strict=True), ("regimes", entered or "never entered")]
+    return _table(("what", "in the ledger that judged"), rows)
 
 
 def _controls(document: Mapping[str, Any]) -> str:
