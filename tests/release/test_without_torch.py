@@ -109,4 +109,11 @@ def test_what_must_resample_says_what_to_install(folder: Path, tmp_path: Path) -
     done = himari(folder, "gate", "bundle", "--champion", str(finished_run(tmp_path, weights=1)))
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "pip install 'himari-rl[judge]'" in done.stderr
+    assert "needs arch, which is not installed; pip install 'himari-rl[judge]'" in done.stderr
+
+
+def test_a_run_card_without_plotly_says_what_to_install(folder: Path) -> None:
+    done = himari(folder, "report", ".", "--out", "none.html", absent=(*ABSENT, "plotly"))
+    assert done.returncode == 2
+    assert "needs plotly, which is not installed; pip install 'himari-rl[judge]'" in done.stderr
+    assert not (folder / "none.html").exists()

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from himari_rl.data.panel import Panel
-from himari_rl.errors import ConfigError
+from himari_rl.errors import not_installed
 from himari_rl.evaluation.baselines import Orders, Stage
 from himari_rl.schema import DAY_MS, Bars, BoolArray, FloatArray, IntArray
 
@@ -51,9 +51,7 @@ def allocations_of(history: Bars | Panel, on: Stage, start_row: int) -> dict[str
     try:
         from skfolio.optimization import InverseVolatility, MaximumDiversification, MeanRisk
     except ImportError as error:
-        raise ConfigError(
-            f"a portfolio's baselines need skfolio ({error})", "", "pip install 'himari-rl[judge]'"
-        ) from error
+        raise not_installed("a portfolio's baseline", error, "judge") from error
 
     def fitted(estimator: Callable[[], Any]) -> Fit:
         return lambda returns: np.asarray(estimator().fit(returns).weights_)

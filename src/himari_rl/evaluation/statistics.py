@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from himari_rl.errors import ConfigError
+from himari_rl.errors import ConfigError, not_installed
 from himari_rl.evaluation import metrics
 from himari_rl.schema import FloatArray
 
@@ -150,7 +150,7 @@ def _arch() -> Any:
     try:
         from arch import bootstrap
     except ImportError as error:
-        raise ConfigError(f"resampling needs arch ({error})", "", "pip install 'himari-rl[judge]'") from error
+        raise not_installed("a bootstrap interval", error, "judge") from error
     return bootstrap
 
 

@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from himari_rl.errors import ConfigError, StorageError
+from himari_rl.errors import StorageError, not_installed
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -103,11 +103,7 @@ class _Database:
         try:
             import sqlalchemy as sa
         except ModuleNotFoundError as error:
-            raise ConfigError(
-                f"{VARIABLE} is the URL {url.partition(':')[0]}://... and SQLAlchemy is not installed",
-                "a file, or SQLAlchemy",
-                "pip install 'himari-rl[judge]'",
-            ) from error
+            raise not_installed(f"a trial ledger at {url.partition(':')[0]}://...", error, "judge") from error
         self._url, self._sa = url, sa
         numbers = {"first_ms", "last_ms"}
         columns = [sa.Column(n, sa.BigInteger if n in numbers else sa.String, nullable=False) for n in Row._fields]
@@ -118,7 +114,8 @@ class _Database:
         except (sa.exc.SQLAlchemyError, ModuleNotFoundError) as error:  # no such address, or its driver is missing
             raise _refusal(url, error) from error
         try:
-            self._table.metadata.create_all(self._engine)
+            with self._engine.begin() as connection:  # not create_all: between its look and its making others make it
+                connection.execute(sa.schema.CreateTable(self._table, if_not_exists=True))
         except sa.exc.SQLAlchemyError as error:
             self._engine.dispose()
             raise _refusal(url, error) from error

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from himari_rl.errors import not_installed
 from himari_rl.evaluation import metrics
 from himari_rl.evaluation.backtest import POLICY, is_seed
 from himari_rl.evaluation.baselines import ONE, RANDOM
@@ -72,9 +73,12 @@ def report_page(run: str | Path, answer: GateAnswer) -> str:
     """The page of a finished walk-forward with its gate's answer.
 
     Raises:
-        StorageError: the folder is no finished walk-forward.
+        StorageError: the folder is no finished walk-forward. ConfigError: plotly is not installed.
     """
-    from plotly.offline import get_plotlyjs
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise not_installed("a run card", error, "judge") from error
 
     document, curves = read_run(run), read_curves(run)
     cost = json.loads(read_bytes(Path(run) / COST))
