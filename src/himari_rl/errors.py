@@ -73,3 +73,13 @@ class CollapseError(RefusedError):
 
 class LookAheadError(RefusedError):
     """A feature or column that knows the future."""
+
+
+def not_installed(what: str, error: ImportError, extra: str) -> ConfigError:
+    """The error for a package that one of this project's extras brings.
+
+    Args:
+        what: what cannot be done without it.
+    """
+    package = (error.name or str(error)).partition(".")[0]
+    return ConfigError(f"{what} needs {package}, which is not installed", "", f"pip install 'himari-rl[{extra}]'")

@@ -26,7 +26,7 @@ def played() -> Backtest:
 
 
 def test_estimates_are_those_of_a_scalar_loop(played: Backtest) -> None:
-    own, less = compare(played, "policy", ("buy and hold", "zero"), np.random.default_rng(1), **ASKED)
+    own, paired = compare(played, "policy", ("buy and hold", "zero"), np.random.default_rng(1), **ASKED)
     found = {}
     for name in ("policy", "buy and hold", "zero"):
         run = played.run(name)
@@ -43,7 +43,7 @@ def test_estimates_are_those_of_a_scalar_loop(played: Backtest) -> None:
     year = played.bars_per_year / 8766  # the loop's year has 8,766 hours
     for scale, part, value in zip((year, year, math.sqrt(year), 1.0), vars(own).values(), found["policy"], strict=True):
         assert part.estimate == pytest.approx(value * scale, rel=1e-9)
-    for name, measures in less.items():
+    for name, measures in paired.items():
         for scale, part, mine, theirs in zip(
             (year, year, math.sqrt(year), 1.0), vars(measures).values(), found["policy"], found[name], strict=True
         ):
@@ -53,19 +53,19 @@ def test_estimates_are_those_of_a_scalar_loop(played: Backtest) -> None:
 
 def test_differences_are_paired(played: Backtest) -> None:
     """Against itself nothing differs in any resample; against cash the interval is as wide as the policy's own."""
-    own, less = compare(played, "policy", ("policy", "zero"), np.random.default_rng(2), **ASKED)
-    for part in vars(less["policy"]).values():
+    own, paired = compare(played, "policy", ("policy", "zero"), np.random.default_rng(2), **ASKED)
+    for part in vars(paired["policy"]).values():
         assert part.estimate == part.lower == part.upper == 0.0
     assert own.growth.upper > own.growth.lower
-    assert less["zero"].growth == own.growth
+    assert paired["zero"].growth == own.growth
 
 
 def test_a_verdict_compares_with_every_baseline_and_not_with_its_own_seeds(played: Backtest) -> None:
     found = judge(played, np.random.default_rng(3), replications=50)
     baselines = set(played.strategies) - {"policy", "multiplier 1.0", "seed 0"}
     assert baselines
-    assert set(found.less) == baselines
-    assert judge(played, np.random.default_rng(3), replications=50, every=False).less == {}
+    assert set(found.paired) == baselines
+    assert judge(played, np.random.default_rng(3), replications=50, every=False).paired == {}
 
 
 def test_the_number_of_baselines_changes_no_other_number(played: Backtest) -> None:

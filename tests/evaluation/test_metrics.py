@@ -7,7 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from himari_rl.evaluation import metrics
+from himari_rl.evaluation import metrics, statistics
+from himari_rl.evaluation.comparison import _measured
+from himari_rl.evaluation.portfolio import PortfolioCurve, gates
 
 G = np.log(np.array([1.1, 0.9, 1.2, 0.8]))
 
@@ -67,3 +69,43 @@ def test_spread_and_saturation_count_only_where_the_multiplier_sizes_something()
     active = np.array([[False], [False], [True], [True]])
     assert (metrics.action_spread(m, active), metrics.saturation(m, active)) == (0.0, 0.0)
     assert metrics.saturation(m, np.zeros_like(active)) == 0.5
+
+
+def test_the_one_sharpe_ratio_takes_numbers_and_arrays_and_is_0_where_nothing_moves() -> None:
+    assert float(metrics.sharpe_ratio(0.02, 0.01)) == pytest.approx(2.0)
+    found = metrics.sharpe_ratio(np.array([0.02, 0.0, -0.03]), np.array([0.01, 0.0, 0.02]))
+    assert found == pytest.approx([2.0, 0.0, -1.5])
+    assert np.isnan(metrics.sharpe_ratio(0.0, math.nan))  # not a number is no ratio of 0
+
+
+def test_every_room_has_the_same_sharpe_ratio_of_the_same_account() -> None:
+    """To the bit where the moments are taken alike; the twin is the definition in plain floats."""
+    g = np.random.default_rng(3).normal(1e-4, 0.01, 500)
+    deviation = math.sqrt(sum((x - sum(g) / 500) ** 2 for x in g) / 499)
+    assert metrics.sharpe(g) == pytest.approx(sum(g) / 500 / deviation, rel=1e-12)
+    assert metrics.sharpe(g) == float(metrics.sharpe_ratio(g.mean(), g.std(ddof=1)))
+    assert statistics.moments(g).sharpe == metrics.sharpe(g)
+    assert _measured(np.column_stack([g, g, g]))[2] == pytest.approx(metrics.sharpe(g), rel=1e-12)
+    curve = PortfolioCurve(g, np.ones((500, 1)))
+    ratio, *_ = gates(curve, curve, ("A",), 1.0, np.random.default_rng(0), replications=2)
+    assert ratio.value.estimate == pytest.approx(metrics.sharpe(g), rel=1e-12)
+
+
+def test_utility_is_one_formula_for_training_and_for_judging() -> None:
+    """Reward and verdict, bit for bit; the twin is the definition of one bar."""
+    torch = pytest.importorskip("torch")
+    from himari_rl.envs.rewards import mean_variance
+
+    rng = np.random.default_rng(4)
+    growth, earned = 1.0 + rng.normal(0.0, 0.01, 50), rng.normal(0.0, 0.01, 50)
+    logs = torch.from_numpy(growth).log().numpy()
+    found = metrics.utility_per_bar(logs, earned, 6.7)
+    assert found.tolist() == mean_variance(torch.from_numpy(growth), torch.from_numpy(earned), 6.7).tolist()
+    assert found.tolist() == pytest.approx(
+        [math.log(g) - 6.7 / 2 * r * r for g, r in zip(growth, earned, strict=True)], rel=1e-12
+    )
+
+
+def test_growth_per_year_of_several_accounts_is_that_of_each() -> None:
+    both = np.column_stack([G, 2.0 * G])
+    assert metrics.mean_growth(both, 8760.0) == pytest.approx([metrics.growth(G, 8760.0), metrics.growth(2 * G, 8760)])

@@ -37,7 +37,7 @@ def test_shares_and_concentration_of_known_exposures() -> None:
     exposure = np.array([[0.4, -0.4, 0.0], [0.2, 0.2, 0.4], [0.0, 0.0, 0.0]])
     assert portfolio.shares(exposure) == pytest.approx([0.6 / 1.6, 0.6 / 1.6, 0.4 / 1.6])
     growth = np.random.default_rng(4).normal(0.0, 0.01, 120)
-    account = portfolio.Account(growth, np.tile(exposure, (40, 1)))
+    account = portfolio.PortfolioCurve(growth, np.tile(exposure, (40, 1)))
     _, index, *each = portfolio.gates(account, account, ("A", "B", "C"), 1.0, RNG, replications=10)
     assert index.value.estimate == pytest.approx((0.5 + (0.0625 + 0.0625 + 0.25)) / 2)  # flat bars aside
     assert [gate.value.estimate for gate in each] == pytest.approx([0.6 / 1.6, 0.6 / 1.6, 0.4 / 1.6])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import accumulate
 
 import numpy as np
@@ -83,7 +84,7 @@ def test_fewer_than_one_trial_is_refused() -> None:
 def passes(returns: np.ndarray, annualised_by: float = 1.0) -> float:
     """Share of the columns of returns (T, K) whose PSR reaches 95 %."""
     tracks = [statistics.moments(column) for column in returns.T]
-    wrong = [track._replace(sharpe=track.sharpe * math.sqrt(annualised_by)) for track in tracks]
+    wrong = [replace(track, sharpe=track.sharpe * math.sqrt(annualised_by)) for track in tracks]
     return float(np.mean([statistics.probabilistic_sharpe(track) >= LEVEL for track in wrong]))
 
 

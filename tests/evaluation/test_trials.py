@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,15 +16,17 @@ import numpy as np
 import pytest
 
 from himari_rl.data.synthetic import synthetic_bars
-from himari_rl.errors import StorageError
+from himari_rl.errors import ConfigError, StorageError
 from himari_rl.evaluation.statistics import Moments, deflated_sharpe
+from himari_rl.evaluation.trial_store import BUSY_S, Row
 from himari_rl.evaluation.trials import Trials, look_of, looks_so_far
 from himari_rl.features.signals import reference_signals
 
 
-@pytest.fixture
-def ledger(tmp_path: Path) -> Trials:
-    with Trials(tmp_path / "trials.sqlite") as trials:
+@pytest.fixture(params=["", "sqlite:///"], ids=["sqlite3", "sqlalchemy"])
+def ledger(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Trials]:
+    """The ledger through the standard library, and through SQLAlchemy as a database's URL asks for it."""
+    with Trials(f"{request.param}{tmp_path / 'trials.sqlite'}") as trials:
         yield trials
 
 
@@ -79,23 +86,85 @@ def test_more_looks_deflate_the_same_record_more(ledger: Trials) -> None:
     assert chances[0] > 0.95 > chances[3]
 
 
-def test_eight_writers_lose_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scheme", ["", "sqlite:///"])
+def test_eight_writers_lose_nothing(tmp_path: Path, scheme: str) -> None:
     def write(i: int) -> None:
-        with Trials(tmp_path / "shared.sqlite") as trials:
+        with Trials(f"{scheme}{tmp_path / 'shared.sqlite'}") as trials:
             for j in range(5):
                 trials.look("evaluate", "BTC", 0, 1, f"{i}-{j}")
 
-    Trials(tmp_path / "shared.sqlite").engine.dispose()
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(write, range(8)))
     with Trials(tmp_path / "shared.sqlite") as trials:
         assert trials.count("BTC", 0, 1) == 40
 
 
-def test_a_file_that_is_no_ledger_is_one_line_with_the_cure(tmp_path: Path) -> None:
+def test_four_processes_make_one_ledger_and_lose_nothing(tmp_path: Path) -> None:
+    place = str(tmp_path / "new" / "shared.sqlite")
+    text = "import sys; from himari_rl.evaluation.trials import Trials; trials = Trials(sys.argv[1])\n"
+    text += "for j in range(5): trials.look('evaluate', 'BTC', 0, 1, f'{sys.argv[2]}-{j}')"
+    writers = [subprocess.Popen([sys.executable, "-c", text, place, str(i)]) for i in range(4)]
+    assert [writer.wait(120) for writer in writers] == [0] * 4
+    with Trials(place) as trials:
+        assert trials.count("BTC", 0, 1) == 20
+
+
+def test_either_way_reads_what_the_other_wrote(tmp_path: Path) -> None:
+    place = str(tmp_path / "trials.sqlite")
+    for number, spelled in enumerate((f"sqlite:///{place}", place, f"sqlite:///{place}", place), 1):
+        with Trials(spelled) as trials:
+            assert trials.look("evaluate", "BTC", 0, 10, f"{number}", {"n": number}) == number
+            assert [trial.detail for trial in trials.history()] == [{"n": n} for n in range(1, number + 1)]
+
+
+def test_the_table_is_the_one_that_sqlalchemy_makes(tmp_path: Path) -> None:
+    """Columns by the database's own account: name, type, not null, default, key."""
+    described = []
+    for name, scheme in (("a", ""), ("b", "sqlite:///")):
+        with Trials(f"{scheme}{tmp_path / name}"):
+            pass
+        with closing(sqlite3.connect(tmp_path / name)) as connection:
+            described.append(connection.execute("PRAGMA table_info(trials)").fetchall())
+    assert described[0] == described[1]
+    assert [column[1] for column in described[0]] == ["id", *Row._fields]
+
+
+@pytest.mark.parametrize("scheme", ["", "sqlite:///"])
+def test_a_file_that_is_no_ledger_is_one_line_with_the_cure(tmp_path: Path, scheme: str) -> None:
     (tmp_path / "notes.txt").write_text("these are notes, not a database" * 50)
+    with pytest.raises(StorageError, match=r"file is not a database.*HIMARI_TRIALS"):
+        Trials(f"{scheme}{tmp_path / 'notes.txt'}")
+
+
+@pytest.mark.parametrize("scheme", ["", "sqlite:///"])
+def test_a_place_that_cannot_be_written_is_one_line_too(tmp_path: Path, scheme: str) -> None:
+    (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="HIMARI_TRIALS"):
-        Trials(tmp_path / "notes.txt")
+        Trials(f"{scheme}{tmp_path / 'file' / 'trials.sqlite'}")
+
+
+def test_a_url_of_no_database_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="HIMARI_TRIALS"):
+        Trials("nosuch://host/name")
+
+
+def test_a_url_without_sqlalchemy_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    with pytest.raises(ConfigError, match="pip install") as caught:
+        Trials("postgresql://user:secret@host/name")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_locked_ledger_is_waited_for(tmp_path: Path) -> None:
+    place = tmp_path / "trials.sqlite"
+    with Trials(place) as trials, closing(sqlite3.connect(place, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(trials.look, "evaluate", "BTC", 0, 1, "a")
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=0.2)
+            other.execute("COMMIT")
+            assert waiting.result(timeout=BUSY_S) == 1
 
 
 def test_evaluate_counts_its_own_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

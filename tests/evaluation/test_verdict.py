@@ -15,6 +15,7 @@ from rich.console import Console
 from helpers.evaluation import Rule, bars_from, ledger, walk
 from himari_rl.evaluation import verdict as verdicts
 from himari_rl.evaluation.backtest import Backtest, backtest, stage
+from himari_rl.evaluation.control import NAMES, Control, Judgement
 from himari_rl.evaluation.display import equity_html, render
 from himari_rl.evaluation.statistics import Interval, moments, probabilistic_sharpe
 from himari_rl.evaluation.verdict import Verdict, judge
@@ -244,3 +245,63 @@ def test_the_page_needs_no_network_and_shows_every_strategy(wobbling: tuple[Back
     assert 'src="http' not in page
     for strategy in result.strategies:
         assert f'"name":"{strategy}"' in page
+
+
+def test_a_printed_verdict_is_a_page_of_eighty_columns() -> None:
+    _, found = judged(persistent_edge(), Rule(follow_confidence))
+    page = str(found)
+    assert all(len(line) <= 80 for line in page.splitlines())
+    assert " ".join(found.sentence.split()) in " ".join(page.split())
+    utility, own = found.utility, found.own.sharpe
+    row = f"utility %/y {100 * utility.estimate:+.1f} {100 * utility.lower:+.1f} to {100 * utility.upper:+.1f}"
+    assert row in " ".join(page.split("policy minus multiplier 1.0, paired")[1].split())
+    row = f"Sharpe ratio a year {own.estimate:+.2f} {own.lower:+.2f} to {own.upper:+.2f}"
+    assert row in " ".join(page.split("policy minus")[0].split())
+    assert all(f"  {name}: utility %/y" in page for name in found.paired)
+    assert "none given" in page
+    failed = {"name": "planted", "passed": False, "sentence": "The planted edge was NOT found. " * 8}
+    with_controls = found.summary([failed])
+    assert "FAILED planted" in with_controls
+    assert "none given" not in with_controls
+    assert all(len(line) <= 80 for line in with_controls.splitlines())
+    assert repr(found) == f"Verdict({found.answer} on BTC-USDT, {found.decisions:,} decisions)"
+
+
+def test_a_printed_backtest_is_a_table_of_its_strategies() -> None:
+    result, found = judged(persistent_edge(), Rule(follow_confidence))
+    page = str(result).splitlines()
+    assert all(len(line) <= 80 for line in page)
+    assert page[0] == f"BTC-USDT: {len(result):,} decisions, {found.start} to {found.end}"
+    head = next(i for i, line in enumerate(page) if line.startswith("strategy"))
+    assert page[head].split() == ["strategy", "growth", "Sharpe", "volatility", "drawdown", "turnover", "cost"]
+    shown = {
+        name: line.removeprefix(name).split()
+        for name in result.strategies
+        for line in page[head:]
+        if line.startswith(name + " ")
+    }
+    assert set(shown) == set(result.strategies)
+    run = result.run("multiplier 1.0")
+    mean, deviation, year = run.log_growth.mean(), run.log_growth.std(ddof=1), 8760.0
+    assert float(shown["multiplier 1.0"][0]) == pytest.approx(100 * mean * year, abs=0.051)
+    assert float(shown["multiplier 1.0"][1]) == pytest.approx(mean / deviation * math.sqrt(year), abs=0.0051)
+    assert float(shown["multiplier 1.0"][2]) == pytest.approx(100 * deviation * math.sqrt(year), abs=0.051)
+    assert float(shown["multiplier 1.0"][4]) == pytest.approx(100 * run.traded.mean(), abs=0.0051)
+    assert float(shown["multiplier 1.0"][5]) == pytest.approx(100 * run.cost.sum(), abs=0.051)
+    assert repr(result).startswith("Backtest(BTC-USDT: ")
+    assert len(repr(result)) < 160
+
+
+def test_a_printed_judgement_shows_its_controls() -> None:
+    _, found = judged(persistent_edge(), Rule(follow_confidence))
+    controls = tuple(Control(name=n, passed=n != "lag", sentence=f"{n} was asked.", numbers={}) for n in NAMES)
+    judgement = Judgement(
+        verdict=found, own_deflated_sharpe=0.9, controls=controls, detectable=0.051, seeds={}, training_gain=0.1
+    )
+    page = str(judgement)
+    assert page.startswith(found.summary().split("\n\nControls")[0])
+    assert "ok     costs" in page
+    assert "FAILED lag" in page
+    assert "5.1 % a year (power 95 %)" in page
+    assert all(len(line) <= 80 for line in page.splitlines())
+    assert "failed: ['lag']" in repr(judgement)

@@ -99,7 +99,7 @@ def test_a_portfolio_is_asked_for_its_concentration_and_for_every_assets_share(t
     index = lines["Herfindahl index"]
     assert index.passed
     assert index.number == index.lower == index.upper == pytest.approx(0.5**2 + 0.4**2 + 0.1**2)
-    assert "less equal weight +0.09 (+0.09 to +0.09)" in index.why  # .42 less a third
+    assert "minus equal weight +0.09 (+0.09 to +0.09)" in index.why  # .42 minus a third
     shares = [line for rule, line in lines.items() if rule.startswith("share of")]
     assert [line.number for line in shares] == pytest.approx([0.5, 0.4, 0.1])
     assert [line.passed for line in shares] == [True, True, False]

@@ -62,9 +62,8 @@ def evaluate(
     from himari_rl.data.splits import train_test
     from himari_rl.errors import ConfigError
     from himari_rl.evaluation.backtest import stage
-    from himari_rl.evaluation.display import equity_html, render
+    from himari_rl.evaluation.display import equity_html, render, render_portfolio
     from himari_rl.evaluation.portfolio import measure
-    from himari_rl.evaluation.portfolio_display import render_portfolio
     from himari_rl.evaluation.verdict import LOOK_AHEAD
     from himari_rl.experiments.held_out import judge_bundle
     from himari_rl.policy.runtime import load_policy

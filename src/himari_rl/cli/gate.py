@@ -159,6 +159,7 @@ def _show(answer: Any) -> None:
     from himari_rl.evaluation.terminal import print_check
 
     console = Console(highlight=False)
+    console.print(f"ledger: {answer.ledger}", style="dim", markup=False)
     for line in answer.lines:
         interval = "" if line.lower is None else f"{line.lower:+.3f} to {line.upper:+.3f}"
         demand = f"{line.comparison} {line.threshold:g}"

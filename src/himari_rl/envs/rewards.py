@@ -6,7 +6,11 @@ at hourly volatility and exposures up to 1, log-growth is nearly risk-neutral an
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor
+
+from himari_rl.policy.ledger import utility_per_bar
 
 
 def log_growth(growth: Tensor) -> Tensor:
@@ -21,7 +25,7 @@ def mean_variance(growth: Tensor, portfolio_return: Tensor, risk_aversion: float
     Log-growth itself already charges half a variance, so the total aversion is risk_aversion + 1; a Sharpe ratio of
     1 a year is then held near 1 / (risk_aversion + 1) annual volatility.
     """
-    return growth.log() - 0.5 * risk_aversion * portfolio_return.square()
+    return cast(Tensor, utility_per_bar(growth.log(), portfolio_return, risk_aversion))
 
 
 def turnover_penalty(traded: Tensor, weight: float) -> Tensor:

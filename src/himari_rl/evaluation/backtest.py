@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from himari_rl.data.panel import Panel
+from himari_rl.data.table import stamp
 from himari_rl.errors import DataError
-from himari_rl.evaluation import baselines
-from himari_rl.evaluation.baselines import HOLD_ALL, Plan, Stage, buy_and_hold, ewma_volatility, follow, later
+from himari_rl.evaluation import baselines, metrics
+from himari_rl.evaluation.baselines import HOLD_ALL, Orders, Stage, buy_and_hold, ewma_volatility, follow, later
 from himari_rl.evaluation.stepping import Deciding, step_through
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.account import MarketMove
@@ -61,9 +62,9 @@ class Run:
     traded: FloatArray  # (D,) sum |dw|
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Backtest:
-    """Every strategy at every variant, on the same bars."""
+    """Every strategy at every variant, on the same bars. `print` shows a table of the strategies at the base costs."""
 
     symbols: tuple[str, ...]
     fill_time: IntArray  # (D,) ms UTC of each decision's fill
@@ -83,6 +84,31 @@ class Backtest:
 
     def __len__(self) -> int:
         return int(self.fill_time.shape[0])
+
+    @property
+    def headline(self) -> str:
+        """Symbols, decisions and span."""
+        first, last = (stamp(int(self.fill_time[i])) for i in (0, -1))
+        return f"{', '.join(self.symbols)}: {len(self):,} decisions, {first} to {last}"
+
+    def __repr__(self) -> str:
+        return f"Backtest({self.headline}; {len(self.strategies)} strategies, {len(self.variants)} variants)"
+
+    def __str__(self) -> str:
+        from himari_rl.evaluation.terminal import aligned, wrapped
+
+        rows = [("strategy", "growth", "Sharpe", "volatility", "drawdown", "turnover", "cost")]
+        rows.append(("", "%/y", "a year", "%/y", "%", "%/bar", "%"))
+        for name in self.strategies:
+            run = self.run(name, self.variants[0].name)
+            g, year = run.log_growth, self.bars_per_year
+            parts = (metrics.volatility(g, year), metrics.max_drawdown(run.marked_log_equity))
+            told = [f"{100.0 * part:.1f}" for part in parts]
+            spent = (f"{100.0 * metrics.turnover(run.traded):.2f}", f"{100.0 * metrics.cost_paid(run.cost):.1f}")
+            grown = f"{100.0 * metrics.growth(g, year) + 0.0:+.1f}"
+            rows.append((name, grown, f"{metrics.sharpe(g, year):.2f}", told[0], told[1], *spent))
+        costs = f"In one ledger, at the costs of variant {self.variants[0].name}."
+        return "\n".join((wrapped(self.headline), wrapped(costs), "", aligned(rows)))
 
 
 def is_seed(strategy: str) -> bool:
@@ -125,7 +151,13 @@ def stage(bars: Bars | Panel, ledger: LedgerSpec, start_row: int = 0) -> Stage:
     return Stage(
         symbols=symbols,
         rows=rows[kept],
-        leg=MarketMove(*(columns(leaf) for leaf in leg[:4]), new_day=leg.new_day[kept]),
+        leg=MarketMove(
+            tradable=columns(leg.tradable),
+            to_close=columns(leg.to_close),
+            to_open=columns(leg.to_open),
+            funding=columns(leg.funding),
+            new_day=leg.new_day[kept],
+        ),
         base=columns(line.base),
         cap=columns(line.cap),
         volatility=columns(volatility),
@@ -143,7 +175,7 @@ class Play:
     """By name; each decides for its own accounts, from its own positions."""
     on: Stage
     variants: Sequence[Variant] = VARIANTS
-    allocations: Mapping[str, Plan] = field(default_factory=dict)
+    allocations: Mapping[str, Orders] = field(default_factory=dict)
     """More baselines by name, which do not follow Layer 2."""
 
 
@@ -154,7 +186,7 @@ def backtest(
     *,
     variants: Sequence[Variant] = VARIANTS,
     rng: np.random.Generator,
-    allocations: Mapping[str, Plan] | None = None,
+    allocations: Mapping[str, Orders] | None = None,
 ) -> Backtest:
     """Runs policies and baselines at every variant: one `Play`.
 
@@ -172,7 +204,7 @@ class _Lane(NamedTuple):
     strategy: str
     variant: Variant
     on: Stage
-    plan: Plan  # (D, A)
+    orders: Orders  # (D, A)
 
 
 def backtests(plays: Sequence[Play], ledger: LedgerSpec, rng: np.random.Generator) -> list[Backtest]:
@@ -195,11 +227,11 @@ def backtests(plays: Sequence[Play], ledger: LedgerSpec, rng: np.random.Generato
             lanes += [_Lane(name, variant, play.on, follow(play.on, nothing, variant.lag)) for variant in play.variants]
         lanes += _baselines(play, rng)
         ends.append(len(lanes))
-    plan = Plan(*(np.stack(leaves, axis=1) for leaves in zip(*(lane.plan for lane in lanes), strict=True)))
+    orders = Orders(*(np.stack(leaves, axis=1) for leaves in zip(*(lane.orders for lane in lanes), strict=True)))
     leg = MarketMove(*(np.stack(leaves, axis=1) for leaves in zip(*(lane.on.leg for lane in lanes), strict=True)))
     rate = ledger.config.cost_rate
     cost_rate = np.array([[lane.variant.cost_multiple * rate] for lane in lanes])
-    exposure, growth, marked, cost = step_through(deciding, plan, leg, ledger, cost_rate)
+    exposure, growth, marked, cost = step_through(deciding, orders, leg, ledger, cost_rate)
 
     held = drift(exposure, leg.to_open, growth)
     before = np.concatenate([np.zeros_like(held[:1]), held[:-1]])
@@ -213,8 +245,8 @@ def backtests(plays: Sequence[Play], ledger: LedgerSpec, rng: np.random.Generato
             marked_log_equity=marked[:, p],
             portfolio_return=earned[:, p],
             exposure=exposure[:, p],
-            multiplier=plan.multiplier[:, p],
-            active=plan.base[:, p] != 0.0,
+            multiplier=orders.multiplier[:, p],
+            active=orders.base[:, p] != 0.0,
             cost=cost[:, p],
             traded=traded[:, p],
         )
@@ -237,6 +269,6 @@ def _baselines(play: Play, rng: np.random.Generator) -> list[_Lane]:
     for name, sized in baselines.multipliers(on, rng).items():
         made += [_Lane(name, variant, on, follow(on, sized, variant.lag)) for variant in play.variants]
     made += [_Lane(HOLD_ALL, variant, on, buy_and_hold(on, variant.lag)) for variant in play.variants]
-    for name, plan in play.allocations.items():
-        made += [_Lane(name, variant, on, later(plan, variant.lag)) for variant in play.variants]
+    for name, orders in play.allocations.items():
+        made += [_Lane(name, variant, on, later(orders, variant.lag)) for variant in play.variants]
     return made

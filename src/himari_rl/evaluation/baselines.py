@@ -42,7 +42,7 @@ class Stage(NamedTuple):
     max_position_pct: float
 
 
-class Plan(NamedTuple):
+class Orders(NamedTuple):
     """What one account asks for at each decision. Arrays are (D, A)."""
 
     multiplier: FloatArray
@@ -76,25 +76,28 @@ def multipliers(stage: Stage, rng: np.random.Generator) -> dict[str, FloatArray]
     }
 
 
-def follow(stage: Stage, multiplier: FloatArray, lag: int = 0) -> Plan:
+def follow(stage: Stage, multiplier: FloatArray, lag: int = 0) -> Orders:
     """Sizes Layer 2's direction; with a lag the whole decision (size, side and cap) is used that many bars later."""
-    return later(Plan(multiplier, stage.base, stage.cap, stage.leg.tradable), lag)
+    return later(Orders(multiplier, stage.base, stage.cap, stage.leg.tradable), lag)
 
 
-def later(plan: Plan, lag: int) -> Plan:
+def later(orders: Orders, lag: int) -> Orders:
     """The same decisions, each used `lag` bars too late; what can be traded when stays as it is."""
-    return Plan(
-        _later(plan.multiplier, lag, 0.0), _later(plan.base, lag, 0.0), _later(plan.cap, lag, 0.0), plan.tradable
+    return Orders(
+        _later(orders.multiplier, lag, 0.0),
+        _later(orders.base, lag, 0.0),
+        _later(orders.cap, lag, 0.0),
+        orders.tradable,
     )
 
 
-def buy_and_hold(stage: Stage, lag: int = 0) -> Plan:
+def buy_and_hold(stage: Stage, lag: int = 0) -> Orders:
     """Equal shares of all equity at each asset's first tradable open; nothing trades afterwards."""
     shape = stage.base.shape
     tradable = stage.leg.tradable.copy()
     tradable[:lag] = False
     first = tradable & (np.cumsum(tradable, axis=0) == 1)
-    return Plan(np.ones(shape), np.full(shape, 1.0 / shape[1]), np.full(shape, np.inf), first)
+    return Orders(np.ones(shape), np.full(shape, 1.0 / shape[1]), np.full(shape, np.inf), first)
 
 
 def _later(values: FloatArray, lag: int, before: float) -> FloatArray:

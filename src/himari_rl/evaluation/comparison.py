@@ -38,7 +38,7 @@ def compare(
     confidence: float,
     replications: int,
 ) -> tuple[Measures, dict[str, Measures]]:
-    """Measures of one policy of a backtest at the base costs, and of the policy less each baseline.
+    """Measures of one policy of a backtest at the base costs, and the paired differences, policy minus each baseline.
 
     The blocks are as long as the differences remember, which is longer than what the accounts themselves do.
     """
@@ -63,17 +63,16 @@ def compare(
         )
         return Measures(growth=growth, utility=useful, sharpe=sharpe, drawdown=drawdown)
 
-    less = {
+    differences = {
         name: found(true[:, 0] - true[:, i], drawn[:, :, 0] - drawn[:, :, i])
         for i, name in enumerate(baselines, start=1)
     }
-    return found(true[:, 0], drawn[:, :, 0]), less
+    return found(true[:, 0], drawn[:, :, 0]), differences
 
 
 def _measured(rows: FloatArray) -> FloatArray:
     """(4 K,) mean growth, mean utility, Sharpe ratio and drawdown of K accounts, per bar, from (T, 3 K)."""
     growth, useful, marked = np.hsplit(rows, 3)
     mean, deviation = growth.mean(axis=0), growth.std(axis=0, ddof=1)
-    ratio = np.divide(mean, deviation, out=np.zeros_like(mean), where=deviation > 0.0)
     depth = [metrics.max_drawdown(equity) for equity in marked.cumsum(axis=0).T]
-    return np.concatenate([mean, useful.mean(axis=0), ratio, depth])
+    return np.concatenate([mean, useful.mean(axis=0), metrics.sharpe_ratio(mean, deviation), depth])

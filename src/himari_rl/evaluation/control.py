@@ -1,8 +1,8 @@
 """What a control is, and the judgement that cannot be made without all of them.
 
-(a) driftless   the same pipeline on a twin with random signs (sign-randomised placebo): it must be refused
-(b) planted     the same pipeline on a twin with a stated edge (injected-signal positive control): it must be found
-(c) shuffled    the same policies on inputs of another time (time-shifted inputs): the advantage must vanish
+(a) driftless   sign-randomised placebo: the same pipeline on a twin with random signs must be refused
+(b) planted     injected-signal positive control: the same pipeline must find a stated edge in a twin
+(c) shuffled    time-shifted inputs: given inputs of another time, the same policies must lose their advantage
 (d) lag         every decision one bar late: an honest edge shrinks, a leak collapses
 (e) costs       x1, x2, x3
 """
@@ -34,9 +34,9 @@ class Control:
         return asdict(self) | {"numbers": dict(self.numbers)}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Judgement:
-    """A walk-forward's verdict with everything it rests on.
+    """A walk-forward's verdict with everything it rests on. `print` shows the verdict's page with its controls.
 
     Raises:
         RefusedError: a control is missing.
@@ -53,6 +53,15 @@ class Judgement:
         missing = [name for name in NAMES if name not in {control.name for control in self.controls}]
         if missing:
             raise RefusedError(f"the verdict lacks its controls: {', '.join(missing)}", "all five of them")
+
+    def __str__(self) -> str:
+        page = self.verdict.summary([control.to_dict() for control in self.controls])
+        power = f"a difference in utility of {100.0 * self.detectable:.1f} % a year (power 95 %)"
+        return f"{page}\nThis much data shows {power}."
+
+    def __repr__(self) -> str:
+        failed = [control.name for control in self.controls if not control.passed]
+        return f"Judgement({self.verdict!r}, {f'failed: {failed}' if failed else 'all controls passed'})"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""

@@ -1,4 +1,4 @@
-"""A verdict for the eye: tables on a terminal, equity curves in one self-contained HTML file."""
+"""A verdict for the eye: tables on a terminal, a portfolio's too, and equity curves in one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
+from himari_rl.errors import not_installed
 from himari_rl.evaluation.backtest import BASE, LAGGED, Backtest
 from himari_rl.evaluation.baselines import ONE, RANDOM
+from himari_rl.evaluation.portfolio import PortfolioMeasures
+from himari_rl.evaluation.portfolio_baselines import EQUAL
 from himari_rl.evaluation.statistics import Interval
 from himari_rl.evaluation.terminal import figures
 from himari_rl.evaluation.verdict import BETTER, LOOK_AHEAD, NO_EDGE, Summary, Verdict
@@ -35,7 +38,7 @@ def render(
     console.print(_strategies(verdict))
     console.print(_variants(verdict))
     console.print(_differences(verdict))
-    if verdict.less:
+    if verdict.paired:
         console.print(_others(verdict))
     console.print(
         f"Chance that the policy's Sharpe ratio is above 0: {_percent(verdict.probabilistic_sharpe)}. Chance that the "
@@ -59,9 +62,31 @@ def control_line(name: str, passed: bool, sentence: str) -> str:
     return f"{mark} {name:<10}{sentence}"
 
 
+def render_portfolio(portfolio: PortfolioMeasures, console: Console) -> None:
+    """Prints a portfolio's rules beside their intervals, and each asset's part."""
+    title = f"gates of the portfolio, and the policy minus {EQUAL}, paired; 95 %"
+    rules = figures(title, "measure", ("gate", "policy", f"minus {EQUAL}", "passed"))
+    for rule in portfolio.gates:
+        answer = "yes" if rule.sure else "yes, not surely" if rule.passed else "no"
+        demand = f"{rule.comparison} {rule.threshold:g}"
+        rules.add_row(rule.name, demand, _told(rule.value, ""), _told(rule.difference, "+"), answer)
+    console.print(rules)
+    parts = figures("what each asset did", "asset", ("share of\nexposure %", "growth\n%/y", "share of\nrisk %"))
+    for part in portfolio.parts:
+        numbers = (f"{100 * part.share:.1f}", f"{100 * part.growth:+.1f}", f"{100 * part.risk:.1f}")
+        parts.add_row(part.symbol, *numbers)
+    console.print(parts)
+    console.print(
+        f"Diversification ratio of the mean exposure: {portfolio.diversification_ratio:.3f} (1 is one asset)."
+    )
+
+
 def equity_html(result: Backtest, verdict: Verdict) -> str:
     """A page with every strategy's equity at the base costs, marked at closes; it needs no network."""
-    import plotly.graph_objects as go
+    try:
+        import plotly.graph_objects as go
+    except ImportError as error:
+        raise not_installed("an HTML page", error, "judge") from error
 
     pick = np.unique(np.linspace(0, len(result) - 1, min(len(result), POINTS)).round().astype(int))
     times = (result.fill_time[pick]).astype("datetime64[ms]").astype(str)
@@ -129,7 +154,7 @@ def _variants(verdict: Verdict) -> Table:
 
 def _differences(verdict: Verdict) -> Table:
     numbers = ("difference", f"{100.0 * verdict.growth.confidence:g} % interval", "share of resamples above 0")
-    table = figures(f"policy less {ONE}, paired; stationary bootstrap", "measure", numbers)
+    table = figures(f"policy minus {ONE}, paired; stationary bootstrap", "measure", numbers)
     parts = (("utility %/y", verdict.utility), ("growth %/y", verdict.growth), ("drawdown %", verdict.drawdown))
     for name, part in parts:
         table.add_row(name, _signed(part.estimate), f"{_signed(part.lower)} to {_signed(part.upper)}", _above(part))
@@ -140,12 +165,16 @@ def _differences(verdict: Verdict) -> Table:
 
 def _others(verdict: Verdict) -> Table:
     level = f"{100.0 * verdict.growth.confidence:g} % interval"
-    table = figures("policy less each other baseline, paired", "baseline", ("utility %/y", level, "Sharpe", level))
-    for name, less in verdict.less.items():
-        part, ratio = less.utility, less.sharpe
+    table = figures("policy minus each other baseline, paired", "baseline", ("utility %/y", level, "Sharpe", level))
+    for name, paired in verdict.paired.items():
+        part, ratio = paired.utility, paired.sharpe
         gain = (_signed(part.estimate), f"{_signed(part.lower)} to {_signed(part.upper)}")
         table.add_row(name, *gain, f"{ratio.estimate:+.2f}", f"{ratio.lower:+.2f} to {ratio.upper:+.2f}")
     return table
+
+
+def _told(part: Interval, sign: str) -> str:
+    return f"{part.estimate:{sign}.2f} ({part.lower:{sign}.2f} to {part.upper:{sign}.2f})"
 
 
 def _above(part: Interval) -> str:

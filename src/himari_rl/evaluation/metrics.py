@@ -9,12 +9,18 @@ from __future__ import annotations
 import numpy as np
 
 from himari_rl.errors import DataError
+from himari_rl.policy.ledger import utility_per_bar as utility_per_bar  # one formula for training and judging
 from himari_rl.schema import MAX_MULTIPLIER, RISK_AVERSION, BoolArray, FloatArray
 
 
+def mean_growth(log_growth: FloatArray, bars_per_year: float = 1.0) -> FloatArray:
+    """(...) mean over the bars of (T, ...), per year where `bars_per_year` is given."""
+    return np.asarray(log_growth.mean(axis=0) * bars_per_year)
+
+
 def growth(log_growth: FloatArray, bars_per_year: float = 1.0) -> float:
-    """Mean log-growth, per year where `bars_per_year` is given."""
-    return float(log_growth.mean() * bars_per_year)
+    """Mean log-growth of (T,), per year where `bars_per_year` is given."""
+    return float(mean_growth(log_growth, bars_per_year))
 
 
 def total_return(log_growth: FloatArray) -> float:
@@ -25,6 +31,12 @@ def total_return(log_growth: FloatArray) -> float:
 def volatility(log_growth: FloatArray, bars_per_year: float = 1.0) -> float:
     """Standard deviation of log-growth (n - 1), per year where `bars_per_year` is given."""
     return float(log_growth.std(ddof=1) * np.sqrt(bars_per_year))
+
+
+def sharpe_ratio(mean: FloatArray | float, deviation: FloatArray | float) -> FloatArray:
+    """(...) mean over standard deviation, elementwise; 0 where nothing moves. Every Sharpe ratio is made here."""
+    above, below = np.asarray(mean, float), np.asarray(deviation, float)
+    return np.asarray(np.divide(above, below, out=np.zeros_like(above), where=below != 0.0))  # NaN stays NaN
 
 
 def sharpe(log_growth: FloatArray, bars_per_year: float = 1.0) -> float:
@@ -40,7 +52,7 @@ def sharpe(log_growth: FloatArray, bars_per_year: float = 1.0) -> float:
         if mean == 0.0:
             return 0.0
         raise DataError(f"every bar returns {mean:.3g}", "returns that vary", "check the prices")
-    return mean / deviation * float(np.sqrt(bars_per_year))
+    return float(sharpe_ratio(mean, deviation)) * float(np.sqrt(bars_per_year))
 
 
 def underwater(log_equity: FloatArray) -> FloatArray:
@@ -76,15 +88,6 @@ def mean_exposure(exposure: FloatArray) -> float:
 def gross_exposure(exposure: FloatArray) -> float:
     """Mean of the gross exposure sum |w| of (T, A), fraction of equity."""
     return float(np.abs(exposure).sum(-1).mean())
-
-
-def utility_per_bar(log_growth: FloatArray, portfolio_return: FloatArray, risk_aversion: float) -> FloatArray:
-    """(T,) log-growth less risk_aversion / 2 times the squared portfolio return.
-
-    The training objective `mean_variance` of envs/rewards.py: the squared return is the one-bar estimate of its
-    variance. Its mean is the utility, so paired differences of it can be resampled like returns.
-    """
-    return log_growth - 0.5 * risk_aversion * portfolio_return**2
 
 
 def utility(

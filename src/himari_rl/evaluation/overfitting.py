@@ -13,6 +13,7 @@ from itertools import combinations
 import numpy as np
 
 from himari_rl.errors import DataError
+from himari_rl.evaluation import metrics
 from himari_rl.schema import FloatArray
 
 
@@ -64,4 +65,4 @@ def _sharpe(total: FloatArray, squares: FloatArray, count: int) -> FloatArray:
     mean = total / count
     variance = np.maximum(squares / count - mean**2, 0.0)
     still = variance <= 1e-15 * np.maximum(squares / count, 1e-300)  # a configuration that never moved
-    return np.where(still, 0.0, mean / np.sqrt(np.where(still, 1.0, variance)))
+    return metrics.sharpe_ratio(mean, np.sqrt(np.where(still, 0.0, variance)))

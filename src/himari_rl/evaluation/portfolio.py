@@ -1,5 +1,5 @@
-"""Measures of a portfolio, and the product's gates on it: each beside its interval and the paired difference to equal
-weight, because three assets held in equal parts pass two of the three gates without any policy.
+"""Measures of a portfolio, and the product's rules for it: each beside its interval and the paired difference to equal
+weight, because three assets held in equal parts pass two of the three rules without any policy.
 
     Sharpe ratio > 1.5 a year        Herfindahl index of exposure < 0.6        every asset > 20 % of exposure
 """
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from himari_rl.evaluation import statistics
+from himari_rl.evaluation import metrics, statistics
 from himari_rl.evaluation.backtest import POLICY, Backtest, Run
 from himari_rl.evaluation.baselines import Stage
 from himari_rl.evaluation.portfolio_baselines import EQUAL
@@ -26,16 +26,16 @@ MIN_SHARPE, MAX_HERFINDAHL, MIN_ASSET_SHARE = 1.5, 0.6, 0.2  # what the product 
 REPLICATIONS = 1000
 
 
-class Account(NamedTuple):
-    """What a portfolio's gates read of one run."""
+class PortfolioCurve(NamedTuple):
+    """What a portfolio's rules read of one run."""
 
     log_growth: FloatArray  # (T,)
     exposure: FloatArray  # (T, A)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gate:
-    """One demand on the portfolio. `difference` is the policy less equal weight, paired."""
+class PortfolioRule:
+    """One rule on the portfolio. `difference` is paired: the policy minus equal weight."""
 
     name: str
     comparison: str  # what `value` must be against `threshold`
@@ -52,15 +52,15 @@ class AssetPart:
 
     symbol: str
     share: float  # of exposure
-    growth: float  # sum of w (R - F) less its costs, per year, before compounding
+    growth: float  # sum of w (R - F) minus its costs, per year, before compounding
     risk: float  # share of the portfolio's variance; the shares sum to 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Portfolio:
+class PortfolioMeasures:
     """A policy's portfolio, measured."""
 
-    gates: tuple[Gate, ...]
+    gates: tuple[PortfolioRule, ...]
     parts: tuple[AssetPart, ...]
     diversification_ratio: float
 
@@ -100,15 +100,15 @@ def measure(
     policy: str = POLICY,
     reference: str = EQUAL,
     replications: int = REPLICATIONS,
-) -> Portfolio:
+) -> PortfolioMeasures:
     """Measures one policy of a backtest.
 
     Args:
         ledger: whose costs the variant x1 paid, to give each asset its own.
         reference: the run that differences are taken to.
     """
-    mine, other = (Account(run.log_growth, run.exposure) for run in map(result.run, (policy, reference)))
-    return Portfolio(
+    mine, other = (PortfolioCurve(run.log_growth, run.exposure) for run in map(result.run, (policy, reference)))
+    return PortfolioMeasures(
         gates=gates(mine, other, on.symbols, result.bars_per_year, rng, replications),
         parts=_parts(result.run(policy), on, ledger.config.cost_rate, on.bars_per_year),
         diversification_ratio=diversification_ratio(mine.exposure.mean(axis=0), np.cov(on.leg.to_open.T)),
@@ -116,8 +116,8 @@ def measure(
 
 
 def gates(
-    mine: Account,
-    other: Account,
+    mine: PortfolioCurve,
+    other: PortfolioCurve,
     symbols: Sequence[str],
     bars_per_year: float,
     rng: np.random.Generator,
@@ -126,8 +126,8 @@ def gates(
     min_sharpe: float = MIN_SHARPE,
     max_herfindahl: float = MAX_HERFINDAHL,
     min_asset_share: float = MIN_ASSET_SHARE,
-) -> tuple[Gate, ...]:
-    """The demands on a portfolio, each beside its interval and the difference to another account on the same bars."""
+) -> tuple[PortfolioRule, ...]:
+    """The rules for a portfolio, each beside its interval and the difference to another account on the same bars."""
     series = np.column_stack([_columns(mine), _columns(other)])
 
     def compared(rows: FloatArray) -> FloatArray:
@@ -148,7 +148,7 @@ def gates(
         passed = (value.estimate < threshold) if below else (value.estimate > threshold)
         sure = (value.upper < threshold) if below else (value.lower > threshold)
         answers.append(
-            Gate(
+            PortfolioRule(
                 name=name,
                 comparison=comparison,
                 threshold=threshold,
@@ -161,7 +161,7 @@ def gates(
     return tuple(answers)
 
 
-def _columns(account: Account) -> FloatArray:
+def _columns(account: PortfolioCurve) -> FloatArray:
     """(T, 3 + A) log-growth, Herfindahl index, whether anything is held, and |w|."""
     size = np.abs(account.exposure)
     return np.column_stack([account.log_growth, herfindahl(account.exposure), size.sum(axis=1) > 0.0, size])
@@ -170,8 +170,7 @@ def _columns(account: Account) -> FloatArray:
 def _measures(rows: FloatArray, bars_per_year: float) -> FloatArray:
     """(2 + A,) Sharpe ratio a year, concentration and shares, from `_columns`."""
     mean = rows.mean(axis=0)
-    deviation = rows[:, 0].std(ddof=1)
-    sharpe = mean[0] / deviation * np.sqrt(bars_per_year) if deviation > 0.0 else 0.0
+    sharpe = metrics.sharpe_ratio(mean[0], rows[:, 0].std(ddof=1)) * np.sqrt(bars_per_year)
     gross = mean[3:].sum()
     return np.concatenate([[sharpe, mean[1] / max(mean[2], 1e-12)], mean[3:] / max(gross, 1e-12)])
 
@@ -182,5 +181,7 @@ def _parts(run: Run, on: Stage, cost_rate: float, bars_per_year: float) -> tuple
     before = np.concatenate([np.zeros((1, held.shape[1])), held[:-1]])
     price = run.exposure * on.leg.to_open
     earned = price - run.exposure * on.leg.funding - cost_rate * np.abs(run.exposure - before)
-    rows = zip(on.symbols, shares(run.exposure), earned.mean(axis=0) * bars_per_year, risk_parts(price), strict=True)
+    rows = zip(
+        on.symbols, shares(run.exposure), metrics.mean_growth(earned, bars_per_year), risk_parts(price), strict=True
+    )
     return tuple(AssetPart(symbol=s, share=float(w), growth=float(g), risk=float(r)) for s, w, g, r in rows)

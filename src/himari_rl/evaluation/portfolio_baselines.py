@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from himari_rl.data.panel import Panel
-from himari_rl.evaluation.baselines import Plan, Stage
+from himari_rl.errors import not_installed
+from himari_rl.evaluation.baselines import Orders, Stage
 from himari_rl.schema import DAY_MS, Bars, BoolArray, FloatArray, IntArray
 
 EQUAL, INVERSE, MINIMUM, DIVERSIFIED, OLMAR, SINGLE = (
@@ -37,14 +38,20 @@ OLMAR_EPSILON, OLMAR_DAYS = 10.0, 5  # the paper's own
 Fit = Callable[[FloatArray], FloatArray]  # returns (n, A) -> weights (A,)
 
 
-def allocations_of(history: Bars | Panel, on: Stage, start_row: int) -> dict[str, Plan]:
-    """The plans of every baseline on the decisions of `on`, which begin at `start_row`.
+def allocations_of(history: Bars | Panel, on: Stage, start_row: int) -> dict[str, Orders]:
+    """The orders of every baseline on the decisions of `on`, which begin at `start_row`.
 
-    One symbol has nothing to split: no plans.
+    One symbol has nothing to split: no orders.
+
+    Raises:
+        ConfigError: skfolio is not installed.
     """
     if not isinstance(history, Panel):
         return {}
-    from skfolio.optimization import InverseVolatility, MaximumDiversification, MeanRisk
+    try:
+        from skfolio.optimization import InverseVolatility, MaximumDiversification, MeanRisk
+    except ImportError as error:
+        raise not_installed("a portfolio's baseline", error, "judge") from error
 
     def fitted(estimator: Callable[[], Any]) -> Fit:
         return lambda returns: np.asarray(estimator().fit(returns).weights_)
@@ -52,21 +59,21 @@ def allocations_of(history: Bars | Panel, on: Stage, start_row: int) -> dict[str
     closes, shape = history.prices().close, on.base.shape
     days = np.union1d([0], np.flatnonzero(on.leg.new_day))  # the first fill of a UTC day, when no daily stop holds
     window = max(2, WINDOW_MS // history.interval_ms)
-    found = {EQUAL: _plan(on, np.full(shape, 1.0 / shape[1]), days)}
+    found = {EQUAL: _orders(on, np.full(shape, 1.0 / shape[1]), days)}
     for name, make in ((INVERSE, InverseVolatility), (MINIMUM, MeanRisk), (DIVERSIFIED, MaximumDiversification)):
         weights = rolling(closes, start_row + days[::7], window, fitted(make))
-        found[name] = _plan(on, between(weights, days[::7], shape[0]), days[::7])
-    found[OLMAR] = _plan(on, between(olmar(closes, start_row + days), days, shape[0]), days)
+        found[name] = _orders(on, between(weights, days[::7], shape[0]), days[::7])
+    found[OLMAR] = _orders(on, between(olmar(closes, start_row + days), days, shape[0]), days)
     best = int(np.log1p(on.leg.to_open).sum(axis=0).argmax())
-    found[SINGLE] = _plan(on, np.eye(shape[1])[np.full(shape[0], best)], days[:1])
+    found[SINGLE] = _orders(on, np.eye(shape[1])[np.full(shape[0], best)], days[:1])
     return found
 
 
-def _plan(on: Stage, weights: FloatArray, when: IntArray) -> Plan:
+def _orders(on: Stage, weights: FloatArray, when: IntArray) -> Orders:
     """Trades to `weights` (D, A) at the decisions `when` and at no other."""
     due = np.zeros(on.base.shape, np.bool_)
     due[when] = True
-    return Plan(np.ones(on.base.shape), weights, np.full(on.base.shape, np.inf), carried(due, on.leg.tradable))
+    return Orders(np.ones(on.base.shape), weights, np.full(on.base.shape, np.inf), carried(due, on.leg.tradable))
 
 
 def carried(due: BoolArray, tradable: BoolArray) -> BoolArray:
@@ -119,4 +126,4 @@ def on_simplex(v: FloatArray) -> FloatArray:
     ordered = np.sort(v)[::-1]
     excess = (np.cumsum(ordered) - 1.0) / np.arange(1, len(v) + 1)
     kept = int((ordered > excess).sum()) - 1
-    return np.maximum(v - excess[kept], 0.0)
+    return np.asarray(np.maximum(v - excess[kept], 0.0))

@@ -8,12 +8,12 @@ RUN/cost.json               time and money of the last call
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -23,6 +23,7 @@ from himari_rl.evaluation.baselines import ONE
 from himari_rl.evaluation.portfolio_baselines import EQUAL
 from himari_rl.policy.manifest import Manifest
 from himari_rl.storage import read_bytes
+from himari_rl.storage.sealed import digest_of
 
 DOCUMENT, CURVES, COST, SETTINGS, BUNDLE = (
     "walk_forward.json",
@@ -48,7 +49,7 @@ def read_run(run: str | Path) -> dict[str, Any]:
     return read_document(path)
 
 
-def read_curves(run: str | Path) -> dict[str, np.ndarray]:
+def read_curves(run: str | Path) -> dict[str, NDArray[Any]]:
     """The curves of a finished walk-forward, by name.
 
     Raises:
@@ -62,8 +63,11 @@ def read_curves(run: str | Path) -> dict[str, np.ndarray]:
 
 
 def seal(run: str | Path) -> dict[str, str]:
-    """Digests of a walk-forward's judgement and curves, for the manifest of its bundle."""
-    return {name: hashlib.sha256(read_bytes(Path(run) / name)).hexdigest() for name in (DOCUMENT, CURVES)}
+    """Digests of a walk-forward's judgement and curves, for the manifest of its bundle.
+
+    They stand in the manifest and not in front of the files: people and other programs read these as they are.
+    """
+    return {name: digest_of(read_bytes(Path(run) / name)) for name in (DOCUMENT, CURVES)}
 
 
 def require_evidence(run: str | Path, manifest: Manifest) -> None:
@@ -106,7 +110,7 @@ def read_document(path: Path) -> dict[str, Any]:
 def curves_of(result: Backtest) -> bytes:
     """Equity of every strategy, and what the policy did, as safetensors bytes."""
     mine = result.run(POLICY)
-    arrays: dict[str, np.ndarray] = {
+    arrays: dict[str, NDArray[Any]] = {
         "fill_time": result.fill_time,
         "multiplier": mine.multiplier,
         "exposure": mine.exposure,

@@ -13,11 +13,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
-from himari_rl.errors import ConfigError
+from himari_rl.errors import ConfigError, not_installed
 from himari_rl.evaluation import metrics
 from himari_rl.schema import FloatArray
 
@@ -25,7 +25,8 @@ NORMAL = NormalDist()
 EULER_GAMMA = 0.5772156649015329
 
 
-class Moments(NamedTuple):
+@dataclass(frozen=True)
+class Moments:
     """What the Sharpe statistics need of a series of returns."""
 
     count: int
@@ -114,13 +115,11 @@ class Interval:
 
 def block_length(series: FloatArray) -> float:
     """Expected block of the stationary bootstrap for (T,) or (T, K): the largest column's, at least 1 bar."""
-    from arch.bootstrap import optimal_block_length  # a second of imports, for those who use it
-
     columns = series.reshape(len(series), -1)
     moving = columns[:, columns.std(axis=0) > 0.0]
     if moving.shape[1] == 0:
         return 1.0
-    return max(1.0, float(optimal_block_length(moving)["stationary"].max()))
+    return max(1.0, float(_arch().optimal_block_length(moving)["stationary"].max()))
 
 
 def resample(
@@ -141,11 +140,18 @@ def resample(
     Returns:
         (replications, S)
     """
-    from arch.bootstrap import StationaryBootstrap
-
     expected = block_length(series) if block is None else block
-    sampler = StationaryBootstrap(expected, series, seed=rng)
-    return np.array([statistic(positional[0]) for positional, _ in sampler.bootstrap(replications)])
+    sampler = _arch().StationaryBootstrap(expected, series, seed=rng)
+    return np.array([statistic(np.asarray(positional[0])) for positional, _ in sampler.bootstrap(replications)])
+
+
+def _arch() -> Any:
+    """arch.bootstrap: a second of imports, for those who resample."""
+    try:
+        from arch import bootstrap
+    except ImportError as error:
+        raise not_installed("a bootstrap interval", error, "judge") from error
+    return bootstrap
 
 
 def interval(estimate: float, draws: FloatArray, confidence: float = 0.95) -> Interval:

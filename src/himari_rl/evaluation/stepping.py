@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from himari_rl.evaluation.baselines import Plan, Stage
+from himari_rl.evaluation.baselines import Orders, Stage
 from himari_rl.features.encoder import write_account
 from himari_rl.policy.account import Account, MarketMove, Move, Trades, flat_account, move, no_trades, track
 from himari_rl.policy.bands import Bands
@@ -30,7 +30,7 @@ class Deciding(NamedTuple):
     lags: IntArray  # bars by which each of them decides too late
 
 
-class History(NamedTuple):
+class AccountHistory(NamedTuple):
     """What the accounts did."""
 
     exposure: FloatArray  # (D, P, A)
@@ -40,16 +40,16 @@ class History(NamedTuple):
 
 
 def step_through(
-    deciding: Sequence[Deciding], plan: Plan, leg: MarketMove, ledger: LedgerSpec, cost_rate: FloatArray
-) -> History:
+    deciding: Sequence[Deciding], orders: Orders, leg: MarketMove, ledger: LedgerSpec, cost_rate: FloatArray
+) -> AccountHistory:
     """Walks P accounts from cash through D decisions.
 
     Args:
-        plan: (D, P, A); the multipliers of `deciding` are written into it here.
+        orders: (D, P, A); the multipliers of `deciding` are written into it here.
         leg: leaves (D, P, A), new_day (D, P).
         cost_rate: (P, 1).
     """
-    decisions, count, assets = plan.multiplier.shape
+    decisions, count, assets = orders.multiplier.shape
     answered = [(each, bands_of(each.policy, each.on.rows)) for each in deciding]
     banded = _Banded([(each, found) for each, found in answered if found is not None], ledger)
     asked = _Asked([each for each, found in answered if found is None], assets, ledger)
@@ -57,7 +57,7 @@ def step_through(
     account = flat_account(np.zeros((count, assets)))
     exposure = np.zeros((decisions, count, assets))
     growth, marked, cost = (np.zeros((decisions, count)) for _ in range(3))
-    multiplier, base, cap, tradable = plan
+    multiplier, base, cap, tradable = orders
     _, to_close, to_open, funding, new_day = leg
     for t in range(decisions):
         for group in (banded, asked):
@@ -74,7 +74,7 @@ def step_through(
         account, moved = move(account, multiplier[t], base[t], cap[t], now, cost_rate, limits)
         asked.follow(before, moved, now, cost_rate)
         exposure[t], cost[t], growth[t], marked[t] = moved.exposure, moved.cost, moved.growth, account.marked_log_equity
-    return History(exposure, growth, marked, cost)
+    return AccountHistory(exposure, growth, marked, cost)
 
 
 class _Banded:

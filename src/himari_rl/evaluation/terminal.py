@@ -1,8 +1,9 @@
-"""The shapes of what is printed: a table of figures, and a check with its sentence; both fit eighty columns."""
+"""The shapes of what is printed: a table of figures, a check with its sentence, plain text; all fit eighty columns."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Iterable, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 INDENT = 8
+COLUMNS = 80
 
 
 def figures(title: str, first: str, numbers: Iterable[str]) -> Table:
@@ -28,3 +30,19 @@ def print_check(console: Console, passed: bool, head: str, why: str = "") -> Non
     console.print(f"{mark}  {escape(head)}", soft_wrap=True)
     if why:
         console.print(Padding(escape(why), (0, 0, 0, INDENT)), style="dim")
+
+
+def wrapped(text: str, indent: int = 0) -> str:
+    """Prose in lines of eighty columns, the second and later ones indented."""
+    return textwrap.fill(text, COLUMNS, subsequent_indent=" " * indent, break_on_hyphens=False)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as plain text: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
+        return "  ".join([cells[0].ljust(widths[0]), *padded[1:]]).rstrip()
+
+    return "\n".join(map(line, rows))

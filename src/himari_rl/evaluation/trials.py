@@ -14,37 +14,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import sqlalchemy as sa
-
 from himari_rl.data.panel import Panel
-from himari_rl.errors import StorageError
+from himari_rl.evaluation.trial_store import VARIABLE, Row, is_url, open_store
 from himari_rl.schema import Bars
 
 DEFAULT = "runs/trials.sqlite"
-VARIABLE = "HIMARI_TRIALS"
 TRAIN = "train"  # sees a span without judging on it: recorded, not counted
-BUSY_S = 30.0
-
-_META = sa.MetaData()
-TABLE = sa.Table(
-    "trials",
-    _META,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("at", sa.String, nullable=False),
-    sa.Column("purpose", sa.String, nullable=False),
-    sa.Column("market", sa.String, nullable=False),
-    sa.Column("first_ms", sa.BigInteger, nullable=False),
-    sa.Column("last_ms", sa.BigInteger, nullable=False),
-    sa.Column("what", sa.String, nullable=False),
-    sa.Column("detail", sa.String, nullable=False),
-)
 
 
 @dataclass(frozen=True)
@@ -75,7 +57,7 @@ def look_of(what: str, history: Bars | Panel) -> str:
 def looks_so_far(market: str, first_ms: int, last_ms: int) -> int:
     """Different looks at a span in the ledger there is; 1 where there is none. Nothing is written."""
     place = os.environ.get(VARIABLE) or DEFAULT
-    if "://" not in place and not Path(place).exists():
+    if not is_url(place) and not Path(place).exists():
         return 1
     with Trials(place) as trials:
         return trials.count(market, first_ms, last_ms)
@@ -96,32 +78,21 @@ def span_of(history: Bars | Panel) -> tuple[str, int, int]:
 class Trials:
     """The ledger in one SQLite file, or behind any SQLAlchemy URL, safe for several processes at once.
 
+    Args:
+        place: a path or URL; by default what HIMARI_TRIALS names, else runs/trials.sqlite.
+
     Raises:
         StorageError: the file cannot be opened or is no ledger.
     """
 
     def __init__(self, place: str | Path | None = None) -> None:
-        self.place = str(place or os.environ.get(VARIABLE) or DEFAULT)
-        url = self.place
-        if "://" not in url:
-            try:
-                Path(url).parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise self._refusal(error) from error
-            url = f"sqlite:///{url}"
-        options = {"timeout": BUSY_S} if url.startswith("sqlite") else {}
-        self.engine = sa.create_engine(url, connect_args=options)
-        try:
-            _META.create_all(self.engine)
-        except sa.exc.SQLAlchemyError as error:
-            self.engine.dispose()
-            raise self._refusal(error) from error
+        self._store = open_store(str(place or os.environ.get(VARIABLE) or DEFAULT))
 
     def __enter__(self) -> Trials:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.engine.dispose()
+        self._store.close()
 
     def trained(self, market: str, first_ms: int, last_ms: int, what: str, detail: Mapping[str, Any] = {}) -> None:
         """Records a training run on a span."""
@@ -152,44 +123,13 @@ class Trials:
 
     def history(self, market: str | None = None, first_ms: int = 0, last_ms: int = 2**62) -> list[Trial]:
         """Rows that overlap a span, of markets with an asset in common, or of all markets; the oldest first."""
-        where = (TABLE.c.first_ms <= last_ms) & (TABLE.c.last_ms >= first_ms)
-        rows = self._fetch(sa.select(TABLE).where(where).order_by(TABLE.c.id))
-        found = [Trial(r.at, r.purpose, r.market, r.first_ms, r.last_ms, r.what, json.loads(r.detail)) for r in rows]
+        rows = self._store.overlapping(first_ms, last_ms)
+        found = [Trial(*row[:-1], detail=json.loads(row.detail)) for row in rows]
         return [t for t in found if market is None or _assets(t.market) & _assets(market)]
 
     def _add(
-        self,
-        purpose: str,
-        market: str,
-        first_ms: int,
-        last_ms: int,
-        what: str,
-        detail: Mapping[str, Any],
+        self, purpose: str, market: str, first_ms: int, last_ms: int, what: str, detail: Mapping[str, Any]
     ) -> None:
-        row = {
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "purpose": purpose,
-            "market": market,
-            "first_ms": int(first_ms),
-            "last_ms": int(last_ms),
-            "what": what,
-            "detail": json.dumps(detail, sort_keys=True),
-        }
-        try:
-            with self.engine.begin() as connection:
-                connection.execute(TABLE.insert(), row)
-        except sa.exc.SQLAlchemyError as error:
-            raise self._refusal(error) from error
-
-    def _fetch(self, query: Any) -> Sequence[Any]:
-        try:
-            with self.engine.connect() as connection:
-                return connection.execute(query).all()
-        except sa.exc.SQLAlchemyError as error:
-            raise self._refusal(error) from error
-
-    def _refusal(self, error: Exception) -> StorageError:
-        reason = str(getattr(error, "orig", None) or error)
-        return StorageError(
-            f"the trial ledger {self.place} cannot be used: {reason}", "", f"name a writable file in {VARIABLE}"
-        )
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        said = json.dumps(detail, sort_keys=True)
+        self._store.add(Row(now, purpose, market, int(first_ms), int(last_ms), what, said))

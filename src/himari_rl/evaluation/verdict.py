@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,14 @@ COLLAPSED_SPREAD = 0.01  # standard deviation of the multipliers: below it the p
 OTHERS_REPLICATIONS = 400  # against baselines that decide nothing
 LEAK_Z = 3.0  # standard errors by which one bar of lag must cost return ...
 LEAK_RETAINED = 0.5  # ... and the share of the Sharpe ratio that survives, to suspect a look-ahead
+
+_PRINTED = {  # measures on the printed page: their labels, and the unit as a multiple of the figure
+    "growth": ("growth %/y", 100.0),
+    "utility": ("utility %/y", 100.0),
+    "sharpe": ("Sharpe ratio a year", 1.0),
+    "drawdown": ("drawdown %", 100.0),
+}
+_PRINTED_OF_OTHERS = ("utility", "sharpe")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +67,9 @@ class LagTest:
     suspected: bool
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Verdict:
-    """What the evaluation says, as numbers and as a sentence. Differences are policy less multiplier 1.0, per year."""
+    """What the evaluation says. Differences are paired, policy minus multiplier 1.0, and per year."""
 
     answer: str
     sentence: str
@@ -77,7 +86,7 @@ class Verdict:
     sharpe: Interval
     drawdown: Interval
     own: Measures  # of the policy alone
-    less: dict[str, Measures]  # of the policy less each other baseline
+    paired: dict[str, Measures]  # differences, policy minus each other baseline; "less" in the document
     probabilistic_sharpe: float  # that the policy's own Sharpe ratio is above 0
     deflated_sharpe: float  # of the paired utility difference, given `trials`
     trials: int
@@ -98,7 +107,42 @@ class Verdict:
             return None if isinstance(value, float) and not math.isfinite(value) else value
 
         document: dict[str, Any] = plain(dataclasses.asdict(self))
-        return document
+        return {"less" if name == "paired" else name: value for name, value in document.items()}
+
+    def __repr__(self) -> str:
+        return f"Verdict({self.answer} on {', '.join(self.symbols)}, {self.decisions:,} decisions)"
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def summary(self, controls: Sequence[Mapping[str, Any]] = ()) -> str:
+        """A page of plain text: the sentence, the policy's figures, paired differences, controls where they are given.
+
+        Args:
+            controls: as in a judgement's document: name, passed, sentence.
+        """
+        from himari_rl.evaluation.terminal import aligned, wrapped
+
+        def rows(of: Any, parts: Iterable[str], prefix: str = "") -> list[tuple[str, str, str]]:
+            return [(f"  {prefix}{_PRINTED[part][0]}", *_told(getattr(of, part), _PRINTED[part][1])) for part in parts]
+
+        lines = [("", "estimate", f"{100.0 * self.utility.confidence:g} % interval")]
+        lines += [("policy alone", "", ""), *rows(self.own, _PRINTED)]
+        lines += [(f"policy minus {ONE}, paired", "", ""), *rows(self, _PRINTED)]
+        if self.paired:
+            lines += [("policy minus other baselines, paired", "", "")]
+        for name, difference in self.paired.items():
+            lines += rows(difference, _PRINTED_OF_OTHERS, f"{name}: ")
+        chances = (
+            f"Chance that the policy's Sharpe ratio is above 0: {100.0 * self.probabilistic_sharpe:.1f} %. Chance that "
+            f"the paired difference in utility is, deflated for {self.trials} trial{'s' * (self.trials > 1)}: "
+            f"{100.0 * self.deflated_sharpe:.1f} %."
+        )
+        told = [wrapped(f"{'ok    ' if c['passed'] else 'FAILED'} {c['name']:<10}{c['sentence']}", 7) for c in controls]
+        head = f"{', '.join(self.symbols)}: {self.decisions:,} decisions, {self.start} to {self.end}"
+        after = told or ["Controls: none given with this verdict."]
+        page = (wrapped(head), "", wrapped(self.sentence), "", aligned(lines), "", wrapped(chances), "", *after)
+        return "\n".join(page)
 
 
 def summarise(run: Run, bars_per_year: float, risk_aversion: float = RISK_AVERSION) -> Summary:
@@ -157,9 +201,9 @@ def judge(
     own, found = compare(result, policy, (ONE,), rng, **asked, replications=replications)
     growth, utility = found[ONE].growth, found[ONE].utility
     others = [name for name in result.strategies if name not in (policy, ONE) and not is_seed(name)] if every else []
-    less = {}
+    paired: dict[str, Measures] = {}
     if others:  # with a generator of its own: what is drawn after it does not depend on how many baselines there are
-        _, less = compare(result, policy, others, rng.spawn(1)[0], **asked, replications=OTHERS_REPLICATIONS)
+        _, paired = compare(result, policy, others, rng.spawn(1)[0], **asked, replications=OTHERS_REPLICATIONS)
     useful = [metrics.utility_per_bar(r.log_growth, r.portfolio_return, risk_aversion) for r in (mine, one)]
     difference = statistics.moments(useful[0] - useful[1])
     deflated = statistics.deflated_sharpe(difference, trials)
@@ -184,7 +228,7 @@ def judge(
         sharpe=found[ONE].sharpe,
         drawdown=found[ONE].drawdown,
         own=own,
-        less=less,
+        paired=paired,
         probabilistic_sharpe=statistics.probabilistic_sharpe(statistics.moments(mine.log_growth)),
         deflated_sharpe=deflated,
         trials=trials,
@@ -268,6 +312,12 @@ def _sentence(
             f"from zero. {span}."
         )
     return f"No edge found, keep 1.0: the difference to it cannot be told from zero. {span}."
+
+
+def _told(part: Interval, scale: float) -> tuple[str, str]:
+    digits = 2 if scale == 1.0 else 1
+    estimate, low, high = (f"{scale * x + 0.0:+.{digits}f}" for x in (part.estimate, part.lower, part.upper))
+    return estimate, f"{low} to {high}"
 
 
 def _percent(difference: Interval) -> str:

@@ -168,9 +168,9 @@ def _shuffled(there: Backtest, result: Backtest, rng: np.random.Generator, risk_
     shifted = [name for name in there.strategies if name.startswith("shift ")]
     useful = {name: _utility(there, name, risk_aversion) for name in (*shifted, ONE)}
     true = _utility(result, POLICY, risk_aversion)
-    gain = float((true - useful[ONE]).mean()) * result.bars_per_year
+    gain = metrics.growth(true - useful[ONE], result.bars_per_year)
     mean = np.mean([useful[name] for name in shifted], axis=0)
-    left = float((mean - useful[ONE]).mean()) * result.bars_per_year
+    left = metrics.growth(mean - useful[ONE], result.bars_per_year)
     information = statistics.mean_interval(true - mean, rng, replications=CONTROL_REPLICATIONS)
     information = information.scaled(result.bars_per_year)
     passed = gain <= 0.0 or left < 0.5 * gain

@@ -68,6 +68,15 @@ def grow(exposure: Array, cost: Array, returns: Array, funding: Array | float = 
     return bounded(growth, RUINED)
 
 
+def utility_per_bar(log_growth: Array, portfolio_return: Array, risk_aversion: float) -> Array:
+    """(...) mean-variance utility of a bar: log-growth minus risk_aversion / 2 times the squared portfolio return.
+
+    What policies are trained for (envs/rewards.py) and what they are judged by (evaluation): the squared return is the
+    one-bar estimate of its variance, so the mean over bars is the utility and paired differences resample like returns.
+    """
+    return log_growth - 0.5 * risk_aversion * portfolio_return**2
+
+
 def drift(exposure: Array, returns: Array, growth: Array) -> Array:
     """Exposure (..., A) after prices moved and equity became `growth` times itself."""
     return exposure * (1.0 + returns) / growth[..., None]

@@ -6,11 +6,13 @@ an episode and a reward.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from himari_rl.config import require_ranges
 from himari_rl.policy.ledger import cost_per_turnover
 from himari_rl.policy.risk import RiskLimits
+from himari_rl.schema import MAX_MULTIPLIER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,3 +44,20 @@ class LedgerConfig:
     def cost_rate(self) -> float:
         """Commission plus slippage per unit of |dw|."""
         return cost_per_turnover(self.commission_rate, self.slippage_bps)
+
+    def describe(self) -> str:
+        """One sentence for run cards and terminals; caps are those of NORMAL / HIGH_VOL / CRISIS / CASCADE."""
+        limits = self.limits
+        caps = (limits.normal_cap, limits.high_vol_cap, limits.crisis_cap, limits.cascade_cap)
+        entered = (limits.high_vol_volatility, limits.crisis_volatility, limits.crisis_risk, limits.cascade_risk)
+        capped = limits.normal_cap < MAX_MULTIPLIER or any(map(math.isfinite, entered))
+        stop = limits.daily_loss_stop  # equity cannot lose more than all of itself
+        parts = (
+            f"commission {1e4 * self.commission_rate:.1f} bp + slippage {self.slippage_bps:.1f} bp",
+            "shorts allowed" if self.allow_short else "no shorts",
+            f"base position {100.0 * self.max_position_pct:g} %",
+            f"gross <= {limits.max_leverage:.1f}" if math.isfinite(limits.max_leverage) else "no gross limit",
+            f"daily stop {100.0 * stop:g} %" if stop < 1.0 else "no daily stop",
+            f"caps {' / '.join(f'{cap:.1f}' for cap in caps)}" if capped else "no caps",
+        )
+        return ", ".join(parts)

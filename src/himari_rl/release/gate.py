@@ -24,6 +24,7 @@ from himari_rl.evaluation.trials import looks_so_far
 from himari_rl.policy.bundle import Manifest, amend, read_manifest
 from himari_rl.policy.runtime import load_policy
 from himari_rl.release.rules import GateRules
+from himari_rl.schema import FloatArray
 
 LATENCY_DECISIONS = 300
 LSTM_GAIN = "LSTM over base"
@@ -55,6 +56,7 @@ class GateAnswer:
     lines: tuple[Line, ...]
     reason: str
     exceptions: tuple[str, ...] = ()  # what somebody has taken on himself: an accepted leak, a threshold of his own
+    ledger: str = ""  # costs and limits that the policy was judged with
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -92,8 +94,9 @@ def gate(
     lines += _leaks(document, leak_reason)
     if manifest.kind == "multi":
         lines += _portfolio(document, curves, rules)
-    rival = None if champion is None else read_manifest(champion)
-    if rival is not None:
+    rival = None
+    if champion is not None:
+        rival = read_manifest(champion)
         lines += _against(document, curves, rival, Path(champion).parent, rules)
     if manifest.kind == "lstm" and (rival is None or rival.kind != "base"):
         lines.append(_fails(LSTM_GAIN, rules.min_lstm_gain, "an LSTM is compared with a base: give its --champion"))
@@ -107,6 +110,7 @@ def gate(
         lines=tuple(lines),
         reason=f"refused by {', '.join(refused)}" if refused else f"all {len(lines)} rules passed",
         exceptions=_exceptions(document, rules, leak_reason),
+        ledger=manifest.ledger.config.describe(),
     )
 
 
@@ -189,7 +193,7 @@ def _numbers(document: Mapping[str, Any], rules: GateRules) -> list[Line]:
     trials = verdict["trials"]
     why = "a year, out of sample"
     if EQUAL in verdict["less"]:
-        why += f"; {_less_equal(verdict['less'][EQUAL]['sharpe'])}"
+        why += f"; {_minus_equal(verdict['less'][EQUAL]['sharpe'])}"
     return [
         _line("portfolio Sharpe" if multi else "Sharpe", own["sharpe"]["estimate"], ">", least, why, own["sharpe"]),
         _line(
@@ -249,15 +253,16 @@ def _leaks(document: Mapping[str, Any], reason: str | None) -> list[Line]:
 
 def _portfolio(document: Mapping[str, Any], curves: Mapping[str, np.ndarray], rules: GateRules) -> list[Line]:
     """Concentration and shares; the Sharpe ratio is among the numbers of every kind."""
-    from himari_rl.evaluation.portfolio import SHARPE, Account, gates
+    from himari_rl.evaluation.portfolio import SHARPE, PortfolioCurve, gates
 
-    accounts = [
-        Account(curves[f"growth/{name}"], curves[exposure])
+    mine, equal = (
+        PortfolioCurve(curves[f"growth/{name}"], curves[exposure])
         for name, exposure in ((POLICY, "exposure"), (EQUAL, f"exposure/{EQUAL}"))
-    ]
+    )
     year = document["judgement"]["verdict"]["bars_per_year"]
     found = gates(
-        *accounts,
+        mine,
+        equal,
         document["symbols"],
         year,
         np.random.default_rng(0),
@@ -272,7 +277,7 @@ def _portfolio(document: Mapping[str, Any], curves: Mapping[str, np.ndarray], ru
             threshold=gate.threshold,
             comparison=gate.comparison,
             passed=gate.passed,
-            why=_less_equal(asdict(gate.difference)),
+            why=_minus_equal(asdict(gate.difference)),
             lower=gate.value.lower,
             upper=gate.value.upper,
         )
@@ -281,16 +286,16 @@ def _portfolio(document: Mapping[str, Any], curves: Mapping[str, np.ndarray], ru
     ]
 
 
-def _less_equal(difference: Mapping[str, float]) -> str:
+def _minus_equal(difference: Mapping[str, float]) -> str:
     estimate, lower, upper = (difference[name] for name in ("estimate", "lower", "upper"))
-    return f"less {EQUAL} {estimate:+.2f} ({lower:+.2f} to {upper:+.2f})"
+    return f"minus {EQUAL} {estimate:+.2f} ({lower:+.2f} to {upper:+.2f})"
 
 
 def _against(
     document: Mapping[str, Any], mine: Mapping[str, np.ndarray], rival: Manifest, other: Path, rules: GateRules
 ) -> list[Line]:
-    """Sharpe ratio less the champion's, on the bars that both walk-forwards judged; an LSTM's must also be sure."""
-    from himari_rl.evaluation import statistics
+    """Sharpe ratio minus the champion's, on the bars that both walk-forwards judged; an LSTM's must also be sure."""
+    from himari_rl.evaluation import metrics, statistics
 
     require_evidence(other, rival)
     theirs_document, theirs = read_run(other), read_curves(other)
@@ -308,7 +313,7 @@ def _against(
             "walk both forward on the same data",
         )
     fixed = [curves[f"growth/{ONE}"][rows] for curves, rows in ((mine, i), (theirs, j))]
-    same = float(np.isclose(*fixed, rtol=0.0, atol=1e-9).mean())
+    same = float(np.isclose(fixed[0], fixed[1], rtol=0.0, atol=1e-9).mean())
     if same < SAME_BARS:  # the same bars, signals and costs give multiplier 1.0 the same, but where a walk begins
         raise ConfigError(
             f"multiplier 1.0 earns the same on {100.0 * same:.0f} % of the decisions shared with {other}",
@@ -317,9 +322,8 @@ def _against(
         )
     pair = np.column_stack([mine[f"growth/{POLICY}"][i], theirs[f"growth/{POLICY}"][j]])
 
-    def difference(rows: np.ndarray) -> np.ndarray:
-        deviation = np.maximum(rows.std(axis=0, ddof=1), 1e-12)
-        ratio = rows.mean(axis=0) / deviation
+    def difference(rows: FloatArray) -> FloatArray:
+        ratio = metrics.sharpe_ratio(rows.mean(axis=0), rows.std(axis=0, ddof=1))
         return np.array([ratio[0] - ratio[1]])
 
     draws = statistics.resample(pair, difference, np.random.default_rng(0), replications=1000)
@@ -327,7 +331,7 @@ def _against(
     found = statistics.interval(float(difference(pair)[0]), draws[:, 0]).scaled(float(np.sqrt(year)))
     needs_gain = document["kind"] == "lstm" and rival.kind == "base"
     rule, least = (LSTM_GAIN, rules.min_lstm_gain) if needs_gain else ("over the champion", 0.0)
-    why = f"Sharpe ratio less the champion's, {len(common)} shared decisions"
+    why = f"Sharpe ratio minus the champion's, {len(common)} shared decisions"
     lines = [_line(rule, found.estimate, ">", least, why, asdict(found))]
     if needs_gain:
         sure = "lower end of the paired 95 % interval of that gain: it must exclude 0"

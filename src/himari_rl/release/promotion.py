@@ -52,7 +52,7 @@ def promote(path: str, bundle: str, answer: GateAnswer, *, override: str | None 
     target = bundle if "://" in bundle else str(Path(bundle).resolve())
     if (found := read_manifest(target)).version != answer.version or found.weights_sha256 != answer.weights_sha256:
         raise BundleError(f"the gate was asked about another policy than {bundle} holds", answer.version)
-    event = {"event": "promote", "alias": path, "bundle": target, "version": answer.version}
+    event: dict[str, Any] = {"event": "promote", "alias": path, "bundle": target, "version": answer.version}
     event |= {"gate_passed": answer.passed, "gate": answer.reason, "override": override}
     event |= {"exceptions": [*answer.exceptions, *([unlogged] if unlogged else [])]}
     append(path, event | {"state": "asked"})  # before the move: a move that is not in the log must not exist

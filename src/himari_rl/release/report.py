@@ -1,7 +1,8 @@
 """The run card: one HTML file that is read in a minute, needs no network, and follows the reader's light or dark.
 
-The order is the order of doubt: the verdict in a sentence, the gate's lines, the curves, the controls, what was tried,
-what it cost. All numbers come from the run's folder; nothing is computed here that is not in its documents.
+The order is the order of doubt: the verdict in a sentence, the gate's lines, the ledger it was judged in, the curves,
+the controls, what was tried, what it cost. All numbers come from the run's folder; nothing is computed here that is
+not in its documents.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from himari_rl.errors import not_installed
 from himari_rl.evaluation import metrics
 from himari_rl.evaluation.backtest import POLICY, is_seed
-from himari_rl.evaluation.baselines import ONE
-from himari_rl.evaluation.record import COST, read_curves, read_run
+from himari_rl.evaluation.baselines import ONE, RANDOM
+from himari_rl.evaluation.record import BUNDLE, COST, read_curves, read_run
+from himari_rl.policy.bundle import read_manifest
+from himari_rl.policy.ledger_config import LedgerConfig
 from himari_rl.release.gate import GateAnswer
 from himari_rl.storage import read_bytes
 
@@ -69,9 +73,12 @@ def report_page(run: str | Path, answer: GateAnswer) -> str:
     """The page of a finished walk-forward with its gate's answer.
 
     Raises:
-        StorageError: the folder is no finished walk-forward.
+        StorageError: the folder is no finished walk-forward. ConfigError: plotly is not installed.
     """
-    from plotly.offline import get_plotlyjs
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise not_installed("a run card", error, "judge") from error
 
     document, curves = read_run(run), read_curves(run)
     cost = json.loads(read_bytes(Path(run) / COST))
@@ -80,8 +87,9 @@ def report_page(run: str | Path, answer: GateAnswer) -> str:
     body = [
         _head(document, answer, title),
         _section("gates", f"Gate: {answer.reason}", _gates(answer)),
+        _section("ledger", "Ledger and limits", _ledger(read_manifest(Path(run) / BUNDLE).ledger.config)),
         *(_section(name, _TITLES[name], f'<div class="plot" id="{name}"></div>') for name in PANELS),
-        _section("baselines", "The policy alone, and less each baseline on the same bars", _baselines(document)),
+        _section("baselines", "The policy alone, and minus each baseline on the same bars", _baselines(document)),
         _section("controls", "Controls, without which this verdict would not be printed", _controls(document)),
         _section("trials", "What was tried on this span", _trials(document, cost)),
         _section("cost", "What it cost", _cost(document, cost)),
@@ -99,7 +107,7 @@ def report_page(run: str | Path, answer: GateAnswer) -> str:
 _TITLES = {
     "equity": "Equity, out of sample, log scale",
     "drawdown": "Drawdown",
-    "difference": "Policy less multiplier 1.0, cumulated log-growth; the band is what no difference looks like (95 %)",
+    "difference": "Policy minus multiplier 1.0, cumulated log-growth; the band is what no difference looks like (95 %)",
     "sizing": "Multiplier and exposure",
     "costs": "Commission and slippage so far, and the Sharpe ratio at higher costs",
     "folds": "Log-growth over multiplier 1.0 by fold and seed, %",
@@ -119,8 +127,8 @@ def figures_of(document: Mapping[str, Any], curves: Mapping[str, np.ndarray]) ->
         return {"type": "scatter", "mode": "lines", "x": when, "y": found, "name": name, **more}
 
     def styled(name: str) -> dict[str, Any]:
-        hidden = {"visible": "legendonly"} if name == "random" else {}
-        return {"line": {"width": 2.6 if name == POLICY else 1.2}, **hidden}
+        shown = "legendonly" if name == RANDOM else True
+        return {"line": {"width": 2.6 if name == POLICY else 1.2}, "visible": shown}
 
     depth = {name: -np.expm1(metrics.underwater(equity[name])) for name in shown}
     difference = np.cumsum(curves[f"growth/{POLICY}"] - curves[f"growth/{ONE}"])
@@ -138,7 +146,7 @@ def figures_of(document: Mapping[str, Any], curves: Mapping[str, np.ndarray]) ->
                 line(
                     "no difference, 95 %", band, fill="tonexty", fillcolor="rgba(152,162,179,.25)", line=faint["line"]
                 ),
-                line("policy less 1.0", difference, line={"width": 2.4}),
+                line("policy minus 1.0", difference, line={"width": 2.4}),
             ]
         ),
         "sizing": _figure(
@@ -160,7 +168,14 @@ def _figure(data: Sequence[dict[str, Any]], **layout: Any) -> dict[str, Any]:
 def _costs(document: Mapping[str, Any], line: dict[str, Any]) -> dict[str, Any]:
     control = next(c for c in document["judgement"]["controls"] if c["name"] == "costs")
     names, values = list(control["numbers"]), [round(v, 3) for v in control["numbers"].values()]
-    bars = {"type": "bar", "x": names, "y": values, "name": "Sharpe ratio at costs", "xaxis": "x2", "yaxis": "y2"}
+    bars: dict[str, Any] = {
+        "type": "bar",
+        "x": names,
+        "y": values,
+        "name": "Sharpe ratio at costs",
+        "xaxis": "x2",
+        "yaxis": "y2",
+    }
     return _figure(
         [line, bars],
         xaxis={"domain": [0, 0.68]},
@@ -175,7 +190,7 @@ def _folds(document: Mapping[str, Any]) -> dict[str, Any]:
     names = [name for name in folds[0]["growth"] if name != ONE]
     gains = [[round(100 * (fold["growth"][name] - fold["growth"][ONE]), 3) for fold in folds] for name in names]
     bound = max(1e-3, max(abs(value) for row in gains for value in row))
-    heat = {"type": "heatmap", "x": [fold["test"][0][:10] for fold in folds], "y": names, "z": gains}
+    heat: dict[str, Any] = {"type": "heatmap", "x": [fold["test"][0][:10] for fold in folds], "y": names, "z": gains}
     heat |= {"zmin": -bound, "zmax": bound, "colorscale": "RdBu", "colorbar": {"ticksuffix": " %"}}
     return _figure([heat], hovermode="closest", margin={"l": 76, "r": 16, "t": 16, "b": 36})
 
@@ -218,6 +233,29 @@ def _gates(answer: GateAnswer) -> str:
     return _table(("rule", "number", "must be", "95 % interval", "", "why"), rows)
 
 
+_LEDGER = (  # what each part of LedgerConfig.describe() is
+    "costs per unit of traded notional",
+    "short positions",
+    "base position, of equity",
+    "gross exposure, of equity",
+    "daily loss stop, of equity",
+    "multiplier caps: NORMAL / HIGH_VOL / CRISIS / CASCADE",
+)
+
+
+def _ledger(config: LedgerConfig) -> str:
+    limits = config.limits
+    starts = (
+        ("HIGH_VOL", "20-bar volatility", limits.high_vol_volatility),
+        ("CRISIS", "20-bar volatility", limits.crisis_volatility),
+        ("CRISIS", "cascade risk", limits.crisis_risk),
+        ("CASCADE", "cascade risk", limits.cascade_risk),
+    )
+    entered = "; ".join(f"{regime} from {what} {level:g}" for regime, what, level in starts if np.isfinite(level))
+    rows = [*zip(_LEDGER, config.describe().split(", "), strict=True), ("regimes", entered or "never entered")]
+    return _table(("what", "in the ledger that judged"), rows)
+
+
 def _controls(document: Mapping[str, Any]) -> str:
     judgement = document["judgement"]
     rows = [(c["name"], c["passed"], c["sentence"]) for c in judgement["controls"]]
@@ -227,9 +265,9 @@ def _controls(document: Mapping[str, Any]) -> str:
 
 def _baselines(document: Mapping[str, Any]) -> str:
     verdict = document["judgement"]["verdict"]
-    less_one = {name: verdict[name] for name in ("growth", "utility", "sharpe", "drawdown")}
-    lines = {"alone": verdict["own"], f"less {ONE}": less_one}
-    lines |= {f"less {name}": measures for name, measures in verdict["less"].items()}
+    over_one = {name: verdict[name] for name in ("growth", "utility", "sharpe", "drawdown")}
+    lines = {"alone": verdict["own"], f"minus {ONE}": over_one}
+    lines |= {f"minus {name}": measures for name, measures in verdict["less"].items()}
     rows = []
     for name, measures in lines.items():
         shares = [measures[part] for part in ("growth", "utility", "drawdown")]

@@ -7,9 +7,14 @@ import hashlib
 from himari_rl.errors import StorageError
 
 
+def digest_of(body: bytes) -> str:
+    """SHA-256, hexadecimal: what vouches for a file, in front of it or in a manifest beside it."""
+    return hashlib.sha256(body).hexdigest()
+
+
 def sealed(body: bytes) -> bytes:
     """A digest, then the bytes it vouches for."""
-    return hashlib.sha256(body).hexdigest().encode() + body
+    return digest_of(body).encode() + body
 
 
 def unsealed(data: bytes, where: str) -> bytes:
@@ -19,6 +24,6 @@ def unsealed(data: bytes, where: str) -> bytes:
         StorageError: the file is damaged.
     """
     digest, body = data[:64], data[64:]
-    if hashlib.sha256(body).hexdigest().encode() != digest:
+    if digest_of(body).encode() != digest:
         raise StorageError(f"{where} is damaged", "the digest it was written with", "delete that file and run again")
     return body

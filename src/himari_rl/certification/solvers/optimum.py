@@ -19,6 +19,7 @@ from himari_rl.certification.solvers.dynamic import Solution, solve
 from himari_rl.certification.solvers.portfolio import optimal_weights
 from himari_rl.config import config_hash
 from himari_rl.errors import RefusedError, StorageError
+from himari_rl.evaluation.metrics import sharpe_ratio
 from himari_rl.schema import FloatArray
 from himari_rl.storage import read_bytes, write_atomic
 
@@ -120,4 +121,4 @@ def optimal_sharpe(market: KnownMarket) -> float:
         squared += float((portfolio**2 * probabilities).sum(-1).mean())
     bars = paths.returns.shape[1]
     mean, square = earned / bars, squared / bars
-    return float(mean / max(np.sqrt(square - mean**2), 1e-12))
+    return float(sharpe_ratio(mean, max(np.sqrt(square - mean**2), 1e-12)))

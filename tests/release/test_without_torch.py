@@ -1,0 +1,119 @@
+"""gate, promote, rollback and report run where nothing trains: no torch, no data frames, no bootstrap library.
+
+Each command is a process of its own in which those modules cannot be imported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from helpers.verdict import good_document, run_of
+from himari_rl.evaluation.record import COST, CURVES, seal
+from himari_rl.policy.bundle import amend
+
+ABSENT = (
+    "torch", "gymnasium", "pandas", "pyarrow", "scipy", "arch", "skfolio", "sklearn", "sqlalchemy", "optuna", "ccxt",
+    "tenacity", "tensorboard", "fastapi", "uvicorn", "stable_baselines3",
+)  # fmt: skip
+RUNNER = """
+import sys
+for name in {absent!r}:
+    sys.modules[name] = None
+from himari_rl.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def himari(folder: Path, *words: str, absent: tuple[str, ...] = ABSENT) -> subprocess.CompletedProcess[str]:
+    """One command in `folder`, where the modules of `absent` are not installed."""
+    return subprocess.run(
+        [sys.executable, "-c", RUNNER.format(absent=absent), *words],
+        capture_output=True, text=True, timeout=300, check=False, cwd=folder,
+        env=os.environ | {"HIMARI_TRIALS": str(folder / "trials.sqlite")},
+    )  # fmt: skip
+
+
+def finished_run(folder: Path, weights: int = 0) -> Path:
+    """A walk-forward's folder with everything that its run card shows."""
+    document = good_document()
+    interval = {"estimate": 0.1, "lower": 0.0, "upper": 0.2, "standard_error": 0.05}
+    verdict = document["judgement"]["verdict"]
+    verdict |= {name: verdict.get(name, interval) for name in ("growth", "utility", "sharpe", "drawdown")}
+    verdict["own"] |= dict.fromkeys(("growth", "utility"), interval)
+    verdict |= {"sentence": "Better than multiplier 1.0.", "decisions": 3000, "start": "2020", "end": "2021"}
+    costs: dict[str, Any] = next(c for c in document["judgement"]["controls"] if c["name"] == "costs")
+    costs["numbers"] = {"x1": 1.0, "x2": 0.9, "x3": 0.8}
+    document["folds"] = [{"test": ["2020-01-01", "2020-02-01"], "growth": {"policy": 0.1, "multiplier 1.0": 0.0}}]
+    bundle = run_of(folder, document, weights=weights)
+    rng = np.random.default_rng(5)
+    growth = rng.normal(0.0, 0.01, 3000)
+    curves = {"fill_time": 3_600_000 * np.arange(3000), "growth/policy": growth, "growth/multiplier 1.0": growth}
+    curves |= {f"equity/{name}": growth.cumsum() for name in ("policy", "multiplier 1.0")}
+    curves |= {"exposure": np.full((3000, 1), 0.5), "multiplier": np.ones((3000, 1)), "cost": np.zeros(3000)}
+    (folder / CURVES).write_bytes(save(curves))
+    cost = {"seconds": 1.0, "training_seconds": 1.0, "usd": 0.0, "usd_per_hour": 0.1, "bars_trained": 1, "trials": []}
+    (folder / COST).write_text(json.dumps(cost))
+    amend(bundle, evaluation=seal(folder))
+    return bundle
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    finished_run(folder)
+    return folder
+
+
+def test_the_gate_answers_and_names_its_ledger(folder: Path) -> None:
+    done = himari(folder, "gate", "bundle")
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    assert "ledger: commission 10.0 bp + slippage 5.0 bp, no shorts, base position 50 %, gross <= 1.0" in said
+    assert "daily stop 2 %, caps 2.0 / 1.5 / 1.0 / 0.0" in said
+
+
+def test_the_run_card_is_written_with_its_ledger(folder: Path) -> None:
+    done = himari(folder, "report", ".")
+    assert done.returncode == 0, done.stderr
+    page = (folder / "report.html").read_text()
+    section = page.split('id="section-ledger"')[1].split("</section>")[0]
+    for words in (
+        "Ledger and limits", "commission 10.0 bp + slippage 5.0 bp", "no shorts", "base position 50 %",
+        "gross &lt;= 1.0", "daily stop 2 %", "caps 2.0 / 1.5 / 1.0 / 0.0", "CRISIS from cascade risk 0.6",
+    ):  # fmt: skip
+        assert words in section, words
+
+
+def test_an_alias_moves_and_moves_back(folder: Path) -> None:
+    (folder / "other").mkdir()
+    finished_run(folder / "other", weights=1)
+    for bundle in ("bundle", "other/bundle"):
+        done = himari(folder, "promote", "champion", bundle, "--json")
+        assert done.returncode == 0, done.stderr
+    done = himari(folder, "rollback", "champion", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["bundle"] == str(folder / "bundle")
+
+
+def test_what_must_resample_says_what_to_install(folder: Path, tmp_path: Path) -> None:
+    """Also the control of the others: what is blocked is missed by the one rule that needs it."""
+    done = himari(folder, "gate", "bundle", "--champion", str(finished_run(tmp_path, weights=1)))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "needs arch, which is not installed; pip install 'himari-rl[judge]'" in done.stderr
+
+
+def test_a_run_card_without_plotly_says_what_to_install(folder: Path) -> None:
+    done = himari(folder, "report", ".", "--out", "none.html", absent=(*ABSENT, "plotly"))
+    assert done.returncode == 2
+    assert "needs plotly, which is not installed; pip install 'himari-rl[judge]'" in done.stderr
+    assert not (folder / "none.html").exists()
