@@ -6,6 +6,7 @@ difference above 1e-5 refuses the bundle.
 
 from __future__ import annotations
 
+import copy
 import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -51,6 +52,7 @@ def export(
     Raises:
         BundleError: numpy and torch disagree by more than 1e-5 on any state.
     """
+    agents = [on_cpu(agent) for agent in agents]
     first = agents[0]
     settings = as_dict(first.config)
     draft = new_manifest(
@@ -85,6 +87,7 @@ def check_parity(policy: Policy, agents: Sequence[PPOAgent], states: FloatArray)
     Raises:
         BundleError: it exceeds 1e-5.
     """
+    agents = [on_cpu(agent) for agent in agents]
     some = np.asarray(states[:: max(1, len(states) // PARITY_STATES)], np.float32)
     memory, memories = None, [agent.initial_memory(PARITY_LANES) for agent in agents]
     worst = 0.0
@@ -101,6 +104,11 @@ def check_parity(policy: Policy, agents: Sequence[PPOAgent], states: FloatArray)
             f"the runtime and the trained agent differ by {worst:.2e}", f"at most {PARITY:.0e}", "nothing was exported"
         )
     return worst
+
+
+def on_cpu(agent: PPOAgent) -> PPOAgent:
+    """The agent where numpy can read it; one on a GPU is copied, so that its trainer can go on."""
+    return agent if agent.out.weight.device.type == "cpu" else copy.deepcopy(agent).cpu()
 
 
 def code_version() -> str:
