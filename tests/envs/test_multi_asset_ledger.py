@@ -171,5 +171,5 @@ def test_only_wishes_beyond_the_gross_cap_are_pulled() -> None:
     physics = MultiAssetTradingEnv(config_of(3, limits=RiskLimits.off()), random_panel(3, ROWS, 10)).physics
     window = physics.window(torch.tensor([30]))._replace(base=torch.full((1, 3), 0.5, dtype=torch.float64))
     wish = torch.tensor([[1.0, 0.5, 0.4]], dtype=torch.float64)
-    assert physics.beyond_gross(wish, window).item() == 0.0
-    assert physics.beyond_gross(wish * 2.0, window).item() == pytest.approx(0.9)
+    assert physics.gross_excess(wish, window).item() == 0.0
+    assert physics.gross_excess(wish * 2.0, window).item() == pytest.approx(0.9)
