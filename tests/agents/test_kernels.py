@@ -93,14 +93,14 @@ def test_fused_censored_log_prob_is_the_plain_one(seed: int, std: float) -> None
     assert_same(plain, fast, [mean], seed)
 
 
-def surrogates(seed: int, clip_coef: float = 0.2) -> tuple[Tensor, Tensor, Tensor]:
+def surrogates(seed: int, fused_clip: float = 0.2) -> tuple[Tensor, Tensor, Tensor]:
     """The new log-probability, and the plain and the fused surrogate of random bars, some of them dead."""
     shape = (40, 9)
     old, advantage, alive = drawn(seed + 1, *shape), drawn(seed + 2, *shape), (drawn(seed + 3, *shape) > -1).double()
     weight, new = alive / alive.sum(), (old + 0.3 * drawn(seed + 4, *shape)).requires_grad_()
-    plain = kernels.clipped_surrogate(new, old, advantage, weight, clip_coef)
+    plain = kernels.clipped_surrogate(new, old, advantage, weight, 0.2)
     ratio = (new.detach() - old).exp()
-    clipped = ratio.clamp(1.0 - clip_coef, 1.0 + clip_coef)
+    clipped = ratio.clamp(1.0 - fused_clip, 1.0 + fused_clip)
     return new, plain, kernels.fused_clipped_surrogate(new, ratio, clipped, advantage * weight)
 
 
@@ -140,11 +140,12 @@ def test_a_float32_critic_gets_a_float32_gradient_of_float64_weights() -> None:
 
 
 def test_the_comparison_sees_a_wrong_gradient() -> None:
-    """Negative control: the surrogate without its clip has the same value inside it and another slope beyond it."""
-    new, plain, _ = surrogates(0)
-    _, unclipped, _ = surrogates(0, clip_coef=1e6)
+    """Negative control: the surrogate without its clip, its value made equal, still has another slope."""
+    new, plain, unclipped = surrogates(0, fused_clip=1e6)
     with pytest.raises(AssertionError):
         assert_same(plain, unclipped + (plain - unclipped).detach(), [new])
+    new, plain, clipped = surrogates(0)
+    assert_same(plain, clipped + (plain - clipped).detach(), [new])
 
 
 def test_the_slope_of_the_loss_is_that_of_the_formulas_through_autograd() -> None:
