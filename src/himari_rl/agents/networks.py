@@ -78,7 +78,7 @@ class MLPTrunk(Trunk):
 class LSTMTrunk(Trunk):
     """LSTM layers, then tanh layers. Remembers (h, c) of every LSTM layer.
 
-    Each gate's matrices are orthogonal and the forget gate starts at bias 1, so that a fresh net keeps what it has seen
+    Each gate's matrices are orthogonal and the forget gate starts at bias 1, so that a fresh net remembers its inputs
     for several bars and gradients reach back through them (Jozefowicz et al. 2015).
     """
 

@@ -197,9 +197,9 @@ class Physics:
         return observation
 
     def gross_excess(self, multiplier: Tensor, window: Window) -> Tensor:
-        """(...) gross exposure wanted above the cap, fraction of equity."""
-        wanted = (torch.minimum(multiplier, window.cap) * window.base).abs().sum(-1)
-        return (wanted - self.config.limits.max_leverage).clamp_min(0.0)
+        """(...) gross exposure of the multipliers above the cap, fraction of equity."""
+        gross = (torch.minimum(multiplier, window.cap) * window.base).abs().sum(-1)
+        return (gross - self.config.limits.max_leverage).clamp_min(0.0)
 
     def advance(self, account: Account, multiplier: Tensor, window: Window) -> tuple[Account, Move]:
         """The money of one step (differentiable in `multiplier` and `account.held`)."""

@@ -86,10 +86,10 @@ class VectorTradingEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]
         if bool(over.any()):
             fresh = self.physics.reset(self.num_envs, self._generator)
             state = where_over(over, fresh, state)
-            begun = self._face.info(fresh)
-            pick = over.numpy()
+            reset_info, pick = self._face.info(fresh), over.numpy()
             info = {
-                name: np.where(pick.reshape(-1, *[1] * (now.ndim - 1)), begun[name], now) for name, now in info.items()
+                name: np.where(pick.reshape(-1, *[1] * (values.ndim - 1)), reset_info[name], values)
+                for name, values in info.items()
             }
         reward = outcome.reward.masked_fill(over, 0.0)
         terminated, truncated = outcome.terminated & ~over, outcome.truncated & ~over
@@ -98,5 +98,5 @@ class VectorTradingEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]
 
 
 def masked(info: dict[str, NDArray[Any]]) -> dict[str, Any]:
-    """Gymnasium's convention: beside each array, `_name` says which environments it is about (here all)."""
+    """Gymnasium's convention: next to each array, `_name` marks the environments it is about (here all)."""
     return info | {f"_{name}": np.ones(len(values), np.bool_) for name, values in info.items()}

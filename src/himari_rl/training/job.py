@@ -46,7 +46,7 @@ class Job:
     seeds: tuple[int, ...] = (0,)
     """One agent each; the bundle is their ensemble."""
     test_fraction: float = 0.2
-    """Last share of the bars, which training never sees."""
+    """Last fraction of the bars, which training never reads."""
     save_interval: int = 100
     """Episodes between two checkpoints."""
     device: str = "cpu"
@@ -146,24 +146,25 @@ def run_job(
 def interrupt_between_rollouts() -> Iterator[Callable[[], bool]]:
     """Ctrl-C waits for the end of the rollout at hand, where the run's state is whole. A second one does not wait.
 
-    Yields a function that says whether it was pressed. Handlers of somebody else, and other threads, are left alone.
+    Yields a function that says whether Ctrl-C was pressed. Another program's handler is never replaced, and outside the
+    main thread there is none to set.
     """
     pressed = False
 
-    def hear(number: int, frame: object) -> None:
+    def on_interrupt(number: int, frame: object) -> None:
         nonlocal pressed
         if pressed:
             raise KeyboardInterrupt
         pressed = True
 
-    ours = threading.current_thread() is threading.main_thread()
-    ours = ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if ours:
-        signal.signal(signal.SIGINT, hear)
+    handled = threading.current_thread() is threading.main_thread()
+    handled = handled and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if handled:
+        signal.signal(signal.SIGINT, on_interrupt)
     try:
         yield lambda: pressed
     finally:
-        if ours:
+        if handled:
             signal.signal(signal.SIGINT, signal.default_int_handler)
     if pressed:
         raise KeyboardInterrupt

@@ -148,8 +148,8 @@ def previous_multipliers(graph: Graph, assets: int) -> str:
 
     sell, hold, buy = (column(i) for i in (ACTION_SELL, ACTION_HOLD, ACTION_BUY))
     side, size = column(POSITION_SIDE), column(POSITION_SIZE)
-    asked = graph.add("Add", graph.add("Sub", buy, sell), graph.add("Mul", hold, side))
-    signed = graph.add("Mul", graph.add("Mul", size, side), asked)
+    direction = graph.add("Add", graph.add("Sub", buy, sell), graph.add("Mul", hold, side))
+    signed = graph.add("Mul", graph.add("Mul", size, side), direction)
     return graph.add("Mul", signed, graph.constant(MAX_MULTIPLIER))
 
 

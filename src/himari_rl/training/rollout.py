@@ -25,12 +25,12 @@ class Trajectory(NamedTuple):
     """T decisions of N accounts, time first."""
 
     window: Window  # (T, N, ...) what the market was
-    states: Tensor  # (T + 1, N, F) raw observations, the last one after the last decision; empty when not asked for
+    states: Tensor  # (T + 1, N, F) raw observations, the last one after the last decision; empty unless observed
     before: EnvState  # (T, N, ...) before each decision
     previous: Tensor  # (T, N, A) held position in multiplier units, as observed
-    mean: Tensor  # (T, N, A) what the policy wanted
+    mean: Tensor  # (T, N, A) the policy's mean action
     latent: Tensor  # (T, N, A) what was drawn, before its bounds
-    multiplier: Tensor  # (T, N, A) what was played
+    multiplier: Tensor  # (T, N, A) the multiplier that the ledger was given
     log_prob: Tensor  # (T, N) of the draw
     reward: Tensor  # (T, N) unscaled
     alive: Tensor  # (T, N) 1.0 until the account was ruined, 0.0 after
@@ -73,8 +73,8 @@ def unroll(
         now = window.at(step)
         if bands is None:
             states.append(physics.observe(state, now.rows))
-            asked, memory = agent.band(states[-1][None], memory)
-            band = asked.double().at(0)
+            one_step, memory = agent.band(states[-1][None], memory)
+            band = one_step.double().at(0)
             excess.append(band.excess)
         else:
             band = bands.at(step)

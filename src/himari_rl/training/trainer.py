@@ -112,10 +112,10 @@ class Trainer:
         if state.rollout == self.gradient_rollouts:
             # Adam's moments of one loss are the wrong step size for the other (LOG.md)
             self.optimiser.inner.state.clear()
-        trajectory, learned, ruined = self._gradient_rollout() if by_gradient else self._ppo_rollout()
+        trajectory, metrics, ruined = self._gradient_rollout() if by_gradient else self._ppo_rollout()
         self._count(trajectory)
         state.rollout += 1
-        state.metrics = learned | self._diagnostics(trajectory)
+        state.metrics = metrics | self._diagnostics(trajectory)
         self.guard.check(trajectory, state.rollout, self.rollouts)
         self._end_episodes(ruined)
         if state.rollout > self.rollouts - self.averaged_rollouts:
@@ -157,39 +157,44 @@ class Trainer:
         critic = config.advantage == "gae"
         memory = state.memory
         with torch.no_grad():
-            state.env, state.memory, played = unroll(
+            state.env, state.memory, trajectory = unroll(
                 self.agent, physics, state.env, steps, memory, std=std, noise=noise, observed=critic
             )
-        learned: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         target = None
         if critic:
-            advantage, target, learned = self._gae(played)
+            advantage, target, metrics = self._gae(trajectory)
         else:
-            advantage = counterfactual_advantage(physics, played, config.gamma)
+            advantage = counterfactual_advantage(physics, trajectory, config.gamma)
         batch = Batch(
-            states=played.states[:-1] if self.agent.reads_account else played.window.rows,
-            critic_states=played.states[:-1] if critic else None,
+            states=trajectory.states[:-1] if self.agent.reads_account else trajectory.window.rows,
+            critic_states=trajectory.states[:-1] if critic else None,
             memory=memory,
-            previous=played.previous,
-            latent=played.latent,
-            log_prob=played.log_prob,
-            advantage=normalised(advantage, played.alive),
+            previous=trajectory.previous,
+            latent=trajectory.latent,
+            log_prob=trajectory.log_prob,
+            advantage=normalised(advantage, trajectory.alive),
             target=target,
-            alive=played.alive,
+            alive=trajectory.alive,
         )
         stats = update(self.agent, self.optimiser, batch, std, self.generator)
-        learned |= {name: float(value) for name, value in stats.items()} | {"std": std}
-        return played, learned, played.terminated.any(0)
+        metrics |= {name: float(value) for name, value in stats.items()} | {"std": std}
+        return trajectory, metrics, trajectory.terminated.any(0)
 
     @torch.no_grad()
-    def _gae(self, played: Trajectory) -> tuple[Tensor, Tensor, dict[str, float]]:
+    def _gae(self, trajectory: Trajectory) -> tuple[Tensor, Tensor, dict[str, float]]:
         config, physics = self.agent.config, self.physics
-        reward = played.reward
+        reward = trajectory.reward
         if config.control_variate:
-            reward = reward - mean_reward(physics, played)
-        value = self.agent.value(played.states).double()
+            reward = reward - mean_reward(physics, trajectory)
+        value = self.agent.value(trajectory.states).double()
         advantage, target = gae(
-            reward / self.state.reward_scale, value[:-1], value[-1], played.terminated, config.gamma, config.gae_lambda
+            reward / self.state.reward_scale,
+            value[:-1],
+            value[-1],
+            trajectory.terminated,
+            config.gamma,
+            config.gae_lambda,
         )
         explained = explained_variance(value[:-1], target)
         return advantage, target.float(), {"explained_variance": float(explained)}
