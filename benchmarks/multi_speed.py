@@ -67,7 +67,7 @@ def ours(physics: Physics, rows: np.ndarray, config: MultiPPOConfig, rollouts: i
 def gymnasium_copies(physics: Physics, symbols: tuple[str, ...]) -> DummyVecEnv:
     """256 copies of the public environment on the same market."""
     config = MultiAssetEnvConfig(symbols=symbols, episode_bars=ENVIRONMENT.episode_bars)
-    return DummyVecEnv([lambda: MultiAssetTradingEnv(config, physics.market, action_space="centred")] * ENVS)
+    return DummyVecEnv([lambda: MultiAssetTradingEnv(physics.market, config, action_space="centred")] * ENVS)
 
 
 def theirs(env: VecEnv, rollouts: int = 2) -> float:

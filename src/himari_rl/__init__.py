@@ -5,6 +5,7 @@ The names below load on first use, so that importing the package pulls in neithe
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -27,6 +28,11 @@ _HOME = {
 }
 
 __all__ = [*_HOME, "__version__"]
+
+if (
+    sys.modules.get("gymnasium") is not None
+):  # whoever has it can make our environments by name; nobody else pays for it
+    import_module("himari_rl.envs.registration").register_environments()
 
 
 def __getattr__(name: str) -> Any:

@@ -22,10 +22,10 @@ from himari_rl.envs.physics import Physics, market_of
 from himari_rl.errors import BundleError, ConfigError
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.runtime import load_policy
-from himari_rl.training.descent import Descent
 from himari_rl.training.export import export
 from himari_rl.training.gradient import gradient_step
 from himari_rl.training.job import training_data
+from himari_rl.training.optimiser import FlatOptimiser
 
 
 def test_the_promised_line_makes_an_agent_of_52_numbers_and_three_multipliers() -> None:
@@ -102,10 +102,10 @@ def test_the_gross_pull_brings_wishes_inside_the_cap_and_nothing_else_does(pull:
                      first_gross=1.5)  # fmt: skip
     agent = build(config, torch.Generator().manual_seed(0))
     sgd = partial(torch.optim.SGD, lr=0.2)  # no momentum: it stops where the pull stops
-    descent = Descent(agent, sgd, agent.config.max_grad_norm)
+    optimiser = FlatOptimiser(agent, sgd, agent.config.max_grad_norm)
     for _ in range(60):
         state = physics.reset(8, torch.Generator().manual_seed(1))
-        _, _, trajectory = gradient_step(agent, physics, descent, state, None, torch.tensor(1.0))
+        _, _, trajectory = gradient_step(agent, physics, optimiser, state, None, torch.tensor(1.0))
     wanted = (0.5 * trajectory.mean.detach()).sum(-1)
     if pull:
         assert 0.95 < float(wanted.max()) < 1.02

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import math
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ import torch
 from helpers.envs import bars_of
 from helpers.training import agent_of, free_physics, rolled, trainer_of, trend
 from himari_rl.agents import ppo_agent
-from himari_rl.agents.config import HEADS, PPOConfig
+from himari_rl.agents.config import HEADS, LSTMPPOConfig, PPOConfig
+from himari_rl.agents.kinds import build
 from himari_rl.agents.ppo_agent import PPOAgent
-from himari_rl.errors import ConfigError
+from himari_rl.errors import ConfigError, StateError
 from himari_rl.policy.network import held_multipliers
 
 
@@ -130,3 +132,40 @@ def test_settings_that_make_no_agent_are_refused() -> None:
     for wrong in ({"head": "beta"}, {"advantage": "td"}, {"analytic_gradient_fraction": 1.5}):
         with pytest.raises(ConfigError, match=r"; expected "):
             PPOConfig(**wrong)
+
+
+BASE, RECURRENT = PPOConfig(state_dim=16), LSTMPPOConfig(state_dim=16, lstm_hidden_dim=8, lstm_num_layers=2)
+MEMORY = (torch.zeros(2, 3, 8), torch.zeros(2, 3, 8))  # of three environments
+NAN = torch.zeros(3, 16).index_put_((torch.tensor(1), torch.tensor(14)), torch.tensor(math.nan))
+
+
+@pytest.mark.parametrize(
+    ("config", "states", "memory", "found", "cure"),
+    [
+        (BASE, torch.zeros(3, 15), None, r"shape \(3, 15\)", "StateEncoder"),
+        (BASE, torch.zeros(16), None, r"one state of \(16,\)", "batch of one"),
+        (BASE, torch.zeros(2, 3, 16), None, r"shape \(2, 3, 16\)", "StateEncoder"),
+        (BASE, np.zeros((3, 16)), None, "type ndarray", "torch.as_tensor"),
+        (BASE, [0.0] * 16, None, "type list", "torch.as_tensor"),
+        (BASE, NAN, None, "nan at row 1, feature 15", "no feature may be missing"),
+        (BASE, torch.full((1, 16), math.inf), None, "inf at row 0, feature 1;", "no feature may be missing"),
+        (BASE, torch.zeros(3, 16), MEMORY, "a memory for an agent of kind 'base'", "leave it out"),
+        (RECURRENT, torch.zeros(2, 16), MEMORY, r"\(2, 3, 8\) and \(2, 3, 8\)", "what decide"),
+        (RECURRENT, torch.zeros(3, 16), MEMORY[0], "memory of type Tensor", "what decide"),
+        (RECURRENT, torch.zeros(3, 16), (MEMORY[0], MEMORY[1] / 0.0), "NaN or infinity", "what decide"),
+    ],
+)  # fmt: skip
+def test_decide_refuses_what_is_no_state_or_memory_and_says_the_cure(config, states, memory, found, cure) -> None:
+    with pytest.raises(StateError, match=found) as refused:
+        build(config).decide(states, memory)
+    assert refused.value.expected
+    assert cure in refused.value.cure
+
+
+def test_decide_answers_float64_states_and_its_own_memory() -> None:
+    agent = build(RECURRENT, torch.Generator().manual_seed(0))
+    states = torch.rand(3, 16, generator=torch.Generator().manual_seed(1))
+    first, memory = agent.decide(states)
+    again, _ = agent.decide(states.double(), MEMORY)
+    assert torch.equal(first, again)
+    assert agent.decide(states, memory)[0].shape == (3, 1)

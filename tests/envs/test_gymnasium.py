@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -14,37 +17,93 @@ from stable_baselines3.common.env_checker import check_env as sb3_check
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from helpers.envs import FREE, bars_of, random_bars, sb3_vec_env
-from himari_rl.envs.config import TradingEnvConfig
+from helpers.multi import random_panel
+from himari_rl.envs.config import MultiAssetEnvConfig, TradingEnvConfig
+from himari_rl.envs.registration import IDS, register_environments
 from himari_rl.envs.trading_env import TradingEnv
 
 BARS = random_bars(300, 4)
 CONFIG = TradingEnvConfig(episode_bars=50)
+PANEL = random_panel(3, 300, 4)
 
 
-@pytest.fixture
-def registered():
-    """gymnasium.make needs a name, and only with one does the checker test everything."""
-    name = "himari-test/Trading-v0"
-    gymnasium.register(name, entry_point=TradingEnv, kwargs={"bars": BARS, "config": CONFIG})
-    yield name
-    gymnasium.registry.pop(name)
+def made(name: str, **more: Any) -> gymnasium.Env:
+    """By its public name: only an environment that gymnasium made itself is checked in everything."""
+    if name == "himari/Trading-v0":
+        return gymnasium.make(name, bars=BARS, config=CONFIG, **more)
+    return gymnasium.make(name, panel=PANEL, config=MultiAssetEnvConfig(symbols=PANEL.symbols, episode_bars=50), **more)
 
 
-def test_gymnasiums_checker_passes_the_centred_space_without_a_warning(registered: str) -> None:
-    gymnasium_check(gymnasium.make(registered, action_space="centred").unwrapped)
+EACH_NAME = pytest.mark.parametrize("name", list(IDS))
+
+
+@EACH_NAME
+def test_gymnasiums_checker_passes_the_centred_space_without_a_warning(name: str) -> None:
+    gymnasium_check(made(name, action_space="centred").unwrapped)
+
+
+@EACH_NAME
+def test_gymnasiums_passive_checker_watches_whole_episodes_without_a_warning(name: str) -> None:
+    env = made(name, action_space="centred", disable_env_checker=False)
+    assert "PassiveEnvChecker" in str(env)
+    for seed in range(2):
+        observation, _ = env.reset(seed=seed)
+        over = False
+        while not over:
+            assert env.observation_space.contains(observation)
+            observation, _, terminated, truncated, _ = env.step(env.action_space.sample())
+            over = terminated or truncated
+
+
+@EACH_NAME
+@pytest.mark.parametrize(("limit", "steps"), [(None, 50), (7, 7), (500, 50)])
+def test_an_episode_is_truncated_by_its_config_or_earlier_by_max_episode_steps(name, limit, steps) -> None:
+    env = made(name, max_episode_steps=limit) if limit else made(name)
+    for seed in range(2):  # and the next episode is whole again
+        env.reset(seed=seed)
+        ends = [env.step(0.1 * env.action_space.high)[2:4] for _ in range(steps)]
+        assert ends == [(False, False)] * (steps - 1) + [(False, True)]
+
+
+def test_registering_again_changes_nothing() -> None:
+    before = dict(gymnasium.registry)
+    register_environments()
+    assert gymnasium.registry == before
+
+
+@pytest.mark.parametrize(
+    ("imports", "registered"),
+    [
+        ("import gymnasium, himari_rl", True),
+        ("from himari_rl import TradingEnv; import gymnasium", True),
+        ("import himari_rl, gymnasium; himari_rl.MultiAssetTradingEnv", True),
+        ("import gymnasium", False),  # the control
+    ],
+)
+def test_the_names_are_there_where_both_are_imported(imports: str, registered: bool) -> None:
+    told = run_python(f"{imports}; print(sorted(n for n in gymnasium.registry if n.startswith('himari/')))")
+    assert told.strip() == (str(sorted(IDS)) if registered else "[]")
+
+
+def test_importing_the_package_does_not_import_gymnasium() -> None:
+    assert run_python("import sys, himari_rl; print('gymnasium' in sys.modules)").strip() == "False"
+
+
+def run_python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.parametrize("check", [gymnasium_check, sb3_check], ids=["gymnasium", "sb3"])
-def test_of_the_multipliers_own_space_the_checkers_say_only_that_it_is_not_symmetric(registered: str, check) -> None:
+def test_of_the_multipliers_own_space_the_checkers_say_only_that_it_is_not_symmetric(check) -> None:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        check(gymnasium.make(registered).unwrapped)
+        check(made("himari/Trading-v0").unwrapped)
     assert len(said) == 1
     assert "symmetric and normalized" in str(said[0].message)
 
 
-def test_gymnasiums_checker_fails_an_observation_outside_its_bounds(registered: str) -> None:
-    env = gymnasium.make(registered).unwrapped
+def test_gymnasiums_checker_fails_an_observation_outside_its_bounds() -> None:
+    env = made("himari/Trading-v0").unwrapped
     env.observation_space = gymnasium.spaces.Box(0.0, 0.1, (16,), np.float32)
     with pytest.raises((AssertionError, UserWarning)):
         gymnasium_check(env)

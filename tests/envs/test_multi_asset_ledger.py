@@ -136,7 +136,7 @@ def test_a_portfolio_that_trades_one_asset_is_the_single_asset_environment() -> 
 
 @pytest.mark.parametrize("assets", [2, 3, 7, 20])
 def test_dimensions_follow_from_the_symbols(assets: int) -> None:
-    env = MultiAssetTradingEnv(config_of(assets), random_panel(assets, ROWS, 7))
+    env = MultiAssetTradingEnv(random_panel(assets, ROWS, 7), config_of(assets))
     observation, _ = env.reset(seed=0)
     size = 16 * assets + assets * (assets - 1) // 2 + 1
     assert (observation.shape, env.action_space.shape) == ((size,), (assets,))
@@ -146,7 +146,7 @@ def test_dimensions_follow_from_the_symbols(assets: int) -> None:
 def test_the_vector_environment_takes_the_same_steps() -> None:
     panel, config = random_panel(3, ROWS, 8), config_of(3)
     multipliers = np.random.default_rng(8).uniform(0.0, 2.0, (STEPS, 3))
-    envs = MultiAssetVectorEnv(2, config, panel)
+    envs = MultiAssetVectorEnv(2, panel, config)
     envs.reset(seed=0, options={"row": 25})
     for told, m in zip(played(panel, config, 25, multipliers), multipliers, strict=True):
         info = envs.step(np.stack([m, m]))[4]
@@ -164,12 +164,12 @@ def test_the_promised_line_makes_an_environment_that_says_it_is_synthetic() -> N
 def test_a_panel_in_another_order_than_the_config_is_refused() -> None:
     panel = random_panel(2, ROWS, 9)
     with pytest.raises(ConfigError, match="in this order"):
-        MultiAssetTradingEnv(config_of(2, symbols=panel.symbols[::-1]), panel)
+        MultiAssetTradingEnv(panel, config_of(2, symbols=panel.symbols[::-1]))
 
 
 def test_only_wishes_beyond_the_gross_cap_are_pulled() -> None:
-    physics = MultiAssetTradingEnv(config_of(3, limits=RiskLimits.off()), random_panel(3, ROWS, 10)).physics
+    physics = MultiAssetTradingEnv(random_panel(3, ROWS, 10), config_of(3, limits=RiskLimits.off())).physics
     window = physics.window(torch.tensor([30]))._replace(base=torch.full((1, 3), 0.5, dtype=torch.float64))
     wish = torch.tensor([[1.0, 0.5, 0.4]], dtype=torch.float64)
-    assert physics.beyond_gross(wish, window).item() == 0.0
-    assert physics.beyond_gross(wish * 2.0, window).item() == pytest.approx(0.9)
+    assert physics.gross_excess(wish, window).item() == 0.0
+    assert physics.gross_excess(wish * 2.0, window).item() == pytest.approx(0.9)

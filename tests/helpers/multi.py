@@ -97,7 +97,7 @@ def scalar_portfolio(
 
 def played(panel: Panel, config: MultiAssetEnvConfig, row: int, multipliers: np.ndarray) -> list[dict]:
     """The env's infos, one a step."""
-    env = MultiAssetTradingEnv(config, panel)
+    env = MultiAssetTradingEnv(panel, config)
     env.reset(seed=0, options={"row": row})
     return [env.step(m)[4] for m in multipliers]
 

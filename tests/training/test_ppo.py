@@ -14,8 +14,8 @@ from himari_rl.agents.config import PPOConfig
 from himari_rl.agents.distributions import log_prob
 from himari_rl.errors import ConfigError
 from himari_rl.training import trainer as trainer_module
-from himari_rl.training.descent import Descent
-from himari_rl.training.ppo import Batch, explained_variance, gae, normalised, ppo_loss, update
+from himari_rl.training.optimiser import FlatOptimiser
+from himari_rl.training.ppo import Batch, NewPolicy, explained_variance, gae, normalised, ppo_loss, update
 
 F64 = torch.float64
 
@@ -102,24 +102,21 @@ def batch(old: list[float], advantage: list[float], alive: list[float], target: 
 def test_the_clipped_loss_its_kl_and_its_clip_fraction_are_the_hand_calculation() -> None:
     part = batch([0.0] * 5, [1.0, 1.0, -1.0, -2.0, 9.0], [1, 1, 1, 1, 0], [1.0, 2.0, 3.0, 4.0, 99.0])
     ratios = [1.0, 1.5, 0.5, 1.1, 7.0]
-    loss = ppo_loss(
-        column(*map(math.log, ratios)),
-        part,
-        torch.zeros(5, 1, dtype=F64),
-        PPOConfig(clip_coef=0.2, value_coefficient=0.5),
-    )
+    new = NewPolicy(column(*map(math.log, ratios)), torch.zeros(5, 1, dtype=F64))
+    loss, stats = ppo_loss(part, new, PPOConfig(clip_coef=0.2, value_coefficient=0.5))
     # min(r A, clip(r) A): 1, 1.2, -.8, -2.2; the dead bar counts for nothing
-    assert float(loss.policy) == pytest.approx(-(1.0 + 1.2 - 0.8 - 2.2) / 4)
-    assert float(loss.clip_fraction) == pytest.approx(2 / 4)
-    assert float(loss.kl) == pytest.approx(sum(r - 1 - math.log(r) for r in ratios[:4]) / 4)
-    assert float(loss.value) == pytest.approx(0.5 * (1 + 4 + 9 + 16) / 4)
-    assert float(loss.total) == pytest.approx(0.2 + 0.5 * 3.75)
+    assert float(stats.policy) == pytest.approx(-(1.0 + 1.2 - 0.8 - 2.2) / 4)
+    assert float(stats.clip_fraction) == pytest.approx(2 / 4)
+    assert float(stats.kl) == pytest.approx(sum(r - 1 - math.log(r) for r in ratios[:4]) / 4)
+    assert float(stats.value) == pytest.approx(0.5 * (1 + 4 + 9 + 16) / 4)
+    assert float(loss) == pytest.approx(0.2 + 0.5 * 3.75)
 
 
 def test_a_clipped_bar_gives_no_gradient_unless_it_leads_back() -> None:
     new = column(math.log(1.5), math.log(1.5)).requires_grad_()
-    loss = ppo_loss(new, batch([0.0, 0.0], [1.0, -1.0], [1, 1]), None, PPOConfig(clip_coef=0.2))
-    (slope,) = torch.autograd.grad(loss.total, new)
+    part = batch([0.0, 0.0], [1.0, -1.0], [1, 1])
+    loss, _ = ppo_loss(part, NewPolicy(new, None), PPOConfig(clip_coef=0.2))
+    (slope,) = torch.autograd.grad(loss, new)
     assert slope[0].item() == 0.0
     assert slope[1].item() == pytest.approx(0.75)
 
@@ -140,12 +137,12 @@ def test_the_first_gradient_step_sees_no_divergence_and_the_next_ones_do() -> No
         played.window.rows, None, None, played.previous, played.latent, played.log_prob,
         normalised(played.reward, played.alive), None, played.alive,
     )  # fmt: skip
-    descent = Descent(agent, partial(torch.optim.AdamW, lr=1e-3), 1.0)
-    first = update(agent, descent, made, 0.05, torch.Generator().manual_seed(0))
+    optimiser = FlatOptimiser(agent, partial(torch.optim.AdamW, lr=1e-3), 1.0)
+    first = update(agent, optimiser, made, 0.05, torch.Generator().manual_seed(0))
     assert float(first["kl"]) == pytest.approx(0.0, abs=1e-15)
     assert float(first["clip_fraction"]) == 0.0
     assert float(first["policy"]) == pytest.approx(0.0, abs=1e-12)  # the mean normalised advantage
-    second = update(agent, descent, made, 0.05, torch.Generator().manual_seed(0))
+    second = update(agent, optimiser, made, 0.05, torch.Generator().manual_seed(0))
     assert float(second["kl"]) > 1e-6
     assert float(second["policy"]) < 0.0
 

@@ -12,7 +12,7 @@ from himari_rl.policy.manifest import GAP_RULES
 HEADS = ("band", "centre", "squash")
 
 
-_COUNT, _SHARE, _WEIGHT = (1, 10**9), (0.0, 1.0), (0.0, 1000.0)
+_COUNT, _FRACTION, _WEIGHT = (1, 10**9), (0.0, 1.0), (0.0, 1000.0)
 _RANGES = {  # NaN is in none
     **dict.fromkeys(("state_dim", "action_dim", "hidden_dim", "num_envs", "num_steps"), _COUNT),
     "hidden_layers": (0, 100),
@@ -27,7 +27,7 @@ _RANGES = {  # NaN is in none
             "random_position_fraction",
             "weight_average_fraction",
         ),
-        _SHARE,
+        _FRACTION,
     ),
     **dict.fromkeys(("value_coefficient", "range_penalty", "gross_penalty", "weight_decay"), _WEIGHT),
     **dict.fromkeys(("initial_std", "final_std"), (1e-12, 10.0)),
@@ -59,11 +59,11 @@ class PPOConfig:
     num_steps: int = 50
     """Bars of one rollout (T); divides the episode."""
     analytic_gradient_fraction: float = 0.9
-    """First share of the rollouts that learns by the analytic gradient through the ledger; the rest is PPO."""
+    """First fraction of the rollouts that learns by the analytic gradient through the ledger; the rest is PPO."""
     learning_rate: float = 5e-3
     """Adam's step at the start."""
     final_learning_rate: float = 0.02
-    """Share of learning_rate left at the end of the linear decay."""
+    """Fraction of learning_rate left at the end of the linear decay."""
     minibatch: int = 12_500
     """Bars of one gradient step."""
     epochs: int = 2
@@ -87,14 +87,14 @@ class PPOConfig:
     final_std: float = 0.02
     """The same at the last rollout (geometric decay)."""
     random_position_fraction: float = 1.0
-    """Share of the accounts put at a random position before each rollout, so that both band edges are visited."""
+    """Fraction of the accounts put at a random position before each rollout, so that both band edges are visited."""
     range_penalty: float = 0.01
-    """Pull on bands that lie wholly outside [0, 2], per multiplier unit, in units of the reward's deviation."""
+    """Penalty on bands that lie wholly outside [0, 2], per multiplier unit, in units of the reward's deviation."""
     gross_penalty: float = 0.1
-    """Pull on gross exposure wanted above the cap, in the same units: the cap scales all weights alike, so that beyond
-    it no reward says how much to hold."""
+    """Penalty on gross exposure above the cap, in the same units: the cap scales all weights alike, so that beyond it
+    no reward says how much to hold."""
     weight_average_fraction: float = 0.3
-    """Last share of the rollouts whose weights are averaged into the exported ones."""
+    """Last fraction of the rollouts whose weights are averaged into the exported ones."""
     weight_decay: float = 0.0
     """AdamW's decay."""
 
@@ -127,7 +127,7 @@ class LSTMPPOConfig(PPOConfig):
     minibatch: int = 8_000
     """Bars of one gradient step: whole environments, never a part of a sequence."""
     analytic_gradient_fraction: float = 0.9
-    """First share of the rollouts that learns by the analytic gradient, back through time; the rest is PPO."""
+    """First fraction of the rollouts that learns by the analytic gradient, back through time; the rest is PPO."""
     epochs: int = 1
     """Passes over each PPO rollout; more of them leave the stored states behind (LOG.md)."""
     learning_rate: float = 3e-3

@@ -9,8 +9,9 @@ A head turns raw outputs into the mean multiplier in [0, 2], which starts at 1.0
 
 A clipped output has no gradient outside [0, 2], so a policy there would never come back (SB3's Gaussian on Box(0, 2)
 starts at the lower bound, drifts below it and stays). Every band therefore carries `excess`, how far all of it lies
-outside; the learners add a small constant pull on that, and a policy at a bound can always leave. Passing each sample's
-gradient through the clip where it points inwards looks equivalent and is not: it rectifies noise into a bias.
+outside; the learners add a small penalty on that (`range_penalty`), and a policy at a bound can always leave. Passing
+each sample's gradient through the clip where it points inwards looks equivalent and is not: it rectifies noise into a
+bias.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from himari_rl.agents.kernels import LOG_ROOT_2PI, fused_censored_log_prob
 from himari_rl.policy.network import HALF_LOG_MAX, HALF_LOG_MIN, HALF_UNIT
 from himari_rl.schema import MAX_MULTIPLIER
 
@@ -107,39 +109,9 @@ def log_prob(head: str, latent: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         # log(1 - tanh(u)^2) in the form that does not overflow
         log_slope = 2.0 * (math.log(2.0) - latent - torch.nn.functional.softplus(-2.0 * latent))
         return (_normal(latent, centre, std) - log_slope).sum(-1)
-    return _Censored.apply(latent, mean, std)
-
-
-class _Censored(torch.autograd.Function):
-    """Log-probability of Gaussians clipped to [0, 2], summed over assets; one node, its slope in the mean written out.
-
-    inside     -z^2 / 2 - log(sigma) - log(2 pi) / 2    slope  z / sigma                z = (x - mean) / sigma
-    at 0       log Phi(z)                               slope  -phi(z) / Phi(z) / sigma z = -mean / sigma
-    at 2       log Phi(z)                               slope  +phi(z) / Phi(z) / sigma z = (mean - 2) / sigma
-    """
-
-    @staticmethod
-    def forward(ctx, latent: Tensor, mean: Tensor, std: Tensor) -> Tensor:  # type: ignore[override]
-        below, above = latent <= 0.0, latent >= MAX_MULTIPLIER
-        clipped = below | above
-        # below 0 inside too, where log Phi is quick; nobody reads it there
-        edge = torch.where(below, -mean, mean - MAX_MULTIPLIER) / std
-        z = torch.where(clipped, edge, (latent - mean) / std)
-        density = z.square().mul_(-0.5).sub_(_LOG_ROOT)  # log phi(z)
-        mass = torch.special.log_ndtr(edge)
-        if ctx.needs_input_grad[1]:
-            hazard = (density - mass).exp_()
-            ctx.save_for_backward(torch.where(clipped, torch.where(below, -hazard, hazard), z) / std)
-        return torch.where(clipped, mass, density - std.log()).sum(-1)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor):  # type: ignore[override]
-        (slope,) = ctx.saved_tensors
-        return None, gradient[..., None] * slope, None
-
-
-_LOG_ROOT = 0.5 * math.log(2 * math.pi)
+    return fused_censored_log_prob(latent, mean, std)  # kernels.censored_log_prob is the plain formula
 
 
 def _normal(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    return -0.5 * ((x - mean) / std).square() - std.log() - _LOG_ROOT
+    """log N(x; mean, std)."""
+    return -0.5 * ((x - mean) / std).square() - std.log() - LOG_ROOT_2PI

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import Tensor
 
 from himari_rl.agents.config import LSTMPPOConfig
 from himari_rl.agents.networks import LSTMTrunk
@@ -28,8 +29,9 @@ class LSTMPPOAgent(PPOAgent):
 
     kind = "lstm"
     config: LSTMPPOConfig
+    trunk: LSTMTrunk
 
-    def _build_trunk(self) -> nn.Module:
+    def _build_trunk(self) -> LSTMTrunk:
         config = self.config
         return LSTMTrunk(config.state_dim, config.lstm_hidden_dim, config.lstm_num_layers, config.hidden)
 
@@ -45,14 +47,14 @@ class LSTMPPOAgent(PPOAgent):
 
     def named_weights(self) -> dict[str, Tensor]:
         """The actor's weights by the names the runtime knows; torch's two biases of a gate as their sum."""
-        named = {f"trunk.{k}": value for k, value in self.trunk.after.layers.named_parameters()}
+        named: dict[str, Tensor] = {f"trunk.{k}": value for k, value in self.trunk.after.layers.named_parameters()}
         for k in range(self.config.lstm_num_layers):
             ih, hh, bias_ih, bias_hh = (getattr(self.trunk.lstm, f"{part}_l{k}") for part in _PARTS)
             named |= {f"lstm.{k}.weight_ih": ih, f"lstm.{k}.weight_hh": hh, f"lstm.{k}.bias": bias_ih + bias_hh}
         return named | {f"out.{name}": value for name, value in self.out.named_parameters()}
 
     @torch.no_grad()
-    def start_from(self, tensors: Mapping[str, np.ndarray]) -> None:
+    def start_from(self, tensors: Mapping[str, NDArray[np.float32]]) -> None:
         """As the base agent; a gate's bias goes to one of torch's two, and the other is 0."""
         super().start_from(tensors)
         for k in range(self.config.lstm_num_layers):

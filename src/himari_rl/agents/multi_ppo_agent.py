@@ -27,9 +27,8 @@ class MultiPPOAgent(PPOAgent):
         first = min(1.0, config.first_gross / (BASE * config.action_dim))
         with torch.no_grad():
             if config.head == "band":
-                self.out.bias[: config.action_dim] = (
-                    first - 1.0 + config.first_half
-                )  # from cash the lower edge is first
+                # from cash the band's lower edge is what is bought
+                self.out.bias[: config.action_dim] = first - 1.0 + config.first_half
                 self.out.bias[config.action_dim :] = math.log(config.first_half / HALF_UNIT)
             elif config.head == "centre":
                 self.out.bias.fill_(first - 1.0)

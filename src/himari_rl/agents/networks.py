@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from himari_rl.agents.kernels import fused_tanh_layers
+
 Memory = tuple[Tensor, Tensor] | None  # (h, c), each (layers, N, H); None for trunks that remember nothing
+
+
+def map_memory(function: Callable[..., Tensor], *memories: Memory) -> Memory:
+    """A function of every h, and the same of every c; None where nothing is remembered."""
+    known = [memory for memory in memories if memory is not None]
+    if not known:
+        return None
+    return function(*(h for h, _ in known)), function(*(c for _, c in known))
 
 
 def orthogonal(linear: nn.Linear, gain: float) -> nn.Linear:
@@ -18,50 +29,30 @@ def orthogonal(linear: nn.Linear, gain: float) -> nn.Linear:
     return linear
 
 
-class _Layers(torch.autograd.Function):
-    """h_k = tanh(W_k h_{k-1} + b_k) and W h + b on top: all layers as one node, with its gradient written out.
+class Trunk(nn.Module):
+    """The face of every trunk: features of a sequence, and what is remembered after its last step."""
 
-    tanh(z) = 2 s - 1 with s = sigmoid(2 z): on a CPU torch's sigmoid is vectorised, its tanh takes nine times as long.
-    Only s is kept, in the product's own memory; the 2 and the 1 go into the next layer's small matrices, and so does
-    the 4 of the slope, dtanh/dz = 4 s (1 - s). Differs from torch.tanh by rounding only (2e-7).
-    """
+    outputs: int
+    """Features (K) that the output layer reads."""
 
-    @staticmethod
-    def forward(ctx, x: Tensor, *parameters: Tensor) -> Tensor:  # type: ignore[override]
-        pairs, kept = list(zip(parameters[::2], parameters[1::2], strict=True)), [x]
-        for layer, (weight, bias) in enumerate(pairs):
-            twice = 1 if layer + 1 == len(pairs) else 2  # 2 z for the sigmoid
-            if layer == 0:
-                z = torch.addmm(bias, x, weight.t(), beta=twice, alpha=twice)
-            else:  # W (2 s - 1) + b
-                z = torch.addmm(bias - weight.sum(1), kept[-1], weight.t(), beta=twice, alpha=2 * twice)
-            if twice == 2:
-                kept.append(z.sigmoid_())
-        ctx.save_for_backward(*parameters, *kept)
-        return z
+    def forward(
+        self, x: Tensor, out: nn.Linear, memory: Memory = None, fresh: Tensor | None = None
+    ) -> tuple[Tensor, Memory]:
+        """(T, N, F) -> (T, N, K) after the output layer `out`, and the memory after the last step.
 
-    @staticmethod
-    def backward(ctx, gradient: Tensor):  # type: ignore[override]
-        count = len(ctx.saved_tensors) // 3
-        parameters, kept = ctx.saved_tensors[: 2 * count], ctx.saved_tensors[2 * count :]
-        found: list[Tensor | None] = []
-        unit = 1.0  # dL/dz is unit * gradient
-        for layer in reversed(range(count)):
-            below, bias = kept[layer], unit * gradient.sum(0)
-            if layer == 0:
-                found += [bias, (gradient.t() @ below).mul_(unit)]
-                break
-            weight = torch.addmm(bias[:, None], gradient.t(), below, beta=-1, alpha=2 * unit)  # dL/dz' (2 s - 1)
-            found += [bias, weight]
-            slope = gradient @ (unit * parameters[2 * layer])
-            gradient = torch.ops.aten.sigmoid_backward.grad_input(slope, below, grad_input=slope)
-            unit = 4.0
-        inputs = gradient @ (unit * parameters[0]) if ctx.needs_input_grad[0] else None
-        return inputs, *reversed(found)
+        Args:
+            memory: before the first step; None is zeros.
+            fresh: (T, N) bool, where an episode begins: its environment's memory is zeroed before that step.
+        """
+        raise NotImplementedError
+
+    def initial_memory(self, count: int, device: torch.device) -> Memory:
+        """What N environments remember at the start of an episode."""
+        raise NotImplementedError
 
 
-class MLPTrunk(nn.Module):
-    """tanh layers. Remembers nothing."""
+class MLPTrunk(Trunk):
+    """tanh layers: h_k = tanh(W_k h_{k-1} + b_k). Remembers nothing."""
 
     def __init__(self, inputs: int, hidden: Sequence[int]) -> None:
         super().__init__()
@@ -73,18 +64,21 @@ class MLPTrunk(nn.Module):
     def forward(
         self, x: Tensor, out: nn.Linear, memory: Memory = None, fresh: Tensor | None = None
     ) -> tuple[Tensor, Memory]:
-        """`fresh` (T, N) marks the first step of an episode; nothing to forget here."""
-        parameters = [p for layer in (*self.layers, out) for p in (layer.weight, layer.bias)]
-        return _Layers.apply(x.flatten(0, -2), *parameters).unflatten(0, x.shape[:-1]), memory
+        """`Trunk.forward`; nothing to forget here."""
+        layers = [cast(nn.Linear, layer) for layer in (*self.layers, out)]
+        weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+        flat = fused_tanh_layers(x.flatten(0, -2), weights, biases)  # kernels.tanh_layers is the plain formula
+        return flat.view(*x.shape[:-1], flat.shape[-1]), memory
 
     def initial_memory(self, count: int, device: torch.device) -> Memory:
+        """None."""
         return None
 
 
-class LSTMTrunk(nn.Module):
+class LSTMTrunk(Trunk):
     """LSTM layers, then tanh layers. Remembers (h, c) of every LSTM layer.
 
-    Each gate's matrices are orthogonal and the forget gate starts at bias 1, so that a fresh net keeps what it has seen
+    Each gate's matrices are orthogonal and the forget gate starts at bias 1, so that a fresh net remembers its inputs
     for several bars and gradients reach back through them (Jozefowicz et al. 2015).
     """
 
@@ -105,26 +99,20 @@ class LSTMTrunk(nn.Module):
     def forward(
         self, x: Tensor, out: nn.Linear, memory: Memory = None, fresh: Tensor | None = None
     ) -> tuple[Tensor, Memory]:
-        """(T, N, F) in one fused call, or one call for each stretch between resets.
-
-        Args:
-            out: the output layer, on top of everything.
-            memory: before the first step; None is zeros.
-            fresh: (T, N) bool, where an episode begins: its environment's memory is zeroed before that step.
-        """
-        if memory is None:
-            memory = self.initial_memory(x.shape[1], x.device)
-        stretches = []
+        """`Trunk.forward` in one fused call of the LSTM, or one call for each stretch between resets."""
+        h, c = self.initial_memory(x.shape[1], x.device) if memory is None else memory
+        stretches: list[Tensor] = []
         for begin, end in pairwise(_stretches(x.shape[0], fresh)):
             if fresh is not None:
-                keep = (~fresh[begin])[None, :, None]
-                memory = (memory[0] * keep, memory[1] * keep)
-            features, memory = self.lstm(x[begin:end], memory)
+                remembers = (~fresh[begin])[None, :, None]
+                h, c = h * remembers, c * remembers
+            features, (h, c) = self.lstm(x[begin:end], (h, c))
             stretches.append(features)
         whole = stretches[0] if len(stretches) == 1 else torch.cat(stretches)
-        return self.after(whole, out)[0], memory
+        return self.after(whole, out)[0], (h, c)
 
-    def initial_memory(self, count: int, device: torch.device) -> Memory:
+    def initial_memory(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Zeros: (h, c), each (layers, N, H)."""
         zeros = torch.zeros(self.lstm.num_layers, count, self.lstm.hidden_size, device=device)
         return zeros, zeros.clone()
 
@@ -145,4 +133,5 @@ class Critic(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., F) -> (...)"""
-        return self.trunk(x, self.out)[0][..., 0]
+        values: Tensor = self.trunk(x, self.out)[0]
+        return values[..., 0]

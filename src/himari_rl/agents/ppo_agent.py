@@ -1,4 +1,4 @@
-"""The base PPO agent: what it sees, how it chooses, and the options of how it learns."""
+"""The base PPO agent: normaliser, actor (trunk and head) and critic."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from himari_rl.agents.config import PPOConfig
 from himari_rl.agents.distributions import Band, band_of, first_bias, outputs_of
-from himari_rl.agents.networks import Critic, Memory, MLPTrunk, orthogonal
-from himari_rl.errors import ConfigError
+from himari_rl.agents.networks import Critic, Memory, MLPTrunk, Trunk, orthogonal
+from himari_rl.errors import ConfigError, StateError
 from himari_rl.features.contract import (
     ACCOUNT_COLUMNS,
     FEATURES,
 )
 from himari_rl.policy.network import held_multipliers
+from himari_rl.schema import BoolArray, FloatArray
 
 
 class Normaliser(nn.Module):
@@ -24,6 +26,11 @@ class Normaliser(nn.Module):
 
     `keep` masks what the net does not read. Account features are already of order one and stay as they are.
     """
+
+    mean: Tensor  # (F,)
+    std: Tensor  # (F,)
+    keep: Tensor  # (F,) 1 where the actor's net reads the feature
+    visible: Tensor  # (F,) 1 where the critic may read it
 
     def __init__(self, features: int, clip: float) -> None:
         super().__init__()
@@ -33,7 +40,7 @@ class Normaliser(nn.Module):
         self.register_buffer("keep", torch.ones(features))
         self.register_buffer("visible", torch.ones(features))
 
-    def fit(self, rows: np.ndarray, visible: np.ndarray, account_inputs: bool) -> None:
+    def fit(self, rows: FloatArray, visible: BoolArray, account_inputs: bool) -> None:
         """Fits on training rows (D, F). `visible` (F,) marks the features that anything may read."""
         account = np.array([i % len(FEATURES) in ACCOUNT_COLUMNS for i in range(rows.shape[1])])
         mean, std = rows.mean(0), rows.std(0)
@@ -69,6 +76,7 @@ class PPOAgent(nn.Module):
     """
 
     kind = "base"
+    trunk: Trunk
 
     def __init__(self, config: PPOConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
@@ -83,7 +91,7 @@ class PPOAgent(nn.Module):
                 self.out.bias.copy_(first_bias(config.head, config.action_dim))
             self.critic = Critic(config.state_dim, config.hidden)
 
-    def _build_trunk(self) -> nn.Module:
+    def _build_trunk(self) -> Trunk:
         return MLPTrunk(self.config.state_dim, self.config.hidden)
 
     @property
@@ -92,30 +100,37 @@ class PPOAgent(nn.Module):
         return self.config.account_inputs
 
     def initial_memory(self, count: int) -> Memory:
+        """What N environments remember at the start of an episode."""
         return self.trunk.initial_memory(count, self.out.weight.device)
 
-    def seen(self, states: Tensor) -> Tensor:
-        """(..., F) raw states as the actor's net reads them."""
-        return self.normaliser(states) * self.normaliser.keep
+    def normalised_states(self, states: Tensor) -> Tensor:
+        """(..., F) raw states -> the actor's inputs: standardised, what it does not read masked to 0."""
+        standardised: Tensor = self.normaliser(states)
+        return standardised * self.normaliser.keep
 
-    def watched(self, states: Tensor) -> Tensor:
-        """(..., F) raw states as the critic reads them."""
-        return self.normaliser(states) * self.normaliser.visible
+    def critic_inputs(self, states: Tensor) -> Tensor:
+        """(..., F) raw states -> the critic's inputs; it may read the account as well."""
+        standardised: Tensor = self.normaliser(states)
+        return standardised * self.normaliser.visible
 
-    def edges(self, seen: Tensor, memory: Memory = None, fresh: Tensor | None = None) -> tuple[Band, Memory]:
-        """(T, N, F) of what is `seen` -> the band each of them asks for, and the memory after the last."""
-        out, memory = self.trunk(seen, self.out, memory, fresh)
+    def band_of_normalised(
+        self, normalised: Tensor, memory: Memory = None, fresh: Tensor | None = None
+    ) -> tuple[Band, Memory]:
+        """(T, N, F) of `normalised_states` -> the band each of them asks for, and the memory after the last."""
+        out, memory = self.trunk(normalised, self.out, memory, fresh)
         return band_of(self.config.head, out), memory
 
     def band(self, states: Tensor, memory: Memory = None, fresh: Tensor | None = None) -> tuple[Band, Memory]:
-        """`edges` of (T, N, F) raw states."""
-        return self.edges(self.seen(states), memory, fresh)
+        """The band that each of (T, N, F) raw states asks for, and the memory after the last."""
+        return self.band_of_normalised(self.normalised_states(states), memory, fresh)
 
     def value(self, states: Tensor) -> Tensor:
         """(..., F) raw states -> (...) value."""
-        return self.critic(self.watched(states))
+        value: Tensor = self.critic(self.critic_inputs(states))
+        return value
 
     def actor_parameters(self) -> list[nn.Parameter]:
+        """What is exported: the trunk's weights and the output layer's."""
         return [*self.trunk.parameters(), *self.out.parameters()]
 
     def network_spec(self) -> dict[str, object]:
@@ -123,21 +138,23 @@ class PPOAgent(nn.Module):
         return {"trunk": "mlp", "hidden": list(self.config.hidden), "activation": "tanh", "head": self.config.head}
 
     def serving_config(self) -> dict[str, object]:
-        """What a bundle's config tells its server beside how it was trained."""
+        """What a bundle's config says to its server, besides how it was trained."""
         return {}
 
     def named_weights(self) -> dict[str, Tensor]:
         """The actor's parameters by the names the runtime knows."""
-        named = {f"trunk.{name.removeprefix('layers.')}": value for name, value in self.trunk.named_parameters()}
+        named: dict[str, Tensor] = {
+            f"trunk.{name.removeprefix('layers.')}": value for name, value in self.trunk.named_parameters()
+        }
         return named | {f"out.{name}": value for name, value in self.out.named_parameters()}
 
     @torch.no_grad()
-    def tensors(self) -> dict[str, np.ndarray]:
+    def tensors(self) -> dict[str, NDArray[np.float32]]:
         """The actor's weights as they are exported."""
         return {name: value.detach().cpu().numpy().copy() for name, value in self.named_weights().items()}
 
     @torch.no_grad()
-    def start_from(self, tensors: Mapping[str, np.ndarray]) -> None:
+    def start_from(self, tensors: Mapping[str, NDArray[np.float32]]) -> None:
         """Takes over exported weights of the same network.
 
         Raises:
@@ -152,13 +169,57 @@ class PPOAgent(nn.Module):
             parameter.copy_(torch.as_tensor(tensors[name]))
 
     @torch.no_grad()
-    def normalised(self, states: np.ndarray) -> np.ndarray:
-        """(N, F) raw states as the actor reads them, hidden features 0."""
-        raw = torch.as_tensor(states, dtype=torch.float32, device=self.out.weight.device)
-        return self.seen(raw).double().cpu().numpy()
+    def normalised_rows(self, rows: FloatArray) -> FloatArray:
+        """`normalised_states` of raw rows (D, F), numpy in and out, for what is fitted on the exported features."""
+        raw = torch.as_tensor(rows, dtype=torch.float32, device=self.out.weight.device)
+        return np.asarray(self.normalised_states(raw).double().cpu().numpy())
 
     @torch.no_grad()
     def decide(self, states: Tensor, memory: Memory = None) -> tuple[Tensor, Memory]:
-        """Deterministic multipliers (N, A) for raw states (N, F)."""
+        """Deterministic multipliers (N, A) in [0, 2] for raw states (N, F), and the memory for the next bar.
+
+        Args:
+            memory: what the last call returned for the same environments; None at an episode's start.
+
+        Raises:
+            StateError: states or memory of another type or shape, or with NaN or infinity.
+        """
+        self._require_states(states)
+        self._require_memory(memory, states.shape[0])
+        states = states.to(self.out.weight.dtype)
         band, memory = self.band(states[None], memory)
         return band.at(0).mean(held_multipliers(states, self.config.action_dim)), memory
+
+    def _require_states(self, states: Tensor) -> None:
+        features = self.config.state_dim
+        cure = f"build each row with StateEncoder, or with the {features} numbers of its `names`, in their order"
+        if not isinstance(states, Tensor):
+            found = f"states of type {type(states).__name__}"
+            raise StateError(found, f"a torch.Tensor of (N, {features})", "torch.as_tensor(states) makes one")
+        if states.shape == (features,):
+            raise StateError(
+                f"one state of ({features},)", f"a batch (N, {features})", "states[None] is a batch of one"
+            )
+        if states.ndim != 2 or states.shape[1] != features:
+            raise StateError(f"states of shape {tuple(states.shape)}", f"(N, {features}), one row a decision", cure)
+        if not bool(torch.isfinite(states).all()):
+            row, column = torch.nonzero(~torch.isfinite(states))[0].tolist()
+            found = f"{states[row, column].item()} at row {row}, feature {column + 1}"
+            raise StateError(found, "finite numbers", "no feature may be missing: a stale or broken input is no state")
+
+    def _require_memory(self, memory: Memory, count: int) -> None:
+        if memory is None:
+            return
+        fresh, cure = self.initial_memory(count), "pass what decide() returned for these environments, or None at first"
+        if fresh is None:
+            raise StateError(
+                f"a memory for an agent of kind {self.kind!r}", "None: it remembers nothing", "leave it out"
+            )
+        shape = tuple(fresh[0].shape)
+        expected = f"(h, c), two tensors of (layers, N, H) = {shape}"
+        if not (isinstance(memory, tuple) and len(memory) == 2 and all(isinstance(part, Tensor) for part in memory)):
+            raise StateError(f"memory of type {type(memory).__name__}", expected, cure)
+        if any(tuple(part.shape) != shape for part in memory):
+            raise StateError(f"memory of shapes {' and '.join(str(tuple(m.shape)) for m in memory)}", expected, cure)
+        if not all(bool(torch.isfinite(part).all()) for part in memory):
+            raise StateError("NaN or infinity in the memory", "finite numbers", cure)

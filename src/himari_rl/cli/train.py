@@ -13,7 +13,7 @@ from rich.console import Console
 if TYPE_CHECKING:
     from himari_rl.data.panel import Panel
     from himari_rl.schema import Bars
-    from himari_rl.training.job import Trained
+    from himari_rl.training.job import TrainingResult
 
 SEEDS = 5
 """One seed's verdict is a coin toss: seed 0 alone called BTC "better, 98.7 % sure", five together do not."""
@@ -209,7 +209,7 @@ def _train_bars(
     _report(trained, data, console, as_json)
 
 
-def _record(bars: Bars | Panel, trained: Trained, test_fraction: float) -> None:
+def _record(bars: Bars | Panel, trained: TrainingResult, test_fraction: float) -> None:
     """Writes this training run and its span into the trial ledger."""
     from himari_rl.data.splits import train_test
     from himari_rl.evaluation.trials import Trials, span_of
@@ -218,7 +218,7 @@ def _record(bars: Bars | Panel, trained: Trained, test_fraction: float) -> None:
         ledger.trained(*span_of(train_test(bars, test_fraction)[0]), trained.manifest.version)
 
 
-def _report(trained: Trained, data: list[Path], console: Console, as_json: bool) -> None:
+def _report(trained: TrainingResult, data: list[Path], console: Console, as_json: bool) -> None:
     """What was trained, for a machine on stdout or for a person."""
     summary = {
         "bundle": str(trained.bundle),

@@ -54,7 +54,7 @@ class Market:
 
         lengths = np.array([len(r) for r in rows])
         width = WIDTH * timelines[0].base.reshape(lengths[0], -1).shape[1]
-        blocks = joined(rows, torch.float64)[:, :width].unflatten(-1, (-1, WIDTH))
+        blocks = torch.unflatten(joined(rows, torch.float64)[:, :width], -1, (-1, WIDTH))
         side = blocks[..., ACTION_BUY] - blocks[..., ACTION_SELL]
         leg = MarketMove(
             tradable=assets([t.leg.tradable for t in timelines], torch.bool),
@@ -131,12 +131,14 @@ class Outcome(NamedTuple):
     @property
     def price_pnl(self) -> Tensor:
         """(N,) sum w R, fraction of the equity before the fill."""
-        return (self.moved.exposure * self.leg.to_open).sum(-1)
+        pnl: Tensor = (self.moved.exposure * self.leg.to_open).sum(-1)
+        return pnl
 
     @property
     def funding(self) -> Tensor:
         """(N,) sum w F paid, fraction of the equity before the fill."""
-        return (self.moved.exposure * self.leg.funding).sum(-1)
+        paid: Tensor = (self.moved.exposure * self.leg.funding).sum(-1)
+        return paid
 
 
 class Physics:
@@ -194,10 +196,10 @@ class Physics:
         )
         return observation
 
-    def beyond_gross(self, multiplier: Tensor, window: Window) -> Tensor:
-        """(...) gross exposure wanted above the cap, fraction of equity."""
-        wanted = (torch.minimum(multiplier, window.cap) * window.base).abs().sum(-1)
-        return (wanted - self.config.limits.max_leverage).clamp_min(0.0)
+    def gross_excess(self, multiplier: Tensor, window: Window) -> Tensor:
+        """(...) gross exposure of the multipliers above the cap, fraction of equity."""
+        gross = (torch.minimum(multiplier, window.cap) * window.base).abs().sum(-1)
+        return (gross - self.config.limits.max_leverage).clamp_min(0.0)
 
     def advance(self, account: Account, multiplier: Tensor, window: Window) -> tuple[Account, Move]:
         """The money of one step (differentiable in `multiplier` and `account.held`)."""

@@ -10,7 +10,7 @@ terminated   the account is ruined
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import gymnasium
 import numpy as np
@@ -23,7 +23,8 @@ from torch import Tensor
 from himari_rl.data.panel import Panel
 from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.envs.physics import EnvState, Market, Outcome, Physics, market_of
-from himari_rl.errors import ConfigError, StateError
+from himari_rl.envs.registration import register_environments
+from himari_rl.errors import ConfigError, DataError, StateError
 from himari_rl.features.contract import state_features
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.schema import MAX_MULTIPLIER, Bars, IntArray
@@ -32,6 +33,47 @@ __all__ = ["TradingEnv", "TradingEnvConfig"]
 
 Observation = NDArray[np.float32]
 SPACES = {"multiplier": (0.0, MAX_MULTIPLIER), "centred": (-1.0, 1.0)}
+
+
+register_environments()  # whoever imports an environment can make it by name
+
+
+C = TypeVar("C", bound=TradingEnvConfig)
+
+
+def require_history(bars: object) -> None:
+    """Refuses what is not bars, at the door.
+
+    Raises:
+        ConfigError: a config; the arguments are in the wrong order.
+        DataError: anything else that is not Bars, a Panel or a Market.
+    """
+    if isinstance(bars, TradingEnvConfig):
+        raise ConfigError(
+            f"a {type(bars).__name__} where the bars belong",
+            "the bars first, then the config",
+            "write TradingEnv(bars, config), VectorTradingEnv(num_envs, bars, config)",
+        )
+    if not isinstance(bars, Bars | Panel | Market):
+        raise DataError(
+            f"a {type(bars).__name__} where bars belong",
+            "Bars, a Panel or a Market",
+            "Bars.from_frame(df) makes bars of a DataFrame, load_bars(path) reads a file",
+        )
+
+
+def require_config(config: object, wanted: type[C]) -> C:
+    """The config, or the default one.
+
+    Raises:
+        ConfigError: something else.
+    """
+    if config is None:
+        return wanted()
+    if not isinstance(config, wanted):
+        cure = f"write {wanted.__name__}(...), keyword arguments only, after the bars"
+        raise ConfigError(f"a {type(config).__name__} where the config belongs", f"a {wanted.__name__}", cure)
+    return config
 
 
 class Face:
@@ -43,8 +85,14 @@ class Face:
     """
 
     def __init__(
-        self, bars: Bars | Panel | Market, config: TradingEnvConfig, encoder: StateEncoder | None, action_space: str
+        self,
+        bars: Bars | Panel | Market,
+        config: TradingEnvConfig | None,
+        encoder: StateEncoder | None,
+        action_space: str,
     ) -> None:
+        require_history(bars)
+        config = require_config(config, TradingEnvConfig)
         if action_space not in SPACES:
             raise ConfigError(f"action_space {action_space!r}", f"one of {', '.join(SPACES)}")
         self.timestamp: IntArray | None = None
@@ -117,10 +165,10 @@ class Face:
             "log_growth": nothing if outcome is None else outcome.log_growth,
             "row": state.row,
         }
-        told = {name: value.numpy() for name, value in numbers.items()}
+        info = {name: value.numpy() for name, value in numbers.items()}
         if self.timestamp is not None:
-            told["timestamp"] = self.timestamp[told["row"]]
-        return told
+            info["timestamp"] = self.timestamp[info["row"]]
+        return info
 
 
 class TradingEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
@@ -128,12 +176,13 @@ class TradingEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 
     Args:
         bars: one history, or a `Market` of one or several paths.
-        config: costs, limits, episode and reward.
+        config: costs, limits, episode and reward; the defaults without it.
         encoder: of the observation; by default that of the bars' symbol.
         action_space: "multiplier" is Box(0, 2); "centred" is Box(-1, 1), for learners that want it symmetric.
 
     Raises:
-        ConfigError: too few bars for one episode, or an unknown action space.
+        ConfigError: too few bars for one episode, an unknown action space, or a config where the bars belong.
+        DataError: a DataFrame or an array where bars belong.
 
     >>> from himari_rl.data.synthetic import synthetic_bars
     >>> env = TradingEnv(synthetic_bars(1000, seed=0), TradingEnvConfig(episode_bars=100))
@@ -147,13 +196,13 @@ class TradingEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 
     def __init__(
         self,
-        bars: Bars | Market,
+        bars: Bars | Panel | Market,
         config: TradingEnvConfig | None = None,
         *,
         encoder: StateEncoder | None = None,
         action_space: str = "multiplier",
     ) -> None:
-        self._face = Face(bars, config or TradingEnvConfig(), encoder, action_space)
+        self._face = Face(bars, config, encoder, action_space)
         self.physics = self._face.physics
         self.action_space = self._face.action_space
         self.observation_space = self._face.observation_space

@@ -15,6 +15,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
+from himari_rl.data.panel import Panel
 from himari_rl.envs.batch import where_over
 from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.envs.physics import EnvState, Market
@@ -46,7 +47,7 @@ class VectorTradingEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]
     def __init__(
         self,
         num_envs: int,
-        bars: Bars | Market,
+        bars: Bars | Panel | Market,
         config: TradingEnvConfig | None = None,
         *,
         encoder: StateEncoder | None = None,
@@ -54,7 +55,7 @@ class VectorTradingEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]
     ) -> None:
         if num_envs < 1:
             raise ConfigError(f"num_envs {num_envs}", "at least 1")
-        self._face = Face(bars, config or TradingEnvConfig(), encoder, action_space)
+        self._face = Face(bars, config, encoder, action_space)
         self.physics, self.num_envs = self._face.physics, num_envs
         self.single_observation_space = self._face.observation_space
         self.single_action_space = self._face.action_space
@@ -85,10 +86,10 @@ class VectorTradingEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]
         if bool(over.any()):
             fresh = self.physics.reset(self.num_envs, self._generator)
             state = where_over(over, fresh, state)
-            begun = self._face.info(fresh)
-            pick = over.numpy()
+            reset_info, pick = self._face.info(fresh), over.numpy()
             info = {
-                name: np.where(pick.reshape(-1, *[1] * (now.ndim - 1)), begun[name], now) for name, now in info.items()
+                name: np.where(pick.reshape(-1, *[1] * (values.ndim - 1)), reset_info[name], values)
+                for name, values in info.items()
             }
         reward = outcome.reward.masked_fill(over, 0.0)
         terminated, truncated = outcome.terminated & ~over, outcome.truncated & ~over
@@ -97,5 +98,5 @@ class VectorTradingEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]
 
 
 def masked(info: dict[str, NDArray[Any]]) -> dict[str, Any]:
-    """Gymnasium's convention: beside each array, `_name` says which environments it is about (here all)."""
+    """Gymnasium's convention: next to each array, `_name` marks the environments it is about (here all)."""
     return info | {f"_{name}": np.ones(len(values), np.bool_) for name, values in info.items()}

@@ -39,7 +39,7 @@ def save_checkpoint(path: Path, trainer: Trainer, fingerprint: str) -> None:
     agent, state = trainer.agent, trainer.state
     tensors = {f"agent.{name}": value for name, value in agent.state_dict().items()}
     tensors |= {f"average.{i}": value for i, value in enumerate(trainer.average)}
-    for i, slots in trainer.optimiser.state_dict()["state"].items():
+    for i, slots in trainer.optimiser.inner.state_dict()["state"].items():
         tensors |= {f"optimiser.{i}.{name}": value for name, value in slots.items()}
     tensors |= {f"env.{i}": leaf for i, leaf in enumerate(batch.leaves(state.env))}
     tensors |= {f"memory.{i}": leaf for i, leaf in enumerate(state.memory or ())}
@@ -77,13 +77,13 @@ def load_checkpoint(path: Path, trainer: Trainer, fingerprint: str) -> None:
     agent.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("agent.")})
     for i, mean in enumerate(trainer.average):
         mean.copy_(tensors[f"average.{i}"])
-    optimiser = trainer.optimiser.state_dict()
+    adam = trainer.optimiser.inner.state_dict()
     slots: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("optimiser."):
             _, index, slot = name.split(".")
             slots.setdefault(int(index), {})[slot] = value
-    trainer.optimiser.load_state_dict(optimiser | {"state": slots})
+    trainer.optimiser.inner.load_state_dict(adam | {"state": slots})
     count = sum(name.startswith("env.") for name in tensors)
     state.env = batch.from_leaves([tensors[f"env.{i}"].to(device) for i in range(count)])
     if "memory.0" in tensors:

@@ -71,7 +71,7 @@ def export(
         config_hash=config_hash(first.config),
         code_version=code_version(),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        confidence=confidence.fit(first.normalised(states), np.asarray(first.normaliser.keep, np.float64)),
+        confidence=confidence.fit(first.normalised_rows(states), np.asarray(first.normaliser.keep, np.float64)),
     )
     tensors = {f"{i}.{name}": array for i, agent in enumerate(agents) for name, array in agent.tensors().items()}
     check_parity(Policy(draft, tensors), agents, states)

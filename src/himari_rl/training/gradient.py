@@ -10,18 +10,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from himari_rl.agents.networks import Memory
+from himari_rl.agents.networks import Memory, map_memory
 from himari_rl.agents.ppo_agent import PPOAgent
 from himari_rl.envs.physics import EnvState, Physics
 from himari_rl.policy.account import Account
-from himari_rl.training.descent import Descent
+from himari_rl.training.optimiser import FlatOptimiser
 from himari_rl.training.rollout import Trajectory, unroll
 
 
 def gradient_step(
     agent: PPOAgent,
     physics: Physics,
-    descent: Descent,
+    optimiser: FlatOptimiser,
     state: EnvState,
     memory: Memory,
     scale: Tensor,
@@ -37,9 +37,10 @@ def gradient_step(
     config = agent.config
     state, memory, trajectory = unroll(agent, physics, state, config.num_steps, memory)
     objective = (trajectory.reward * trajectory.alive).sum() / trajectory.alive.sum().clamp_min(1.0)
-    beyond = physics.beyond_gross(trajectory.mean, trajectory.window).mean()
-    descent.step(-objective / scale + config.range_penalty * trajectory.excess + config.gross_penalty * beyond)
-    return detached(state), None if memory is None else tuple(m.detach() for m in memory), trajectory
+    gross_excess = physics.gross_excess(trajectory.mean, trajectory.window).mean()
+    penalty = config.range_penalty * trajectory.excess
+    optimiser.minimise(-objective / scale + penalty + config.gross_penalty * gross_excess)
+    return detached(state), map_memory(Tensor.detach, memory), trajectory
 
 
 def detached(state: EnvState) -> EnvState:

@@ -46,7 +46,7 @@ class Job:
     seeds: tuple[int, ...] = (0,)
     """One agent each; the bundle is their ensemble."""
     test_fraction: float = 0.2
-    """Last share of the bars, which training never sees."""
+    """Last fraction of the bars, which training never reads."""
     save_interval: int = 100
     """Episodes between two checkpoints."""
     device: str = "cpu"
@@ -54,7 +54,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """What a job leaves behind."""
 
     bundle: Path
@@ -87,10 +87,9 @@ def train_agent(
     """
     keep_freed_memory()
     generator = torch.Generator(physics.device).manual_seed(seed)
-    seen = np.ones(rows.shape[1], bool) if visible is None else visible
     with fast_products(), threads_for(config.hidden_dim):  # the first weights come from a decomposition: products too
         agent = build(config, torch.Generator().manual_seed(seed)).to(physics.device)
-        agent.normaliser.fit(rows, seen, config.account_inputs)
+        agent.normaliser.fit(rows, np.ones(rows.shape[1], bool) if visible is None else visible, config.account_inputs)
         trainer = Trainer(agent, physics, total_bars, generator, watch)
         prepare(trainer)
         trainer.run()
@@ -99,7 +98,7 @@ def train_agent(
 
 def run_job(
     job: Job, bars: Bars | Panel, out: Path, *, resume: bool = False, watch: Watcher = lambda trainer, seed: None
-) -> Trained:
+) -> TrainingResult:
     """Trains on the first part of `bars`, of one symbol or a panel, and writes `out`/bundle.
 
     Raises:
@@ -109,7 +108,7 @@ def run_job(
         KeyboardInterrupt: Ctrl-C, after the rollout at hand and its checkpoint.
     """
     require_rows(bars, job.environment.episode_bars + 3, "train one episode")
-    train, _ = train_test(bars, job.test_fraction)
+    train = training_part(bars, job.test_fraction)
     require_rows(train, job.environment.episode_bars + 3, "train one episode")
     encoder = StateEncoder(bars.symbols)
     agent = replace(job.agent, state_dim=encoder.state_dim, action_dim=len(encoder.symbols))
@@ -127,7 +126,7 @@ def run_job(
                     load_checkpoint(path, trainer, data["sha256"])
                 _start_record(out, job, data)  # not before: a refused resume leaves the run as it was
 
-            def watched(trainer: Trainer, path: Path = path, seed: int = seed) -> None:
+            def after_rollout(trainer: Trainer, path: Path = path, seed: int = seed) -> None:
                 every = max(1, job.save_interval * job.environment.episode_bars // _bars_per_rollout(trainer))
                 stop = interrupted()
                 if stop or trainer.state.rollout % every == 0 or trainer.state.rollout == trainer.rollouts:
@@ -136,38 +135,46 @@ def run_job(
                 if stop:
                     raise KeyboardInterrupt
 
-            trainers.append(train_agent(physics, agent, rows, total_bars, seed, prepare=prepare, watch=watched))
+            trainers.append(train_agent(physics, agent, rows, total_bars, seed, prepare=prepare, watch=after_rollout))
     stepped, seconds = sum(t.state.bars for t in trainers), sum(t.seconds for t in trainers)
     run = {"num_episodes": job.num_episodes, "bars": stepped, "device": job.device}
     manifest = export(out / BUNDLE, [t.agent for t in trainers], job.seeds, encoder, job.environment, data, rows, run)
-    return Trained(out / BUNDLE, manifest, stepped, seconds, trainers[-1].state.metrics)
+    return TrainingResult(out / BUNDLE, manifest, stepped, seconds, trainers[-1].state.metrics)
 
 
 @contextmanager
 def interrupt_between_rollouts() -> Iterator[Callable[[], bool]]:
     """Ctrl-C waits for the end of the rollout at hand, where the run's state is whole. A second one does not wait.
 
-    Yields a function that says whether it was pressed. Handlers of somebody else, and other threads, are left alone.
+    Yields a function that says whether Ctrl-C was pressed. Another program's handler is never replaced, and outside the
+    main thread there is none to set.
     """
     pressed = False
 
-    def hear(number: int, frame: object) -> None:
+    def on_interrupt(number: int, frame: object) -> None:
         nonlocal pressed
         if pressed:
             raise KeyboardInterrupt
         pressed = True
 
-    ours = threading.current_thread() is threading.main_thread()
-    ours = ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if ours:
-        signal.signal(signal.SIGINT, hear)
+    handled = threading.current_thread() is threading.main_thread()
+    handled = handled and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if handled:
+        signal.signal(signal.SIGINT, on_interrupt)
     try:
         yield lambda: pressed
     finally:
-        if ours:
+        if handled:
             signal.signal(signal.SIGINT, signal.default_int_handler)
     if pressed:
         raise KeyboardInterrupt
+
+
+def training_part(history: Bars | Panel, test_fraction: float) -> Bars | Panel:
+    """What a job may learn from: all but the last part."""
+    if isinstance(history, Panel):
+        return train_test(history, test_fraction)[0]
+    return train_test(history, test_fraction)[0]
 
 
 def training_data(train: Bars | Panel) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -41,7 +42,7 @@ class Graph:
         self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), name))
         return name
 
-    def add(self, op: str, *inputs: str, outputs: int = 1, to: str | None = None, **attributes: object) -> str:
+    def add(self, op: str, *inputs: str, outputs: int = 1, to: str | None = None, **attributes: Any) -> str:
         """Appends a node; with several outputs their names are `name:0`, `name:1`, ..."""
         name = to or f"{op.lower()}_{len(self.nodes)}"
         names = [name] if outputs == 1 else [f"{name}:{i}" for i in range(outputs)]
@@ -89,11 +90,12 @@ def member(graph: Graph, manifest: Manifest, tensors: Mapping[str, F32], i: int,
     """Output (B, K) of one seed; appends each layer's h and c to `after`, in the order of the flat memory."""
     network = manifest.network
     for k in range(network.lstm_layers):
-        x = lstm(graph, *(tensors[f"{i}.lstm.{k}.{part}"] for part in ("weight_ih", "weight_hh", "bias")), x, after)
+        weight_ih, weight_hh, bias = (tensors[f"{i}.lstm.{k}.{part}"] for part in ("weight_ih", "weight_hh", "bias"))
+        x = lstm(graph, weight_ih, weight_hh, bias, x, after)
     layers = [f"{i}.trunk.{k}" for k in range(len(network.hidden))] + [f"{i}.out"]
     for layer in layers:
-        weight, bias = (graph.constant(tensors[f"{layer}.{part}"]) for part in ("weight", "bias"))
-        x = graph.add("Gemm", x, weight, bias, transB=1)
+        matrix, offset = (graph.constant(tensors[f"{layer}.{part}"]) for part in ("weight", "bias"))
+        x = graph.add("Gemm", x, matrix, offset, transB=1)
         x = x if layer.endswith("out") else graph.add("Tanh", x)
     return x
 
@@ -146,8 +148,8 @@ def previous_multipliers(graph: Graph, assets: int) -> str:
 
     sell, hold, buy = (column(i) for i in (ACTION_SELL, ACTION_HOLD, ACTION_BUY))
     side, size = column(POSITION_SIDE), column(POSITION_SIZE)
-    asked = graph.add("Add", graph.add("Sub", buy, sell), graph.add("Mul", hold, side))
-    signed = graph.add("Mul", graph.add("Mul", size, side), asked)
+    direction = graph.add("Add", graph.add("Sub", buy, sell), graph.add("Mul", hold, side))
+    signed = graph.add("Mul", graph.add("Mul", size, side), direction)
     return graph.add("Mul", signed, graph.constant(MAX_MULTIPLIER))
 
 

@@ -25,12 +25,12 @@ class Trajectory(NamedTuple):
     """T decisions of N accounts, time first."""
 
     window: Window  # (T, N, ...) what the market was
-    states: Tensor  # (T + 1, N, F) raw observations, the last one after the last decision; empty when not asked for
+    states: Tensor  # (T + 1, N, F) raw observations, the last one after the last decision; empty unless observed
     before: EnvState  # (T, N, ...) before each decision
     previous: Tensor  # (T, N, A) held position in multiplier units, as observed
-    mean: Tensor  # (T, N, A) what the policy wanted
+    mean: Tensor  # (T, N, A) the policy's mean action
     latent: Tensor  # (T, N, A) what was drawn, before its bounds
-    multiplier: Tensor  # (T, N, A) what was played
+    multiplier: Tensor  # (T, N, A) the multiplier that the ledger was given
     log_prob: Tensor  # (T, N) of the draw
     reward: Tensor  # (T, N) unscaled
     alive: Tensor  # (T, N) 1.0 until the account was ruined, 0.0 after
@@ -56,60 +56,61 @@ def unroll(
         observed: keep the observations (a critic needs them) and the account features they contain.
     """
     observed = observed or agent.reads_account
-    head = agent.config.head
-    window = physics.window(state.row + torch.arange(steps, device=physics.device)[:, None])
+    head, device = agent.config.head, physics.device
+    window = physics.window(state.row + torch.arange(steps, device=device)[:, None])
+    deviation = torch.as_tensor(0.0 if std is None else std, dtype=torch.float64, device=device)
+    bands: Band | None = None  # of all T x N bars at once, where the net reads the market alone
     excess: list[Tensor] = []
-    band: Band | None = None
     if not agent.reads_account:
-        band, memory = agent.band(window.rows, memory)
-        band = band.double()
-        excess.append(band.excess)
-    spread = None if std is None else torch.as_tensor(std, dtype=torch.float64, device=physics.device)
-    states, visited, previous, means, latents, played, rewards, alives, ends = ([] for _ in range(9))
+        bands, memory = agent.band(window.rows, memory)
+        bands = bands.double()
+        excess.append(bands.excess)
+    states: list[Tensor] = []
+    before: list[EnvState] = []
+    bars: list[_Bar] = []
     alive = torch.ones_like(state.account.log_equity)
     for step in range(steps):
         now = window.at(step)
-        if agent.reads_account:
+        if bands is None:
             states.append(physics.observe(state, now.rows))
-            asked, memory = agent.band(states[-1][None], memory)
-            edges = asked.double().at(0)
-            excess.append(edges.excess)
+            one_step, memory = agent.band(states[-1][None], memory)
+            band = one_step.double().at(0)
+            excess.append(band.excess)
         else:
-            edges = band.at(step)
-        held = physics.previous(state.account, now)
-        mean = edges.mean(held)
-        multiplier = latent = mean
-        if noise is not None:
-            latent, multiplier = sample(head, mean, spread, noise[step])
-        visited.append(state)
+            band = bands.at(step)
+        previous = physics.previous(state.account, now)
+        mean = band.mean(previous)
+        latent, multiplier = (mean, mean) if noise is None else sample(head, mean, deviation, noise[step])
+        before.append(state)
         state, outcome = physics.step(state, multiplier, now, tracked=observed)
-        for values, value in zip(
-            (previous, means, latents, played, rewards, alives, ends),
-            (held, mean, latent, multiplier, outcome.reward, alive, outcome.terminated),
-            strict=True,
-        ):
-            values.append(value)
+        bars.append(_Bar(previous, mean, latent, multiplier, outcome.reward, alive, outcome.terminated))
         alive = alive * ~outcome.terminated
-    last, empty = physics.market.rows[state.row], torch.empty(0, device=physics.device)
+    last, empty = physics.market.rows[state.row], torch.empty(0, device=device)
     if agent.reads_account:
-        seen = torch.stack([*states, physics.observe(state, last)])
+        observations = torch.stack([*states, physics.observe(state, last)])
     elif observed:
-        seen = physics.observe(stack([*visited, state]), torch.cat([window.rows, last[None]]))
+        observations = physics.observe(stack([*before, state]), torch.cat([window.rows, last[None]]))
     else:
-        seen = empty
-    wanted, drawn = torch.stack(means), torch.stack(latents)
+        observations = empty
+    whole = _Bar(*(torch.stack(leaves) for leaves in zip(*bars, strict=True)))
     trajectory = Trajectory(
         window=window,
-        states=seen,
-        before=stack(visited),
-        previous=torch.stack(previous),
-        mean=wanted,
-        latent=drawn,
-        multiplier=torch.stack(played),
-        log_prob=empty if noise is None else log_prob(head, drawn, wanted, spread),
-        reward=torch.stack(rewards),
-        alive=torch.stack(alives),
-        terminated=torch.stack(ends),
+        states=observations,
+        before=stack(before),
+        log_prob=empty if noise is None else log_prob(head, whole.latent, whole.mean, deviation),
         excess=torch.stack(excess).mean(),
+        **whole._asdict(),
     )
     return state, memory, trajectory
+
+
+class _Bar(NamedTuple):
+    """One bar of a `Trajectory`, under its names."""
+
+    previous: Tensor
+    mean: Tensor
+    latent: Tensor
+    multiplier: Tensor
+    reward: Tensor
+    alive: Tensor
+    terminated: Tensor

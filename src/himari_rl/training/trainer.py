@@ -15,24 +15,24 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from himari_rl.agents.networks import Memory
+from himari_rl.agents.networks import Memory, map_memory
 from himari_rl.agents.ppo_agent import PPOAgent
 from himari_rl.envs.batch import join, pick, where_over
 from himari_rl.envs.physics import EnvState, Physics
 from himari_rl.errors import ConfigError
 from himari_rl.training.collapse import CollapseGuard
-from himari_rl.training.descent import Descent
 from himari_rl.training.gradient import counterfactual_advantage, gradient_step, mean_reward
+from himari_rl.training.optimiser import FlatOptimiser
 from himari_rl.training.ppo import Batch, explained_variance, gae, normalised, update
 from himari_rl.training.rollout import Trajectory, unroll
-from himari_rl.training.states import restarted, select_memory
+from himari_rl.training.states import random_positions
 
 MIN_SCALE = 1e-8
 
 
 @dataclass
 class TrainerState:
-    """Everything a rollout leaves for the next one, beside weights and optimiser."""
+    """Everything a rollout leaves for the next one, besides weights and optimiser."""
 
     env: EnvState
     memory: Memory
@@ -83,8 +83,7 @@ class Trainer:
         adam = partial(
             torch.optim.AdamW, lr=config.learning_rate, eps=1e-7, weight_decay=config.weight_decay, fused=True
         )
-        self.descent = Descent(agent, adam, config.max_grad_norm)
-        self.optimiser = self.descent.optimiser
+        self.optimiser = FlatOptimiser(agent, adam, config.max_grad_norm)
         self.guard = CollapseGuard(physics)
         self.average = [torch.zeros_like(p) for p in agent.actor_parameters()]
         self.seconds = 0.0
@@ -104,18 +103,19 @@ class Trainer:
     def one_rollout(self) -> None:
         """One rollout of all accounts and what is learned from it."""
         config, state = self.agent.config, self.state
-        for group in self.optimiser.param_groups:
+        for group in self.optimiser.inner.param_groups:
             left = 1.0 - state.rollout / self.rollouts
-            share = config.final_learning_rate + (1.0 - config.final_learning_rate) * left
-            group["lr"] = config.learning_rate * share
-        state.env = restarted(self.physics, state.env, config.random_position_fraction, self.generator)
+            fraction = config.final_learning_rate + (1.0 - config.final_learning_rate) * left
+            group["lr"] = config.learning_rate * fraction
+        state.env = random_positions(self.physics, state.env, config.random_position_fraction, self.generator)
         by_gradient = state.rollout < self.gradient_rollouts
         if state.rollout == self.gradient_rollouts:
-            self.optimiser.state.clear()  # Adam's moments of one loss are the wrong step size for the other (LOG.md)
-        trajectory, learned, ruined = self._gradient_rollout() if by_gradient else self._ppo_rollout()
+            # Adam's moments of one loss are the wrong step size for the other (LOG.md)
+            self.optimiser.inner.state.clear()
+        trajectory, metrics, ruined = self._gradient_rollout() if by_gradient else self._ppo_rollout()
         self._count(trajectory)
         state.rollout += 1
-        state.metrics = learned | self._diagnostics(trajectory)
+        state.metrics = metrics | self._diagnostics(trajectory)
         self.guard.check(trajectory, state.rollout, self.rollouts)
         self._end_episodes(ruined)
         if state.rollout > self.rollouts - self.averaged_rollouts:
@@ -128,22 +128,23 @@ class Trainer:
         config, state = self.agent.config, self.state
         scale = torch.tensor(state.reward_scale, dtype=torch.float64, device=self.physics.device)
         chunk = max(1, min(config.num_envs, config.minibatch // config.num_steps))
-        envs, memories, trajectories = [], [], []
-        for part in torch.arange(config.num_envs, device=self.physics.device).split(chunk):
+        envs: list[EnvState] = []
+        memories: list[Memory] = []
+        trajectories: list[Trajectory] = []
+        for part in torch.split(torch.arange(config.num_envs, device=self.physics.device), chunk):
             env, memory, trajectory = gradient_step(
                 self.agent,
                 self.physics,
-                self.descent,
+                self.optimiser,
                 pick(state.env, part),
-                select_memory(state.memory, part),
+                map_memory(lambda leaf, part=part: leaf[:, part], state.memory),
                 scale,
             )
             envs.append(env)
             memories.append(memory)
             trajectories.append(trajectory)
         state.env = join(envs)
-        if state.memory is not None:
-            state.memory = tuple(torch.cat(leaves, 1) for leaves in zip(*memories, strict=True))
+        state.memory = map_memory(lambda *parts: torch.cat(parts, 1), *memories)
         ruined = torch.cat([t.terminated.any(0) for t in trajectories])
         return trajectories[-1], {}, ruined
 
@@ -156,39 +157,44 @@ class Trainer:
         critic = config.advantage == "gae"
         memory = state.memory
         with torch.no_grad():
-            state.env, state.memory, played = unroll(
+            state.env, state.memory, trajectory = unroll(
                 self.agent, physics, state.env, steps, memory, std=std, noise=noise, observed=critic
             )
-        learned: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         target = None
         if critic:
-            advantage, target, learned = self._gae(played)
+            advantage, target, metrics = self._gae(trajectory)
         else:
-            advantage = counterfactual_advantage(physics, played, config.gamma)
+            advantage = counterfactual_advantage(physics, trajectory, config.gamma)
         batch = Batch(
-            states=played.states[:-1] if self.agent.reads_account else played.window.rows,
-            critic_states=played.states[:-1] if critic else None,
+            states=trajectory.states[:-1] if self.agent.reads_account else trajectory.window.rows,
+            critic_states=trajectory.states[:-1] if critic else None,
             memory=memory,
-            previous=played.previous,
-            latent=played.latent,
-            log_prob=played.log_prob,
-            advantage=normalised(advantage, played.alive),
+            previous=trajectory.previous,
+            latent=trajectory.latent,
+            log_prob=trajectory.log_prob,
+            advantage=normalised(advantage, trajectory.alive),
             target=target,
-            alive=played.alive,
+            alive=trajectory.alive,
         )
-        stats = update(self.agent, self.descent, batch, std, self.generator)
-        learned |= {name: float(value) for name, value in stats.items()} | {"std": std}
-        return played, learned, played.terminated.any(0)
+        stats = update(self.agent, self.optimiser, batch, std, self.generator)
+        metrics |= {name: float(value) for name, value in stats.items()} | {"std": std}
+        return trajectory, metrics, trajectory.terminated.any(0)
 
     @torch.no_grad()
-    def _gae(self, played: Trajectory) -> tuple[Tensor, Tensor, dict[str, float]]:
+    def _gae(self, trajectory: Trajectory) -> tuple[Tensor, Tensor, dict[str, float]]:
         config, physics = self.agent.config, self.physics
-        reward = played.reward
+        reward = trajectory.reward
         if config.control_variate:
-            reward = reward - mean_reward(physics, played)
-        value = self.agent.value(played.states).double()
+            reward = reward - mean_reward(physics, trajectory)
+        value = self.agent.value(trajectory.states).double()
         advantage, target = gae(
-            reward / self.state.reward_scale, value[:-1], value[-1], played.terminated, config.gamma, config.gae_lambda
+            reward / self.state.reward_scale,
+            value[:-1],
+            value[-1],
+            trajectory.terminated,
+            config.gamma,
+            config.gae_lambda,
         )
         explained = explained_variance(value[:-1], target)
         return advantage, target.float(), {"explained_variance": float(explained)}
@@ -211,7 +217,7 @@ class Trainer:
             traded = (trajectory.multiplier - trajectory.previous).abs().mean()
             numbers = torch.stack([trajectory.reward.mean(), mean.mean(), mean.std(), saturated, traded]).tolist()
         names = ("reward", "multiplier", "action_spread", "saturation", "traded")
-        return dict(zip(names, numbers, strict=True)) | {"learning_rate": self.optimiser.param_groups[0]["lr"]}
+        return dict(zip(names, numbers, strict=True)) | {"learning_rate": self.optimiser.inner.param_groups[0]["lr"]}
 
     def _first_accounts(self) -> EnvState:
         """Accounts spread evenly over the phases of an episode, so that they do not all end together."""
@@ -227,5 +233,4 @@ class Trainer:
         over = (state.env.row >= state.env.end) | ruined
         fresh = self.physics.reset(over.shape[0], self.generator)
         state.env = where_over(over, fresh, state.env)
-        if state.memory is not None:
-            state.memory = tuple(m.masked_fill(over[None, :, None], 0.0) for m in state.memory)
+        state.memory = map_memory(lambda part: part.masked_fill(over[None, :, None], 0.0), state.memory)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from himari_rl.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class Watch:
@@ -32,8 +36,8 @@ class Watch:
             disable=not console.is_terminal,
         )
         self._log_dir = log_dir
-        self._tasks: dict[int, tuple[int, float, int]] = {}
-        self._writers: dict[int, object] = {}
+        self._tasks: dict[int, tuple[TaskID, float, int]] = {}
+        self._writers: dict[int, SummaryWriter] = {}
 
     def __enter__(self) -> Watch:
         self._progress.start()
@@ -59,12 +63,12 @@ class Watch:
         note = f"{stage}, multiplier {state.metrics['multiplier']:.2f} ± {state.metrics['action_spread']:.2f}"
         self._progress.update(task, completed=state.rollout, done=f"{state.bars:,} bars", rate=rate, note=note)
         if self._log_dir is not None:
-            self._log(trainer, seed)
+            self._log(self._log_dir, trainer, seed)
 
-    def _log(self, trainer: Trainer, seed: int) -> None:
+    def _log(self, folder: Path, trainer: Trainer, seed: int) -> None:
         if seed not in self._writers:
-            from torch.utils.tensorboard import SummaryWriter
+            from torch.utils.tensorboard import SummaryWriter  # tensorboard is imported only where it writes
 
-            self._writers[seed] = SummaryWriter(str(self._log_dir / f"seed-{seed}"))
+            self._writers[seed] = SummaryWriter(str(folder / f"seed-{seed}"))
         for name, value in trainer.state.metrics.items():
             self._writers[seed].add_scalar(f"train/{name}", value, trainer.state.bars)
