@@ -11,7 +11,7 @@ from himari_rl.certification.certify import config_for, draw_training, encoder_f
 from himari_rl.certification.markets import market_named
 from himari_rl.certification.thresholds import Budget
 from himari_rl.envs.physics import Physics
-from himari_rl.training.device import fast_products
+from himari_rl.training.device import fast_products, one_thread, threads_for
 from himari_rl.training.job import train_agent
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -76,3 +76,18 @@ def test_the_products_setting_is_put_back_even_after_an_error() -> None:
     with pytest.raises(RuntimeError):
         fails()
     assert torch.get_float32_matmul_precision() == before
+
+
+@pytest.mark.parametrize(
+    ("pinned", "inside"), [(one_thread, 1), (lambda: threads_for(32), 1), (lambda: threads_for(128), 2)]
+)
+def test_the_number_of_threads_is_put_back_even_after_an_error(pinned, inside: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with pytest.raises(RuntimeError, match="inside"), pinned():
+            assert torch.get_num_threads() == inside
+            raise RuntimeError("inside")
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
@@ -50,19 +50,34 @@ NARROW = 128  # units below which a net's products are too small to share
 
 
 @contextmanager
-def threads_for(width: int) -> Iterator[None]:
-    """One thread for a narrow net, two for a wide one, on every machine; puts the setting back after.
+def threads(count: int) -> Iterator[None]:
+    """torch uses `count` threads for one operation inside; puts the setting back after, whatever happens."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def one_thread() -> AbstractContextManager[None]:
+    """One thread inside: for one process on each core, where the same sums must come out on every machine.
+
+    >>> with one_thread():
+    ...     torch.get_num_threads()
+    1
+    """
+    return threads(1)
+
+
+def threads_for(width: int) -> AbstractContextManager[None]:
+    """One thread for a narrow net, two for a wide one, on every machine.
 
     A rollout is thousands of operations on a few hundred accounts. Shared between threads they gain nothing, and each
     waits for the slower thread: on a busy machine two were ten times as slow as one. The number is fixed because a
     product's last bits depend on it: a run that goes on on a machine with more cores must end in the same weights.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if width < NARROW else 2)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return threads(1 if width < NARROW else 2)
 
 
 @contextmanager
