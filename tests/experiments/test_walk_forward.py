@@ -23,11 +23,13 @@ from himari_rl.errors import ConfigError, RefusedError, StorageError
 from himari_rl.evaluation.backtest import BASE, backtest, stage
 from himari_rl.evaluation.control import Judgement
 from himari_rl.evaluation.record import BUNDLE, CURVES, DOCUMENT, read_run
-from himari_rl.experiments.fan_out import dask_pool, fan_out, local_pool
+from himari_rl.experiments.fold_policies import FoldPolicies
 from himari_rl.experiments.folds import ensemble, train_fold, unpacked
-from himari_rl.experiments.walk_forward import REAL, Relay, plan, train_all
+from himari_rl.experiments.train_all import train_all
+from himari_rl.experiments.walk_forward import REAL, plan
 from himari_rl.policy.bundle import read_manifest
 from himari_rl.policy.runtime import Policy, load_policy
+from himari_rl.training.fan_out import dask_pool, fan_out, local_pool
 
 KILLS = int(os.environ.get("HIMARI_KILLS", "3"))
 
@@ -233,7 +235,11 @@ def test_the_relay_hands_over_at_each_fold_and_the_account_is_carried_on() -> No
     first = Rule(lambda states, step: np.full(len(states), 2.0))
     second = Rule(lambda states, step: steps.append(step) or np.full(len(states), 0.0))
     result = backtest(
-        {"policy": Relay([first, second], [0, 200])}, on, ledger(), variants=(BASE,), rng=np.random.default_rng(0)
+        {"policy": FoldPolicies([first, second], [0, 200])},
+        on,
+        ledger(),
+        variants=(BASE,),
+        rng=np.random.default_rng(0),
     )
     run = result.run("policy")
     assert (run.multiplier[:200] == 2.0).all()

@@ -13,8 +13,10 @@ training rows can also teach.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from statistics import NormalDist
+from typing import cast
 
 import numpy as np
 
@@ -24,6 +26,7 @@ from himari_rl.data.surrogates import MEMORY, planted
 from himari_rl.evaluation import metrics, statistics
 from himari_rl.evaluation.backtest import BASE, Backtest, Play, backtests, stage
 from himari_rl.evaluation.baselines import ONE
+from himari_rl.evaluation.stepping import Decider
 from himari_rl.features.contract import ACTION, CONFIDENCE, WIDTH
 from himari_rl.policy.bands import Bands
 from himari_rl.policy.manifest import LedgerSpec
@@ -66,8 +69,8 @@ class KnownLaw:
         risk = (1.0 + RISK_AVERSION) * self.sigma**2 * ledger.max_position_pct
         low, high = ((self.edge * self.sigma * z + side * fee) / risk for side in (-1.0, 1.0))
         said = blocks[..., ACTION]
-        edges = (np.clip(part, 0.0, MAX_MULTIPLIER).astype(np.float32)[:, None] for part in (low, high))
-        return Bands(*edges, said[..., 2] - said[..., 0], said[..., 1])
+        low, high = (np.clip(part, 0.0, MAX_MULTIPLIER).astype(np.float32)[:, None] for part in (low, high))
+        return Bands(low, high, said[..., 2] - said[..., 0], said[..., 1])
 
 
 def planted_power(bars: Bars | Panel, start_row: int, train_rows: int, ledger: LedgerSpec, seed: int) -> Power:
@@ -100,7 +103,8 @@ def _power(bars: Bars | Panel, start_row: int, ledger: LedgerSpec, edge: float, 
     """Chance that a learner which keeps KEPT of the known law's advantage passes the planted control."""
     twins = [planted_in(bars, np.random.default_rng([seed, path]), edge) for path in range(PATHS)]
     laws = {f"width {k:g}": KnownLaw(edge, sigma, ledger, k) for k in WIDTHS}
-    plays = [Play(policies=laws, on=stage(twin, ledger, start_row), variants=(BASE,)) for twin in twins]
+    known = cast("Mapping[str, Decider]", laws)  # the backtest asks for their bands and for nothing else
+    plays = [Play(policies=known, on=stage(twin, ledger, start_row), variants=(BASE,)) for twin in twins]
     found = backtests(plays, ledger, np.random.default_rng(seed))
     best = max((_strength(name, found) for name in laws), key=min)
     normal = statistics.NORMAL
