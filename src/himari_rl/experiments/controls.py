@@ -1,8 +1,8 @@
 """The controls of a verdict, and the walk-forward's judgement that contains them.
 
-(a) driftless   the same pipeline on a twin with random signs: it must be refused
-(b) planted     the same pipeline on a twin with a stated edge: it must be found
-(c) shuffled    the same policies on inputs of another time: the advantage must vanish
+(a) driftless   placebo: the same pipeline on a twin of the data with random signs; it must be refused
+(b) planted     positive control: the same pipeline on a twin with a stated edge; it must be found
+(c) shuffled    permutation: the same policies on inputs of another time; the advantage must vanish
 (d) lag         every decision one bar late: an honest edge shrinks, a leak collapses
 (e) costs       x1, x2, x3
 

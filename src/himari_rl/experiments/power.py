@@ -1,4 +1,4 @@
-"""How strong a planted edge must be, so that its control can be failed only by the pipeline and not by the data.
+"""Power analysis of the positive control: how strong its planted edge must be, so that only the pipeline can fail it.
 
 The law of the twin is known (data/surrogates.py), so a rule that knows it can be played before anything is trained:
 
