@@ -18,7 +18,7 @@ from statistics import median
 import torch
 
 from himari_rl.agents.config import PPOConfig, config_type
-from himari_rl.certification.certify import GRADING_SEED, bundle_of, learn, market_for
+from himari_rl.certification.attempts import GRADING_SEED, bundle_of, learn, market_for
 from himari_rl.certification.grading import grade
 from himari_rl.certification.thresholds import Budget
 

@@ -30,12 +30,14 @@ from himari_rl.evaluation.backtest import BASE, POLICY, backtest, stage
 from himari_rl.evaluation.baselines import ONE
 from himari_rl.evaluation.control import own_deflated
 from himari_rl.experiments.controls import judge_walk
-from himari_rl.experiments.fan_out import local_pool
-from himari_rl.experiments.folds import Trained
+from himari_rl.experiments.fold_policies import fold_policies
+from himari_rl.experiments.folds import TrainedFold
 from himari_rl.experiments.recipe import Recipe
-from himari_rl.experiments.walk_forward import REAL, Key, Plan, Settings, plan, relay, train_all
+from himari_rl.experiments.train_all import train_all
+from himari_rl.experiments.walk_forward import REAL, Key, Settings, WalkForwardPlan, plan
 from himari_rl.release.gate import statistical_lines
 from himari_rl.release.rules import GateRules
+from himari_rl.training.fan_out import local_pool
 
 ROWS = 2 * 365 * 24
 
@@ -66,12 +68,12 @@ def judged(market: str, seed: int, edge: float, bars_per_seed: int) -> tuple[str
     return market, not refused, ", ".join(refused)
 
 
-def quick_refusal(work: Plan, trained: Mapping[Key, Trained]) -> str:
+def quick_refusal(work: WalkForwardPlan, trained: Mapping[Key, TrainedFold]) -> str:
     """A rule that needs no bootstrap and no control and that already refuses; empty if there is none."""
     rules = GateRules()
     ledger = trained[REAL, 0, 0].manifest.ledger
     on = stage(work.bars[REAL][: work.stop_row], ledger, work.start_row)
-    policy = relay(work, trained, REAL, work.settings.seeds)
+    policy = fold_policies(work, trained, REAL, work.settings.seeds)
     result = backtest({POLICY: policy}, on, ledger, variants=(BASE,), rng=np.random.default_rng(0))
     run, one = result.run(POLICY), result.run(ONE)
     if metrics.sharpe(run.log_growth, result.bars_per_year) <= rules.min_sharpe:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from himari_rl.agents.config import PPOConfig
-from himari_rl.certification.certify import (
+from himari_rl.certification.attempts import (
     GRADING_SEED,
     bundle_of,
     config_for,

@@ -30,7 +30,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 
 from himari_rl.agents.config import CONFIGS, PPOConfig, config_type
-from himari_rl.certification.certify import GRADING_SEED, draw_training, environment_for, learn, training_market
+from himari_rl.certification.attempts import GRADING_SEED, draw_training, environment_for, learn, training_market
 from himari_rl.certification.grading import grade
 from himari_rl.certification.markets import market_named
 from himari_rl.certification.thresholds import Budget

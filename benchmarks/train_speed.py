@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from stable_baselines3 import PPO
 
 from himari_rl.agents.config import PPOConfig
-from himari_rl.certification.certify import draw_training, encoder_for, environment_for, training_market
+from himari_rl.certification.attempts import draw_training, encoder_for, environment_for, training_market
 from himari_rl.certification.markets import market_named
 from himari_rl.certification.thresholds import Budget
 from himari_rl.envs.physics import Physics

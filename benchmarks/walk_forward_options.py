@@ -24,11 +24,13 @@ from himari_rl.evaluation import metrics, statistics
 from himari_rl.evaluation.backtest import BASE, backtest, stage
 from himari_rl.evaluation.baselines import ONE
 from himari_rl.evaluation.trials import Trials, look_of, span_of
-from himari_rl.experiments.fan_out import local_pool
+from himari_rl.experiments.fold_policies import FoldPolicies, fold_policies
 from himari_rl.experiments.recipe import Recipe
-from himari_rl.experiments.walk_forward import REAL, Relay, Settings, plan, relay, train_all
+from himari_rl.experiments.train_all import train_all
+from himari_rl.experiments.walk_forward import REAL, Settings, plan
 from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.schema import RISK_AVERSION
+from himari_rl.training.fan_out import local_pool
 
 DEFAULT = "default: 500,000 bars, five seeds"
 RECIPES: dict[str, dict[str, Any]] = {
@@ -61,14 +63,14 @@ def main() -> None:
     bars = load_bars(args.data)
     border = datetime.fromisoformat(args.until).replace(tzinfo=UTC).timestamp() * 1000
     bars = bars[: int(np.searchsorted(bars.timestamp, border))]
-    policies: dict[str, Relay] = {}
+    policies: dict[str, FoldPolicies] = {}
     for variant in dict.fromkeys((DEFAULT, *args.variants)):
         settings = settings_of(variant)
         work = plan(bars, settings, controls=False)
         trained = train_all(work, Path(args.out) / settings.hash, local_pool(args.jobs))
-        policies[variant] = relay(work, trained, REAL, settings.seeds)
+        policies[variant] = fold_policies(work, trained, REAL, settings.seeds)
         if variant == DEFAULT:
-            policies |= {f"seed {seed}": relay(work, trained, REAL, (seed,)) for seed in settings.seeds}
+            policies |= {f"seed {seed}": fold_policies(work, trained, REAL, (seed,)) for seed in settings.seeds}
         with Trials() as ledger:
             judged = bars[work.start_row : work.stop_row]
             ledger.look("options", *span_of(judged), look_of(settings.hash, judged))

@@ -16,13 +16,14 @@ from helpers import run_himari
 from helpers.certification import made_up
 from himari_rl.agents.config import PPOConfig
 from himari_rl.certification import certify as certification
-from himari_rl.certification.certify import attempt, judged, require_learnable_from
+from himari_rl.certification.attempts import attempt, market_for, require_learnable_from
+from himari_rl.certification.certificates import judged
 from himari_rl.certification.display import render_certificates
 from himari_rl.certification.grading import compare, grade, reference
 from himari_rl.certification.markets import ConstantEdge, market_named
 from himari_rl.certification.page import certificate_page, learned_band
-from himari_rl.certification.suites import plan_for
-from himari_rl.certification.thresholds import Bar, Budget
+from himari_rl.certification.suites import suite_for
+from himari_rl.certification.thresholds import Budget, Threshold
 from himari_rl.certification.traps import Trapped
 from himari_rl.errors import ConfigError, LookAheadError, RefusedError
 
@@ -54,7 +55,7 @@ def test_the_page_draws_the_learned_band_around_the_kelly_fraction(learned) -> N
     done, policy = learned
     low, high = learned_band(market_named("M1"), policy, np.zeros(1))
     assert low[0] - 0.05 <= 0.30 <= high[0] + 0.05
-    drawn = judged("M1", (done,), Bar(median=0.9))
+    drawn = judged("M1", (done,), Threshold(median=0.9))
     page = certificate_page([drawn], {"M1": policy})
     # a market that cannot be drawn may come first: the library goes in with the first chart, and once
     mixed = certificate_page([replace(drawn, market="M3z"), drawn, drawn], {"M1": policy})
@@ -84,61 +85,61 @@ def test_a_share_above_one_is_a_bug_and_not_a_triumph() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shares", "bar", "passed"),
+    ("shares", "threshold", "passed"),
     [
-        ([0.98, 0.97, 0.96], Bar(median=0.97), True),
-        ([0.98, 0.96, 0.96], Bar(median=0.97), False),
-        ([0.99, 0.99, 0.93], Bar(median=0.97, worst=0.94), False),
-        ([0.99, 0.99, 0.94], Bar(median=0.97, worst=0.94), True),
-        ([0.99, 0.99, 0.99], Bar(median=0.97, turnover=(0.03, 0.04)), False),
+        ([0.98, 0.97, 0.96], Threshold(median=0.97), True),
+        ([0.98, 0.96, 0.96], Threshold(median=0.97), False),
+        ([0.99, 0.99, 0.93], Threshold(median=0.97, worst=0.94), False),
+        ([0.99, 0.99, 0.94], Threshold(median=0.97, worst=0.94), True),
+        ([0.99, 0.99, 0.99], Threshold(median=0.97, turnover=(0.03, 0.04)), False),
     ],
 )
-def test_the_median_the_worst_seed_and_the_turnover_are_all_judged(shares, bar, passed) -> None:
-    assert judged("M2", made_up("M2", shares), bar).passed is passed
+def test_the_median_the_worst_seed_and_the_turnover_are_all_judged(shares, threshold, passed) -> None:
+    assert judged("M2", made_up("M2", shares), threshold).passed is passed
 
 
 def test_standing_aside_means_little_exposure_and_no_turnover() -> None:
-    bar = Bar(aside=True)
-    assert judged("M6", made_up("M6", [0.0], exposure=0.01, turnover=0.0005), bar).passed
-    assert not judged("M6", made_up("M6", [0.0], exposure=0.03, turnover=0.0005), bar).passed
-    assert not judged("M6", made_up("M6", [0.0], exposure=0.01, turnover=0.002), bar).passed
+    threshold = Threshold(aside=True)
+    assert judged("M6", made_up("M6", [0.0], exposure=0.01, turnover=0.0005), threshold).passed
+    assert not judged("M6", made_up("M6", [0.0], exposure=0.03, turnover=0.0005), threshold).passed
+    assert not judged("M6", made_up("M6", [0.0], exposure=0.01, turnover=0.002), threshold).passed
 
 
 def test_knowledge_of_a_shuffled_market_is_refused() -> None:
-    bar = Bar(nothing=True)
-    assert judged("M2-shuffled", made_up("M2", [0.4] * 5, share_over_constant=0.01), bar).passed
-    assert not judged("M2-shuffled", made_up("M2", [0.4] * 5, share_over_constant=0.05), bar).passed
+    threshold = Threshold(nothing=True)
+    assert judged("M2-shuffled", made_up("M2", [0.4] * 5, share_over_constant=0.01), threshold).passed
+    assert not judged("M2-shuffled", made_up("M2", [0.4] * 5, share_over_constant=0.05), threshold).passed
 
 
 def test_every_kind_has_markets_that_exist() -> None:
     for kind in ("base", "lstm", "multi"):
-        for name in plan_for(kind, 1000).bars:
-            assert name.startswith(certification.market_for(name)[0].name)
+        for name in suite_for(kind, 1000).thresholds:
+            assert name.startswith(market_for(name)[0].name)
 
 
 @pytest.mark.parametrize("name", ["M5/abc", "M5/1.0", "M5/", "M5/3", "M2/0", "M2/whatever"])
 def test_an_asset_that_a_market_does_not_have_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="no market"):
-        certification.market_for(name)
-    assert certification.market_for("M5/2-one-history") == (market_named("M5").alone(2), True)
+        market_for(name)
+    assert market_for("M5/2-one-history") == (market_named("M5").alone(2), True)
 
 
 def test_a_market_of_another_kind_is_refused_before_anything_is_trained() -> None:
     for kind, name in (("multi", "M2"), ("base", "M5")):
         with pytest.raises(ConfigError, match="asset"):
-            certification.certify([name], [0], plan_for(kind))
+            certification.certify([name], [0], suite_for(kind))
 
 
 def test_a_weak_edge_is_learned_from_more_bars_unless_somebody_says_how_many() -> None:
-    plan, own = plan_for("base"), plan_for("base", 1000)
+    suite, own = suite_for("base"), suite_for("base", 1000)
     for name in ("M1", "M1:jump=0.06,up=0.512"):
-        assert plan.budget_for(name) == Budget(bars=12_000_000, distinct=6_000_000)
+        assert suite.budget_for(name) == Budget(bars=12_000_000, distinct=6_000_000)
         assert own.budget_for(name).bars == 1000
-    assert plan.budget_for("M2") == plan.budget_for("M2-one-history") == Budget()
+    assert suite.budget_for("M2") == suite.budget_for("M2-one-history") == Budget()
 
 
 def test_the_same_market_twice_is_one() -> None:
-    found = certification.certify(["M6", "M6"], [0], plan_for("base", 50_000), jobs=1)
+    found = certification.certify(["M6", "M6"], [0], suite_for("base", 50_000), jobs=1)
     assert [(c.market, len(c.attempts)) for c in found] == [("M6", 1)]
 
 
@@ -154,7 +155,7 @@ def test_sb3_is_graded_by_the_same_grader() -> None:
     assert isinstance(market, ConstantEdge)
 
 
-def test_the_command_prints_one_json_document_and_exits_1_when_a_bar_is_missed(tmp_path: Path) -> None:
+def test_the_command_prints_one_json_document_and_exits_1_when_a_threshold_is_missed(tmp_path: Path) -> None:
     done = run_himari("certify", "base", "--market", "M2", "--seeds", "1", "--bars", "100000", "--jobs", "1", "--json")
     assert done.returncode == 1
     document = json.loads(done.stdout)
@@ -167,7 +168,7 @@ def test_the_command_prints_one_json_document_and_exits_1_when_a_bar_is_missed(t
 def test_certificates_fit_eighty_columns_with_every_figure_of_a_market_in_its_row() -> None:
     """The first table wrapped its reasons into seven columns: the terminal most people have showed no figure whole."""
     names = ["M2", "M4r-one-history"]
-    found = [judged(name, made_up(name, [0.99, 0.98, 0.97]), Bar(median=0.975, worst=0.975)) for name in names]
+    found = [judged(name, made_up(name, [0.99, 0.98, 0.97]), Threshold(median=0.975, worst=0.975)) for name in names]
     out = io.StringIO()
     render_certificates("base", found, [Trapped("M7 rho 0.05", True, "caught, t = 8")], Console(file=out, width=80))
     lines = [line.rstrip() for line in out.getvalue().splitlines()]

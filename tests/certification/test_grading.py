@@ -9,7 +9,7 @@ import pytest
 
 from himari_rl.certification import grading
 from himari_rl.certification.grading import best_constant, compare, constant, graded_naively, reference, walk
-from himari_rl.certification.markets import KnownMarket, Paths, Portfolio, market_named
+from himari_rl.certification.markets import KnownMarket, Paths, PortfolioMarket, market_named
 from himari_rl.certification.references import naive_policies
 from himari_rl.certification.solvers import optimum
 from himari_rl.certification.solvers.optimum import cache_path, optimal_policy, require_learnable, solution
@@ -43,7 +43,7 @@ def test_what_the_optimum_is_graded_by_is_what_it_realises(name: str) -> None:
     error = np.std(found - expected) / np.sqrt(len(paths.returns))
     assert found.mean() == pytest.approx(expected.mean(), abs=4 * error)
     assert error < 0.6 * abs(expected.mean())
-    if not isinstance(market, Portfolio):
+    if not isinstance(market, PortfolioMarket):
         spread = np.std(expected) / np.sqrt(len(expected))
         assert expected.mean() == pytest.approx(solution(market).growth, abs=4 * spread + 2e-7)
 

@@ -12,11 +12,12 @@ from helpers import run_himari
 from helpers.certification import made_up
 from himari_rl.agents.config import LSTMPPOConfig
 from himari_rl.certification import certify
-from himari_rl.certification.certify import config_for, interval, judged, market_for
+from himari_rl.certification.attempts import attempt, config_for, market_for
+from himari_rl.certification.certificates import Certificate, interval, judged
 from himari_rl.certification.grading import Grade, grade, graded_naively
 from himari_rl.certification.references import MEMORYLESS, ONE_LINE, naive_policies
-from himari_rl.certification.suites import BASE_AGENT, base_agent, plan_for
-from himari_rl.certification.thresholds import Bar, Budget, Plan
+from himari_rl.certification.suites import BASE_AGENT, base_agent, suite_for
+from himari_rl.certification.thresholds import Budget, Suite, Threshold
 
 pytestmark = pytest.mark.usefixtures("cold_cache")
 
@@ -25,14 +26,14 @@ pytestmark = pytest.mark.usefixtures("cold_cache")
 def beside(monkeypatch: pytest.MonkeyPatch):
     """Judges made-up seeds of a market beside naive policies and rivals with these shares, each known to `error`."""
 
-    def judge(market: str, shares: list[float], error: float = 0.0025, **others: float) -> certify.Certificate:
+    def judge(market: str, shares: list[float], error: float = 0.0025, **others: float) -> Certificate:
         grades = {n: one(share, error) for n, share in others.items()}
         rivals = {BASE_AGENT: grades.pop("base")} if "base" in grades else {}
         named = {"memoryless": MEMORYLESS, "line": ONE_LINE}
         naive = {named[n]: g for n, g in grades.items()}
         monkeypatch.setattr(certify, "graded_naively", lambda market, seed, policies, **size: dict(naive))
         seeds = made_up(market, shares, share_error=error)
-        return judged(market, seeds, plan_for("lstm").bars[market], rivals)
+        return judged(market, seeds, suite_for("lstm").thresholds[market], rivals)
 
     return judge
 
@@ -87,12 +88,12 @@ def test_memory_must_not_cost_more_than_two_hundredths_where_there_is_nothing_to
 
 
 def test_a_seed_that_never_learned_raises_an_alarm_that_no_median_hides() -> None:
-    bar = Bar(median=0.93)
-    stuck = judged("M2", made_up("M2", [0.97, 0.96, 0.29, 0.98, 0.97]), bar)
-    assert stuck.median >= bar.median
+    threshold = Threshold(median=0.93)
+    stuck = judged("M2", made_up("M2", [0.97, 0.96, 0.29, 0.98, 0.97]), threshold)
+    assert stuck.median >= threshold.median
     assert not stuck.passed
     assert stuck.reason == "fell short: ALARM: seed 2 stuck below 0.3"
-    assert judged("M2", made_up("M2", [0.97, 0.96, 0.31, 0.98, 0.97]), bar).passed  # poor, and not stuck
+    assert judged("M2", made_up("M2", [0.97, 0.96, 0.31, 0.98, 0.97]), threshold).passed  # poor, and not stuck
 
 
 def test_hidden_regimes_are_graded_on_twenty_thousand_chains_and_the_others_are_not(monkeypatch) -> None:
@@ -111,7 +112,7 @@ def test_hidden_regimes_are_graded_on_twenty_thousand_chains_and_the_others_are_
     monkeypatch.setattr(certify, "require_learnable_from", lambda name, budget: None)
     small = LSTMPPOConfig(num_envs=10, num_steps=10, minibatch=100, lstm_hidden_dim=4, hidden_dim=4)
     for name in ("M3z", "M2"):
-        done, _ = certify.attempt(name, 0, small, Budget(bars=100, distinct=2_100))
+        done, _ = attempt(name, 0, small, Budget(bars=100, distinct=2_100))
         judged(name, (done,), None)
     assert asked == [("M3z", 20_000), ("naive M3z", 20_000), ("M2", None), ("naive M2", None)]
 
@@ -126,22 +127,22 @@ def test_of_few_chains_the_exact_memoryless_policy_itself_says_too_much() -> Non
 
 
 def test_one_recipe_serves_every_market_and_only_a_hidden_position_takes_the_band_away() -> None:
-    plan = plan_for("lstm")
-    found = {name: config_for(market_for(name)[0], plan.config) for name in plan.bars}
-    assert {name for name, config in found.items() if config != plan.config} == {"M3z"}
-    assert replace(found["M3z"], head=plan.config.head) == plan.config
+    suite = suite_for("lstm")
+    found = {name: config_for(market_for(name)[0], suite.config) for name in suite.thresholds}
+    assert {name for name, config in found.items() if config != suite.config} == {"M3z"}
+    assert replace(found["M3z"], head=suite.config.head) == suite.config
 
 
 def test_the_base_agent_beside_it_has_the_base_agents_own_recipe_and_the_same_budget() -> None:
     budget = Budget(bars=100_000, distinct=100_000)
     (name, graded), *rest = base_agent("M2", 3, budget).items()
     assert (name, rest) == (BASE_AGENT, [])
-    assert graded == certify.attempt("M2", 3, plan_for("base").config, budget)[0].grade
+    assert graded == attempt("M2", 3, suite_for("base").config, budget)[0].grade
 
 
 def test_of_several_rivals_seeds_the_median_counts(monkeypatch) -> None:
-    assert isinstance(plan_for("lstm"), Plan)
-    assert plan_for("lstm").rival_seeds == 5
+    assert isinstance(suite_for("lstm"), Suite)
+    assert suite_for("lstm").rival_seeds == 5
     seeds = [{"r": one(share, 0.0)} for share in (0.3, 0.9, 0.5)]
     assert certify._median_of(seeds)["r"].share == 0.5
 

@@ -10,13 +10,14 @@ import pytest
 from helpers.certification import made_up
 from helpers.multi import named_rival
 from himari_rl.agents.config import PPOConfig
-from himari_rl.certification import certify, suites
-from himari_rl.certification.certify import GRADING_SEED, config_for, judged, market_for
+from himari_rl.certification import certificates, certify, suites
+from himari_rl.certification.attempts import GRADING_SEED, config_for, market_for
+from himari_rl.certification.certificates import judged
 from himari_rl.certification.grading import grade, graded_naively
 from himari_rl.certification.markets import market_named
 from himari_rl.certification.references import naive_policies
-from himari_rl.certification.suites import Heads, independent_heads, plan_for
-from himari_rl.certification.thresholds import Bar, Budget, Plan
+from himari_rl.certification.suites import Heads, independent_heads, suite_for
+from himari_rl.certification.thresholds import Budget, Suite, Threshold
 
 pytestmark = pytest.mark.usefixtures("cold_cache")
 
@@ -57,7 +58,7 @@ def test_each_head_reads_its_own_block_and_no_other() -> None:
 @pytest.fixture
 def no_naive(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves the naive policies' walks out: they judge nothing."""
-    monkeypatch.setattr(certify, "naive_policies", lambda market: {})
+    monkeypatch.setattr(certificates, "naive_policies", lambda market: {})
 
 
 @pytest.mark.usefixtures("no_naive")
@@ -65,33 +66,35 @@ def no_naive(monkeypatch: pytest.MonkeyPatch) -> None:
     ("weights", "passed"), [((0.52, 0.0, 0.27), True), ((0.52, 0.029, 0.27), True), ((0.52, 0.031, 0.27), False)]
 )
 def test_the_weight_that_the_optimum_leaves_at_zero_has_to_be_found(weights, passed: bool) -> None:
-    bar = plan_for("multi").bars["M5-corner"]
-    certificate = judged("M5-corner", made_up("M5-corner", [0.98] * 3, weights=weights), bar)
+    threshold = suite_for("multi").thresholds["M5-corner"]
+    certificate = judged("M5-corner", made_up("M5-corner", [0.98] * 3, weights=weights), threshold)
     assert certificate.passed is passed
     assert "where the optimum has none" in certificate.reason
 
 
 @pytest.mark.usefixtures("no_naive")
 @pytest.mark.parametrize(("gross", "passed"), [(1.0, True), (1.0 + 9e-7, True), (1.0 + 2e-6, False)])
-def test_the_gross_cap_is_a_bar_of_its_own(gross: float, passed: bool) -> None:
-    bar = plan_for("multi").bars["M5c"]
+def test_the_gross_cap_is_a_threshold_of_its_own(gross: float, passed: bool) -> None:
+    threshold = suite_for("multi").thresholds["M5c"]
     assert (
-        judged("M5-corner", made_up("M5-corner", [0.999], weights=(0.6, 0.0, 0.4), gross_max=gross), bar).passed
+        judged("M5-corner", made_up("M5-corner", [0.999], weights=(0.6, 0.0, 0.4), gross_max=gross), threshold).passed
         is passed
     )
 
 
 def test_what_is_trained_beside_the_policy_stands_with_the_naive_and_judges_nothing() -> None:
     heads = made_up("M5-corner", [0.7])[0].grade
-    certificate = judged("M5-corner", made_up("M5-corner", [0.98]), Bar(median=0.97), {"independent heads": heads})
+    certificate = judged(
+        "M5-corner", made_up("M5-corner", [0.98]), Threshold(median=0.97), {"independent heads": heads}
+    )
     assert certificate.naive["independent heads"] == 0.7
     assert {"equal", "best single", "ignoring correlation"} < set(certificate.naive)
     assert certificate.passed
 
 
 def test_one_recipe_serves_all_markets_of_the_portfolio_and_real_data() -> None:
-    plan = plan_for("multi")
-    assert {config_for(market_for(name)[0], plan.config) for name in plan.bars} == {plan.config}
+    suite = suite_for("multi")
+    assert {config_for(market_for(name)[0], suite.config) for name in suite.thresholds} == {suite.config}
 
 
 def test_the_heads_are_base_policies_each_trained_on_its_own_asset_with_the_whole_budget(monkeypatch) -> None:
@@ -111,6 +114,6 @@ def test_the_heads_are_base_policies_each_trained_on_its_own_asset_with_the_whol
 
 
 def test_rivals_are_trained_beside_the_attempts_and_reach_the_certificate() -> None:
-    plan = Plan(config=PPOConfig(), budget=Budget(bars=100_000), bars={}, rivals=named_rival)
-    (certificate,) = certify.certify(["M2"], [4, 5], plan, jobs=1)
+    suite = Suite(config=PPOConfig(), budget=Budget(bars=100_000), thresholds={}, rivals=named_rival)
+    (certificate,) = certify.certify(["M2"], [4, 5], suite, jobs=1)
     assert certificate.naive["a rival on M2 with seed 4"] == 0.1  # million bars

@@ -13,7 +13,7 @@ from himari_rl.certification.observe import market_rows, state_rows, to_bars, vi
 from himari_rl.data.leaks import suspected_leaks
 from himari_rl.errors import DataError, LookAheadError
 from himari_rl.features.causality import check_prefix_invariance
-from himari_rl.features.encoder import StateEncoder
+from himari_rl.features.encoder import FEATURES, StateEncoder
 from himari_rl.policy.clock import market_moves
 from himari_rl.schema import Bars, FloatArray
 
@@ -34,6 +34,22 @@ def test_the_product_encoder_sees_the_same_visible_columns(name: str) -> None:
         columns = seen[16 * asset : 16 * (asset + 1)]
         np.testing.assert_allclose(mine[:, columns], encoded[:, columns], atol=1e-12)
     np.testing.assert_array_equal(state_rows(market, paths, 7)[1], rows[7])
+
+
+@pytest.mark.parametrize("name", ["M1", "M2", "M4", "M5b"])
+def test_every_number_of_layer_2_is_what_the_product_encoder_writes_for_the_same_signals(name: str) -> None:
+    market = market_named(name)
+    paths = market.simulate(1, 50, rng())
+    rows = market_rows(market, paths.x)[0]
+    columns = [i for i in range(16) if FEATURES[i].startswith(("signal", "action", "tier", "cascade"))]
+    for asset, bars in enumerate(to_bars(market, paths)):
+        encoded = StateEncoder((bars.symbol,)).market_rows(bars)[:50]
+        mine = rows[:, 16 * asset : 16 * (asset + 1)]
+        np.testing.assert_array_equal(mine[:, columns], encoded[:, columns])
+        others = [i for i in range(16) if i not in columns]
+        assert (mine[:, others] == 0.0).all()  # masked in training; to a learner they are not there
+    assert (rows[:, 16 * market.assets_count :] == 0.0).all()
+    assert rows[0, :16].nonzero()[0].tolist() in ([0, 3, 4], [0, 3, 4, 15])  # confidence, BUY, T1 (and a wild regime)
 
 
 def test_one_variable_and_the_position_are_visible_and_nothing_else() -> None:

@@ -15,7 +15,7 @@ from himari_rl.certification.markets import (
     MARKETS,
     HiddenRegime,
     KnownMarket,
-    Portfolio,
+    PortfolioMarket,
     Predictable,
     market_named,
     normal_nodes,
@@ -180,7 +180,7 @@ def test_one_return_justifies_the_exposure_of_bayes_rule_and_no_more() -> None:
 )
 def test_the_portfolio_optimum_is_the_published_one(name: str, weights: tuple[float, ...], growth: float) -> None:
     market = market_named(name)
-    assert isinstance(market, Portfolio)
+    assert isinstance(market, PortfolioMarket)
     nowhere = np.zeros((1, 3))
     found = optimal_weights(market, nowhere, nodes=9)
     np.testing.assert_allclose(found[0], weights, atol=6e-4)
@@ -189,7 +189,7 @@ def test_the_portfolio_optimum_is_the_published_one(name: str, weights: tuple[fl
 
 def test_visible_drifts_of_m5b_are_worth_9_69_by_quadrature_in_z_and_the_table_says_9_35() -> None:
     market = market_named("M5b")
-    assert isinstance(market, Portfolio)
+    assert isinstance(market, PortfolioMarket)
     nodes, weights = normal_nodes(9)
     z = np.stack(np.meshgrid(nodes, nodes, nodes, indexing="ij"), -1).reshape(-1, 3)
     chance = np.einsum("i,j,k->ijk", weights, weights, weights).ravel()
@@ -201,7 +201,7 @@ def test_visible_drifts_of_m5b_are_worth_9_69_by_quadrature_in_z_and_the_table_s
 
 def test_another_optimiser_finds_no_better_portfolio() -> None:
     market = market_named("M5b")
-    assert isinstance(market, Portfolio)
+    assert isinstance(market, PortfolioMarket)
     z = np.random.default_rng(5).standard_normal((25, 3))
     ours = growth_of(market, z, optimal_weights(market, z))
     capped = [{"type": "ineq", "fun": lambda w: 1 - w.sum(), "jac": lambda w: -np.ones(3)}]

@@ -13,7 +13,7 @@ from himari_rl.data.panel import Panel, panel_of
 from himari_rl.data.synthetic import synthetic_bars
 from himari_rl.errors import DataError
 from himari_rl.evaluation.backtest import BASE, LAGGED, VARIANTS, Play, backtest, backtests, stage
-from himari_rl.experiments.walk_forward import Relay
+from himari_rl.experiments.fold_policies import FoldPolicies
 from himari_rl.features.contract import ACCOUNT_COLUMNS, WIDTH
 from himari_rl.policy.runtime import Policy
 from himari_rl.schema import Bars
@@ -75,14 +75,14 @@ def test_a_portfolio_answers_alike_by_bands_and_bar_by_bar() -> None:
 def test_a_relay_on_inputs_of_another_time_answers_alike_and_starts_each_memory_afresh() -> None:
     rows = stage(BARS, ledger(), 50).rows
     members = [policy_of("lstm", weights=w) for w in (1, 2)]
-    both_ways(Relay(members, [0, 300], rows=np.roll(rows, 111, axis=0)), BARS)
+    both_ways(FoldPolicies(members, [0, 300], rows=np.roll(rows, 111, axis=0)), BARS)
 
 
 def test_a_policy_that_reads_its_account_has_no_bands() -> None:
     rows = stage(BARS, ledger()).rows
     seeing = policy_of("base", blind=False)
     assert seeing.bands(rows) is None
-    assert Relay([policy_of("base"), seeing], [0, 100]).bands(rows) is None
+    assert FoldPolicies([policy_of("base"), seeing], [0, 100]).bands(rows) is None
 
 
 def test_plays_side_by_side_do_what_they_do_alone() -> None:

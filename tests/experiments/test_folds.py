@@ -14,7 +14,7 @@ from himari_rl.data.splits import Fold
 from himari_rl.data.surrogates import bootstrapped, driftless, planted
 from himari_rl.errors import ConfigError, DataError
 from himari_rl.experiments.folds import _physics, train_fold, unpacked
-from himari_rl.experiments.walk_forward import PARTS, REAL, Plan, plan
+from himari_rl.experiments.walk_forward import PARTS, REAL, WalkForwardPlan, plan
 from himari_rl.features.encoder import MARKET_COLUMNS, StateEncoder
 
 BARS = small_bars(60)
@@ -42,7 +42,7 @@ def test_no_task_holds_a_test_row_of_its_fold(
     require_apart(work, purge)
 
 
-def require_apart(work: Plan, purge: int) -> None:
+def require_apart(work: WalkForwardPlan, purge: int) -> None:
     """Every task of a plan ends `purge` rows before its fold's first test row."""
     for part, fold, seed in work.pieces():
         task = work.task((part, fold, seed))

@@ -11,7 +11,7 @@ import pytest
 
 from helpers.verdict import small_bars, small_settings
 from himari_rl.agents.config import PPOConfig
-from himari_rl.certification.certify import attempt, market_for
+from himari_rl.certification.attempts import attempt, market_for
 from himari_rl.certification.observe import market_rows
 from himari_rl.certification.thresholds import Budget
 from himari_rl.errors import RefusedError

@@ -16,7 +16,8 @@ from himari_rl.data.synthetic import synthetic_bars
 from himari_rl.evaluation.backtest import BASE, LAGGED, POLICY, backtest, stage
 from himari_rl.evaluation.verdict import judge
 from himari_rl.experiments.controls import _lag
-from himari_rl.experiments.walk_forward import PARTS, plan, train_all
+from himari_rl.experiments.train_all import train_all
+from himari_rl.experiments.walk_forward import PARTS, plan
 from himari_rl.release.gate import gate
 from himari_rl.release.rules import GateRules
 

@@ -14,13 +14,14 @@ from himari_rl.errors import ConfigError, StorageError
 from himari_rl.evaluation.record import read_run
 from himari_rl.evaluation.trials import Trials, span_of
 from himari_rl.experiments import tune as tuning
-from himari_rl.experiments.fan_out import local_pool
 from himari_rl.experiments.fold_search import search_all, search_fold
 from himari_rl.experiments.run import run_walk_forward
+from himari_rl.experiments.train_all import train_all
 from himari_rl.experiments.tune import purged_splits
-from himari_rl.experiments.walk_forward import REAL, Plan, plan, train_all
+from himari_rl.experiments.walk_forward import REAL, WalkForwardPlan, plan
 from himari_rl.schema import Bars
 from himari_rl.storage import read_bytes
+from himari_rl.training.fan_out import local_pool
 
 TRIALS = 2
 
@@ -31,7 +32,7 @@ def two_splits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "purged_splits", lambda rows, recipe: purged_splits(rows, recipe)[:2])
 
 
-def searching(bars: Bars, controls: bool = False) -> Plan:
+def searching(bars: Bars, controls: bool = False) -> WalkForwardPlan:
     recipe = replace(small_settings().recipe, purge_bars=24, bars_per_seed=200)
     settings = small_settings(train="40d", seeds=(0,), tune_trials=TRIALS, recipe=recipe)
     return plan(bars, settings, controls=controls)

@@ -17,18 +17,20 @@ import pytest
 
 from helpers import PATIENCE_S
 from helpers.evaluation import Rule, bars_from, ledger, walk
-from helpers.verdict import die_once, ignores_interrupts, run_small, small_bars, small_settings
+from helpers.verdict import run_small, small_bars, small_settings
 from himari_rl.cli import main
 from himari_rl.data.table import write_bars
 from himari_rl.errors import ConfigError, RefusedError, StorageError
 from himari_rl.evaluation.backtest import BASE, backtest, stage
 from himari_rl.evaluation.control import Judgement
 from himari_rl.evaluation.record import BUNDLE, CURVES, DOCUMENT, read_run
-from himari_rl.experiments.fan_out import dask_pool, fan_out, local_pool
+from himari_rl.experiments.fold_policies import FoldPolicies
 from himari_rl.experiments.folds import ensemble, train_fold, unpacked
-from himari_rl.experiments.walk_forward import REAL, Relay, plan, train_all
+from himari_rl.experiments.train_all import train_all
+from himari_rl.experiments.walk_forward import REAL, plan
 from himari_rl.policy.bundle import read_manifest
 from himari_rl.policy.runtime import Policy, load_policy
+from himari_rl.training.fan_out import dask_pool, local_pool
 
 KILLS = int(os.environ.get("HIMARI_KILLS", "3"))
 
@@ -153,12 +155,6 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_a_worker_that_is_killed_is_replaced_and_its_task_done_again(tmp_path: Path) -> None:
-    results: list[str] = []
-    fan_out(die_once, [str(tmp_path / "flag")], lambda task, result: results.append(result) or [], local_pool(1))
-    assert results == [str(tmp_path / "flag")]
-
-
 def test_a_folder_of_another_run_is_refused(finished: Path) -> None:
     with pytest.raises(StorageError, match="--out"):
         run_small(finished, train="15d")
@@ -219,22 +215,18 @@ def test_the_command_leaves_its_verdict_and_its_gate_in_the_bundle(
     assert {"recorded data", "LSTM over base"} <= set(manifest.gate["reason"].removeprefix("refused by ").split(", "))
 
 
-def test_a_worker_leaves_ctrl_c_to_its_parent() -> None:
-    """One that was still importing answered it with a traceback of its own."""
-    handlers: list[bool] = []
-    fan_out(ignores_interrupts, [0], lambda task, result: handlers.append(result) or [], local_pool(1))
-    assert handlers == [True]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_the_relay_hands_over_at_each_fold_and_the_account_is_carried_on() -> None:
+def test_the_newest_folds_policy_takes_over_at_each_fold_and_the_account_is_carried_on() -> None:
     bars = bars_from(walk(400, 3))
     on = stage(bars, ledger())
     steps: list[int] = []
     first = Rule(lambda states, step: np.full(len(states), 2.0))
     second = Rule(lambda states, step: steps.append(step) or np.full(len(states), 0.0))
     result = backtest(
-        {"policy": Relay([first, second], [0, 200])}, on, ledger(), variants=(BASE,), rng=np.random.default_rng(0)
+        {"policy": FoldPolicies([first, second], [0, 200])},
+        on,
+        ledger(),
+        variants=(BASE,),
+        rng=np.random.default_rng(0),
     )
     run = result.run("policy")
     assert (run.multiplier[:200] == 2.0).all()
@@ -255,8 +247,3 @@ def test_a_verdict_without_its_controls_cannot_be_made(finished: Path) -> None:
             verdict=None, own_deflated_sharpe=0.0, controls=(), detectable=0.0, seeds={},
             training_gain=0.0,
         )  # fmt: skip
-
-
-def test_no_scheduler_is_one_line() -> None:
-    with pytest.raises(ConfigError, match="no Dask scheduler"), dask_pool("nonsense://127.0.0.1:1")():
-        pass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from himari_rl.certification.certify import Attempt
+from himari_rl.certification.attempts import Attempt
 from himari_rl.certification.grading import Grade
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from himari_rl.agents.config import LSTMPPOConfig, PPOConfig
-from himari_rl.certification.certify import config_for, draw_training, encoder_for, environment_for, training_market
+from himari_rl.certification.attempts import config_for, draw_training, encoder_for, environment_for, training_market
 from himari_rl.certification.markets import market_named
 from himari_rl.certification.thresholds import Budget
 from himari_rl.envs.physics import Physics

@@ -17,7 +17,7 @@ from himari_rl.certification.markets import (
     MARKETS,
     HiddenRegime,
     KnownMarket,
-    Portfolio,
+    PortfolioMarket,
     Predictable,
     Trap,
     VolatilityRegimes,
@@ -32,7 +32,7 @@ from himari_rl.schema import FloatArray
 
 def optimum_line(market: KnownMarket) -> tuple[float, str]:
     """The optimum per bar (times the risk aversion, where there is one) and the policy that earns it, in words."""
-    if isinstance(market, Portfolio):
+    if isinstance(market, PortfolioMarket):
         states, chances = visible_drifts(market)
         weights = optimal_weights(market, states, nodes=5, steps=400)
         listed = " ".join(f"{w:.4f}" for w in weights[len(weights) // 2])
@@ -54,7 +54,7 @@ def optimum_line(market: KnownMarket) -> tuple[float, str]:
     return growth, "  ".join((f"{symbol}={x:g} " if symbol else "") + f"[{a:.3f}, {b:.3f}]" for x, a, b in edges)
 
 
-def visible_drifts(market: Portfolio, nodes: int = 9) -> tuple[FloatArray, FloatArray]:
+def visible_drifts(market: PortfolioMarket, nodes: int = 9) -> tuple[FloatArray, FloatArray]:
     """States z (N, A) and their probabilities (N,): one of them, at 0, where the drifts do not move."""
     if not any(market.betas):
         return np.zeros((1, market.assets_count)), np.ones(1)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from himari_rl.certification.certify import Certificate
+from himari_rl.certification.certificates import Certificate
 from himari_rl.certification.traps import Trapped
 from himari_rl.evaluation.terminal import figures, print_check
 
 
 def render_certificates(kind: str, found: Sequence[Certificate], traps: Sequence[Trapped], console: Console) -> None:
-    """Prints the shares, then each market's bar with the naive policies on the same paths."""
+    """Prints the shares, then each market's threshold with the naive policies on the same paths."""
     if found:
         seeds = len(found[0].attempts)
         title = f"certify {kind}, {seeds} seed{'s' * (seeds > 1)}: share of the optimum, fresh paths"

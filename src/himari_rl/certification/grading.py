@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -20,10 +20,12 @@ from himari_rl.certification.solvers.optimum import optimal_policy
 from himari_rl.errors import LookAheadError
 from himari_rl.features.encoder import write_account
 from himari_rl.policy.ledger import drift, fill, grow
+from himari_rl.policy.ledger_config import LedgerConfig
+from himari_rl.policy.protocol import DecidesBatch
 from himari_rl.policy.risk import limited_exposure
-from himari_rl.schema import FloatArray
+from himari_rl.schema import MAX_MULTIPLIER, FloatArray
 
-MAX_POSITION_PCT = 0.5
+MAX_POSITION_PCT = LedgerConfig().max_position_pct
 CHAINS, ROWS, BURN_IN = 1000, 200, 100
 IMPOSSIBLE = 1.01
 EVERY = 20  # rows, between the states that the best constant is chosen on
@@ -31,12 +33,6 @@ SHIFTS = np.linspace(-0.1, 0.1, 11)  # from it, where a blind band is looked for
 BLIND_HALVES = (0.0, 0.02, 0.05, 0.1, 0.2)
 
 Chooser = Callable[[int, FloatArray], FloatArray]  # (row, held (N, A)) -> wanted exposure (N, A)
-
-
-class Decides(Protocol):
-    """A policy bundle's runtime, or anything with its face."""
-
-    def decide_batch(self, states: FloatArray, memory: FloatArray | None = None) -> tuple[FloatArray, FloatArray]: ...
 
 
 @dataclass(frozen=True)
@@ -164,11 +160,11 @@ def best_constant(market: KnownMarket, paths: Paths, burn_in: int = 0) -> float:
     return min((0.0, inner, 1.0), key=loss)
 
 
-def policy_chooser(market: KnownMarket, paths: Paths, policy: Decides, max_leverage: float = 1.0) -> Chooser:
+def policy_chooser(market: KnownMarket, paths: Paths, policy: DecidesBatch, max_leverage: float = 1.0) -> Chooser:
     """A bundle seen through the encoder's contract and the product's risk function."""
     base = np.full((1, paths.returns.shape[2]), MAX_POSITION_PCT)
-    cap = np.full_like(base, 2.0)
-    memory: FloatArray | None = None
+    cap = np.full_like(base, MAX_MULTIPLIER)
+    memory: Any = None
 
     def choose(t: int, held: FloatArray) -> FloatArray:
         nonlocal memory
@@ -183,7 +179,7 @@ def policy_chooser(market: KnownMarket, paths: Paths, policy: Decides, max_lever
     return choose
 
 
-def grade(market: KnownMarket, policy: Decides, seed: int, **size: int) -> Grade:
+def grade(market: KnownMarket, policy: DecidesBatch, seed: int, **size: int) -> Grade:
     """Grades a policy on fresh paths.
 
     Args:

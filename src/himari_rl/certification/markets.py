@@ -209,7 +209,7 @@ class Trap(KnownMarket):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Portfolio(KnownMarket):
+class PortfolioMarket(KnownMarket):
     """M5: three correlated assets, box [0, 1] each, gross at most 1; drifts constant or moved by visible z_i."""
 
     cost: float = 0.0
@@ -291,10 +291,10 @@ def _registry() -> dict[str, KnownMarket]:
         VolatilityRegimes(name="M4b", mus=(0.002, 0.008)),
         VolatilityRegimes(name="M4r", cost=1.2e-4, **realistic),
         VolatilityRegimes(name="M4r-costly", cost=0.0015, **realistic),
-        Portfolio(name="M5"),
-        Portfolio(name="M5-corner", mus=(0.00205, 0.00145, 0.00099)),
-        Portfolio(name="M5c", mus=(0.00285, 0.00459, 0.00429)),
-        Portfolio(name="M5b", betas=(0.0012, 0.0016, 0.0010)),
+        PortfolioMarket(name="M5"),
+        PortfolioMarket(name="M5-corner", mus=(0.00205, 0.00145, 0.00099)),
+        PortfolioMarket(name="M5c", mus=(0.00285, 0.00459, 0.00429)),
+        PortfolioMarket(name="M5b", betas=(0.0012, 0.0016, 0.0010)),
         Predictable(name="M6", sigma=0.02, mu=0.0, beta=0.0),
         Trap(name="M7"),
         replace(m2, name="M2-shuffled", shuffled=True),

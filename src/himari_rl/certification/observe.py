@@ -11,10 +11,11 @@ from scipy.special import ndtr
 
 from himari_rl.certification.markets import KnownMarket, Paths
 from himari_rl.errors import DataError
+from himari_rl.features.contract import CASCADE_RISK, CONFIDENCE, POSITION_SIDE, POSITION_SIZE, WIDTH, state_dim
+from himari_rl.features.encoder import signal_columns
 from himari_rl.schema import BUY, HOUR_MS, Bars, BoolArray, FloatArray, Layer2
 
-CONFIDENCE, ACTION_BUY, TIER_1, CASCADE_RISK, WIDTH = 0, 3, 4, 15, 16
-ACCOUNT = (8, 9)
+TIER_1 = 1
 MAX_LOG_PRICE = 600.0  # beyond it a price leaves the range of a double
 FIRST_PRICE = 100.0
 
@@ -22,18 +23,24 @@ FIRST_PRICE = 100.0
 def market_rows(market: KnownMarket, x: FloatArray) -> FloatArray:
     """(..., F) observation rows for visible variables x (..., A); account columns are 0."""
     assets = x.shape[-1]
-    rows = np.zeros((*x.shape, WIDTH))
-    rows[..., ACTION_BUY] = rows[..., TIER_1] = 1.0
-    if market.shows == "cascade_risk":
-        rows[..., CASCADE_RISK] = x
-        rows[..., CONFIDENCE] = 0.5
-    else:
-        rows[..., CONFIDENCE] = ndtr(x)
-    flat = rows.reshape(*x.shape[:-1], assets * WIDTH)
-    if assets == 1:
-        return flat
-    others = np.zeros((*flat.shape[:-1], assets * (assets - 1) // 2 + 1))
-    return np.concatenate([flat, others], axis=-1)
+    said = _signals(market, x.ravel())
+    blocks = np.zeros((x.size, WIDTH))
+    signal_columns(blocks, said.action, said.confidence, said.tier, said.cascade_risk)
+    rows = np.zeros((*x.shape[:-1], state_dim(assets)))
+    rows[..., : WIDTH * assets] = blocks.reshape(*x.shape[:-1], WIDTH * assets)
+    return rows
+
+
+def _signals(market: KnownMarket, x: FloatArray) -> Layer2:
+    """What Layer 2 says where the visible variables are x (T,)."""
+    regime = market.shows == "cascade_risk"
+    return Layer2(
+        action=np.full(len(x), BUY),
+        confidence=np.full(len(x), 0.5) if regime else np.asarray(ndtr(x)),
+        tier=np.full(len(x), TIER_1),
+        cascade_risk=x if regime else np.zeros(len(x)),
+        supplied=True,
+    )
 
 
 def state_rows(market: KnownMarket, paths: Paths, row: int) -> FloatArray:
@@ -43,14 +50,13 @@ def state_rows(market: KnownMarket, paths: Paths, row: int) -> FloatArray:
 
 def visible(market: KnownMarket) -> BoolArray:
     """(F,) which features a learner may read: the market's own variable, and the held position unless it is hidden."""
-    seen = np.zeros(WIDTH, bool)
-    seen[CASCADE_RISK if market.shows == "cascade_risk" else CONFIDENCE] = True
+    one = np.zeros(WIDTH, bool)
+    one[CASCADE_RISK if market.shows == "cascade_risk" else CONFIDENCE] = True
     if market.account_visible:
-        seen[list(ACCOUNT)] = True
-    assets = market.assets_count
-    if assets == 1:
-        return seen
-    return np.concatenate([np.tile(seen, assets), np.zeros(assets * (assets - 1) // 2 + 1, bool)])
+        one[[POSITION_SIZE, POSITION_SIDE]] = True
+    seen = np.zeros(state_dim(market.assets_count), bool)
+    seen[: WIDTH * market.assets_count] = np.tile(one, market.assets_count)
+    return seen
 
 
 def to_bars(market: KnownMarket, paths: Paths, path: int = 0, source: str = "") -> list[Bars]:
@@ -72,14 +78,6 @@ def to_bars(market: KnownMarket, paths: Paths, path: int = 0, source: str = "") 
         closes = np.concatenate([opens[1:], opens[-1:]])
         x = np.concatenate([paths.x[path, :, a], np.repeat(paths.x[path, -1:, a], 2)])
         count = len(opens)
-        rows = market_rows(market, x[:, None])
-        signals = Layer2(
-            action=np.full(count, BUY),
-            confidence=rows[:, CONFIDENCE],
-            tier=np.ones(count, np.int64),
-            cascade_risk=rows[:, CASCADE_RISK],
-            supplied=True,
-        )
         found.append(
             Bars(
                 symbol=f"{market.name}-{a}" if paths.returns.shape[2] > 1 else market.name,
@@ -92,7 +90,7 @@ def to_bars(market: KnownMarket, paths: Paths, path: int = 0, source: str = "") 
                 interval_ms=HOUR_MS,
                 source=source or f"known-optimum market {market.name}",
                 synthetic=True,
-                signals=signals,
+                signals=_signals(market, x),
             )
         )
     return found

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from himari_rl.certification.certify import Certificate, market_for
+from himari_rl.certification.attempts import market_for
+from himari_rl.certification.certificates import Certificate
 from himari_rl.certification.grading import MAX_POSITION_PCT
-from himari_rl.certification.markets import HiddenRegime, KnownMarket, Portfolio, Trap
+from himari_rl.certification.markets import HiddenRegime, KnownMarket, PortfolioMarket, Trap
 from himari_rl.certification.observe import market_rows
 from himari_rl.certification.solvers.optimum import solution
 from himari_rl.features.encoder import write_account
@@ -40,7 +41,7 @@ def certificate_page(certificates: Sequence[Certificate], policies: Mapping[str,
     library: str | bool = "inline"  # plotly itself goes in once, with the first chart
     for certificate in certificates:
         market, _ = market_for(certificate.market)
-        drawable = not isinstance(market, HiddenRegime | Portfolio | Trap)
+        drawable = not isinstance(market, HiddenRegime | PortfolioMarket | Trap)
         figure = ""
         if drawable and certificate.market in policies:
             best = solution(market)

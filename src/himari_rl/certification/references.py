@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 from himari_rl.certification.grading import Chooser, best_constant, constant, expected
-from himari_rl.certification.markets import HiddenRegime, KnownMarket, Paths, Portfolio, Trap
+from himari_rl.certification.markets import HiddenRegime, KnownMarket, Paths, PortfolioMarket, Trap
 from himari_rl.certification.solvers.belief import myopic
 from himari_rl.certification.solvers.dynamic import refined
 from himari_rl.certification.solvers.optimum import memoryless_policy
@@ -29,7 +29,7 @@ Naive = Callable[[Paths], Chooser]
 
 def naive_policies(market: KnownMarket) -> dict[str, Naive]:
     """By name, a function from paths to what the policy chooses on them: (row, held (P, A)) -> exposure (P, A)."""
-    if isinstance(market, Portfolio):
+    if isinstance(market, PortfolioMarket):
         return _portfolio_policies(market)
     found: dict[str, Naive] = {
         "multiplier 1.0": lambda paths: constant(0.5, market),
@@ -82,7 +82,7 @@ def _window(market: HiddenRegime, bars: int, paths: Paths) -> Chooser:
     return lambda t, held: every[:, t]
 
 
-def _portfolio_policies(market: Portfolio) -> dict[str, Naive]:
+def _portfolio_policies(market: PortfolioMarket) -> dict[str, Naive]:
     centre = np.zeros((1, market.assets_count))
     means, variances = np.array(market.mus), np.array(market.sigmas) ** 2
     alone = np.diag(np.clip(means / variances, 0.0, 1.0))

@@ -1,4 +1,4 @@
-"""What each kind of agent is certified on, and the bar of each market."""
+"""What each kind of agent is certified on, and the threshold of each market."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from himari_rl.agents.config import PPOConfig, config_type
-from himari_rl.certification.certify import GRADING_SEED, attempt, bundle_of, interval, learn, market_for
-from himari_rl.certification.grading import Decides, Grade, grade
+from himari_rl.certification.attempts import GRADING_SEED, attempt, bundle_of, learn, market_for
+from himari_rl.certification.certificates import interval
+from himari_rl.certification.grading import Grade, grade
 from himari_rl.certification.references import MEMORYLESS, ONE_LINE
-from himari_rl.certification.thresholds import SUFFIX, Bar, Budget, Check, Plan
+from himari_rl.certification.thresholds import SUFFIX, Budget, Check, Rivals, Suite, Threshold
 from himari_rl.features.contract import WIDTH
+from himari_rl.policy.protocol import DecidesBatch
 from himari_rl.schema import FloatArray
 
 BASE_AGENT = "base agent, same budget"
@@ -46,45 +49,46 @@ def near_base(grades: Sequence[Grade], beside: Mapping[str, Grade]) -> Check:
 
 
 BASE = {
-    "M1": Bar(median=0.99, worst=0.98),
-    "M2": Bar(median=0.97, worst=0.93, turnover=(0.015, 0.035)),
-    "M2h": Bar(median=0.90, over_constant=True),
-    "M4": Bar(median=0.97, worst=0.94),
-    "M4b": Bar(median=0.97, worst=0.94),
-    "M4r": Bar(median=0.97, worst=0.94),
-    "M2-one-history": Bar(median=0.95),
-    "M4-one-history": Bar(median=0.93),
-    "M6": Bar(aside=True),
-    "M2-shuffled": Bar(nothing=True),
-    "M4-shuffled": Bar(nothing=True),
+    "M1": Threshold(median=0.99, worst=0.98),
+    "M2": Threshold(median=0.97, worst=0.93, turnover=(0.015, 0.035)),
+    "M2h": Threshold(median=0.90, over_constant=True),
+    "M4": Threshold(median=0.97, worst=0.94),
+    "M4b": Threshold(median=0.97, worst=0.94),
+    "M4r": Threshold(median=0.97, worst=0.94),
+    "M2-one-history": Threshold(median=0.95),
+    "M4-one-history": Threshold(median=0.93),
+    "M6": Threshold(aside=True),
+    "M2-shuffled": Threshold(nothing=True),
+    "M4-shuffled": Threshold(nothing=True),
 }
 LSTM = {
-    "M3z": Bar(median=0.95, worst=0.90, beside=memory_claim),
-    "M3": Bar(median=0.93, beside=above_one_line),
-    "M1": Bar(median=0.97, beside=near_base),
-    "M2": Bar(median=0.95, beside=near_base),
-    "M4": Bar(median=0.95, beside=near_base),
+    "M3z": Threshold(median=0.95, worst=0.90, beside=memory_claim),
+    "M3": Threshold(median=0.93, beside=above_one_line),
+    "M1": Threshold(median=0.97, beside=near_base),
+    "M2": Threshold(median=0.95, beside=near_base),
+    "M4": Threshold(median=0.95, beside=near_base),
 }
 MULTI = {
-    "M5": Bar(median=0.97),
-    "M5-corner": Bar(median=0.97, left_out=0.03),
-    "M5c": Bar(median=0.97, gross=1.0 + 1e-6),
-    "M5b": Bar(median=0.90),
+    "M5": Threshold(median=0.97),
+    "M5-corner": Threshold(median=0.97, left_out=0.03),
+    "M5c": Threshold(median=0.97, gross=1.0 + 1e-6),
+    "M5b": Threshold(median=0.90),
 }
-BARS = {"base": BASE, "lstm": LSTM, "multi": MULTI}
-WEAK = {"base": {"M1": 3}}
-"""Times the training bars. M1's Sharpe ratio is .024 a bar and only the band's width is left to learn at the end: with
-4 M bars one seed in twelve stays below .98 (.973), with 12 M the worst of six is .990."""
+THRESHOLDS = {"base": BASE, "lstm": LSTM, "multi": MULTI}
+BUDGET_MULTIPLES = {"base": {"M1": 3}}
+"""Times the training bars of the kind, where an edge is weak. M1's Sharpe ratio is .024 a bar and only the band's width
+is left to learn at the end: with 4 M bars one seed in twelve stays below .98 (.973), with 12 M the worst of six is
+.990."""
 TRAINING_BARS = {"base": 4_000_000, "lstm": 4_000_000, "multi": 6_000_000}
 
 
 class Heads:
     """A base policy for each asset, blind to the others: what a joint policy has to be better than."""
 
-    def __init__(self, policies: Sequence[Decides]) -> None:
+    def __init__(self, policies: Sequence[DecidesBatch]) -> None:
         self.policies = policies
 
-    def decide_batch(self, states: FloatArray, memory: FloatArray | None = None) -> tuple[FloatArray, FloatArray]:
+    def decide_batch(self, states: NDArray[np.floating[Any]], memory: Any = None) -> tuple[FloatArray, Any]:
         """(N, A) multipliers, each from its own block of sixteen numbers."""
         blocks = [states[:, a * WIDTH : (a + 1) * WIDTH] for a in range(len(self.policies))]
         found = [policy.decide_batch(block)[0] for policy, block in zip(self.policies, blocks, strict=True)]
@@ -93,10 +97,9 @@ class Heads:
 
 def independent_heads(name: str, seed: int, budget: Budget) -> dict[str, Grade]:
     """The grade of three base policies, each trained on its own asset alone with the whole budget, graded together."""
-    torch.set_num_threads(1)  # one process a core
     market, one_history = market_for(name)
     whole = name.removesuffix(SUFFIX)
-    policies = []
+    policies: list[DecidesBatch] = []
     with tempfile.TemporaryDirectory() as folder:
         for asset in range(market.assets_count):
             own = f"{whole}/{asset}" + (SUFFIX if one_history else "")
@@ -107,22 +110,25 @@ def independent_heads(name: str, seed: int, budget: Budget) -> dict[str, Grade]:
 
 def base_agent(name: str, seed: int, budget: Budget) -> dict[str, Grade]:
     """The grade of the base agent's own recipe with the same budget, on the same paths."""
-    torch.set_num_threads(1)  # one process a core
     return {BASE_AGENT: attempt(name, seed, PPOConfig(), budget)[0].grade}
 
 
-RIVALS = {"base": (None, 1), "lstm": (base_agent, 5), "multi": (independent_heads, 1)}
+RIVALS: dict[str, tuple[Rivals | None, int]] = {
+    "base": (None, 1),
+    "lstm": (base_agent, 5),
+    "multi": (independent_heads, 1),
+}
 
 
-def plan_for(kind: str, bars: int | None = None) -> Plan:
+def suite_for(kind: str, bars: int | None = None) -> Suite:
     """The default recipe of a kind with this many bars of training, or with as many as its certificate takes."""
     rivals, seeds = RIVALS[kind]
     budget = Budget(bars=bars or TRAINING_BARS[kind])
-    return Plan(
+    return Suite(
         config=config_type(kind)(),
         budget=budget,
-        bars=BARS[kind],
+        thresholds=THRESHOLDS[kind],
         rivals=rivals,
         rival_seeds=seeds,
-        more={} if bars else WEAK.get(kind, {}),
+        budget_multiples={} if bars else BUDGET_MULTIPLES.get(kind, {}),
     )

@@ -28,7 +28,7 @@ class Budget:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bar:
+class Threshold:
     """What a market asks of an agent: the median over seeds, the worst seed, the turnover."""
 
     median: float = 0.0
@@ -41,32 +41,35 @@ class Bar:
     nothing: bool = False
     """Shuffled: the share over the best constant is not above 0 within two standard errors."""
     left_out: float = np.inf
-    """Portfolio: largest mean weight, of any seed, in an asset that the optimum leaves out."""
+    """Of a portfolio: largest mean weight, of any seed, in an asset that the optimum leaves out."""
     gross: float = np.inf
-    """Portfolio: largest gross exposure of any bar of any seed."""
+    """Of a portfolio: largest gross exposure of any bar of any seed."""
     beside: Callable[[Sequence[Grade], Mapping[str, Grade]], Check] | None = None
     """What the seeds' grades must show beside those of the naive policies and the rivals, by name."""
 
 
+Rivals = Callable[[str, int, Budget], dict[str, Grade]]
+"""(market, seed, budget) -> grades of what is trained to be compared with, by name; a module's own function."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Suite:
     """What one kind of agent is certified with."""
 
     config: PPOConfig
     budget: Budget
-    bars: dict[str, Bar]
-    """The markets with a bar for this kind."""
-    rivals: Callable[[str, int, Budget], dict[str, Grade]] | None = None
-    """(market, seed, budget) -> grades of what is trained to be compared with, by name; a module's own function."""
+    thresholds: Mapping[str, Threshold]
+    """The markets of this kind's certificate, and what each asks."""
+    rivals: Rivals | None = None
+    """What is trained to be compared with."""
     rival_seeds: int = 1
     """How many of the seeds they are trained with; the median counts."""
-
-    more: Mapping[str, int] = field(default_factory=dict)
-    """Times the budget, by market, where a bar says too little for it."""
+    budget_multiples: Mapping[str, int] = field(default_factory=dict)
+    """Times the budget, by market, where a bar of it says too little."""
 
     def budget_for(self, name: str) -> Budget:
         """What a market is learned from, whatever its numbers."""
-        times = self.more.get(re.split("[:/]", name.removesuffix(SUFFIX))[0], 1)
+        times = self.budget_multiples.get(re.split("[:/]", name.removesuffix(SUFFIX))[0], 1)
         return replace(self.budget, bars=times * self.budget.bars, distinct=times * self.budget.distinct)
 
     def require_kind_of(self, market: KnownMarket) -> None:
@@ -76,5 +79,5 @@ class Plan:
             ConfigError: it has too many assets for this kind, or too few.
         """
         if (self.config.action_dim > 1) != (market.assets_count > 1):
-            fits = ", ".join(self.bars)
+            fits = ", ".join(self.thresholds)
             raise ConfigError(f"{market.name} has {market.assets_count} asset(s)", f"one of {fits}", "or another kind")

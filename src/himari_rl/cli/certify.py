@@ -22,7 +22,7 @@ def certify(
     kind: Annotated[str, typer.Argument(help="base, lstm or multi.")],
     market: Annotated[
         list[str] | None,
-        typer.Option(help="Markets; all with a bar for this kind by default. Other numbers: M2:sigma=0.04,cost=0.001"),
+        typer.Option(help="Markets; all of this kind by default. Other numbers: M2:sigma=0.04,cost=0.001"),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds per market; the median is judged.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="First seed.")] = 0,
@@ -32,7 +32,7 @@ def certify(
     html: Annotated[Path | None, typer.Option(help="Write the page with the learned bands here.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Trains on markets whose optimum is solved and grades the bundles under the known law. Exit 1 if a bar is missed.
+    """Trains on markets whose optimum is solved and grades the bundles. Exit 1 if a threshold is missed.
 
     Example: himari certify base --market M1 M2 --seeds 5
     """
@@ -41,15 +41,15 @@ def certify(
     from himari_rl.agents.config import config_type
     from himari_rl.certification import certify as certification
     from himari_rl.certification.display import render_certificates
-    from himari_rl.certification.suites import plan_for
+    from himari_rl.certification.suites import suite_for
     from himari_rl.certification.traps import trap_certificates
     from himari_rl.errors import RefusedError
     from himari_rl.storage import write_atomic
     from himari_rl.training.device import resolve_device
 
     config_type(kind)  # refuses a word that is no kind
-    plan = plan_for(kind, bars)
-    names = market or list(plan.bars)
+    suite = suite_for(kind, bars)
+    names = market or list(suite.thresholds)
     console = Console(stderr=True)
     started = time.perf_counter()
     with TemporaryDirectory() as folder:
@@ -58,7 +58,7 @@ def certify(
             certificates = certification.certify(
                 names,
                 list(range(seed, seed + seeds)),
-                plan,
+                suite,
                 bundles=Path(folder),
                 jobs=jobs,
                 device=resolve_device(device),
@@ -84,4 +84,4 @@ def certify(
         render_certificates(kind, certificates, traps, console)
         console.print(f"{elapsed:.0f} s in all" + (f"; page at {html}" if html else ""))
     if failed:
-        raise RefusedError(f"{', '.join(failed)} fell short of the bar", "every market at its bar")
+        raise RefusedError(f"{', '.join(failed)} fell short of the threshold", "every market at its threshold")

@@ -68,12 +68,12 @@ def walk_forward(
 
     from himari_rl.evaluation.record import BUNDLE
     from himari_rl.evaluation.verdict import LOOK_AHEAD
-    from himari_rl.experiments.fan_out import dask_pool, local_pool
     from himari_rl.experiments.recipe import Recipe
     from himari_rl.experiments.run import run_walk_forward
     from himari_rl.experiments.walk_forward import Settings
     from himari_rl.release.gate import gate, record
     from himari_rl.release.rules import load_rules
+    from himari_rl.training.fan_out import dask_pool, local_pool
 
     chosen = {"hidden_dim": hidden_dim, "weight_decay": weight_decay}
     recipe = Recipe.of_kind(

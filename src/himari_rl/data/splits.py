@@ -23,7 +23,7 @@ from himari_rl.data.panel import Panel
 from himari_rl.errors import ConfigError, DataError
 from himari_rl.schema import DAY_MS, HOUR_MS, Bars
 
-History = TypeVar("History", Bars, Panel)
+History = TypeVar("History", Bars, Panel, Bars | Panel)
 # The longest window of the encoder, the return correlations. The reference signal, which stands in for Layer 2, looks
 # further back; training slices are encoded from a cold start, so nothing of either crosses the gap.
 PURGE_BARS = 168
@@ -80,7 +80,7 @@ def train_test(bars: History, test_fraction: float = 0.2, purge_bars: int = PURG
 
 
 def folds(
-    bars: Bars,
+    bars: Bars | Panel,
     *,
     train: str = "12mo",
     test: str = "1mo",
@@ -115,7 +115,7 @@ def folds(
     return _walk(bars, spans, purge_bars, embargo_bars, anchored)
 
 
-def _walk(bars: Bars, spans: tuple[str, str, str], purge: int, embargo: int, anchored: bool) -> Iterator[Fold]:
+def _walk(bars: Bars | Panel, spans: tuple[str, str, str], purge: int, embargo: int, anchored: bool) -> Iterator[Fold]:
     train, test, step = spans
     times, origin = bars.timestamp, int(bars.timestamp[0])
     end_of_data = int(times[-1]) + bars.interval_ms

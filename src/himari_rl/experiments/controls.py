@@ -1,8 +1,8 @@
 """The controls of a verdict, and the walk-forward's judgement that contains them.
 
-(a) driftless   the same pipeline on a twin with random signs: it must be refused
-(b) planted     the same pipeline on a twin with a stated edge: it must be found
-(c) shuffled    the same policies on inputs of another time: the advantage must vanish
+(a) driftless   placebo: the same pipeline on a twin of the data with random signs; it must be refused
+(b) planted     positive control: the same pipeline on a twin with a stated edge; it must be found
+(c) shuffled    permutation: the same policies on inputs of another time; the advantage must vanish
 (d) lag         every decision one bar late: an honest edge shrinks, a leak collapses
 (e) costs       x1, x2, x3
 
@@ -35,9 +35,10 @@ from himari_rl.evaluation.baselines import ONE
 from himari_rl.evaluation.control import Control, Judgement, own_deflated
 from himari_rl.evaluation.portfolio_baselines import allocations_of
 from himari_rl.evaluation.verdict import BETTER, LOOK_AHEAD, NO_EDGE, Verdict, judge
-from himari_rl.experiments.folds import Trained
+from himari_rl.experiments.fold_policies import fold_policies
+from himari_rl.experiments.folds import TrainedFold
 from himari_rl.experiments.power import POWER, Power
-from himari_rl.experiments.walk_forward import DRIFTLESS, PLANTED, REAL, Key, Plan, relay
+from himari_rl.experiments.walk_forward import DRIFTLESS, PLANTED, REAL, Key, WalkForwardPlan
 from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.schema import RISK_AVERSION, FloatArray
 
@@ -45,20 +46,22 @@ SHIFTS = (0.21, 0.43, 0.68)  # of the history, by which inputs are shifted again
 CONTROL_REPLICATIONS, REPLICATIONS = 400, 2000
 
 
-def judge_walk(work: Plan, trained: Mapping[Key, Trained], trials: int, seed: int = 0) -> tuple[Judgement, Backtest]:
+def judge_walk(
+    work: WalkForwardPlan, trained: Mapping[Key, TrainedFold], trials: int, seed: int = 0
+) -> tuple[Judgement, Backtest]:
     """Plays every part of a trained walk-forward and judges it, controls included."""
     settings = work.settings
-    every: dict[str, Any] = {POLICY: relay(work, trained, REAL, settings.seeds)}
-    every |= {f"{SEED}{s}": relay(work, trained, REAL, (s,)) for s in settings.seeds if len(settings.seeds) > 1}
+    every: dict[str, Any] = {POLICY: fold_policies(work, trained, REAL, settings.seeds)}
+    every |= {f"{SEED}{s}": fold_policies(work, trained, REAL, (s,)) for s in settings.seeds if len(settings.seeds) > 1}
     gains = [trained[REAL, fold, s].gain for fold in range(len(work.folds)) for s in settings.seeds]
     ledger = trained[REAL, 0, settings.seeds[0]].manifest.ledger
     return judge_parts(work, every, trained, ledger, trials, np.random.default_rng(seed), gains)
 
 
 def judge_parts(
-    work: Plan,
+    work: WalkForwardPlan,
     every: Mapping[str, Any],
-    trained: Mapping[Key, Trained],
+    trained: Mapping[Key, TrainedFold],
     ledger: LedgerSpec,
     trials: int,
     rng: np.random.Generator,
@@ -86,7 +89,7 @@ def judge_parts(
     ]
     for part in (DRIFTLESS, PLANTED):
         there = stage(work.bars[part][: work.stop_row], ledger, work.start_row)
-        twin = {POLICY: relay(work, trained, part, work.settings.control_seeds)}
+        twin = {POLICY: fold_policies(work, trained, part, work.settings.control_seeds)}
         plays.append(Play(policies=twin, on=there, variants=(BASE, LAGGED)))
     result, elsewhere, nothing, edge = backtests(plays, ledger, rng)
     verdict = judge(result, rng, trials=trials, replications=REPLICATIONS, risk_aversion=risk_aversion)
@@ -185,7 +188,8 @@ def _shuffled(there: Backtest, result: Backtest, rng: np.random.Generator, risk_
 
 def _utility(result: Backtest, name: str, risk_aversion: float) -> FloatArray:
     run = result.run(name)
-    return metrics.utility_per_bar(run.log_growth, run.portfolio_return, risk_aversion)
+    utility: FloatArray = metrics.utility_per_bar(run.log_growth, run.portfolio_return, risk_aversion)
+    return utility
 
 
 def _lag(verdict: Verdict) -> Control:

@@ -13,17 +13,16 @@ import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 from himari_rl.config import as_dict, config_hash
 from himari_rl.data.panel import Panel
-from himari_rl.experiments.fan_out import Pool, fan_out, inline
 from himari_rl.experiments.folds import require_key
 from himari_rl.experiments.recipe import Recipe
 from himari_rl.schema import Bars
 from himari_rl.storage import read_bytes, write_atomic
 from himari_rl.storage.sealed import sealed, unsealed
+from himari_rl.training.fan_out import Pool, fan_out
 from himari_rl.training.job import training_data
 
 
@@ -101,6 +100,5 @@ def search_all(
             keep(task, read_bytes(folder / task.name))
         else:
             missing.append(task)
-    if missing:
-        (inline if pool is None else partial(fan_out, pool=pool))(search_fold, missing, done)
+    fan_out(search_fold, missing, done, pool)
     return found

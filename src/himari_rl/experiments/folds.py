@@ -30,8 +30,9 @@ from himari_rl.policy.bundle import Tensors, read_bundle
 from himari_rl.policy.clock import decisions_of
 from himari_rl.policy.manifest import Manifest, parse_manifest
 from himari_rl.policy.runtime import Policy
-from himari_rl.schema import Bars
+from himari_rl.schema import Bars, FloatArray
 from himari_rl.storage.sealed import sealed, unsealed
+from himari_rl.training.device import one_thread
 from himari_rl.training.export import export
 from himari_rl.training.job import train_agent, training_data
 from himari_rl.training.rollout import unroll
@@ -69,7 +70,7 @@ class FoldTask:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedFold:
     """One fold and seed, back from its file."""
 
     manifest: Manifest
@@ -111,12 +112,8 @@ class EarlyStopping:
 
 def train_fold(task: FoldTask) -> bytes:
     """Trains one seed on one fold's training rows; the bytes of its file. Same task, same weights, on any machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # one process a core, and the same sums everywhere
-    try:
+    with one_thread():
         return _train(task)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _train(task: FoldTask) -> bytes:
@@ -143,16 +140,16 @@ def _train(task: FoldTask) -> bytes:
         data = training_data(bars)
         export(Path(folder) / "bundle", [agent], [task.seed], encoder, recipe.environment, data, rows, run)
         manifest, tensors = read_bundle(Path(folder) / "bundle")
-    return packed(task.key, Trained(manifest, tensors, gain))
+    return packed(task.key, TrainedFold(manifest, tensors, gain))
 
 
-def packed(key: str, trained: Trained) -> bytes:
+def packed(key: str, trained: TrainedFold) -> bytes:
     """The weights, with everything else in their header."""
     notes = {"key": key, "manifest": trained.manifest.model_dump_json(), "gain": repr(trained.gain)}
     return sealed(save(trained.tensors, metadata=notes))
 
 
-def unpacked(data: bytes, key: str, where: str) -> Trained:
+def unpacked(data: bytes, key: str, where: str) -> TrainedFold:
     """What `packed` wrote.
 
     Raises:
@@ -162,7 +159,7 @@ def unpacked(data: bytes, key: str, where: str) -> Trained:
     size = int.from_bytes(body[:8], "little")
     notes = json.loads(body[8 : 8 + size])["__metadata__"]
     require_key(notes["key"], key, where)
-    return Trained(
+    return TrainedFold(
         parse_manifest(notes["manifest"], where, "delete it and run again"), load(body), float(notes["gain"])
     )
 
@@ -177,7 +174,7 @@ def require_key(found: str, expected: str, where: str) -> None:
         )
 
 
-def ensemble(members: list[Trained]) -> tuple[Manifest, Tensors]:
+def ensemble(members: list[TrainedFold]) -> tuple[Manifest, Tensors]:
     """Several seeds of one fold as one policy; nobody picks the best."""
     manifest = members[0].manifest.model_copy(update={"seeds": tuple(m.manifest.seeds[0] for m in members)})
     tensors = {
@@ -228,24 +225,25 @@ def _split(bars: Bars | Panel, recipe: Recipe) -> tuple[Bars | Panel, Bars | Pan
     return bars[:end], bars[first:]
 
 
-def _physics(bars: Bars, recipe: Recipe, encoder: StateEncoder, rng: np.random.Generator) -> tuple[np.ndarray, Physics]:
+def _physics(
+    bars: Bars | Panel, recipe: Recipe, encoder: StateEncoder, rng: np.random.Generator
+) -> tuple[FloatArray, Physics]:
     """(D, F) rows of the real history, and the physics of it and its copies."""
     environment = recipe.environment
-    if isinstance(bars, Panel) and recipe.bootstrap_paths + recipe.synthetic_paths:
+    made = [decisions_of(path, encoder, environment) for path in (bars, *_copies(bars, recipe, rng))]
+    rows, lines = [rows for rows, _ in made], [line for _, line in made]
+    return rows[0], Physics(Market.build(rows, lines), environment, encoder)
+
+
+def _copies(bars: Bars | Panel, recipe: Recipe, rng: np.random.Generator) -> list[Bars]:
+    """What is trained on beside the real history."""
+    if not recipe.bootstrap_paths + recipe.synthetic_paths:
+        return []
+    if isinstance(bars, Panel):
         raise ConfigError(
             "bootstrapped or synthetic copies of a panel",
             "bootstrap_paths and synthetic_paths 0",
             "blocks and signs would tear the assets apart",
         )
-    paths = [bars, *(bootstrapped(bars, rng) for _ in range(recipe.bootstrap_paths))]
-    paths += [driftless(bars, rng) for _ in range(recipe.synthetic_paths)]
-    made = [
-        decisions_of(
-            path,
-            encoder,
-            environment,
-        )
-        for path in paths
-    ]
-    rows, lines = [rows for rows, _ in made], [line for _, line in made]
-    return rows[0], Physics(Market.build(rows, lines), environment, encoder)
+    found = [bootstrapped(bars, rng) for _ in range(recipe.bootstrap_paths)]
+    return found + [driftless(bars, rng) for _ in range(recipe.synthetic_paths)]

@@ -83,26 +83,19 @@ def judge_bundle(
         return Held(verdict, result, (), None)
 
     from himari_rl.experiments.controls import judge_parts
-    from himari_rl.experiments.walk_forward import (
-        DRIFTLESS,
-        PLANTED,
-        REAL,
-        Plan,
-        Relay,
-        Settings,
-        train_all,
-        with_twins,
-    )
+    from himari_rl.experiments.fold_policies import FoldPolicies
+    from himari_rl.experiments.train_all import train_all
+    from himari_rl.experiments.walk_forward import DRIFTLESS, PLANTED, REAL, Settings, WalkForwardPlan, with_twins
 
     settings = Settings(kind=policy.manifest.kind, seeds=(0,), control_seeds=(0,), recipe=recipe)
     fold = Fold(train=slice(0, first - PURGE_BARS), test=slice(first, len(bars)))
-    work = with_twins(Plan(settings=settings, bars={REAL: bars}, folds=(fold,)), ledger)
+    work = with_twins(WalkForwardPlan(settings=settings, bars={REAL: bars}, folds=(fold,)), ledger)
     data = bars.fingerprint
     kept = place.parent / FOLDER / f"{config_hash(recipe)}-{data[:12]}-{first}"
     trained = train_all(work, kept, None, progress, parts=(DRIFTLESS, PLANTED))
     judgement, result = judge_parts(
         work,
-        {POLICY: Relay([policy], [0])},
+        {POLICY: FoldPolicies([policy], [0])},
         trained,
         ledger,
         count(),
@@ -131,10 +124,11 @@ def _recipe(manifest: Manifest, first: int) -> tuple[str, Recipe | None]:
         limits = rules.get("limits")
         if isinstance(limits, dict):
             rules["limits"] = {name: np.inf if value is None else value for name, value in limits.items()}
+        bars = run.get("bars", 0)
         recipe = Recipe(
             agent=from_dict(config_type(manifest.kind), agent),
             environment=from_dict(TradingEnvConfig, rules),
-            bars_per_seed=min(int(run.get("bars", 0)) // len(manifest.seeds), CONTROL_BARS),
+            bars_per_seed=min((int(bars) if isinstance(bars, int | float) else 0) // len(manifest.seeds), CONTROL_BARS),
         )
     except ConfigError as error:
         return f"its recipe is of another release: {error}", None

@@ -1,4 +1,4 @@
-"""How strong a planted edge must be, so that its control can be failed only by the pipeline and not by the data.
+"""Power analysis of the positive control: how strong its planted edge must be, so that only the pipeline can fail it.
 
 The law of the twin is known (data/surrogates.py), so a rule that knows it can be played before anything is trained:
 
@@ -13,8 +13,10 @@ training rows can also teach.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from statistics import NormalDist
+from typing import cast
 
 import numpy as np
 
@@ -26,6 +28,7 @@ from himari_rl.evaluation.baselines import ONE
 from himari_rl.features.contract import ACTION, CONFIDENCE, WIDTH
 from himari_rl.policy.bands import Bands
 from himari_rl.policy.manifest import LedgerSpec
+from himari_rl.policy.protocol import DecidesBatch
 from himari_rl.schema import MAX_MULTIPLIER, RISK_AVERSION, Bars, FloatArray
 
 EDGES = (0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6)
@@ -65,8 +68,8 @@ class KnownLaw:
         risk = (1.0 + RISK_AVERSION) * self.sigma**2 * ledger.max_position_pct
         low, high = ((self.edge * self.sigma * z + side * fee) / risk for side in (-1.0, 1.0))
         said = blocks[..., ACTION]
-        edges = (np.clip(part, 0.0, MAX_MULTIPLIER).astype(np.float32)[:, None] for part in (low, high))
-        return Bands(*edges, said[..., 2] - said[..., 0], said[..., 1])
+        low, high = (np.clip(part, 0.0, MAX_MULTIPLIER).astype(np.float32)[:, None] for part in (low, high))
+        return Bands(low, high, said[..., 2] - said[..., 0], said[..., 1])
 
 
 def planted_power(bars: Bars | Panel, start_row: int, train_rows: int, ledger: LedgerSpec, seed: int) -> Power:
@@ -99,7 +102,8 @@ def _power(bars: Bars | Panel, start_row: int, ledger: LedgerSpec, edge: float, 
     """Chance that a learner which keeps KEPT of the known law's advantage passes the planted control."""
     twins = [planted_in(bars, np.random.default_rng([seed, path]), edge) for path in range(PATHS)]
     laws = {f"width {k:g}": KnownLaw(edge, sigma, ledger, k) for k in WIDTHS}
-    plays = [Play(policies=laws, on=stage(twin, ledger, start_row), variants=(BASE,)) for twin in twins]
+    known = cast("Mapping[str, DecidesBatch]", laws)  # the backtest asks for their bands and for nothing else
+    plays = [Play(policies=known, on=stage(twin, ledger, start_row), variants=(BASE,)) for twin in twins]
     found = backtests(plays, ledger, np.random.default_rng(seed))
     best = max((_strength(name, found) for name in laws), key=min)
     normal = statistics.NORMAL

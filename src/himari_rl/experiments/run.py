@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,15 +29,17 @@ from himari_rl.evaluation.backtest import POLICY, SEED, Backtest
 from himari_rl.evaluation.baselines import ONE
 from himari_rl.evaluation.control import Judgement
 from himari_rl.evaluation.record import BUNDLE, COST, CURVES, DOCUMENT, SETTINGS, curves_of, read_document, seal
-from himari_rl.evaluation.trials import Trials, look_of, span_of
+from himari_rl.evaluation.trials import Trial, Trials, look_of, span_of
 from himari_rl.experiments.controls import judge_walk
-from himari_rl.experiments.fan_out import Pool
 from himari_rl.experiments.fold_search import search_all
-from himari_rl.experiments.folds import Trained, ensemble
-from himari_rl.experiments.walk_forward import FOLDS_FOLDER, REAL, Key, Plan, Settings, plan, train_all
+from himari_rl.experiments.folds import TrainedFold, ensemble
+from himari_rl.experiments.train_all import FOLDS_FOLDER, train_all
+from himari_rl.experiments.walk_forward import REAL, Key, Settings, WalkForwardPlan, plan
 from himari_rl.policy.bundle import amend, write_bundle
+from himari_rl.policy.manifest import Manifest
 from himari_rl.schema import Bars
 from himari_rl.storage import write_atomic
+from himari_rl.training.fan_out import Pool
 
 USD_PER_HOUR = 0.10  # of a two-core machine; for the cost line only, change it with --usd-per-hour
 
@@ -65,37 +67,18 @@ def run_walk_forward(
     _claim(out, settings, sha256)
     trained = train_all(work, out, pool, progress)
     trained_s = time.perf_counter() - started
-    judged_bars = bars[work.start_row : work.stop_row]
-    judged = span_of(judged_bars)
-    searches = work.searches((REAL,))
-    work = replace(work, searched=search_all(searches, out / FOLDS_FOLDER, None))  # their files are all there now
-    with Trials() as trials:
-        for search in searches:
-            for what, tried in work.searched[REAL, search.fold].tried.items():
-                trials.look("tune", *span_of(search.train), look_of(what, search.train), tried)
-        what = look_of(settings.hash, judged_bars)
-        number = trials.look("walk-forward", *judged, what, {"kind": settings.kind, "seeds": len(settings.seeds)})
-        history = trials.history(*judged)
-    number = _remembered(out, number)
+    searched = search_all(work.searches((REAL,)), out / FOLDS_FOLDER, None)  # their files are all there now
+    work = replace(work, searched=searched)
+    number, history = _counted(work, out)
     judgement, result = judge_walk(work, trained, number)
-    newest, tensors = ensemble([trained[REAL, len(work.folds), seed] for seed in settings.seeds])
-    manifest = write_bundle(out / BUNDLE, newest, tensors)
+    manifest = _bundled(work, trained, out)
     document = {
         "kind": settings.kind,
         "symbols": list(result.symbols),
         "settings": as_dict(settings),
         "settings_hash": settings.hash,
-        "data": {
-            "sha256": sha256,
-            "source": bars.source,
-            "rows": len(bars),
-            "start": stamp(int(bars.timestamp[0])),
-            "end": stamp(int(bars.timestamp[-1])),
-            "interval_ms": bars.interval_ms,
-            "synthetic": bars.synthetic,
-            "signals": "data" if bars.signals_supplied else "reference",
-        },
-        "span": dict(zip(("market", "first_ms", "last_ms"), judged, strict=True)),
+        "data": _described(bars, sha256),
+        "span": dict(zip(("market", "first_ms", "last_ms"), _judged_span(work), strict=True)),
         "leaks": [report.message for one in bars.each for report in suspected_leaks(one)],
         "folds": _folds(work, trained, result),
         "bundle": {"weights_sha256": manifest.weights_sha256, "model_version": manifest.version},
@@ -119,6 +102,72 @@ def run_walk_forward(
     return again
 
 
+def _claim(out: Path, settings: Settings, sha256: str) -> None:
+    """Writes the settings, or refuses a folder that holds another run."""
+    record = {"hash": settings.hash, "data_sha256": sha256, "settings": as_dict(settings)}
+    path = out / SETTINGS
+    if path.exists():
+        there = read_document(path)
+        if (there.get("hash"), there.get("data_sha256")) != (record["hash"], sha256):
+            raise StorageError(
+                f"{out} holds a walk-forward of other settings or data",
+                "the same command as before, or a new folder",
+                "choose another --out",
+            )
+    write_atomic(path, (json.dumps(record, indent=2) + "\n").encode())
+
+
+def _counted(work: WalkForwardPlan, out: Path) -> tuple[int, Sequence[Trial]]:
+    """Writes this walk-forward, and what its searches tried, to the trial ledger; the number of trials on its span."""
+    settings, span = work.settings, _judged_span(work)
+    with Trials() as trials:
+        for search in work.searches((REAL,)):
+            for what, tried in work.searched[REAL, search.fold].tried.items():
+                trials.look("tune", *span_of(search.train), look_of(what, search.train), tried)
+        what = look_of(settings.hash, _judged_bars(work))
+        number = trials.look("walk-forward", *span, what, {"kind": settings.kind, "seeds": len(settings.seeds)})
+        history = trials.history(*span)
+    return _remembered(out, number), history
+
+
+def _judged_bars(work: WalkForwardPlan) -> Bars | Panel:
+    return work.bars[REAL][work.start_row : work.stop_row]
+
+
+def _judged_span(work: WalkForwardPlan) -> tuple[str, int, int]:
+    """Market, first and last moment of what is judged."""
+    return span_of(_judged_bars(work))
+
+
+def _remembered(out: Path, number: int) -> int:
+    """The number of trials when this run was first judged: a run that is continued or read again stays what it was."""
+    path = out / "trials.json"
+    if path.exists():
+        return int(read_document(path).get("trials", number))
+    write_atomic(path, json.dumps({"trials": number}).encode())
+    return number
+
+
+def _bundled(work: WalkForwardPlan, trained: Mapping[Key, TrainedFold], out: Path) -> Manifest:
+    """Writes the ensemble of the newest window as the run's bundle."""
+    manifest, tensors = ensemble([trained[REAL, len(work.folds), seed] for seed in work.settings.seeds])
+    return write_bundle(out / BUNDLE, manifest, tensors)
+
+
+def _described(bars: Bars | Panel, sha256: str) -> dict[str, Any]:
+    """The data as the document names it."""
+    return {
+        "sha256": sha256,
+        "source": bars.source,
+        "rows": len(bars),
+        "start": stamp(int(bars.timestamp[0])),
+        "end": stamp(int(bars.timestamp[-1])),
+        "interval_ms": bars.interval_ms,
+        "synthetic": bars.synthetic,
+        "signals": "data" if bars.signals_supplied else "reference",
+    }
+
+
 def _summary(judgement: Judgement, settings: Settings, sha256: str) -> dict[str, Any]:
     """The verdict as the bundle's manifest keeps it."""
     verdict = judgement.verdict
@@ -136,31 +185,7 @@ def _summary(judgement: Judgement, settings: Settings, sha256: str) -> dict[str,
     }
 
 
-def _claim(out: Path, settings: Settings, sha256: str) -> None:
-    """Writes the settings, or refuses a folder that holds another run."""
-    record = {"hash": settings.hash, "data_sha256": sha256, "settings": as_dict(settings)}
-    path = out / SETTINGS
-    if path.exists():
-        there = read_document(path)
-        if (there.get("hash"), there.get("data_sha256")) != (record["hash"], sha256):
-            raise StorageError(
-                f"{out} holds a walk-forward of other settings or data",
-                "the same command as before, or a new folder",
-                "choose another --out",
-            )
-    write_atomic(path, (json.dumps(record, indent=2) + "\n").encode())
-
-
-def _remembered(out: Path, number: int) -> int:
-    """The number of trials when this run was first judged: a run that is continued or read again stays what it was."""
-    path = out / "trials.json"
-    if path.exists():
-        return int(read_document(path).get("trials", number))
-    write_atomic(path, json.dumps({"trials": number}).encode())
-    return number
-
-
-def _folds(work: Plan, trained: Mapping[Key, Trained], result: Backtest) -> list[dict[str, Any]]:
+def _folds(work: WalkForwardPlan, trained: Mapping[Key, TrainedFold], result: Backtest) -> list[dict[str, Any]]:
     """One row a fold: spans, the policy's and multiplier 1.0's growth on its test rows, each seed's too."""
     times, year = work.bars[REAL].timestamp, result.bars_per_year
     starts = [fold.test.start - work.start_row for fold in work.folds]
@@ -181,7 +206,7 @@ def _folds(work: Plan, trained: Mapping[Key, Trained], result: Backtest) -> list
     return rows
 
 
-def _search_of(work: Plan, fold: int) -> dict[str, Any]:
+def _search_of(work: WalkForwardPlan, fold: int) -> dict[str, Any]:
     """What the search inside a fold's training rows chose, where there was one."""
     found = work.searched.get((REAL, fold))
     if found is None:

@@ -33,6 +33,7 @@ from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.clock import decisions_of
 from himari_rl.schema import Bars, FloatArray
 from himari_rl.storage import write_atomic
+from himari_rl.training.device import one_thread
 from himari_rl.training.job import train_agent, training_data
 
 N_FOLDS, TEST_FOLDS = 6, 2  # 15 splits; every row is judged five times
@@ -116,7 +117,8 @@ def search(
 
     def objective(trial: optuna.Trial) -> float:
         chosen = recipe.with_agent(space(trial))
-        series = judged_rows(train, chosen, splits, seed)
+        with one_thread():
+            series = judged_rows(train, chosen, splits, seed)
         np.save(out / f"rows-{trial.number}.npy", series)
         record(chosen, dict(trial.params))
         return float(series.mean()) * train.bars_per_year
@@ -163,17 +165,8 @@ def judged_rows(
     encoder = StateEncoder(bars.symbols)
     environment = recipe.environment
     total, count = np.zeros(len(bars)), np.zeros(len(bars))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     for kept, tests in splits:
-        made = [
-            decisions_of(
-                bars[int(run[0]) : int(run[-1]) + 1],
-                encoder,
-                environment,
-            )
-            for run in kept
-        ]
+        made = [decisions_of(bars[int(run[0]) : int(run[-1]) + 1], encoder, environment) for run in kept]
         physics = Physics(Market.build([rows for rows, _ in made], [line for _, line in made]), environment, encoder)
         config = replace(recipe.agent, state_dim=encoder.state_dim, action_dim=len(encoder.symbols))
         rows = np.concatenate([rows for rows, _ in made])
@@ -183,7 +176,6 @@ def judged_rows(
             found = _gain_by_row(agent, measured(bars[first : last + 1], environment, encoder))
             total[first : first + len(found)] += found
             count[first : first + len(found)] += 1
-    torch.set_num_threads(threads)
     return np.divide(total, count, out=np.zeros(len(bars)), where=count > 0)
 
 

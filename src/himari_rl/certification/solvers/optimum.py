@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import zipfile
-import zlib
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from himari_rl.certification.markets import HiddenRegime, KnownMarket, Paths, Portfolio, Predictable, Trap
+from himari_rl.certification.markets import HiddenRegime, KnownMarket, Paths, PortfolioMarket, Predictable, Trap
 from himari_rl.certification.solvers.belief import memoryless_exposure, myopic, solve_belief
 from himari_rl.certification.solvers.dynamic import Solution, solve
 from himari_rl.certification.solvers.portfolio import optimal_weights
@@ -22,9 +20,9 @@ from himari_rl.errors import RefusedError, StorageError
 from himari_rl.evaluation.metrics import sharpe_ratio
 from himari_rl.schema import FloatArray
 from himari_rl.storage import read_bytes, write_atomic
+from himari_rl.storage.sealed import sealed, unsealed
 
 SOLVER = "3"  # part of the cache's key: raise it when a solver changes
-UNREADABLE = (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error)  # numpy on a torn file
 
 Chooser = Callable[[int, FloatArray], FloatArray]
 
@@ -38,26 +36,27 @@ def cache_folder() -> Path:
 def solution(market: KnownMarket) -> Solution:
     """The optimal band of a market with one asset."""
     path = cache_path(market)
-    with contextlib.suppress(StorageError, *UNREADABLE), np.load(io.BytesIO(read_bytes(path))) as stored:
+    # no file yet, or a damaged one: it is solved again
+    with contextlib.suppress(StorageError), np.load(io.BytesIO(unsealed(read_bytes(path), str(path)))) as stored:
         return Solution(float(stored["growth"]), stored["states"], stored["low"], stored["high"])
     found = solve_belief(market) if isinstance(market, HiddenRegime) else solve(market)
     buffer = io.BytesIO()
     np.savez(buffer, growth=found.growth, states=found.states, low=found.low, high=found.high)
     with contextlib.suppress(StorageError):  # without a cache the next process solves again: seconds, same answer
-        write_atomic(path, buffer.getvalue())
+        write_atomic(path, sealed(buffer.getvalue()))
     return found
 
 
 def cache_path(market: KnownMarket) -> Path:
     """Where a market's solution lies: a name of its own for every set of parameters and every solver."""
-    return cache_folder() / f"{type(market).__name__}-{config_hash(market)}-{SOLVER}.npz"
+    return cache_folder() / f"{type(market).__name__}-{config_hash(market)}-{SOLVER}.solution"
 
 
 def optimal_policy(market: KnownMarket, paths: Paths) -> Chooser:
     """(row, held (P, A)) -> optimal exposure (P, A) on these paths, given what truly drives them."""
     if isinstance(market, Trap):
         return lambda t, held: np.zeros_like(held)
-    if isinstance(market, Portfolio):
+    if isinstance(market, PortfolioMarket):
         shape = paths.state.shape
         if not any(market.betas):
             fixed = optimal_weights(market, np.zeros((1, shape[2])), nodes=9)
@@ -109,7 +108,9 @@ def require_learnable(market: KnownMarket, bars: int, share: float = 0.99) -> No
 @lru_cache(maxsize=64)
 def optimal_sharpe(market: KnownMarket) -> float:
     """Per-bar Sharpe ratio of the costless return of the optimal policy, by simulation (a few per cent accurate)."""
-    paths = market.simulate(*((100, 100) if isinstance(market, Portfolio) else (400, 300)), np.random.default_rng(0))
+    paths = market.simulate(
+        *((100, 100) if isinstance(market, PortfolioMarket) else (400, 300)), np.random.default_rng(0)
+    )
     choose = optimal_policy(market, paths)
     held = np.zeros_like(paths.returns[:, 0])
     earned, squared = 0.0, 0.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from himari_rl.certification.markets import Portfolio
+from himari_rl.certification.markets import PortfolioMarket
 from himari_rl.schema import FloatArray
 
 STEPS = 4000
@@ -24,7 +24,7 @@ def project(weights: FloatArray, gross: float = 1.0) -> FloatArray:
     return inside
 
 
-def optimal_weights(market: Portfolio, state: FloatArray, nodes: int = 5, steps: int = STEPS) -> FloatArray:
+def optimal_weights(market: PortfolioMarket, state: FloatArray, nodes: int = 5, steps: int = STEPS) -> FloatArray:
     """(N, A) optimal exposures for visible states (N, A)."""
     factors, probabilities = market.shocks(nodes)
     median = market.median_growth(state)
@@ -46,7 +46,7 @@ def optimal_weights(market: Portfolio, state: FloatArray, nodes: int = 5, steps:
     return weights
 
 
-def growth_of(market: Portfolio, state: FloatArray, weights: FloatArray) -> FloatArray:
+def growth_of(market: PortfolioMarket, state: FloatArray, weights: FloatArray) -> FloatArray:
     """(N,) E log(1 + w R) for states (N, A) and exposures (N, A)."""
     outcomes, probabilities = market.law(state, 9)
     return np.asarray((np.log1p(np.einsum("nka,na->nk", outcomes, weights)) * probabilities).sum(-1))

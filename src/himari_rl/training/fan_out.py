@@ -10,12 +10,12 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from multiprocessing.connection import wait as wait_for
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from himari_rl.errors import ConfigError, StorageError
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 ATTEMPTS = 3  # a pool is rebuilt this often before we give up
 
-Pool = Callable[[], Any]  # a context manager that yields an Executor
+Pool = Callable[[], AbstractContextManager[Executor]]
 
 
 def local_pool(jobs: int | None = None) -> Pool:
@@ -49,12 +49,12 @@ def dask_pool(address: str) -> Pool:
         from distributed import Client
 
         try:
-            client = Client(address, timeout="10s", set_as_default=False)
+            client = Client(address, timeout="10s", set_as_default=False)  # type: ignore[no-untyped-call]
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"no Dask scheduler at {address}: {error}", "tcp://HOST:8786", "start dask scheduler"
             ) from error
-        with client, client.get_executor(pure=False, retries=ATTEMPTS) as executor:
+        with client, client.get_executor(pure=False, retries=ATTEMPTS) as executor:  # type: ignore[no-untyped-call]
             yield executor
 
     return opened
@@ -62,9 +62,9 @@ def dask_pool(address: str) -> Pool:
 
 def fan_out(
     work: Callable[[T], R],
-    first: list[T],
-    done: Callable[[T, R], list[T]],
-    pool: Pool,
+    first: Sequence[T],
+    done: Callable[[T, R], Sequence[T]],
+    pool: Pool | None,
 ) -> None:
     """Runs every task, and those that `done` answers with once one is finished (a chain).
 
@@ -72,11 +72,18 @@ def fan_out(
         work: a module-level function; it must be safe to run twice.
         first: tasks that wait for nothing.
         done: called here, in this process, as results arrive; returns the tasks that may start now.
+        pool: None works in this process, one task after the other; without a task no pool is opened.
 
     Raises:
         StorageError: workers keep dying.
     """
     waiting = list(first)
+    if pool is None:
+        while waiting:
+            task = waiting.pop(0)
+            waiting += done(task, work(task))
+    if pool is None or not waiting:
+        return
     for attempt in range(1, ATTEMPTS + 1):
         running: dict[Future[R], T] = {}
         try:
@@ -112,14 +119,6 @@ def _deaf_children() -> Iterator[None]:
     finally:
         if ours:
             signal.signal(signal.SIGINT, before)
-
-
-def inline(work: Callable[[T], R], first: list[T], done: Callable[[T, R], list[T]]) -> None:
-    """The same in this process, one task after the other."""
-    waiting = list(first)
-    while waiting:
-        task = waiting.pop(0)
-        waiting += done(task, work(task))
 
 
 def _follow_parent() -> None:

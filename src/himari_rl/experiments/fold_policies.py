@@ -1,0 +1,66 @@
+"""The trained folds of a walk-forward as one policy: the policy of the newest fold decides, on one account.
+
+Every fold's answer is its seeds' mean. A fold's policy decides until the next fold's test rows begin, so rows between
+two test spans (an embargo, an outage) are decided by the older policy, which has not seen them either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from himari_rl.experiments.folds import TrainedFold, ensemble
+from himari_rl.experiments.walk_forward import Key, WalkForwardPlan
+from himari_rl.policy.bands import Bands
+from himari_rl.policy.protocol import DecidesBatch, bands_of
+from himari_rl.policy.runtime import Policy
+from himari_rl.schema import FloatArray
+
+
+class FoldPolicies:
+    """The policies of all folds as one: at each decision the newest fold whose test rows have begun decides.
+
+    Args:
+        policies: one a fold.
+        starts: (folds,) first decision of each, counted from the first decision of the stage; the first is 0.
+        rows: (D, F) market rows to decide on instead of the ones given (the shuffled control).
+    """
+
+    def __init__(self, policies: Sequence[DecidesBatch], starts: list[int], rows: FloatArray | None = None) -> None:
+        self.policies, self.starts, self.rows = policies, starts, rows
+        self.columns = None if rows is None else np.flatnonzero(np.abs(rows).sum(0) > 0.0)
+
+    def on_rows(self, rows: FloatArray) -> FoldPolicies:
+        """The same policies, deciding on other rows."""
+        return FoldPolicies(self.policies, self.starts, rows)
+
+    def bands(self, rows: FloatArray) -> Bands | None:
+        """Every decision's no-trade bands, each fold's from its own policy; None where one reads the account."""
+        seen = rows if self.rows is None else self.rows
+        ends = [*self.starts[1:], len(seen)]
+        parts = [bands_of(p, seen[a:b]) for p, a, b in zip(self.policies, self.starts, ends, strict=True)]
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts):
+            return None
+        return Bands(*(np.concatenate(leaves) for leaves in zip(*known, strict=True)))
+
+    def decide_batch(self, states: Any, memory: Any = None) -> tuple[Any, Any]:
+        step, inner = memory or (0, None)
+        turn = int(np.searchsorted(self.starts, step, side="right")) - 1
+        if self.starts[turn] == step:
+            inner = None  # a fresh policy starts with a fresh memory
+        if self.rows is not None:
+            states = states.copy()
+            states[:, self.columns] = self.rows[step, self.columns]
+        multipliers, inner = self.policies[turn].decide_batch(states, inner)
+        return multipliers, (step + 1, inner)
+
+
+def fold_policies(
+    work: WalkForwardPlan, trained: Mapping[Key, TrainedFold], part: str, seeds: tuple[int, ...]
+) -> FoldPolicies:
+    """The walk-forward's policy on one part, made of the given seeds."""
+    policies = [Policy(*ensemble([trained[part, fold, seed] for seed in seeds])) for fold in range(len(work.folds))]
+    return FoldPolicies(policies, [fold.test.start - work.start_row for fold in work.folds])

@@ -1,0 +1,82 @@
+"""Trains every fold and seed of a walk-forward that has no file yet; a killed run continues where it was.
+
+With tune_trials each fold's settings are searched first (fold_search.py); with a warm start a fold waits for the fold
+before it. Each result is one file under RUN/folds that is whole or not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from himari_rl.experiments.fold_search import search_all
+from himari_rl.experiments.folds import FoldTask, TrainedFold, train_fold, unpacked
+from himari_rl.experiments.walk_forward import PARTS, Key, WalkForwardPlan
+from himari_rl.storage import read_bytes, write_atomic
+from himari_rl.training.fan_out import Pool, fan_out
+
+FOLDS_FOLDER = "folds"
+
+
+def train_all(
+    work: WalkForwardPlan,
+    out: Path,
+    pool: Pool | None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    parts: tuple[str, ...] = PARTS,
+) -> dict[Key, TrainedFold]:
+    """Trains what has no file under `out`/folds yet; each result is one file that is whole or not there.
+
+    Args:
+        pool: from fan_out.py; None works in this process.
+        progress: (finished, total), called as results arrive; those found on disk count at once.
+        parts: which of the histories.
+
+    Raises:
+        StorageError: a file belongs to another walk-forward, is damaged, or cannot be written.
+    """
+    keys = [key for key in work.pieces() if key[0] in parts]
+    searches = work.searches(parts)
+    total = len(searches) + len(keys)
+    work = replace(work, searched=search_all(searches, out / FOLDS_FOLDER, pool, lambda count: progress(count, total)))
+    found: dict[Key, TrainedFold] = {}
+    ready: list[FoldTask] = []
+    chained = work.settings.warm_start
+    for key in keys:
+        if not chained or key[1] == 0:
+            ready += _next(work, out, key, None, found)
+    progress(len(searches) + len(found), total)
+
+    def done(task: FoldTask, data: bytes) -> list[FoldTask]:
+        path = out / FOLDS_FOLDER / task.name
+        write_atomic(path, data)
+        key = (task.part, task.fold, task.seed)
+        found[key] = unpacked(data, task.key, str(path))
+        follow = _next(work, out, _after(key), found[key], found) if chained and _after(key) in keys else []
+        progress(len(searches) + len(found), total)
+        return follow
+
+    fan_out(train_fold, ready, done, pool)
+    return found
+
+
+def _after(key: Key) -> Key:
+    return key[0], key[1] + 1, key[2]
+
+
+def _next(
+    work: WalkForwardPlan, out: Path, key: Key, before: TrainedFold | None, found: dict[Key, TrainedFold]
+) -> list[FoldTask]:
+    """The task of `key`, or with its file already there the first one missing behind it in its chain."""
+    keys = set(work.pieces())
+    while key in keys:
+        task = work.task(key, before)
+        path = out / FOLDS_FOLDER / task.name
+        if not path.exists():
+            return [task]
+        before = found[key] = unpacked(read_bytes(path), task.key, str(path))
+        if not work.settings.warm_start:
+            return []
+        key = _after(key)
+    return []
