@@ -91,8 +91,8 @@ class PPOConfig:
     range_penalty: float = 0.01
     """Penalty on bands that lie wholly outside [0, 2], per multiplier unit, in units of the reward's deviation."""
     gross_penalty: float = 0.1
-    """Penalty on gross exposure above the cap, in the same units: the cap scales all weights alike, so that beyond it no
-    reward says how much to hold."""
+    """Penalty on gross exposure above the cap, in the same units: the cap scales all weights alike, so that beyond it
+    no reward says how much to hold."""
     weight_average_fraction: float = 0.3
     """Last fraction of the rollouts whose weights are averaged into the exported ones."""
     weight_decay: float = 0.0
