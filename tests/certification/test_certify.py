@@ -112,7 +112,7 @@ def test_knowledge_of_a_shuffled_market_is_refused() -> None:
 
 def test_every_kind_has_markets_that_exist() -> None:
     for kind in ("base", "lstm", "multi"):
-        for name in plan_for(kind, 1000).bars:
+        for name in plan_for(kind, 2).bars:
             assert name.startswith(certification.market_for(name)[0].name)
 
 
@@ -130,7 +130,7 @@ def test_a_market_of_another_kind_is_refused_before_anything_is_trained() -> Non
 
 
 def test_a_weak_edge_is_learned_from_more_bars_unless_somebody_says_how_many() -> None:
-    plan, own = plan_for("base"), plan_for("base", 1000)
+    plan, own = plan_for("base"), plan_for("base", 2)
     for name in ("M1", "M1:jump=0.06,up=0.512"):
         assert plan.budget_for(name) == Budget(bars=12_000_000, distinct=6_000_000)
         assert own.budget_for(name).bars == 1000
@@ -138,7 +138,7 @@ def test_a_weak_edge_is_learned_from_more_bars_unless_somebody_says_how_many() -
 
 
 def test_the_same_market_twice_is_one() -> None:
-    found = certification.certify(["M6", "M6"], [0], plan_for("base", 50_000), jobs=1)
+    found = certification.certify(["M6", "M6"], [0], plan_for("base", 100), jobs=1)
     assert [(c.market, len(c.attempts)) for c in found] == [("M6", 1)]
 
 
@@ -155,7 +155,8 @@ def test_sb3_is_graded_by_the_same_grader() -> None:
 
 
 def test_the_command_prints_one_json_document_and_exits_1_when_a_bar_is_missed(tmp_path: Path) -> None:
-    done = run_himari("certify", "base", "--market", "M2", "--seeds", "1", "--bars", "100000", "--jobs", "1", "--json")
+    small = "--market M2 --seeds 1 --num-episodes 200 --jobs 1 --json"
+    done = run_himari("certify", "base", *small.split())
     assert done.returncode == 1
     document = json.loads(done.stdout)
     assert document["passed"] is False

@@ -15,6 +15,7 @@ from himari_rl.certification.certify import GRADING_SEED, attempt, bundle_of, in
 from himari_rl.certification.grading import Decides, Grade, grade
 from himari_rl.certification.references import MEMORYLESS, ONE_LINE
 from himari_rl.certification.thresholds import SUFFIX, Bar, Budget, Check, Plan
+from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.features.contract import WIDTH
 from himari_rl.schema import FloatArray
 
@@ -75,7 +76,7 @@ BARS = {"base": BASE, "lstm": LSTM, "multi": MULTI}
 WEAK = {"base": {"M1": 3}}
 """Times the training bars. M1's Sharpe ratio is .024 a bar and only the band's width is left to learn at the end: with
 4 M bars one seed in twelve stays below .98 (.973), with 12 M the worst of six is .990."""
-TRAINING_BARS = {"base": 4_000_000, "lstm": 4_000_000, "multi": 6_000_000}
+TRAINING_EPISODES = {"base": 8_000, "lstm": 8_000, "multi": 12_000}
 
 
 class Heads:
@@ -114,15 +115,15 @@ def base_agent(name: str, seed: int, budget: Budget) -> dict[str, Grade]:
 RIVALS = {"base": (None, 1), "lstm": (base_agent, 5), "multi": (independent_heads, 1)}
 
 
-def plan_for(kind: str, bars: int | None = None) -> Plan:
-    """The default recipe of a kind with this many bars of training, or with as many as its certificate takes."""
+def plan_for(kind: str, num_episodes: int | None = None, agent: PPOConfig | None = None) -> Plan:
+    """A kind's plan with this many episodes of training, or with as many as its certificate takes."""
     rivals, seeds = RIVALS[kind]
-    budget = Budget(bars=bars or TRAINING_BARS[kind])
+    budget = Budget(bars=(num_episodes or TRAINING_EPISODES[kind]) * TradingEnvConfig.episode_bars)
     return Plan(
-        config=config_type(kind)(),
+        config=agent or config_type(kind)(),
         budget=budget,
         bars=BARS[kind],
         rivals=rivals,
         rival_seeds=seeds,
-        more={} if bars else WEAK.get(kind, {}),
+        more={} if num_episodes else WEAK.get(kind, {}),
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -95,7 +95,7 @@ def judge_bundle(
         with_twins,
     )
 
-    settings = Settings(kind=policy.manifest.kind, seeds=(0,), control_seeds=(0,), recipe=recipe)
+    settings = Settings(kind=policy.manifest.kind, seeds=(0,), control_seeds=(0,), **vars(recipe))
     fold = Fold(train=slice(0, first - PURGE_BARS), test=slice(first, len(bars)))
     work = with_twins(Plan(settings=settings, bars={REAL: bars}, folds=(fold,)), ledger)
     data = fingerprint_of(bars)
@@ -128,14 +128,12 @@ def _recipe(manifest: Manifest, first: int) -> tuple[str, Recipe | None]:
     if not (isinstance(agent, dict) and isinstance(environment, dict) and isinstance(run, dict)):
         return "the bundle does not say how it was trained", None
     try:
-        rules: dict[str, Any] = dict(environment)
-        limits = rules.get("limits")
-        if isinstance(limits, dict):
-            rules["limits"] = {name: np.inf if value is None else value for name, value in limits.items()}
+        world = from_dict(TradingEnvConfig, environment)
+        bars = min(int(run.get("bars", 0)) // len(manifest.seeds), CONTROL_BARS)
         recipe = Recipe(
             agent=from_dict(config_type(manifest.kind), agent),
-            environment=from_dict(TradingEnvConfig, rules),
-            bars_per_seed=min(int(run.get("bars", 0)) // len(manifest.seeds), CONTROL_BARS),
+            environment=world,
+            num_episodes=max(1, -(-bars // world.episode_bars)),
         )
     except ConfigError as error:
         return f"its recipe is of another release: {error}", None
