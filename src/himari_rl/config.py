@@ -350,7 +350,7 @@ def _converted(annotation: Any, raw: Any) -> Any:
         (inner,) = (a for a in arguments if a is not type(None))
         return None if nothing and type(None) in arguments else _converted(inner, raw)
     if origin is Literal:
-        return next(a for a in arguments if str(a) == str(raw))
+        return arguments[[str(a) for a in arguments].index(str(raw))]
     if origin is not None and issubclass(origin, Sequence):
         if text is not None:
             raw = [part for part in (p.strip() for p in text.strip("[]()").split(",")) if part]
