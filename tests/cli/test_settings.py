@@ -79,7 +79,6 @@ def test_every_field_is_reached_by_set(command: str, kind: str, capsys: pytest.C
         assert one["origin"] == "--set"
         expected = "(set)" if setting.secret else shown(setting.annotation, asked[setting.key])
         assert one["value"] == expected, setting.key
-        )
 
 
 @pytest.mark.parametrize(("section", "kind"), TYPES)
