@@ -384,5 +384,5 @@ def expected(annotation: Any) -> str:
         return " or ".join(map(str, arguments))
     if origin is not None:
         return f"{expected(arguments[0])}, or several with commas"
-    words = {bool: "true or false", int: "a whole number", float: "a number, or inf"}
+    words = {bool: "true or false", int: "a whole number", float: "a number"}
     return words.get(annotation, "a text")

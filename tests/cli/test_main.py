@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 import typer
 
-from helpers import run_himari
+from helpers import run_himari, run_python
 from himari_rl import cli
 from himari_rl.errors import DataError, RefusedError
 
@@ -82,13 +81,14 @@ def test_help_has_an_example_that_names_the_command(path: str, capsys: pytest.Ca
     assert f"himari {path}" in out.split("xample", 1)[1]
 
 
-def test_help_answers_in_under_a_second() -> None:
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        assert run_himari("--help").returncode == 0
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 1.0
+def test_the_list_of_commands_loads_nothing_heavy() -> None:
+    """So that it answers at once, on any machine."""
+    code = "import sys; from himari_rl.cli import main; assert main(['--help']) == 0; print(*sys.modules)"
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
+    loaded = set(result.stdout.splitlines()[-1].split())
+    assert "himari_rl.cli.serve" in loaded
+    assert not loaded & {"numpy", "torch", "pandas", "pydantic", "yaml", "scipy", "himari_rl.features.encoder"}
 
 
 @pytest.mark.parametrize("argv", [["nonsense"], ["--nonsense"]])

@@ -12,7 +12,7 @@ from typing import Any, Union, get_args, get_origin
 import pytest
 import typer
 
-from helpers import run_python
+from helpers import ROOT, run_python
 from himari_rl import cli
 from himari_rl.cli.extras import EXTRAS
 from himari_rl.cli.settings import COMMANDS, KINDS, SECTIONS, every_key, resolved, section_type, sections_of
@@ -182,6 +182,15 @@ def test_one_file_serves_every_command(tmp_path: Path) -> None:
     assert resolved("train", "lstm", place)["agent"].lstm_hidden_dim == 8
     assert resolved("train", "base", place)["environment"].allow_short is True
     assert resolved("serve", file=place)["serve"].log_every == 5
+
+
+def test_the_example_is_read_by_every_command_and_used() -> None:
+    place = str(ROOT / "config" / "run.yaml")
+    for command in COMMANDS:
+        found = resolved(command, file=place)
+        used = [s.key for s in found.settings.values() if s.origin == "run.yaml"]
+        assert bool(used) == bool({"environment", "walk_forward", "gate", "serve"} & set(COMMANDS[command]))
+    assert resolved("train", file=place)["environment"].cost_rate == pytest.approx(0.0009)
 
 
 def test_every_field_of_the_server_has_its_variable() -> None:
