@@ -56,23 +56,24 @@ def test_a_command_that_lacks_an_extra_says_which_in_one_line(tmp_path: Path) ->
     bundle = str(make_bundle(tmp_path, hidden=(4,)))
     data = ["--data", str(bars)]
     calls = {
-        "train base": (["train", "base", *data, "--out", str(tmp_path / "t")], "data train"),
-        "certify": (["certify", "base", "--market", "M1"], "data train"),
-        "tune": (["tune", "base", *data], "data train judge"),
-        "walk-forward": (["walk-forward", "base", *data], "data train judge"),
-        "evaluate": (["evaluate", bundle, *data], "data judge"),
+        "train base": (["train", "base", *data, "--out", str(tmp_path / "t")], "train"),
+        "certify": (["certify", "base", "--market", "M1"], "train"),
+        "tune": (["tune", "base", *data], "train,judge"),
+        "walk-forward": (["walk-forward", "base", *data], "train,judge"),
+        "evaluate": (["evaluate", bundle, *data], "train,judge"),
         "data fetch": (["data", "fetch", "BTC-USD", "--since", "2020-01-01"], "data"),
         "data audit": (["data", "audit", str(bars)], "data"),
         "serve": (["serve", bundle, "--port", "0"], "serve"),
-        "export": (["export", bundle, "--out", str(tmp_path / "x.onnx")], "onnx train"),
+        "export": (["export", bundle, "--out", str(tmp_path / "x.onnx")], "onnx"),
         "sign": (["sign", bundle, "--key", str(tmp_path / "key.pem")], "sign"),
-        "demo": (["demo", "--out", str(tmp_path / "demo")], "data train"),
+        "demo": (["demo", "--out", str(tmp_path / "demo")], "train,judge,serve"),
     }
     found = bare(*(argv for argv, _ in calls.values()))
-    for (name, (_, extras)), (code, err) in zip(calls.items(), found, strict=True):
+    for (name, (_, extra)), (code, err) in zip(calls.items(), found, strict=True):
         assert code == 2, (name, err)
         lines = err.strip().splitlines()
-        assert any(f"pip install 'himari-rl[{extra}]'" in lines[-1] for extra in extras.split()), (name, err)
+        assert len(lines) == 1, (name, err)
+        assert f"pip install 'himari-rl[{extra}]'" in lines[0], (name, err)
         assert "Traceback" not in err
 
 
@@ -80,6 +81,8 @@ def test_only_a_package_of_an_extra_is_excused() -> None:
     assert missing_extra(ModuleNotFoundError(name="torch.nn"), ["train", "base"]) == (
         "himari train needs torch, which is not installed; pip install 'himari-rl[train]'"
     )
+    cluster = missing_extra(ModuleNotFoundError(name="dask"), ["walk-forward", "base"])
+    assert cluster.endswith("pip install 'himari-rl[train,judge,cluster]'")
     assert missing_extra(ModuleNotFoundError(name="himari_rl.nowhere"), ["train"]) == ""
 
 

@@ -17,11 +17,26 @@ EXTRAS = {
 """Extra of pyproject.toml -> the packages it brings."""
 
 
+INCLUDES = {"train": ("data",)}
+WHOLE = {
+    "train": ("train",),
+    "certify": ("train",),
+    "tune": ("train", "judge"),
+    "walk-forward": ("train", "judge"),
+    "evaluate": ("train", "judge"),
+    "demo": ("train", "judge", "serve"),
+}
+"""Command -> every extra that it uses, so that nobody is sent to pip twice."""
+
+
 def missing_extra(error: ModuleNotFoundError, argv: Sequence[str]) -> str:
     """One line for a package that some extra brings; empty for any other module, whose absence is a bug."""
     package = (error.name or "").partition(".")[0]
-    for extra, packages in EXTRAS.items():
-        if package in packages:
-            command = next((word for word in argv if not word.startswith("-")), "")
-            return f"himari {command} needs {package}, which is not installed; pip install 'himari-rl[{extra}]'"
-    return ""
+    extra = next((extra for extra, packages in EXTRAS.items() if package in packages), None)
+    if extra is None:
+        return ""
+    command = next((word for word in argv if not word.startswith("-")), "")
+    whole = WHOLE.get(command, ())
+    brings = {part for each in whole for part in (each, *INCLUDES.get(each, ()))}
+    asked = ",".join(whole if extra in brings else (*whole, extra))
+    return f"himari {command} needs {package}, which is not installed; pip install 'himari-rl[{asked}]'"
