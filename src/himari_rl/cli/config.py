@@ -6,15 +6,15 @@ himari config show gate --config run.yaml --json
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from himari_rl.cli.options import Assignments, ConfigFile, Json
 from himari_rl.cli.settings import COMMANDS, KINDS
+from himari_rl.config import DEFAULT, Resolved
 
-if TYPE_CHECKING:
-    from himari_rl.config import Resolved
+INDENT = 4
 
 config_app = typer.Typer(no_args_is_help=True, help="Every setting: its value, where it was set, what it means.")
 
@@ -74,26 +74,21 @@ def _document(config: Resolved) -> dict[str, object]:
 
 
 def _print(name: str, config: Resolved, seen: set[str]) -> None:
-    """A table for each section that was not printed already."""
-    from rich import box
+    """Two lines a setting, section by section, of those that were not printed already; fits eighty columns."""
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
+    from rich.padding import Padding
 
     console = Console(highlight=False)
     for section in config.sections:
         if section in seen:
             continue
-        table = Table(box=box.SIMPLE_HEAD, title=f"{section}  (himari {name})", title_justify="left", pad_edge=False)
-        table.add_column("key", no_wrap=True)
-        table.add_column("value", overflow="fold")
-        table.add_column("set by", overflow="fold")
-        table.add_column("meaning", ratio=1)
+        console.print(f"\n[bold cyan]{section}[/]  [dim]himari {name}[/]")
         for key, each in config.settings.items():
             if key.startswith(f"{section}."):
-                style = "" if each.origin == "default" else "bold"
                 value = each.shown()
                 text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-                table.add_row(key, escape(text), escape(each.origin), escape(each.help), style=style)
-        console.print(table)
-    console.print(f"himari {name}: settings {config.hash}", style="dim")
+                style = "" if each.origin == DEFAULT else "bold"
+                console.print(f"{key:<39} {escape(text):<16} {escape(each.origin)}", style=style, soft_wrap=True)
+                console.print(Padding(escape(each.help), (0, 0, 0, INDENT)), style="dim")
+    console.print(f"\nhimari {name}: settings {config.hash}", style="dim")
