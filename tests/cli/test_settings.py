@@ -174,6 +174,11 @@ def test_a_mistake_is_one_line_and_exit_2(words: list[str], said: str, capsys: p
     assert said in err
 
 
+def test_a_value_that_cannot_be_is_refused_before_the_data_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "base", "--data", "nowhere.csv", "--commission-rate", "7"]) == 2
+    assert "commission_rate" in capsys.readouterr().err
+
+
 def test_one_file_serves_every_command(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(
         "agent: {lstm_hidden_dim: 8}\nenvironment: {allow_short: yes}\nserve: {log_every: 5}\ngate: {min_sharpe: 2}\n"

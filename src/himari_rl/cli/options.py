@@ -81,11 +81,10 @@ def configured(
 def _command(function: Callable[..., Any], command: str, keys: tuple[str, ...], kind: str | None) -> Callable[..., Any]:
     hints = get_type_hints(function, include_extras=True)
     own = [p.replace(annotation=hints[p.name]) for p in inspect.signature(function).parameters.values()]
-    own = [p for p in own if p.name not in ("settings", "rules")]
-    ruled = "rules" in inspect.signature(function).parameters or "gate" in COMMANDS[command]
+    own = [p for p in own if p.name != "settings"]
     made = [option for key in keys for option in _options(command, key, kind)]
     common = [_parameter("config_file", ConfigFile), _parameter("assignments", Assignments)]
-    common += [_parameter("rules", Rules)] if ruled else []
+    common += [_parameter("rules", Rules)] if "gate" in COMMANDS[command] else []
     first = [p for p in own if p.default is inspect.Parameter.empty]
     rest = [p for p in own if p.default is not inspect.Parameter.empty]
 
@@ -94,6 +93,8 @@ def _command(function: Callable[..., Any], command: str, keys: tuple[str, ...], 
         of_kind = kind or given.get("kind") or KINDS[0]
         options = _given(command, keys, of_kind, {p.name: given.pop(p.name) for p in made})
         settings = resolved(command, of_kind, file, assignments, options, given.pop("rules", None))
+        for section in settings.sections:
+            settings[section]  # a value that no component takes is refused before anything is read
         return function(**given, settings=settings)
 
     run.__name__, run.__doc__ = function.__name__, function.__doc__
