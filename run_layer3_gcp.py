@@ -17,6 +17,7 @@ from pathlib import Path
 from himari_rl.cli import main as himari
 from himari_rl.cli.evaluate import SUMMARY
 from himari_rl.evaluation.verdict import BETTER
+from himari_rl.training.config import TrainConfig
 
 
 def pipeline(data: Sequence[str], model_dir: Path, num_episodes: int, seed: int) -> int:
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="run_layer3_gcp.py", description="Bars in, a judged policy bundle out.")
     parser.add_argument("--data", nargs="+", required=True, help="CSV, CSV.gz, Parquet files or a folder")
     parser.add_argument("--model-dir", type=Path, default=Path("runs/layer3"), help="folder of the run")
-    parser.add_argument("--num-episodes", type=int, default=1000, help="episodes of 500 bars")
+    parser.add_argument("--num-episodes", type=int, default=TrainConfig.num_episodes, help="episodes of 500 bars")
     parser.add_argument("--seed", type=int, default=0, help="first of the five")
     given = parser.parse_args(argv)
     return pipeline(given.data, given.model_dir, given.num_episodes, given.seed)

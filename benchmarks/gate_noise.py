@@ -32,7 +32,6 @@ from himari_rl.evaluation.control import own_deflated
 from himari_rl.experiments.controls import judge_walk
 from himari_rl.experiments.fold_policies import fold_policies
 from himari_rl.experiments.folds import TrainedFold
-from himari_rl.experiments.recipe import Recipe
 from himari_rl.experiments.train_all import train_all
 from himari_rl.experiments.walk_forward import REAL, Key, Settings, WalkForwardPlan, plan
 from himari_rl.release.gate import statistical_lines
@@ -42,7 +41,7 @@ from himari_rl.training.fan_out import local_pool
 ROWS = 2 * 365 * 24
 
 
-def judged(market: str, seed: int, edge: float, bars_per_seed: int) -> tuple[str, bool, str]:
+def judged(market: str, seed: int, edge: float, num_episodes: int) -> tuple[str, bool, str]:
     """One market through the whole gate: (market, promoted, refused by)."""
     import torch
 
@@ -51,8 +50,7 @@ def judged(market: str, seed: int, edge: float, bars_per_seed: int) -> tuple[str
     rng = np.random.default_rng([seed, 99])
     bars = planted(made, rng, edge) if market == "edge" else driftless(made, rng)
     agent = PPOConfig(num_envs=100, num_steps=25, minibatch=2_500)
-    recipe = Recipe(agent=agent, bars_per_seed=bars_per_seed)
-    settings = Settings(test="6mo", step="6mo", seeds=(0, 1), recipe=recipe)
+    settings = Settings(test="6mo", step="6mo", seeds=(0, 1), agent=agent, num_episodes=num_episodes)
     with tempfile.TemporaryDirectory() as folder:
         bare = plan(bars, settings, controls=False)
         trained = train_all(bare, Path(folder), None)
@@ -91,7 +89,7 @@ def main() -> None:
     parser.add_argument("--markets", type=int, default=200, help="noise markets")
     parser.add_argument("--edges", type=int, default=None, help="planted markets; a fifth of the noise ones by default")
     parser.add_argument("--edge", type=float, default=0.2, help="correlation of the planted signal with the next bar")
-    parser.add_argument("--bars-per-seed", type=int, default=100_000)
+    parser.add_argument("--num-episodes", type=int, default=200)
     parser.add_argument("--first", type=int, default=0, help="number of the first market, to run in pieces")
     parser.add_argument("--jobs", type=int, default=None)
     options = parser.parse_args()
@@ -100,7 +98,7 @@ def main() -> None:
     tasks = [("edge", first + i) for i in range(edges)] + [("noise", first + i) for i in range(options.markets)]
     started, found = time.perf_counter(), []
     with local_pool(options.jobs)() as pool:
-        running = [pool.submit(judged, kind, i, options.edge, options.bars_per_seed) for kind, i in tasks]
+        running = [pool.submit(judged, kind, i, options.edge, options.num_episodes) for kind, i in tasks]
         for done in as_completed(running):
             found.append(done.result())
             kind, promoted, why = found[-1]

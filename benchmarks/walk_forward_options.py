@@ -35,9 +35,9 @@ from himari_rl.training.fan_out import local_pool
 DEFAULT = "default: 500,000 bars, five seeds"
 RECIPES: dict[str, dict[str, Any]] = {
     DEFAULT: {},
-    "250,000 bars": {"bars_per_seed": 250_000},
-    "1,000,000 bars": {"bars_per_seed": 1_000_000},
-    "2,000,000 bars": {"bars_per_seed": 2_000_000},
+    "250,000 bars": {"num_episodes": 500},
+    "1,000,000 bars": {"num_episodes": 2_000},
+    "2,000,000 bars": {"num_episodes": 4_000},
     "early stopping on the last 20 %": {"validation_fraction": 0.2},
     "4 block-bootstrapped copies": {"bootstrap_paths": 4},
     "1 driftless twin (synthetic)": {"synthetic_paths": 1},
@@ -49,7 +49,7 @@ ALONE = "one seed alone"
 
 def settings_of(variant: str) -> Settings:
     recipe = replace(Recipe(), **RECIPES.get(variant, {})).with_agent(AGENTS.get(variant, {}))
-    return Settings(recipe=recipe, warm_start=variant == WARM)
+    return Settings(**vars(recipe), warm_start=variant == WARM)
 
 
 def main() -> None:

@@ -10,9 +10,8 @@ HIMARI_AUDIENCE, HIMARI_EMAILS   Google-signed ID tokens for this audience, of t
 HIMARI_ALLOW_ANONYMOUS=1         no key: something in front (Cloud Run's IAM, Vertex AI) checks the clients
 HIMARI_MEMORY_KEY                signs the memory of recurrent policies; the same on every instance
 HIMARI_SIGNER                    PEM file of the Ed25519 public key that bundles must be signed with
-HIMARI_CHALLENGER, HIMARI_CHALLENGER_SHARE, HIMARI_SYMBOLS, HIMARI_GAP_RULE, HIMARI_CORS_ORIGINS, HIMARI_LOG_EVERY
-                                 see himari_rl/serving/settings.py
 HIMARI_TURBO=0                   no shortcut within uvicorn's parser: the same bytes from plain ASGI
+HIMARI_<FIELD>                   any other field of himari_rl/serving/settings.py: `himari config show serve`
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from dataclasses import replace
 
 
 def main() -> int:
@@ -41,9 +41,9 @@ def main() -> int:
             )
         if not port.isascii() or not port.isdigit():
             raise ConfigError(f"PORT is {port!r}", "a number", "unset PORT or set it to 8080")
-        given = from_environment(env)
-        admin = check_exposure(host, ServeSettings(**given), env.get("HIMARI_ALLOW_ANONYMOUS") == "1")
-        serve(create_app(source, ServeSettings(**given, admin=admin)), listen(host, int(port)))
+        settings = ServeSettings(**from_environment(env))
+        admin = check_exposure(host, settings, env.get("HIMARI_ALLOW_ANONYMOUS") == "1") and settings.admin
+        serve(create_app(source, replace(settings, admin=admin)), listen(host, int(port)))
     except HimariError as error:
         sys.stderr.write(f"api_server: {error}\n")
         return error.exit_code

@@ -113,7 +113,7 @@ def test_knowledge_of_a_shuffled_market_is_refused() -> None:
 
 def test_every_kind_has_markets_that_exist() -> None:
     for kind in ("base", "lstm", "multi"):
-        for name in suite_for(kind, 1000).thresholds:
+        for name in suite_for(kind, 2).thresholds:
             assert name.startswith(market_for(name)[0].name)
 
 
@@ -131,7 +131,7 @@ def test_a_market_of_another_kind_is_refused_before_anything_is_trained() -> Non
 
 
 def test_a_weak_edge_is_learned_from_more_bars_unless_somebody_says_how_many() -> None:
-    suite, own = suite_for("base"), suite_for("base", 1000)
+    suite, own = suite_for("base"), suite_for("base", 2)
     for name in ("M1", "M1:jump=0.06,up=0.512"):
         assert suite.budget_for(name) == Budget(bars=12_000_000, distinct=6_000_000)
         assert own.budget_for(name).bars == 1000
@@ -139,7 +139,7 @@ def test_a_weak_edge_is_learned_from_more_bars_unless_somebody_says_how_many() -
 
 
 def test_the_same_market_twice_is_one() -> None:
-    found = certification.certify(["M6", "M6"], [0], suite_for("base", 50_000), jobs=1)
+    found = certification.certify(["M6", "M6"], [0], suite_for("base", 100), jobs=1)
     assert [(c.market, len(c.attempts)) for c in found] == [("M6", 1)]
 
 
@@ -156,7 +156,8 @@ def test_sb3_is_graded_by_the_same_grader() -> None:
 
 
 def test_the_command_prints_one_json_document_and_exits_1_when_a_threshold_is_missed(tmp_path: Path) -> None:
-    done = run_himari("certify", "base", "--market", "M2", "--seeds", "1", "--bars", "100000", "--jobs", "1", "--json")
+    small = "--market M2 --seeds 1 --num-episodes 200 --jobs 1 --json"
+    done = run_himari("certify", "base", *small.split())
     assert done.returncode == 1
     document = json.loads(done.stdout)
     assert document["passed"] is False

@@ -148,7 +148,7 @@ def test_of_several_rivals_seeds_the_median_counts(monkeypatch) -> None:
 
 
 def test_the_command_shows_the_base_agent_beside_the_recurrent_one_and_its_interval() -> None:
-    asked = ["certify", "lstm", "--market", "M2", "--seeds", "1", "--bars", "100000", "--jobs", "1", "--json"]
+    asked = ["certify", "lstm", "--market", "M2", "--seeds", "1", "--num-episodes", "200", "--jobs", "1", "--json"]
     done = run_himari(*asked)
     assert done.returncode == 1  # far too few bars
     market = json.loads(done.stdout)["markets"][0]

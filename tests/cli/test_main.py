@@ -16,31 +16,37 @@ from himari_rl import cli
 from himari_rl.errors import DataError, RefusedError
 
 # Adding a flag is a line here; taking one away breaks somebody's script.
+SHARED = "--config --set --json"
+LEDGER = "--allow-short --commission-rate --slippage-bps --max-position-pct --reward --risk-aversion"
+AGENT = "--hidden-dim --learning-rate --weight-decay"
+TRAIN = (
+    f"{SHARED} {LEDGER} {AGENT} --data --device --num-episodes --out --resume --save-interval --seed --seeds "
+    "--test-fraction"
+)
 CONTRACT = {
-    "certify": "--bars --device --html --jobs --json --market --seed --seeds",
+    "certify": f"{SHARED} {AGENT} --num-episodes --device --html --jobs --market --seed --seeds",
+    "config show": SHARED,
     "data audit": "--interval --json --symbol",
     "data fetch": "--exchange --json --out --since --timeframe --until",
-    "decide": "--accept-leak --base --json --lstm --multi --rules",
+    "decide": f"{SHARED} --accept-leak --base --lstm --multi --rules",
     "demo": "--data --json --num-episodes --out --seed --symbol",
-    "evaluate": "--allow-seen --costs --data --funding --html --json --risk-aversion --seed --symbol --test-fraction "
-    "--trials",
-    "gate": "--accept-leak --champion --json --rules --run",
-    "promote": "--accept-leak --champion --folder --json --override --rules --run",
-    "report": "--accept-leak --champion --json --out --rules",
+    "evaluate": f"{SHARED} --allow-seen --costs --data --funding --html --risk-aversion --seed --symbol "
+    "--test-fraction --trials",
+    "gate": f"{SHARED} --accept-leak --champion --rules --run",
+    "promote": f"{SHARED} --accept-leak --champion --folder --override --rules --run",
+    "report": f"{SHARED} --accept-leak --champion --out --rules",
     "rollback": "--folder --json --reason",
     "export": "--json --out",
     "sign": "--json --key",
-    "serve": "--allow-anonymous --challenger --host --json --log-every --port --share --signer",
-    "train base": "--allow-short --data --device --hidden-dim --json --learning-rate --num-episodes --out --resume "
-    "--reward --save-interval --seed --seeds --symbol --test-fraction",
-    "train multi": "--allow-short --data --device --funding --hidden-dim --interval --json --learning-rate "
-    "--num-episodes --out --resume --reward --save-interval --seed --seeds --symbols --test-fraction",
-    "train lstm": "--allow-short --data --device --gap-rule --hidden-dim --json --learning-rate --lstm-hidden-dim "
-    "--lstm-num-layers --num-episodes --out --resume --reward --save-interval --seed --seeds --symbol --test-fraction",
-    "tune": "--bars-per-seed --data --funding --json --out --seed --symbol --symbols --test-fraction --trials",
-    "walk-forward": "--anchored --bars-per-seed --bootstrap-paths --data --embargo-bars --folds --funding --hidden-dim "
-    "--jobs --json --out --scheduler --seeds --step --symbol --symbols --synthetic-paths --test --train --tune-trials "
-    "--usd-per-hour --validation-fraction --warm-start --weight-decay",
+    "serve": f"{SHARED} --allow-anonymous --challenger --host --log-every --port --share --signer",
+    "train base": f"{TRAIN} --symbol",
+    "train multi": f"{TRAIN} --funding --interval --symbols",
+    "train lstm": f"{TRAIN} --symbol --gap-rule --lstm-hidden-dim --lstm-num-layers",
+    "tune": f"{SHARED} {LEDGER} {AGENT} --num-episodes --data --funding --out --seed --symbol --symbols "
+    "--test-fraction --trials",
+    "walk-forward": f"{SHARED} {LEDGER} {AGENT} --anchored --num-episodes --bootstrap-paths --data --embargo-bars "
+    "--folds --funding --jobs --out --rules --scheduler --seed --seeds --step --symbol --symbols --synthetic-paths "
+    "--test --train --tune-trials --usd-per-hour --validation-fraction --warm-start",
 }
 
 
@@ -125,7 +131,7 @@ def app_that_raises(monkeypatch: pytest.MonkeyPatch) -> Any:
         def go() -> None:
             raise error
 
-        monkeypatch.setattr(cli, "build_app", lambda: app)
+        monkeypatch.setattr(cli, "build_app", lambda *_, **__: app)
 
     return install
 

@@ -57,11 +57,7 @@ def test_a_panel_walks_forward_with_both_twins(tmp_path: Path) -> None:
     from himari_rl.agents.config import config_type
 
     panel = panel_of([synthetic_bars(24 * 40, seed, symbol=name) for seed, name in enumerate(("A-USD", "B-USD"))])
-    recipe = small_settings().recipe
-    agent = config_type("multi")(**AGENT)
-    settings = small_settings(kind="multi", seeds=(0,), recipe=type(recipe)(
-        agent=agent, environment=recipe.environment, bars_per_seed=100
-    ))  # fmt: skip
+    settings = small_settings(kind="multi", seeds=(0,), agent=config_type("multi")(**AGENT), num_episodes=5)
     work = plan(panel, settings)
     found = train_all(work, tmp_path, None)
     assert {part for part, _, _ in found} == set(PARTS)

@@ -33,8 +33,7 @@ def two_splits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def searching(bars: Bars, controls: bool = False) -> WalkForwardPlan:
-    recipe = replace(small_settings().recipe, purge_bars=24, bars_per_seed=200)
-    settings = small_settings(train="40d", seeds=(0,), tune_trials=TRIALS, recipe=recipe)
+    settings = small_settings(train="40d", seeds=(0,), tune_trials=TRIALS, num_episodes=10)
     return plan(bars, settings, controls=controls)
 
 

@@ -17,7 +17,7 @@ from himari_rl.evaluation.trials import Trials, span_of
 from himari_rl.experiments import tune as tuning
 from himari_rl.experiments.tune import purged_splits, tune
 
-RECIPE = replace(small_settings().recipe, purge_bars=24, bars_per_seed=200)
+RECIPE = replace(small_settings().recipe, num_episodes=10)
 
 
 def test_no_training_row_is_within_the_purge_of_a_test_row() -> None:

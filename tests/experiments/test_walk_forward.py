@@ -199,7 +199,7 @@ def test_the_command_leaves_its_verdict_and_its_gate_in_the_bundle(
     """With memory and a warm start, which every kind of agent has."""
     monkeypatch.setenv("HIMARI_TRIALS", str(tmp_path / "trials.sqlite"))
     write_bars(small_bars(64), tmp_path / "bars.parquet")
-    words = "--train 30d --test 10d --step 10d --seeds 1 --jobs 1 --folds 2 --bars-per-seed 6400 --warm-start"
+    words = "--train 30d --test 10d --step 10d --seeds 1 --jobs 1 --folds 2 --num-episodes 13 --warm-start"
     place = ["--data", str(tmp_path / "bars.parquet"), "--out", str(tmp_path / "run")]
     assert main(["walk-forward", "lstm", *place, *words.split(), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)

@@ -64,5 +64,6 @@ def free_physics(bars: Bars, **config: Any) -> Physics:
 def train_small(out: Path, resume: bool) -> None:
     """A job of 60 rollouts with a checkpoint after every second one; other processes call it by name."""
     environment = TradingEnvConfig(episode_bars=20)
-    job = Job(agent=PPOConfig(**SMALL), environment=environment, num_episodes=60 * 120 // 20, save_interval=12)
+    budget = {"num_episodes": 60 * 120 // 20, "save_interval": 12, "seeds": (0,), "device": "cpu"}
+    job = Job(agent=PPOConfig(**SMALL), environment=environment, **budget)
     run_job(job, random_bars(600, 8), out, resume=resume)

@@ -17,7 +17,6 @@ from himari_rl.agents.config import PPOConfig
 from himari_rl.data.synthetic import synthetic_bars
 from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.evaluation.record import CURVES, DOCUMENT, seal
-from himari_rl.experiments.recipe import Recipe
 from himari_rl.experiments.walk_forward import Settings
 from himari_rl.policy.bundle import amend, read_manifest
 from himari_rl.schema import Bars
@@ -26,9 +25,9 @@ AGENT = {"num_envs": 10, "num_steps": 10, "hidden_dim": 4, "minibatch": 100}
 
 
 def small_settings(**changes: Any) -> Settings:
-    recipe = Recipe(agent=PPOConfig(**AGENT), environment=TradingEnvConfig(episode_bars=20), bars_per_seed=400)
     chosen: dict[str, Any] = {"train": "20d", "test": "10d", "step": "10d", "purge_bars": 24, "seeds": (0, 1)}
-    return Settings(**({"recipe": recipe} | chosen | changes))
+    small = {"agent": PPOConfig(**AGENT), "environment": TradingEnvConfig(episode_bars=20), "num_episodes": 20}
+    return Settings(**(small | chosen | changes))
 
 
 def small_bars(days: int = 42, seed: int = 0) -> Bars:

@@ -208,7 +208,7 @@ def test_the_rules_in_config_are_the_built_in_ones_and_a_typo_is_refused(tmp_pat
     for text, words in (
         ("min_sharp: 1", "min_sharp"),
         ("[1]", "mapping"),
-        ("min_sharpe: high", "a finite number"),
+        ("min_sharpe: high", "'high'; expected a number"),
         ("min_sharpe: -.inf", "a finite number"),
         ("{", "YAML"),
     ):

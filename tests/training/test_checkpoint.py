@@ -28,6 +28,8 @@ JOB = Job(
     environment=TradingEnvConfig(episode_bars=20),
     num_episodes=ROLLOUTS * 120 // 20,
     save_interval=6,  # one rollout
+    seeds=(0,),
+    device="cpu",
 )
 NAME = "checkpoint-0.safetensors"
 

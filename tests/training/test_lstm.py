@@ -196,7 +196,7 @@ def test_a_job_that_died_and_is_resumed_writes_the_bundle_of_one_that_did_not(at
     job = Job(
         agent=LSTMPPOConfig(**(SMALL | {"analytic_gradient_fraction": 0.5})),
         environment=TradingEnvConfig(episode_bars=20),
-        num_episodes=10 * 120 // 20, save_interval=6,
+        num_episodes=10 * 120 // 20, save_interval=6, seeds=(0,), device="cpu",
     )  # fmt: skip
 
     def die(trainer: Trainer, seed: int) -> None:

@@ -17,6 +17,7 @@ from himari_rl.certification.certificates import interval
 from himari_rl.certification.grading import Grade, grade
 from himari_rl.certification.references import MEMORYLESS, ONE_LINE
 from himari_rl.certification.thresholds import SUFFIX, Budget, Check, Rivals, Suite, Threshold
+from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.features.contract import WIDTH
 from himari_rl.policy.protocol import DecidesBatch
 from himari_rl.schema import FloatArray
@@ -79,7 +80,7 @@ BUDGET_MULTIPLES = {"base": {"M1": 3}}
 """Times the training bars of the kind, where an edge is weak. M1's Sharpe ratio is .024 a bar and only the band's width
 is left to learn at the end: with 4 M bars one seed in twelve stays below .98 (.973), with 12 M the worst of six is
 .990."""
-TRAINING_BARS = {"base": 4_000_000, "lstm": 4_000_000, "multi": 6_000_000}
+TRAINING_EPISODES = {"base": 8_000, "lstm": 8_000, "multi": 12_000}
 
 
 class Heads:
@@ -120,15 +121,15 @@ RIVALS: dict[str, tuple[Rivals | None, int]] = {
 }
 
 
-def suite_for(kind: str, bars: int | None = None) -> Suite:
-    """The default recipe of a kind with this many bars of training, or with as many as its certificate takes."""
+def suite_for(kind: str, num_episodes: int | None = None, agent: PPOConfig | None = None) -> Suite:
+    """A kind's suite with this many episodes of training, or with as many as its certificate takes."""
     rivals, seeds = RIVALS[kind]
-    budget = Budget(bars=bars or TRAINING_BARS[kind])
+    budget = Budget(bars=(num_episodes or TRAINING_EPISODES[kind]) * TradingEnvConfig.episode_bars)
     return Suite(
-        config=config_type(kind)(),
+        config=agent or config_type(kind)(),
         budget=budget,
         thresholds=THRESHOLDS[kind],
         rivals=rivals,
         rival_seeds=seeds,
-        budget_multiples={} if bars else BUDGET_MULTIPLES.get(kind, {}),
+        budget_multiples={} if num_episodes else BUDGET_MULTIPLES.get(kind, {}),
     )

@@ -13,17 +13,35 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cache
 from importlib import import_module
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from typer.exceptions import TyperException
 
 from himari_rl import __version__
+from himari_rl.cli.extras import missing_extra
+from himari_rl.cli.options import listing
 from himari_rl.errors import HimariError
 
-AREAS = ("data", "train", "certify", "evaluate", "tune", "walk_forward", "gate", "report", "bundle", "serve", "demo")
+AREAS = {
+    "data": ("data",),
+    "train": ("train",),
+    "certify": ("certify",),
+    "evaluate": ("evaluate",),
+    "tune": ("tune",),
+    "walk_forward": ("walk-forward",),
+    "gate": ("gate", "promote", "rollback", "decide"),
+    "report": ("report",),
+    "bundle": ("export", "sign"),
+    "serve": ("serve",),
+    "config": ("config",),
+    "demo": ("demo",),
+}
+"""Module of this package -> its commands, in the order of the road."""
 STOPPED = 130  # 128 + SIGINT, what a shell expects of a program stopped by Ctrl-C
 
 
@@ -48,18 +66,36 @@ class _InOrder(typer.core.TyperGroup):
     """Lists commands in the order of the road instead of functions first."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        road = {area.replace("_", "-"): place for place, area in enumerate(AREAS)}
+        road = {name: place for place, name in enumerate(name for names in AREAS.values() for name in names)}
         return sorted(self.commands, key=lambda name: road.get(name, len(road)))
 
 
 @cache
-def build_app() -> typer.Typer:
-    """The root app with every area on it."""
+def build_app(area: str | None = None, bare: bool = False) -> typer.Typer:
+    """The root app with one area on it, or with all; bare without the options that are made of settings."""
     app = typer.Typer(cls=_InOrder, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
     app.callback()(_root)
-    for area in AREAS:
-        import_module(f"himari_rl.cli.{area}").register(app)
+    with listing() if bare else nullcontext():
+        for name in [area] if area else AREAS:
+            import_module(f"himari_rl.cli.{name}").register(app)
     return app
+
+
+def command_for(argv: Sequence[str]) -> Any:
+    """The command tree that these words need: of one area alone, or of all but without their options, to list them."""
+    areas = {name: area for area, names in AREAS.items() for name in names}
+    area = areas.get(argv[0]) if argv else None
+    return with_brackets(typer.main.get_command(build_app(area, bare=area is None)))
+
+
+def with_brackets(command: Any) -> Any:
+    """Help texts are shown as they are written: `himari-rl[onnx]` is no markup."""
+    for each in [command, *command.params]:
+        if getattr(each, "help", None):
+            each.help = escape(each.help)
+    for inner in getattr(command, "commands", {}).values():
+        with_brackets(inner)
+    return command
 
 
 def spread_lists(command: Any, argv: Sequence[str]) -> list[str]:
@@ -71,6 +107,7 @@ def spread_lists(command: Any, argv: Sequence[str]) -> list[str]:
     for word in argv:
         command = getattr(command, "commands", {}).get(word, command)
     lists = {name for option in command.params if getattr(option, "multiple", False) for name in option.opts}
+    lists.discard("--set")  # each takes one key=value, so that a word may follow it
     spread: list[str] = []
     current: str | None = None  # the list option that is taking words
     for word in words:
@@ -93,17 +130,23 @@ def run(argv: Sequence[str]) -> int:
         HimariError: bad input, or a refusal.
         TyperException: bad usage.
     """
-    command = typer.main.get_command(build_app())
+    command = command_for(argv)
     code = command.main(args=spread_lists(command, argv), prog_name="himari", standalone_mode=False)
     return code if isinstance(code, int) else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; never a traceback for a mistake of the caller."""
+    argv = sys.argv[1:] if argv is None else argv
     try:
-        code = run(sys.argv[1:] if argv is None else argv)
+        code = run(argv)
     except HimariError as error:
         return _say(f"himari: {error}", error.exit_code)
+    except ModuleNotFoundError as error:
+        line = missing_extra(error, argv)
+        if not line:
+            raise
+        return _say(line, HimariError.exit_code)
     except TyperException as error:
         path = getattr(getattr(error, "ctx", None), "command_path", "himari")
         message = error.format_message()

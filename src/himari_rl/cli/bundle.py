@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+from himari_rl.cli.options import Json
 
 
 def register(app: typer.Typer) -> None:
@@ -32,13 +32,8 @@ def export(
 
     Example: himari export runs/lstm/bundle --out policy.onnx
     """
-    from himari_rl.errors import ConfigError
     from himari_rl.policy.bundle import read_manifest
-
-    try:
-        from himari_rl.training.onnx_export import write_onnx
-    except ImportError as error:
-        raise ConfigError(f"this needs {error.name}", "", "pip install 'himari-rl[onnx]'") from error
+    from himari_rl.training.onnx_export import write_onnx
 
     difference = write_onnx(bundle, out)
     version = read_manifest(bundle).version

@@ -12,25 +12,26 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from himari_rl.cli.options import AGENT, Json, Kind, configured
+from himari_rl.config import Resolved
+
 
 def register(app: typer.Typer) -> None:
     """Adds `himari certify` to the root app."""
-    app.command("certify")(certify)
+    app.command("certify")(certify())
 
 
+@configured("certify", "certify.seeds", "certify.num_episodes", "certify.device", *AGENT)
 def certify(
-    kind: Annotated[str, typer.Argument(help="base, lstm or multi.")],
+    kind: Kind,
+    settings: Resolved,
     market: Annotated[
         list[str] | None,
         typer.Option(help="Markets; all of this kind by default. Other numbers: M2:sigma=0.04,cost=0.001"),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds per market; the median is judged.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="First seed.")] = 0,
-    bars: Annotated[int | None, typer.Option(min=1, help="Bars stepped in training (default: the kind's own).")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes; one a core by default.")] = None,
-    device: Annotated[str, typer.Option(help="Where it is trained: auto, cpu or cuda.")] = "auto",
     html: Annotated[Path | None, typer.Option(help="Write the page with the learned bands here.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Trains on markets whose optimum is solved and grades the bundles. Exit 1 if a threshold is missed.
 
@@ -38,30 +39,29 @@ def certify(
     """
     from rich.progress import Progress, TimeElapsedColumn
 
-    from himari_rl.agents.config import config_type
     from himari_rl.certification import certify as certification
     from himari_rl.certification.display import render_certificates
     from himari_rl.certification.suites import suite_for
-    from himari_rl.certification.traps import trap_certificates
+    from himari_rl.certification.traps import Trapped, trap_certificates
     from himari_rl.errors import RefusedError
     from himari_rl.storage import write_atomic
     from himari_rl.training.device import resolve_device
 
-    config_type(kind)  # refuses a word that is no kind
-    suite = suite_for(kind, bars)
+    asked = settings["certify"]
+    suite = suite_for(kind, asked.num_episodes, settings["agent"])
     names = market or list(suite.thresholds)
     console = Console(stderr=True)
     started = time.perf_counter()
     with TemporaryDirectory() as folder:
         with Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=console) as progress:
-            task = progress.add_task("certifying", total=len(names) * seeds)
+            task = progress.add_task("certifying", total=len(names) * len(asked.seeds))
             certificates = certification.certify(
                 names,
-                list(range(seed, seed + seeds)),
+                list(asked.seeds),
                 suite,
                 bundles=Path(folder),
                 jobs=jobs,
-                device=resolve_device(device),
+                device=resolve_device(asked.device),
                 done=lambda attempt: progress.advance(task),
             )
         traps = trap_certificates() if kind == "base" and market is None else []
@@ -71,13 +71,16 @@ def certify(
 
             policies = {c.market: certification.median_policy(c, Path(folder)) for c in certificates}
             write_atomic(html, certificate_page(certificates, policies).encode())
-    failed = [c.market for c in [*certificates, *traps] if not c.passed]
+    judged: list[certification.Certificate | Trapped] = [*certificates, *traps]
+    failed = [c.market for c in judged if not c.passed]
     if as_json:
         document = {
             "kind": kind,
+            "config": settings.to_dict(),
+            "config_hash": settings.hash,
             "seconds": round(elapsed, 1),
             "passed": not failed,
-            "markets": [c.to_dict() for c in [*certificates, *traps]],
+            "markets": [c.to_dict() for c in judged],
         }
         sys.stdout.write(json.dumps(document) + "\n")
     else:

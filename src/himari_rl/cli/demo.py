@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from himari_rl.training.config import TrainConfig
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -39,7 +41,9 @@ def demo(
     data: Annotated[list[str] | None, typer.Option(help="Files or a folder of bars (default: synthetic).")] = None,
     symbol: Annotated[str | None, typer.Option(help="Which symbol, where the data has several.")] = None,
     out: Annotated[str, typer.Option(help="Folder for bars, bundle and verdict.")] = "runs/demo",
-    num_episodes: Annotated[int, typer.Option(help="Training budget, in episodes of 500 bars.")] = 1000,
+    num_episodes: Annotated[
+        int, typer.Option(help="Training budget, in episodes of 500 bars.")
+    ] = TrainConfig.num_episodes,
     seed: Annotated[int, typer.Option(help="Of the market, the training and the evaluation.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, the story on stderr.")] = False,
 ) -> None:

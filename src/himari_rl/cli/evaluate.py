@@ -7,12 +7,14 @@ himari evaluate runs/mine/bundle --data BTC-USD_1h.parquet --html equity.html --
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from himari_rl.schema import RISK_AVERSION
+from himari_rl.cli.options import Json, configured
+from himari_rl.config import Resolved
 
 if TYPE_CHECKING:
     from himari_rl.data.panel import Panel
@@ -21,30 +23,23 @@ if TYPE_CHECKING:
     from himari_rl.schema import Bars
 
 SUMMARY = "evaluation.json"
+PLAIN = ("test_fraction", "costs", "trials", "risk_aversion", "seed", "allow_seen")
 
 
 def register(app: typer.Typer) -> None:
     """Adds `himari evaluate`."""
-    app.command()(evaluate)
+    app.command("evaluate")(evaluate())
 
 
+@configured("evaluate", *(f"evaluate.{name}" for name in PLAIN))
 def evaluate(
     bundle: Annotated[str, typer.Argument(help="Folder of the policy bundle.")],
     data: Annotated[list[str], typer.Option(help="Files or a folder of bars, of the bundle's symbols.")],
+    settings: Resolved,
     symbol: Annotated[str | None, typer.Option(help="Which symbol, where the data has several.")] = None,
     funding: Annotated[Path | None, typer.Option(help="Folder of funding files, for a bundle of several.")] = None,
-    test_fraction: Annotated[float, typer.Option(help="Share of the rows, at the end, to judge on.")] = 0.2,
-    costs: Annotated[list[float] | None, typer.Option(help="Cost multiples beside x1; 2 and 3 if not given.")] = None,
-    trials: Annotated[
-        int | None, typer.Option(help="Configurations tried before this one was chosen (default: the trial ledger's).")
-    ] = None,
-    risk_aversion: Annotated[float, typer.Option(help="Of the mean-variance utility.")] = RISK_AVERSION,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap and the random baseline.")] = 0,
-    allow_seen: Annotated[
-        bool, typer.Option("--allow-seen", help="Judge on bars of the training span, and say so.")
-    ] = False,
     html: Annotated[str | None, typer.Option(help="Write equity curves to this file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Judges a bundle on held-out bars against multiplier 1.0, with controls; writes evaluation.json into the bundle.
 
@@ -60,7 +55,6 @@ def evaluate(
     from himari_rl.data.panel import Panel, load_panel
     from himari_rl.data.sources import load_bars
     from himari_rl.data.splits import train_test
-    from himari_rl.errors import ConfigError
     from himari_rl.evaluation.backtest import stage
     from himari_rl.evaluation.display import equity_html, render, render_portfolio
     from himari_rl.evaluation.portfolio import measure
@@ -69,22 +63,20 @@ def evaluate(
     from himari_rl.policy.runtime import load_policy
     from himari_rl.storage import local_path, write_atomic
 
-    variants = _variants(costs)
-    if not 0.0 <= risk_aversion <= 1000.0:  # NaN fails too
-        raise ConfigError(
-            f"risk aversion {risk_aversion}", "a number from 0 to 1000", f"{RISK_AVERSION} is the usual one"
-        )
+    asked = settings["evaluate"]
+    variants = _variants(asked.costs)
     policy = load_policy(bundle)
     manifest = policy.manifest
+    bars: Bars | Panel
     if manifest.action_dim > 1:
         bars = load_panel(data, manifest.symbols, interval_name(manifest.ledger.interval_ms), funding=funding)
     else:
         bars = load_bars(data, symbol)
-    _, test = train_test(bars, test_fraction, purge_bars=0)
+    _, test = train_test(bars, asked.test_fraction, purge_bars=0)
     seen = _seen(test, manifest.training_data)
-    if seen and not allow_seen:
+    if seen and not asked.allow_seen:
         raise _overlap(test, manifest.training_data)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(asked.seed)
     first = len(bars) - len(test)
     on = stage(bars, manifest.ledger, first)
     place = local_path(bundle)
@@ -94,10 +86,10 @@ def evaluate(
             bars,
             first,
             place,
-            lambda: _trials(_record(test, manifest.version), trials),
+            lambda: _trials(_record(test, manifest.version), asked.trials),
             rng,
             variants=variants,
-            risk_aversion=risk_aversion,
+            risk_aversion=asked.risk_aversion,
             progress=progress,
         )
     verdict, result = held.verdict, held.result
@@ -107,7 +99,9 @@ def evaluate(
         "synthetic": bars.synthetic,
         "signals": "data" if bars.signals_supplied else "reference",
         "seen_in_training": seen,
-        "seed": seed,
+        "seed": asked.seed,
+        "config": settings.to_dict(),
+        "config_hash": settings.hash,
         "verdict": verdict.to_dict(),
         "controls": [control.to_dict() for control in held.controls],
         "detectable": held.detectable,
@@ -125,6 +119,7 @@ def evaluate(
         console = Console(highlight=False)
         for note in _notes(bars, seen):
             console.print(note, style="yellow")
+        console.print(f"Ledger: {manifest.ledger.config.describe()}.", markup=False)
         render(verdict, console, held.controls, held.detectable)
         if portfolio is not None:
             render_portfolio(portfolio, console)
@@ -144,14 +139,9 @@ def _trials(counted: int, told: int | None) -> int:
     return counted if told is None else told
 
 
-def _variants(costs: list[float] | None) -> tuple[Variant, ...]:
-    from himari_rl.errors import ConfigError
+def _variants(multiples: Sequence[float]) -> tuple[Variant, ...]:
     from himari_rl.evaluation.backtest import BASE, LAGGED, Variant
 
-    multiples = (2.0, 3.0) if costs is None else costs
-    for multiple in multiples:
-        if not 0.0 <= multiple <= 100.0:  # NaN fails too
-            raise ConfigError(f"cost multiple {multiple}", "a number from 0 to 100", "for example --costs 2 3")
     more = tuple(Variant(f"x{multiple:g}", multiple) for multiple in dict.fromkeys(multiples) if multiple != 1.0)
     return (BASE, *more, LAGGED)
 

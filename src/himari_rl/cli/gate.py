@@ -8,34 +8,37 @@ himari decide --base runs/btc/bundle --lstm runs/btc-lstm/bundle
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from himari_rl.cli.options import Json, configured
+from himari_rl.config import Resolved
+
+if TYPE_CHECKING:
+    from himari_rl.release.gate import GateAnswer
+
 ALIASES = "aliases"
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Champion = Annotated[str | None, typer.Option(help="Bundle of another walk-forward to compare with.")]
 Run = Annotated[str | None, typer.Option(help="Folder of the walk-forward (default: the bundle's parent).")]
-Rules = Annotated[
-    str | None, typer.Option(help="YAML of thresholds (default: config/gates.yaml, else those built in).")
-]
 AcceptLeak = Annotated[str | None, typer.Option(help="Why a suspected leak is none; it is written down.")]
 Folder = Annotated[str, typer.Option(help="Where the aliases are: a folder.")]
 
 
 def register(app: typer.Typer) -> None:
     """Adds `himari gate`, `promote`, `rollback` and `decide`."""
-    app.command()(gate)
-    app.command()(promote)
+    app.command("gate")(gate())
+    app.command("promote")(promote())
     app.command()(rollback)
-    app.command()(decide)
+    app.command("decide")(decide())
 
 
+@configured("gate")
 def gate(
     bundle: Annotated[str, typer.Argument(help="The bundle of a walk-forward, RUN/bundle.")],
+    settings: Resolved,
     champion: Champion = None,
     run: Run = None,
-    rules: Rules = None,
     accept_leak: AcceptLeak = None,
     as_json: Json = False,
 ) -> None:
@@ -46,24 +49,24 @@ def gate(
     import json
 
     from himari_rl.release.gate import gate as ask
-    from himari_rl.release.rules import load_rules
 
-    answer = ask(bundle, load_rules(rules), champion=champion, run=run, leak_reason=accept_leak)
+    answer = ask(bundle, settings["gate"], champion=champion, run=run, leak_reason=accept_leak)
     if as_json:
-        typer.echo(json.dumps(answer.to_dict(), allow_nan=False))
+        typer.echo(json.dumps(answer.to_dict() | {"config": settings.to_dict()}, allow_nan=False))
     else:
         _show(answer)
     if not answer.passed:
         raise typer.Exit(1)
 
 
+@configured("gate")
 def promote(
     alias: Annotated[str, typer.Argument(help="Which alias: champion, candidate or another name.")],
     bundle: Annotated[str, typer.Argument(help="The bundle of a walk-forward, RUN/bundle.")],
+    settings: Resolved,
     override: Annotated[str | None, typer.Option(help="The reason to promote in spite of a refusal.")] = None,
     champion: Champion = None,
     run: Run = None,
-    rules: Rules = None,
     accept_leak: AcceptLeak = None,
     folder: Folder = ALIASES,
     as_json: Json = False,
@@ -76,9 +79,8 @@ def promote(
 
     from himari_rl.release.gate import gate as ask
     from himari_rl.release.promotion import promote as move
-    from himari_rl.release.rules import load_rules
 
-    answer = ask(bundle, load_rules(rules), champion=champion, run=run, leak_reason=accept_leak)
+    answer = ask(bundle, settings["gate"], champion=champion, run=run, leak_reason=accept_leak)
     moved = move(_path(folder, alias), bundle, answer, override=override)
     document = {"alias": alias, "bundle": moved.bundle, "step": moved.step, "gate": answer.to_dict()}
     typer.echo(json.dumps(document) if as_json else f"{alias} is {moved.bundle} (step {moved.step}); {answer.reason}")
@@ -103,11 +105,12 @@ def rollback(
     typer.echo(json.dumps(document) if as_json else f"{alias} is {moved.bundle} (step {moved.step})")
 
 
+@configured("gate")
 def decide(
+    settings: Resolved,
     base: Annotated[str | None, typer.Option(help="Bundle of the base walk-forward.")] = None,
     lstm: Annotated[str | None, typer.Option(help="Bundle of the LSTM walk-forward, same bars.")] = None,
     multi: Annotated[str | None, typer.Option(help="Bundle of the multi-asset walk-forward.")] = None,
-    rules: Rules = None,
     accept_leak: AcceptLeak = None,
     as_json: Json = False,
 ) -> None:
@@ -123,16 +126,16 @@ def decide(
     from himari_rl.release.decision import FIXED
     from himari_rl.release.decision import decide as choose
     from himari_rl.release.gate import gate as ask
-    from himari_rl.release.rules import load_rules
 
-    thresholds = load_rules(rules)
+    thresholds = settings["gate"]
     given = {"base": base, "lstm": lstm, "multi": multi}
     for kind, bundle in given.items():
         if bundle is not None and (found := read_manifest(bundle).kind) != kind:
             raise ConfigError(f"--{kind} {bundle} is a bundle of kind {found}", f"one of kind {kind}")
-    answers = {
-        kind: bundle and ask(bundle, thresholds, champion=base if kind == "lstm" else None, leak_reason=accept_leak)
+    answers = dict.fromkeys(given, None) | {
+        kind: ask(bundle, thresholds, champion=base if kind == "lstm" else None, leak_reason=accept_leak)
         for kind, bundle in given.items()
+        if bundle is not None
     }
     choice = choose(answers)
     if as_json:
@@ -153,7 +156,7 @@ def _path(folder: str, alias: str) -> str:
     return f"{folder.rstrip('/')}/{alias}.json"
 
 
-def _show(answer: Any) -> None:
+def _show(answer: GateAnswer) -> None:
     from rich.console import Console
 
     from himari_rl.evaluation.terminal import print_check

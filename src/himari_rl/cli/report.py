@@ -9,21 +9,24 @@ from typing import Annotated
 
 import typer
 
-from himari_rl.cli.gate import AcceptLeak, Champion, Rules
+from himari_rl.cli.gate import AcceptLeak, Champion
+from himari_rl.cli.options import Json, configured
+from himari_rl.config import Resolved
 
 
 def register(app: typer.Typer) -> None:
     """Adds `himari report`."""
-    app.command()(report)
+    app.command("report")(report())
 
 
+@configured("gate")
 def report(
     run: Annotated[str, typer.Argument(help="Folder of a walk-forward.")],
+    settings: Resolved,
     out: Annotated[str | None, typer.Option(help="The HTML file (default: RUN/report.html).")] = None,
-    rules: Rules = None,
     champion: Champion = None,
     accept_leak: AcceptLeak = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Writes one self-contained page: verdict, gate, curves, controls, trials, cost.
 
@@ -35,11 +38,10 @@ def report(
     from himari_rl.evaluation.record import BUNDLE, read_run
     from himari_rl.release.gate import gate
     from himari_rl.release.report import report_page
-    from himari_rl.release.rules import load_rules
     from himari_rl.storage import write_atomic
 
     read_run(run)
-    answer = gate(Path(run) / BUNDLE, load_rules(rules), champion=champion, leak_reason=accept_leak)
+    answer = gate(Path(run) / BUNDLE, settings["gate"], champion=champion, leak_reason=accept_leak)
     place = out or str(Path(run) / "report.html")
     write_atomic(place, report_page(run, answer).encode())
     document = {"report": place, "passed": answer.passed, "reason": answer.reason}

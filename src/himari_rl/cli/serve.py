@@ -6,35 +6,35 @@ alias, which the server follows. Keys come from the environment, because a comma
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from himari_rl.cli.options import Json, configured
+from himari_rl.config import Resolved
 
+if TYPE_CHECKING:
+    from himari_rl.policy.runtime import Policy
+
+PLAIN = ("challenger", "challenger_share", "log_every", "signer")
+
+
+@configured("serve", *(f"serve.{name}" for name in PLAIN))
 def serve(
     source: Annotated[str, typer.Argument(metavar="BUNDLE|ALIAS", help="A bundle's folder, or an alias (.json).")],
+    settings: Resolved,
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8080,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is every interface.")] = "127.0.0.1",
     allow_anonymous: Annotated[
         bool, typer.Option("--allow-anonymous", help="Serve other machines without asking for a key.")
     ] = False,
-    challenger: Annotated[str | None, typer.Option(help="A second bundle or alias that decides in the shadow.")] = None,
-    share: Annotated[
-        float | None, typer.Option(help="Share of clients that the challenger answers; 0, the default: only shadow.")
-    ] = None,
-    log_every: Annotated[
-        int | None, typer.Option(help="One JSON log line for every so many answers; 0, the default: none.")
-    ] = None,
-    signer: Annotated[
-        str | None, typer.Option(help="PEM file of an Ed25519 public key that a bundle must be signed with.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Say where it listens and what it serves as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Serves a policy over HTTP: POST /predict, GET /ready, GET /docs.
 
-    Keys: HIMARI_API_KEYS=one,two (header x-api-key), or HIMARI_AUDIENCE with HIMARI_EMAILS for Google ID tokens. An
-    option that is given wins over its variable: HIMARI_CHALLENGER, HIMARI_CHALLENGER_SHARE, HIMARI_LOG_EVERY,
-    HIMARI_SIGNER.
+    Keys: HIMARI_API_KEYS=one,two (header x-api-key), or HIMARI_AUDIENCE with HIMARI_EMAILS for Google ID tokens. Every
+    setting has its variable, HIMARI_LOG_EVERY for one; an option that is given wins over it.
 
     Example: himari serve runs/demo/bundle --port 8080
     """
@@ -47,12 +47,11 @@ def serve(
     from himari_rl.serving.http.app import create_app
     from himari_rl.serving.http.run import listen
     from himari_rl.serving.http.run import serve as run
-    from himari_rl.serving.settings import ServeSettings, check_exposure, from_environment
+    from himari_rl.serving.settings import check_exposure
 
-    options = {"challenger": challenger, "challenger_share": share, "log_every": log_every, "signer": signer}
-    given = from_environment() | {name: value for name, value in options.items() if value is not None}
-    settings = ServeSettings(**given)
-    app = create_app(source, ServeSettings(**given, admin=check_exposure(host, settings, allow_anonymous)))
+    asked = settings["serve"]
+    admin = check_exposure(host, asked, allow_anonymous) and asked.admin
+    app = create_app(source, replace(asked, admin=admin))
     service = app.state.service
     service.load()
     if service.slot is None:
@@ -60,12 +59,12 @@ def serve(
     sock = listen(host, port)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     policy, url = service.slot.policy, f"http://{host}:{sock.getsockname()[1]}"
-    for line in [facts(policy, url, settings.guarded)] if as_json else greeting(policy, url, settings.guarded):
+    for line in [facts(policy, url, asked.guarded)] if as_json else greeting(policy, url, asked.guarded):
         console.print(line)
     run(app, sock)
 
 
-def facts(policy, url: str, guarded: bool) -> str:
+def facts(policy: Policy, url: str, guarded: bool) -> str:
     """What is served and where, as one line of JSON."""
     import json
 
@@ -75,7 +74,7 @@ def facts(policy, url: str, guarded: bool) -> str:
     return json.dumps(found | more)
 
 
-def greeting(policy, url: str, guarded: bool = False) -> list[str]:
+def greeting(policy: Policy, url: str, guarded: bool = False) -> list[str]:
     """What is served, where, and a line to try it with."""
     import json
 
@@ -96,4 +95,4 @@ def greeting(policy, url: str, guarded: bool = False) -> list[str]:
 
 def register(app: typer.Typer) -> None:
     """Adds `himari serve`."""
-    app.command("serve")(serve)
+    app.command("serve")(serve())

@@ -9,6 +9,8 @@ import argparse
 import os
 from collections.abc import Sequence
 
+from himari_rl.training.config import TrainConfig
+
 MOUNT = "/gcs"
 
 
@@ -23,8 +25,10 @@ def arguments(kind: str, script: str) -> argparse.ArgumentParser:
     parser.add_argument("--bucket-name", help="bucket of the bars and the model, where they are not given")
     parser.add_argument("--data", nargs="+", help="bars [default: gs://BUCKET/data]")
     parser.add_argument("--model-dir", help=f"the run's folder [default: AIP_MODEL_DIR, or gs://BUCKET/models/{kind}]")
-    parser.add_argument("--num-episodes", type=int, default=1000, help="episodes of 500 bars")
-    parser.add_argument("--save-interval", type=int, default=100, help="episodes between two checkpoints")
+    usual = TrainConfig()
+    parser.add_argument("--num-episodes", type=int, default=usual.num_episodes, help="episodes of 500 bars")
+    every = "episodes between two checkpoints"
+    parser.add_argument("--save-interval", type=int, default=usual.save_interval, help=every)
     parser.add_argument("--seed", type=int, default=0)
     return parser
 

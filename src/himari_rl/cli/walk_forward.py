@@ -12,48 +12,56 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from himari_rl.cli.options import AGENT, LEDGER, Json, Kind, configured
+from himari_rl.config import Resolved
+
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from himari_rl.data.panel import Panel
     from himari_rl.schema import Bars
 
 
+WALK = tuple(
+    f"walk_forward.{name}"
+    for name in (
+        "train",
+        "test",
+        "step",
+        "folds",
+        "seeds",
+        "num_episodes",
+        "embargo_bars",
+        "anchored",
+        "warm_start",
+        "validation_fraction",
+        "bootstrap_paths",
+        "synthetic_paths",
+        "tune_trials",
+    )
+)
+
+
 def register(app: typer.Typer) -> None:
     """Adds `himari walk-forward`."""
-    app.command("walk-forward")(walk_forward)
+    app.command("walk-forward")(walk_forward())
 
 
+@configured("walk-forward", *WALK, *AGENT, *LEDGER)
 def walk_forward(
-    kind: Annotated[str, typer.Argument(help="base, lstm or multi.")],
+    kind: Kind,
     data: Annotated[list[str], typer.Option(help="Files or a folder of bars.")],
+    settings: Resolved,
     symbol: Annotated[str | None, typer.Option(help="Which symbol, where the data has several.")] = None,
     symbols: Annotated[
         list[str] | None, typer.Option(help="multi: which symbols, for example BTC-USDT ETH-USDT.")
     ] = None,
     funding: Annotated[str | None, typer.Option(help="multi: folder of funding files.")] = None,
-    train: Annotated[str, typer.Option(help="Length of each training span: a number and h, d, w, mo or y.")] = "6mo",
-    test: Annotated[str, typer.Option(help="Length of each test span.")] = "1mo",
-    step: Annotated[str, typer.Option(help="How far the next fold starts later.")] = "1mo",
-    newest: Annotated[int, typer.Option("--folds", min=0, help="Only the newest folds, so many; 0 is all.")] = 0,
-    seeds: Annotated[int, typer.Option(min=1, help="Agents of each fold; the policy is their mean.")] = 5,
-    bars_per_seed: Annotated[
-        int, typer.Option(min=1, help="Training budget of each fold and seed, in bars.")
-    ] = 500_000,
-    embargo_bars: Annotated[int, typer.Option(min=0, help="Rows taken off the start of each test span.")] = 0,
-    anchored: Annotated[bool, typer.Option("--anchored", help="Training always starts at the first bar.")] = False,
-    warm_start: Annotated[bool, typer.Option("--warm-start", help="Start from the fold before's weights.")] = False,
-    validation_fraction: Annotated[float, typer.Option(help="Share for early stopping; 0 is off.")] = 0.0,
-    bootstrap_paths: Annotated[int, typer.Option(min=0, help="Block-bootstrapped copies to train on as well.")] = 0,
-    synthetic_paths: Annotated[int, typer.Option(min=0, help="Driftless twins to train on as well.")] = 0,
-    tune_trials: Annotated[
-        int, typer.Option(min=0, help="Settings searched inside each fold's training rows; 0 is off.")
-    ] = 0,
-    hidden_dim: Annotated[int | None, typer.Option(min=1, help="Units of each hidden layer.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(min=0.0, help="AdamW's decay.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes; one a core by default.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="A Dask scheduler, tcp://HOST:8786, instead.")] = None,
     out: Annotated[str, typer.Option(help="Folder of the run; a killed one continues.")] = "runs/walk-forward",
     usd_per_hour: Annotated[float, typer.Option(min=0.0, help="Price of this machine, for the cost line.")] = 0.10,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Trains and judges in calendar folds, with controls; one out-of-sample account through all of them.
 
@@ -68,45 +76,24 @@ def walk_forward(
 
     from himari_rl.evaluation.record import BUNDLE
     from himari_rl.evaluation.verdict import LOOK_AHEAD
-    from himari_rl.experiments.recipe import Recipe
     from himari_rl.experiments.run import run_walk_forward
     from himari_rl.experiments.walk_forward import Settings
     from himari_rl.release.gate import gate, record
-    from himari_rl.release.rules import load_rules
     from himari_rl.training.fan_out import dask_pool, local_pool
 
-    chosen = {"hidden_dim": hidden_dim, "weight_decay": weight_decay}
-    recipe = Recipe.of_kind(
-        kind,
-        bars_per_seed=bars_per_seed,
-        validation_fraction=validation_fraction,
-        bootstrap_paths=bootstrap_paths,
-        synthetic_paths=synthetic_paths,
-    )
-    settings = Settings(
-        kind=kind,
-        train=train,
-        test=test,
-        step=step,
-        embargo_bars=embargo_bars,
-        anchored=anchored,
-        newest=newest,
-        seeds=tuple(range(seeds)),
-        warm_start=warm_start,
-        tune_trials=tune_trials,
-        recipe=recipe.with_agent({name: value for name, value in chosen.items() if value is not None}),
-    )
+    environment = settings["environment"]
+    asked = Settings(kind=kind, agent=settings["agent"], environment=environment, **vars(settings["walk_forward"]))
     bars = history_of(kind, data, symbol, symbols, funding)
     pool = dask_pool(scheduler) if scheduler else None if jobs == 1 else local_pool(jobs)
     console = Console(stderr=True, highlight=False)
     with opened_progress(console, "folds x seeds") as progress:
-        document = run_walk_forward(bars, settings, Path(out), pool, progress=progress, usd_per_hour=usd_per_hour)
-    answer = gate(Path(out) / BUNDLE, load_rules())
+        document = run_walk_forward(bars, asked, Path(out), pool, progress=progress, usd_per_hour=usd_per_hour)
+    answer = gate(Path(out) / BUNDLE, settings["gate"])
     record(Path(out) / BUNDLE, answer)
     if as_json:
         typer.echo(json.dumps(document, allow_nan=False))
     else:
-        show(document, console)
+        show(document, console, f"Ledger: {environment.describe()}.")
         console.print(f"gate: {answer.reason}", markup=False)
         console.print(f"next: himari gate {out}/{BUNDLE}    himari report {out}", markup=False)
     if document["judgement"]["verdict"]["answer"] == LOOK_AHEAD:
@@ -127,7 +114,7 @@ def history_of(
 
 
 @contextmanager
-def opened_progress(console: Any, what: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+def opened_progress(console: Console, what: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
     """A bar with the time left; yields a function (done, total)."""
     from rich.progress import (
         BarColumn,
@@ -144,7 +131,7 @@ def opened_progress(console: Any, what: str, *, quiet: bool = False) -> Iterator
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def show(document: dict[str, Any], console: Any) -> None:
+def show(document: dict[str, Any], console: Console, ledger: str) -> None:
     """The judgement for the eye: the sentence, the controls, the power, the trials."""
     from rich.panel import Panel
 
@@ -158,6 +145,7 @@ def show(document: dict[str, Any], console: Any) -> None:
         f"of sample, {verdict['start']} to {verdict['end']}",
         style="bold",
     )
+    console.print(ledger, markup=False)
     for control in judgement["controls"]:
         console.print(control_line(control["name"], control["passed"], control["sentence"]))
     spread = ", ".join(f"{value:+.2f}" for value in judgement["seeds"].values())

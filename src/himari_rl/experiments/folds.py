@@ -131,7 +131,7 @@ def _train(task: FoldTask) -> bytes:
         if task.start is not None:
             trainer.agent.start_from({name.split(".", 1)[1]: values for name, values in task.start.items()})
 
-    trainer = train_agent(physics, config, rows, recipe.bars_per_seed, seed, prepare=prepare, watch=stopping)
+    trainer = train_agent(physics, config, rows, recipe.bars, seed, prepare=prepare, watch=stopping)
     agent = trainer.agent
     stopping.restore(agent)
     gain = mean_gain(agent, measured(kept, recipe.environment, encoder))

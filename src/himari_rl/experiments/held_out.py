@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -87,7 +87,7 @@ def judge_bundle(
     from himari_rl.experiments.train_all import train_all
     from himari_rl.experiments.walk_forward import DRIFTLESS, PLANTED, REAL, Settings, WalkForwardPlan, with_twins
 
-    settings = Settings(kind=policy.manifest.kind, seeds=(0,), control_seeds=(0,), recipe=recipe)
+    settings = Settings(kind=policy.manifest.kind, seeds=(0,), control_seeds=(0,), **vars(recipe))
     fold = Fold(train=slice(0, first - PURGE_BARS), test=slice(first, len(bars)))
     work = with_twins(WalkForwardPlan(settings=settings, bars={REAL: bars}, folds=(fold,)), ledger)
     data = bars.fingerprint
@@ -120,15 +120,14 @@ def _recipe(manifest: Manifest, first: int) -> tuple[str, Recipe | None]:
     if not (isinstance(agent, dict) and isinstance(environment, dict) and isinstance(run, dict)):
         return "the bundle does not say how it was trained", None
     try:
-        rules: dict[str, Any] = dict(environment)
-        limits = rules.get("limits")
-        if isinstance(limits, dict):
-            rules["limits"] = {name: np.inf if value is None else value for name, value in limits.items()}
-        bars = run.get("bars", 0)
+        world = from_dict(TradingEnvConfig, environment)
+        stepped = run.get("bars", 0)
+        steps = int(stepped) if isinstance(stepped, int | float) else 0
+        bars = min(steps // len(manifest.seeds), CONTROL_BARS)
         recipe = Recipe(
             agent=from_dict(config_type(manifest.kind), agent),
-            environment=from_dict(TradingEnvConfig, rules),
-            bars_per_seed=min((int(bars) if isinstance(bars, int | float) else 0) // len(manifest.seeds), CONTROL_BARS),
+            environment=world,
+            num_episodes=max(1, -(-bars // world.episode_bars)),
         )
     except ConfigError as error:
         return f"its recipe is of another release: {error}", None

@@ -94,7 +94,7 @@ def run_walk_forward(
         "training_seconds": round(trained_s, 1),
         "usd": round(seconds / 3600.0 * usd_per_hour, 4),
         "usd_per_hour": usd_per_hour,
-        "bars_trained": len(trained) * settings.recipe.bars_per_seed,
+        "bars_trained": len(trained) * settings.recipe.bars,
         "trials": [{"at": t.at, "purpose": t.purpose, "what": t.what} for t in history],
     }
     write_atomic(out / COST, json.dumps(cost, indent=2).encode())

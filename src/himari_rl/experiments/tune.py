@@ -20,13 +20,14 @@ import optuna
 import torch
 
 from himari_rl.agents.ppo_agent import PPOAgent
-from himari_rl.config import config_hash
+from himari_rl.config import as_dict, config_hash
 from himari_rl.data.panel import Panel
 from himari_rl.data.splits import train_test
 from himari_rl.envs.physics import Market, Physics
 from himari_rl.errors import DataError
 from himari_rl.evaluation.overfitting import backtest_overfitting
 from himari_rl.evaluation.trials import Trials, look_of, span_of
+from himari_rl.experiments.config import TuneConfig
 from himari_rl.experiments.folds import MEASURED_BARS, gains, measured
 from himari_rl.experiments.recipe import Recipe
 from himari_rl.features.encoder import StateEncoder
@@ -66,8 +67,8 @@ def tune(
     trials: int,
     out: Path,
     *,
-    seed: int = 0,
-    test_fraction: float = 0.2,
+    seed: int = TuneConfig.seed,
+    test_fraction: float = TuneConfig.test_fraction,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tuned:
     """Searches the training part of `bars` and writes every trial to the trial ledger.
@@ -83,7 +84,8 @@ def tune(
             ledger.look("tune", *span_of(train), look_of(config_hash(chosen), train), params)
 
     tuned = search(train, recipe, trials, out, seed=seed, record=record, progress=progress)
-    write_atomic(out / BEST, (json.dumps(vars(tuned), indent=2) + "\n").encode())
+    said = {"recipe": as_dict(recipe), "recipe_hash": config_hash(recipe), "test_fraction": test_fraction}
+    write_atomic(out / BEST, (json.dumps(vars(tuned) | said, indent=2) + "\n").encode())
     return tuned
 
 
@@ -170,7 +172,7 @@ def judged_rows(
         physics = Physics(Market.build([rows for rows, _ in made], [line for _, line in made]), environment, encoder)
         config = replace(recipe.agent, state_dim=encoder.state_dim, action_dim=len(encoder.symbols))
         rows = np.concatenate([rows for rows, _ in made])
-        agent = train_agent(physics, config, rows, recipe.bars_per_seed, seed).agent
+        agent = train_agent(physics, config, rows, recipe.bars, seed).agent
         for run in tests:
             first, last = int(run[0]), int(run[-1])
             found = _gain_by_row(agent, measured(bars[first : last + 1], environment, encoder))

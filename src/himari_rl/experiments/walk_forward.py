@@ -8,15 +8,18 @@ FoldPolicies                fold_policies.py: the trained folds as one policy, o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
+from himari_rl.agents.config import PPOConfig
 from himari_rl.config import config_hash
 from himari_rl.data.panel import Panel
-from himari_rl.data.splits import PURGE_BARS, Fold, folds
+from himari_rl.data.splits import Fold, folds
 from himari_rl.data.surrogates import driftless
+from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.errors import ConfigError
+from himari_rl.experiments.config import FoldConfig, WalkForwardConfig
 from himari_rl.experiments.fold_search import Searched, SearchTask
 from himari_rl.experiments.folds import FoldTask, TrainedFold
 from himari_rl.experiments.power import Power, planted_in, planted_power
@@ -32,44 +35,21 @@ Key = tuple[str, int, int]  # part, fold, seed
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """One walk-forward."""
+class Settings(WalkForwardConfig):
+    """One walk-forward of one kind of agent in one environment."""
 
     kind: str = "base"
-    train: str = "6mo"
-    """Length of each training span."""
-    test: str = "1mo"
-    """Length of each test span."""
-    step: str = "1mo"
-    """How far the next fold starts later."""
-    purge_bars: int = PURGE_BARS
-    """Rows between training and test rows that neither uses."""
-    embargo_bars: int = 0
-    """Rows taken off the start of each test span."""
-    anchored: bool = False
-    """Training always starts at the first bar."""
-    newest: int = 0
-    """Only the newest folds, so many of them; 0 is all."""
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """Members of each fold's ensemble."""
-    control_seeds: tuple[int, ...] = (0,)
-    """Members of the ensembles on the driftless and the planted twin."""
-    warm_start: bool = False
-    """Each fold starts from the weights of the fold before."""
-    tune_trials: int = 0
-    """Settings searched inside each fold's training rows, before its seeds are trained; 0 is off."""
-    recipe: Recipe = field(default_factory=Recipe)
+    """base, lstm or multi."""
+    agent: PPOConfig = field(default_factory=PPOConfig)
+    """Network and learning."""
+    environment: TradingEnvConfig = field(default_factory=TradingEnvConfig)
+    """Fees, limits, episode and reward."""
 
-    def __post_init__(self) -> None:
-        if min(self.newest, self.tune_trials) < 0:
-            raise ConfigError(f"the newest {self.newest} folds, {self.tune_trials} trials", "0 or more; 0 is all, none")
-        if self.tune_trials and self.warm_start:
-            raise ConfigError(
-                "a warm start of searched settings", "one of the two", "the nets differ from fold to fold"
-            )
-        for seeds in (self.seeds, self.control_seeds):
-            if not seeds or len(set(seeds)) != len(seeds):
-                raise ConfigError(f"seeds {list(seeds)}", "at least one, each once")
+    @property
+    def recipe(self) -> Recipe:
+        """How each fold and seed is trained, unless a search changes it."""
+        shared = {each.name: getattr(self, each.name) for each in fields(FoldConfig)}
+        return Recipe(agent=self.agent, environment=self.environment, **shared)
 
     @property
     def hash(self) -> str:
@@ -167,10 +147,10 @@ def plan(bars: Bars | Panel, settings: Settings, *, controls: bool = True) -> Wa
     )
     if not cut:
         raise ConfigError("no fold has rows left", "training and test rows", "choose longer spans or smaller gaps")
-    cut = cut[-settings.newest :]  # all of them for 0
+    cut = cut[-settings.folds :]  # all of them for 0
     return with_twins(
         WalkForwardPlan(settings=settings, bars={REAL: bars}, folds=cut),
-        LedgerSpec.of(settings.recipe.environment, bars.interval_ms),
+        LedgerSpec.of(settings.environment, bars.interval_ms),
         controls,
     )
 

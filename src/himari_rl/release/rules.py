@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from himari_rl.config import from_dict
+from himari_rl.config import Given, from_yaml, resolve
 from himari_rl.errors import ConfigError
 from himari_rl.evaluation import portfolio
 from himari_rl.evaluation.verdict import COLLAPSED_SPREAD
 from himari_rl.storage import read_bytes
 
 PLACE = Path("config") / "gates.yaml"
+SECTION = "gate"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +55,13 @@ def load_rules(path: str | Path | None = None) -> GateRules:
     Raises:
         ConfigError: the file is no mapping, or has a field that is no rule. StorageError: it cannot be read.
     """
+    rules: GateRules = resolve({SECTION: GateRules}, rules_given(path))[SECTION]
+    return rules
+
+
+def rules_given(path: str | Path | None = None) -> list[Given]:
+    """What that file says, rule by rule."""
     if path is None and not PLACE.is_file():
-        return GateRules()
-    place = path or PLACE
-    try:
-        found: Any = yaml.safe_load(read_bytes(place))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{place} is no YAML: {' '.join(str(error).split())}", "name: number") from error
-    if not isinstance(found, Mapping):
-        raise ConfigError(f"{place} holds {type(found).__name__}", "a mapping of rules to numbers")
-    return from_dict(GateRules, found)
+        return []
+    given = from_yaml(read_bytes(path or PLACE), str(path or PLACE), SECTION)
+    return [replace(one, shared=False) for one in given]  # a file of rules is for nobody else

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from himari_rl import config
 from himari_rl.errors import ConfigError
 from himari_rl.policy.manifest import GAP_RULES
 
+SECTION = "serve"
 GOOGLE_ISSUERS = ("https://accounts.google.com", "accounts.google.com")
 GOOGLE_CERTIFICATES = "https://www.googleapis.com/oauth2/v1/certs"
 
@@ -24,7 +26,7 @@ class ServeSettings:
     """Seconds between two looks at the alias or bundle, and between two attempts while no valid policy is loaded."""
     start_wait_s: float = 5.0
     """Listens after this time at the latest, even when the policy has not arrived yet."""
-    memory_key: bytes = b""
+    memory_key: bytes = field(default=b"", metadata=config.SECRET)
     """Signs the memory of recurrent policies; the same on every instance. Empty: a random key for this process."""
     gap_rule: str = ""
     """A session misses bars: `reset` its memory or `advance` it. Empty: as the manifest says."""
@@ -44,7 +46,7 @@ class ServeSettings:
     turbo: bool = True
     """Answers plain POST /predict within uvicorn's parser (http/protocol.py); off: the same bytes from plain ASGI."""
 
-    api_keys: tuple[str, ...] = ()
+    api_keys: tuple[str, ...] = field(default=(), metadata=config.SECRET)
     """Any of these in x-api-key or as bearer token opens the server."""
     audience: str = ""
     """Takes Google-signed ID tokens for this audience; they must name an e-mail of `emails`."""
@@ -66,9 +68,9 @@ class ServeSettings:
 
     log_every: int = 0
     """One structured log line for every so many answers; 0: none."""
-    vertex_health_route: str = ""
+    vertex_health_route: str = field(default="", metadata={"env": "AIP_HEALTH_ROUTE"})
     """Vertex AI's AIP_HEALTH_ROUTE: answers as GET /ready."""
-    vertex_predict_route: str = ""
+    vertex_predict_route: str = field(default="", metadata={"env": "AIP_PREDICT_ROUTE"})
     """Vertex AI's AIP_PREDICT_ROUTE: answers as POST /v1/batch."""
 
     def __post_init__(self) -> None:
@@ -92,29 +94,15 @@ class ServeSettings:
 def from_environment(environment: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The settings that a container's environment gives, as arguments of ServeSettings.
 
-    HIMARI_SYMBOLS, HIMARI_MEMORY_KEY, HIMARI_GAP_RULE, HIMARI_API_KEYS, HIMARI_AUDIENCE, HIMARI_EMAILS,
-    HIMARI_CORS_ORIGINS, HIMARI_SIGNER, HIMARI_CHALLENGER, HIMARI_CHALLENGER_SHARE, HIMARI_LOG_EVERY; lists have commas.
-    AIP_HEALTH_ROUTE and AIP_PREDICT_ROUTE as Vertex AI sets them.
+    HIMARI_<FIELD> for every field, for example HIMARI_LOG_EVERY; lists have commas. AIP_HEALTH_ROUTE and
+    AIP_PREDICT_ROUTE as Vertex AI sets them.
 
     Raises:
         ConfigError: a number is none.
     """
-    env = os.environ if environment is None else environment
-    found: dict[str, Any] = {}
-    for name in ("symbols", "api_keys", "emails", "cors_origins"):
-        found[name] = tuple(part.strip() for part in env.get(f"HIMARI_{name.upper()}", "").split(",") if part.strip())
-    for name in ("gap_rule", "audience", "challenger", "signer"):
-        found[name] = env.get(f"HIMARI_{name.upper()}", "")
-    found["memory_key"] = env.get("HIMARI_MEMORY_KEY", "").encode()
-    found["vertex_health_route"] = env.get("AIP_HEALTH_ROUTE", "")
-    found["vertex_predict_route"] = env.get("AIP_PREDICT_ROUTE", "")
-    for name, kind in (("challenger_share", float), ("log_every", int)):
-        text = env.get(f"HIMARI_{name.upper()}", "0")
-        try:
-            found[name] = kind(text)
-        except ValueError as error:
-            raise ConfigError(f"HIMARI_{name.upper()} is {text!r}", "a number", "unset it or set a number") from error
-    return found
+    given = config.from_environment(ServeSettings, SECTION, os.environ if environment is None else environment)
+    found = config.resolve({SECTION: ServeSettings}, given).settings
+    return {one.key.removeprefix(f"{SECTION}."): found[one.key].value for one in given}
 
 
 LOOPBACK = ("127.", "::1", "localhost")

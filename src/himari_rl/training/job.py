@@ -17,7 +17,7 @@ import torch
 
 from himari_rl.agents.config import PPOConfig
 from himari_rl.agents.kinds import build
-from himari_rl.config import as_dict
+from himari_rl.config import as_dict, config_hash
 from himari_rl.data.checks import require_rows
 from himari_rl.data.panel import Panel
 from himari_rl.data.splits import train_test
@@ -28,7 +28,8 @@ from himari_rl.policy.bundle import Manifest
 from himari_rl.schema import Bars, BoolArray, FloatArray
 from himari_rl.storage import write_atomic
 from himari_rl.training.checkpoint import load_checkpoint, save_checkpoint
-from himari_rl.training.device import fast_products, keep_freed_memory, threads_for
+from himari_rl.training.config import TrainConfig
+from himari_rl.training.device import fast_products, keep_freed_memory, resolve_device, threads_for
 from himari_rl.training.export import export
 from himari_rl.training.trainer import Trainer
 
@@ -36,21 +37,13 @@ BUNDLE, CHECKPOINT, RECORD = "bundle", "checkpoint-{seed}.safetensors", "trainin
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """One training run on one history."""
+class Job(TrainConfig):
+    """One training run of one agent in one environment."""
 
     agent: PPOConfig = field(default_factory=PPOConfig)
+    """Network and learning."""
     environment: TradingEnvConfig = field(default_factory=TradingEnvConfig)
-    num_episodes: int = 1000
-    """Episodes of 500 bars: 1000 of them are the job the product was specified with."""
-    seeds: tuple[int, ...] = (0,)
-    """One agent each; the bundle is their ensemble."""
-    test_fraction: float = 0.2
-    """Last fraction of the bars, which training never reads."""
-    save_interval: int = 100
-    """Episodes between two checkpoints."""
-    device: str = "cpu"
-    """cpu or cuda."""
+    """Fees, limits, episode and reward."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +103,10 @@ def run_job(
     require_rows(bars, job.environment.episode_bars + 3, "train one episode")
     train = training_part(bars, job.test_fraction)
     require_rows(train, job.environment.episode_bars + 3, "train one episode")
+    device = resolve_device(job.device)
     encoder = StateEncoder(bars.symbols)
     agent = replace(job.agent, state_dim=encoder.state_dim, action_dim=len(encoder.symbols))
-    rows, market = market_of(train, encoder, job.environment, job.device)
+    rows, market = market_of(train, encoder, job.environment, device)
     physics = Physics(market, job.environment, encoder)
     data = training_data(train)
     total_bars = job.num_episodes * job.environment.episode_bars
@@ -137,7 +131,7 @@ def run_job(
 
             trainers.append(train_agent(physics, agent, rows, total_bars, seed, prepare=prepare, watch=after_rollout))
     stepped, seconds = sum(t.state.bars for t in trainers), sum(t.seconds for t in trainers)
-    run = {"num_episodes": job.num_episodes, "bars": stepped, "device": job.device}
+    run = {"num_episodes": job.num_episodes, "bars": stepped, "device": device}
     manifest = export(out / BUNDLE, [t.agent for t in trainers], job.seeds, encoder, job.environment, data, rows, run)
     return TrainingResult(out / BUNDLE, manifest, stepped, seconds, trainers[-1].state.metrics)
 
@@ -200,4 +194,5 @@ def _bars_per_rollout(trainer: Trainer) -> int:
 
 def _start_record(out: Path, job: Job, data: dict[str, Any]) -> None:
     """Writes what is about to be trained: an unwritable folder stops the job before it costs anything."""
-    write_atomic(out / RECORD, (json.dumps({"job": as_dict(job), "data": data}, indent=2) + "\n").encode())
+    said = {"job": as_dict(job), "hash": config_hash(job), "data": data}
+    write_atomic(out / RECORD, (json.dumps(said, indent=2) + "\n").encode())

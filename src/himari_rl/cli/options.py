@@ -1,0 +1,173 @@
+"""A command's options made from its settings: `--commission-rate` is environment.commission_rate, said once.
+
+    @configured("train", "train.num_episodes", "environment.commission_rate", kind="base")
+    def train_base(data: Data, settings: Resolved) -> None: ...
+
+Name, type, default and help of such an option come from the dataclass's field; `--config FILE` and `--set key=value`
+reach every other field. The command gets all of them, resolved, as `settings`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import typer
+
+from himari_rl.cli.settings import COMMANDS, KINDS, resolved, sections_of
+from himari_rl.config import Given, Setting, settings_of
+
+_LISTING: ContextVar[bool] = ContextVar("listing", default=False)
+LEDGER = (
+    "environment.allow_short",
+    "environment.commission_rate",
+    "environment.slippage_bps",
+    "environment.max_position_pct",
+    "environment.reward",
+    "environment.risk_aversion",
+)
+"""Fees, shorts and reward: plain options of every command that trains on real bars."""
+AGENT = ("agent.hidden_dim", "agent.learning_rate", "agent.weight_decay")
+NAMES = {"serve.challenger_share": "--share"}  # where an option was called otherwise before there were sections
+
+ConfigFile = Annotated[
+    str | None,
+    typer.Option("--config", metavar="FILE", help="YAML of settings by section; one file may serve every command."),
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Any other setting, again and again; `himari config show` lists them."
+    ),
+]
+Rules = Annotated[
+    str | None, typer.Option(help="YAML of thresholds (default: config/gates.yaml, else those built in).")
+]
+Kind = Annotated[str, typer.Argument(help="base, lstm or multi.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+@contextmanager
+def listing() -> Iterator[None]:
+    """Inside it commands are registered for a list of them only: without options that would load their sections."""
+    token = _LISTING.set(True)
+    try:
+        yield
+    finally:
+        _LISTING.reset(token)
+
+
+def configured(
+    command: str, *keys: str, kind: str | None = None
+) -> Callable[[Callable[..., Any]], Callable[[], Callable[..., Any]]]:
+    """Makes a factory of the command that typer is given: its own parameters, then an option for each of `keys`.
+
+    Args:
+        command: whose sections it has.
+        keys: settings that are plain options.
+        kind: of the agent; without it the command's own argument `kind`, where it has one.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[[], Callable[..., Any]]:
+        return lambda: _command(function, command, () if _LISTING.get() else keys, kind)
+
+    return decorate
+
+
+def _command(function: Callable[..., Any], command: str, keys: tuple[str, ...], kind: str | None) -> Callable[..., Any]:
+    hints = get_type_hints(function, include_extras=True)
+    own = [p.replace(annotation=hints[p.name]) for p in inspect.signature(function).parameters.values()]
+    own = [p for p in own if p.name != "settings"]
+    made = [option for key in keys for option in _options(command, key, kind)]
+    common = [_parameter("config_file", ConfigFile), _parameter("assignments", Assignments)]
+    common += [_parameter("rules", Rules)] if "gate" in COMMANDS[command] else []
+    first = [p for p in own if p.default is inspect.Parameter.empty]
+    rest = [p for p in own if p.default is not inspect.Parameter.empty]
+
+    def run(**given: Any) -> Any:
+        file, assignments = given.pop("config_file"), given.pop("assignments") or ()
+        of_kind = kind or given.get("kind") or KINDS[0]
+        options = _given(command, keys, of_kind, {p.name: given.pop(p.name) for p in made})
+        settings = resolved(command, of_kind, file, assignments, options, given.pop("rules", None))
+        for section in settings.sections:
+            settings[section]  # a value that no component takes is refused before anything is read
+        return function(**given, settings=settings)
+
+    run.__name__, run.__doc__ = function.__name__, function.__doc__
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*first, *made, *rest, *common]]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    return run
+
+
+def _parameter(name: str, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def option_name(key: str) -> str:
+    """The plain option of a setting."""
+    return NAMES.get(key, f"--{key.rpartition('.')[2].replace('_', '-')}")
+
+
+def _dest(key: str) -> str:
+    return key.replace(".", "__")
+
+
+def _options(command: str, key: str, kind: str | None) -> list[inspect.Parameter]:
+    """The option of a setting; of a list of seeds two, how many and the first."""
+    section = key.partition(".")[0]
+    kinds = (kind,) if kind else KINDS if section == "agent" else KINDS[:1]
+    found = {k: _setting(command, section, key, k) for k in kinds}
+    setting = next(iter(found.values()))
+    if key.endswith(".seeds"):
+        count, first = len(setting.value), setting.value[0]
+        many = typer.Option("--seeds", min=1, help=setting.help, show_default=str(count), metavar="COUNT")
+        one = typer.Option("--seed", min=0, help="First of the seeds.", show_default=str(first))
+        return [
+            _parameter(_dest(key), Annotated[int | None, many]),
+            _parameter(_dest(key) + "__first", Annotated[int | None, one]),
+        ]
+    shown = {k: _said(each.value) for k, each in found.items()}
+    default = shown[next(iter(shown))]
+    default += "".join(f"; {k} {text}" for k, text in shown.items() if text != default)
+    option = typer.Option(option_name(key), help=setting.help, show_default=default or False)
+    return [_parameter(_dest(key), Annotated[_option_type(setting.annotation), option])]
+
+
+def _setting(command: str, section: str, key: str, kind: str) -> Setting:
+    return next(each for each in settings_of(sections_of(command, kind)[section], section) if each.key == key)
+
+
+def _said(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return ""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _option_type(annotation: Any) -> Any:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return annotation
+    return (list[arguments[0]] if origin is tuple else annotation) | None  # type: ignore[valid-type]
+
+
+def _given(command: str, keys: tuple[str, ...], kind: str, values: dict[str, Any]) -> list[Given]:
+    """What was typed, as settings; None was not."""
+    found = []
+    for key in keys:
+        value, origin = values[_dest(key)], option_name(key)
+        if key.endswith(".seeds"):
+            first = values[_dest(key) + "__first"]
+            usual = _setting(command, key.partition(".")[0], key, kind).value
+            origin = "--seeds" if value is not None else "--seed"
+            if value is not None or first is not None:
+                start = usual[0] if first is None else first
+                value = tuple(range(start, start + (len(usual) if value is None else value)))
+        if value is not None and value != []:
+            raw = tuple(value) if isinstance(value, list) else value
+            found.append(Given(key=key, raw=raw, origin=origin, typed=True))
+    return found

@@ -1,0 +1,104 @@
+"""Which command has which sections: the one table from a command to the dataclasses that configure it.
+
+A section is loaded where it is asked for, so that `himari --help` reads none and `himari config show gate` no torch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+from himari_rl.config import Given, Resolved, from_assignments, from_environment, from_yaml, resolve, settings_of
+from himari_rl.errors import ConfigError
+
+KINDS = ("base", "lstm", "multi")
+SECTIONS = {
+    "agent": "himari_rl.agents.config:PPOConfig",
+    "environment": "himari_rl.envs.config:TradingEnvConfig",
+    "train": "himari_rl.training.config:TrainConfig",
+    "walk_forward": "himari_rl.experiments.config:WalkForwardConfig",
+    "tune": "himari_rl.experiments.config:TuneConfig",
+    "certify": "himari_rl.certification.config:CertifyConfig",
+    "evaluate": "himari_rl.evaluation.config:EvaluateConfig",
+    "gate": "himari_rl.release.rules:GateRules",
+    "serve": "himari_rl.serving.settings:ServeSettings",
+}
+COMMANDS = {
+    "train": ("train", "agent", "environment"),
+    "walk-forward": ("walk_forward", "agent", "environment", "gate"),
+    "evaluate": ("evaluate",),
+    "tune": ("tune", "agent", "environment"),
+    "certify": ("certify", "agent"),
+    "gate": ("gate",),
+    "serve": ("serve",),
+}
+
+
+def section_type(section: str, kind: str = KINDS[0]) -> type:
+    """The dataclass of a section; an agent's depends on its kind.
+
+    Raises:
+        ConfigError: no such kind.
+    """
+    if section == "agent":
+        from himari_rl.agents.config import config_type
+
+        return config_type(kind)
+    module, _, name = SECTIONS[section].partition(":")
+    found: type = getattr(import_module(module), name)
+    return found
+
+
+def sections_of(command: str, kind: str = KINDS[0]) -> dict[str, type]:
+    """The sections of a command, each with its dataclass.
+
+    Raises:
+        ConfigError: no such command or kind.
+    """
+    if command not in COMMANDS:
+        raise ConfigError(f"command {command!r}", f"one of {', '.join(COMMANDS)}")
+    return {section: section_type(section, kind) for section in COMMANDS[command]}
+
+
+@cache
+def every_key() -> frozenset[str]:
+    """Every key of every command and kind."""
+    types = [(section, section_type(section, kind)) for section in SECTIONS for kind in KINDS]
+    return frozenset(setting.key for section, made in types for setting in settings_of(made, section))
+
+
+def resolved(
+    command: str,
+    kind: str = KINDS[0],
+    file: str | None = None,
+    assignments: Sequence[str] = (),
+    options: Iterable[Given] = (),
+    rules: str | None = None,
+) -> Resolved:
+    """A command's sections: default < rules file < `--config` < HIMARI_* < `--set` < plain option.
+
+    Args:
+        rules: the gate's own file; without it config/gates.yaml, where there is one.
+
+    Raises:
+        ConfigError: a key or a value that cannot be. StorageError: a file that cannot be read.
+    """
+    sections = sections_of(command, kind)
+    given: list[Given] = []
+    if "gate" in sections:
+        from himari_rl.release.rules import rules_given
+
+        given += rules_given(rules)
+    if file is not None:
+        from himari_rl.storage import read_bytes
+
+        given += from_yaml(read_bytes(file), Path(file).name)
+    if "serve" in sections:
+        given += from_environment(sections["serve"], "serve", os.environ)
+    given += from_assignments(assignments)
+    given += options
+    user = f"himari {command}" + (f" {kind}" if "agent" in sections else "")
+    return resolve(sections, given, known=every_key, user=user)
