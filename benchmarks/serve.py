@@ -7,7 +7,7 @@
 
 What bounds the figures: one server process on one core, the load generator (wrk) alone on another. The floor is an ASGI
 app of three lines under the same uvicorn, uvloop and httptools: no ASGI app can beat it. Ours answers most requests
-before they become one (serving/protocol.py); `base asgi` is the same without that, `base` the server as it is started.
+before they become one (serving/http/protocol.py); `base asgi` is the same without that, `base` the server as started.
 All servers live through the whole run and take turns, so that a busy minute of the machine hits all of them; a figure
 is the median over rounds, its spread the range. The last line is JSON.
 """
@@ -163,7 +163,7 @@ async def open_loop(port: int, body: bytes, seconds: float, rate: float) -> dict
 
 def application_cost(bundle: Path, body: bytes) -> dict[str, float]:
     """Python calls and microseconds between uvicorn's hand-over and the last byte, in this process."""
-    from himari_rl.serving.app import create_app
+    from himari_rl.serving.http.app import create_app
 
     app = create_app(bundle)
     app.state.service.load()

@@ -3,7 +3,7 @@
 floor   an ASGI app of three lines            noop      FastAPI with a body model and no work
 torch   the usual way: torch in a FastAPI route, a BaseHTTPMiddleware that logs every request
 ours    himari_rl.serving                     ours-gcs  the same with google-cloud-storage loaded
-ours-asgi  the same as an ASGI app alone, without serving/protocol.py
+ours-asgi  the same as an ASGI app alone, without serving/http/protocol.py
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ def main() -> None:
             # tensorboard brings grpc to a development environment; the container that serves has none
             sys.modules["grpc"] = None  # type: ignore[assignment]
             from google.cloud import storage  # noqa: F401
-        from himari_rl.serving.app import create_app
-        from himari_rl.serving.run import listen, make_server, serve
+        from himari_rl.serving.http.app import create_app
+        from himari_rl.serving.http.run import listen, make_server, serve
         from himari_rl.serving.settings import ServeSettings
 
         app, sock = create_app(source[0], ServeSettings(reload_s=0.2)), listen("127.0.0.1", int(port))

@@ -12,6 +12,7 @@ HIMARI_MEMORY_KEY                signs the memory of recurrent policies; the sam
 HIMARI_SIGNER                    PEM file of the Ed25519 public key that bundles must be signed with
 HIMARI_CHALLENGER, HIMARI_CHALLENGER_SHARE, HIMARI_SYMBOLS, HIMARI_GAP_RULE, HIMARI_CORS_ORIGINS, HIMARI_LOG_EVERY
                                  see himari_rl/serving/settings.py
+HIMARI_TURBO=0                   no shortcut within uvicorn's parser: the same bytes from plain ASGI
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ def main() -> int:
     """Serves until SIGTERM. A bundle that does not load yet is a 503 with the reason, not an exit."""
     gc.disable()  # until `serve`: see there
     from himari_rl.errors import ConfigError, HimariError
-    from himari_rl.serving.app import create_app
-    from himari_rl.serving.run import listen, serve
+    from himari_rl.serving.http.app import create_app
+    from himari_rl.serving.http.run import listen, serve
     from himari_rl.serving.settings import ServeSettings, check_exposure, from_environment
 
     env = os.environ

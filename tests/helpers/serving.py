@@ -17,8 +17,8 @@ from typing import Any
 import httpx
 
 from helpers import PATIENCE_S, ROOT
-from himari_rl.serving.app import Api
-from himari_rl.serving.run import listen, make_server
+from himari_rl.serving.http.app import Api
+from himari_rl.serving.http.run import listen, make_server
 
 DEADLINE_S = PATIENCE_S
 

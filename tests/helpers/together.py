@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from helpers.bundle import valid_states
-from himari_rl.serving.app import create_app
+from himari_rl.serving.http.app import create_app
 from himari_rl.serving.memory import unpack
 from himari_rl.serving.service import Service
 from himari_rl.serving.settings import ServeSettings

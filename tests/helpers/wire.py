@@ -8,7 +8,7 @@ import socket
 from typing import Any
 
 from helpers import PATIENCE_S
-from himari_rl.serving.app import Api
+from himari_rl.serving.http.app import Api
 from himari_rl.serving.messages import EXAMPLE_STATE
 
 GOOD = json.dumps({"state": EXAMPLE_STATE}).encode()

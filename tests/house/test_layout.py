@@ -177,6 +177,7 @@ def home(tmp_path: Path) -> Path:
         ("runner/step.py", "from himari_rl.experiments import folds", "siblings"),  # a room that may come
         ("cloud/launch.py", "from himari_rl.cli import progress", "layers below"),
         ("attic/box.py", "import os", "layers below"),  # a room without a place
+        ("serving/slot.py", "import starlette", "knows no wire"),
         ("training/ppo.py", "import logging", "no environment and no logger"),
         ("envs/physics.py", "import cloud_run", "thin folders"),
     ],

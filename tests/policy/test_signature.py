@@ -18,7 +18,7 @@ from himari_rl.errors import BundleError, ConfigError
 from himari_rl.policy.alias import point
 from himari_rl.policy.bundle import MANIFEST, amend, read_bundle, read_manifest
 from himari_rl.policy.signature import private_key, public_key, sign, verify
-from himari_rl.serving.app import create_app
+from himari_rl.serving.http.app import create_app
 from himari_rl.serving.messages import EXAMPLE_STATE
 from himari_rl.serving.settings import ServeSettings, from_environment
 

@@ -19,7 +19,7 @@ from himari_rl.policy.bundle import write_bundle
 from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.policy.risk import RiskLimits, limited_exposure, multiplier_cap
 from himari_rl.policy.runtime import load_policy
-from himari_rl.serving.app import create_app
+from himari_rl.serving.http.app import create_app
 from himari_rl.serving.limits import Limiter
 from himari_rl.serving.messages import EXAMPLE_STATE
 from himari_rl.serving.settings import ServeSettings, from_environment

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from helpers.bundle import make_bundle
-from himari_rl.serving.app import create_app
+from himari_rl.serving.http.app import create_app
 from himari_rl.serving.slot import ordinary_state
 
 

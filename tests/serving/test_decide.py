@@ -16,7 +16,7 @@ from himari_rl.data.synthetic import synthetic_bars
 from himari_rl.features.contract import WIDTH
 from himari_rl.features.encoder import StateEncoder, write_account
 from himari_rl.schema import Bars, Layer2
-from himari_rl.serving.app import create_app
+from himari_rl.serving.http.app import create_app
 from himari_rl.serving.messages import DecideRequest
 from himari_rl.serving.settings import ServeSettings
 

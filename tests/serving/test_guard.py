@@ -22,10 +22,10 @@ from google.auth import crypt, jwt
 from helpers.bundle import make_bundle
 from helpers.serving import DEADLINE_S, cloud_run_server, running, wait_for
 from himari_rl.errors import ConfigError
-from himari_rl.serving import guard
-from himari_rl.serving.app import create_app
+from himari_rl.serving.http import guard
+from himari_rl.serving.http.app import create_app
+from himari_rl.serving.http.routes import ENDPOINTS
 from himari_rl.serving.messages import EXAMPLE_STATE
-from himari_rl.serving.routes import ENDPOINTS
 from himari_rl.serving.settings import ServeSettings, check_exposure, from_environment
 
 BODY = {"state": EXAMPLE_STATE}
@@ -295,13 +295,13 @@ def test_more_requests_at_once_than_the_limit_are_503_at_once_with_retry_after(f
         held = [socket.create_connection(("127.0.0.1", client.base_url.port), timeout=DEADLINE_S) for _ in range(3)]
         for connection in held:  # three that have begun and do not end
             connection.sendall(HEAD + b"content-length: 100\r\n\r\n")
-        wait_for(lambda: len(app.fast_path.pending) == 3)
+        wait_for(lambda: len(app.concurrency.pending) == 3)
         refused = client.post("/predict", json=BODY)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         assert client.get("/health").status_code == 200  # the probe is let through
         for connection in held:
             connection.close()
-        wait_for(lambda: len(app.fast_path.pending) == 0)
+        wait_for(lambda: len(app.concurrency.pending) == 0)
         assert client.post("/predict", json=BODY).status_code == 200
 
 

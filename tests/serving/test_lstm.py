@@ -17,7 +17,7 @@ from himari_rl.data.synthetic import synthetic_bars
 from himari_rl.data.table import write_bars
 from himari_rl.features.contract import schema_hash
 from himari_rl.policy.runtime import load_policy
-from himari_rl.serving.app import create_app
+from himari_rl.serving.http.app import create_app
 from himari_rl.serving.memory import SignedMemoryError, pack, unpack
 from himari_rl.serving.settings import ServeSettings
 

@@ -18,7 +18,7 @@ from himari_rl.data.synthetic_panel import synthetic_panel
 from himari_rl.data.table import write_bars
 from himari_rl.errors import BundleError
 from himari_rl.policy.runtime import Policy, load_policy
-from himari_rl.serving.app import create_app
+from himari_rl.serving.http.app import create_app
 from himari_rl.serving.settings import ServeSettings
 
 ASKED = ("C-USD", "A-USD", "B-USD")  # not the alphabet's order: whoever sorts is found out

@@ -16,7 +16,7 @@ from helpers.bundle import make_bundle, valid_state, valid_states
 from helpers.serving import running
 from himari_rl.policy.risk import RiskLimits, limited_exposure, multiplier_cap
 from himari_rl.policy.runtime import load_policy
-from himari_rl.serving.app import create_app
+from himari_rl.serving.http.app import create_app
 from himari_rl.serving.messages import EXAMPLE_STATE
 from himari_rl.serving.settings import ServeSettings
 

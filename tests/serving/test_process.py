@@ -19,9 +19,9 @@ from helpers.bundle import make_bundle
 from helpers.serving import DEADLINE_S, cloud_run_server, running, wait_for
 from himari_rl.cli import main
 from himari_rl.policy.runtime import load_policy
-from himari_rl.serving.app import Api, create_app
+from himari_rl.serving.http.app import Api, create_app
+from himari_rl.serving.http.run import listen, serve
 from himari_rl.serving.messages import EXAMPLE_STATE
-from himari_rl.serving.run import listen, serve
 
 BLOCKED = """
 import sys
@@ -40,7 +40,7 @@ def test_the_server_decides_where_torch_gymnasium_and_pandas_cannot_be_imported(
     done = run_python(
         BLOCKED
         + f"""
-from himari_rl.serving.app import Api, create_app
+from himari_rl.serving.http.app import Api, create_app
 from himari_rl.serving.service import Service
 app = create_app({str(folder)!r})
 assert app.state.service.load(), app.state.service.reason
@@ -121,7 +121,7 @@ def test_an_option_of_himari_serve_wins_over_its_variable_and_leaves_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     apps: list[Api] = []
-    monkeypatch.setattr("himari_rl.serving.run.serve", lambda app, sock: (apps.append(app), sock.close()))
+    monkeypatch.setattr("himari_rl.serving.http.run.serve", lambda app, sock: (apps.append(app), sock.close()))
     monkeypatch.setattr("gc.disable", lambda: None)  # for a process of its own, which this is not
     one, two = (make_bundle(tmp_path, hidden=(4,), name=name) for name in ("one", "two"))
     for name, value in {"CHALLENGER": str(two), "CHALLENGER_SHARE": "0.5", "LOG_EVERY": "10"}.items():

@@ -1,4 +1,4 @@
-"""The short way of serving/protocol.py: the same bytes as the ordinary way, whatever a client does to its wire."""
+"""The shortcut of serving/http/protocol.py: the same bytes as the ordinary path, whatever a client does to its wire."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 from helpers.bundle import make_bundle
 from helpers.serving import running, wait_for
 from helpers.wire import BAD, GOOD, HEALTH, Served, Wire, post
-from himari_rl.serving.app import create_app
-from himari_rl.serving.protocol import PredictProtocol
+from himari_rl.serving.http.app import create_app
+from himari_rl.serving.http.protocol import PredictProtocol
 from himari_rl.serving.settings import ServeSettings
 
 

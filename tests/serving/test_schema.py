@@ -14,8 +14,8 @@ from hypothesis.errors import Unsatisfiable
 
 from helpers.bundle import make_bundle
 from helpers.serving import running
-from himari_rl.serving.app import create_app
-from himari_rl.serving.routes import ENDPOINTS
+from himari_rl.serving.http.app import create_app
+from himari_rl.serving.http.routes import ENDPOINTS
 from himari_rl.serving.settings import ServeSettings
 
 with warnings.catch_warnings():

@@ -14,8 +14,8 @@ from helpers.serving import running
 from himari_rl.errors import BundleError, ConfigError
 from himari_rl.policy.runtime import load_policy
 from himari_rl.schema import HOUR_MS
-from himari_rl.serving.app import create_app
-from himari_rl.serving.refusals import TooManyError
+from himari_rl.serving.errors import TooManyError
+from himari_rl.serving.http.app import create_app
 from himari_rl.serving.sessions import Sessions
 from himari_rl.serving.settings import ServeSettings
 from himari_rl.serving.slot import Slot

@@ -14,7 +14,7 @@ from helpers.bundle import make_bundle, valid_states
 from helpers.serving import running, wait_for
 from himari_rl.monitoring import metrics as names
 from himari_rl.policy.runtime import load_policy
-from himari_rl.serving.app import Api, create_app
+from himari_rl.serving.http.app import Api, create_app
 from himari_rl.serving.messages import EXAMPLE_STATE
 from himari_rl.serving.settings import ServeSettings
 from himari_rl.serving.shadow import QUEUE

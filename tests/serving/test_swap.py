@@ -21,7 +21,7 @@ from helpers.serving import Connection, running, wait_for
 from himari_rl.policy.alias import point, read_alias, rollback
 from himari_rl.policy.bundle import MANIFEST, WEIGHTS, write_bundle
 from himari_rl.policy.runtime import load_policy
-from himari_rl.serving.app import create_app
+from himari_rl.serving.http.app import create_app
 from himari_rl.serving.messages import EXAMPLE_STATE
 from himari_rl.serving.settings import ServeSettings
 

@@ -13,8 +13,8 @@ from helpers.bundle import make_bundle, valid_states
 from helpers.together import COUNT, HOUR, KEY, NEAR, bodies_of, body, kind_of, loaded, numbers
 from himari_rl.errors import StateError
 from himari_rl.policy.runtime import load_policy
-from himari_rl.serving.app import create_app
-from himari_rl.serving.fast_path import TOGETHER
+from himari_rl.serving.http.app import create_app
+from himari_rl.serving.http.fast_path import TOGETHER
 from himari_rl.serving.memory import pack
 from himari_rl.serving.settings import ServeSettings
 

@@ -19,11 +19,11 @@ from helpers.together import COUNT, KEY, NEAR, bodies_of, body, numbers
 from helpers.wire import HEALTH, Served, post
 from himari_rl.errors import BundleError
 from himari_rl.policy.runtime import Policy, load_policy
-from himari_rl.serving import protocol as protocols
-from himari_rl.serving.app import Api, create_app
-from himari_rl.serving.fast_path import TOGETHER
-from himari_rl.serving.protocol import MOST, PredictProtocol
-from himari_rl.serving.run import make_server
+from himari_rl.serving.http import protocol as protocols
+from himari_rl.serving.http.app import Api, create_app
+from himari_rl.serving.http.fast_path import TOGETHER
+from himari_rl.serving.http.protocol import MOST, PredictProtocol
+from himari_rl.serving.http.run import make_server
 from himari_rl.serving.settings import ServeSettings
 
 
@@ -50,7 +50,7 @@ class Wires:
         self.state.default_headers = [(b"server", b"t")]
         self.batches: list[int] = []
         self.app = app
-        app.fast_path.pending = self.state.tasks
+        app.concurrency.pending = self.state.tasks
         answers = app.fast_path.answers
 
         def counted(bodies: Any) -> Any:
@@ -114,7 +114,7 @@ def test_what_meets_in_a_turn_is_answered_at_its_end_each_on_its_own_connection(
 
 def test_a_body_over_the_limit_does_not_wait(wires: Wires) -> None:
     async def run() -> None:
-        wires.app.fast_path.limit = 2_000
+        wires.app.body_limit.limit = 2_000
         one = bodies_of(wires.app.state.service, 1)[0]
         (connection, transport), (neighbour, beside) = wires.connect(), wires.connect()
         connection.data_received(post(one + b" " * 2_000))
@@ -143,7 +143,7 @@ def test_a_full_turn_does_not_wait(wires: Wires) -> None:
 
 def test_what_waits_takes_room_under_the_limit_of_requests(wires: Wires) -> None:
     async def run() -> None:
-        wires.app.fast_path.most = 5
+        wires.app.concurrency.most = 5
         bodies = bodies_of(wires.app.state.service, 12)
         pairs = [wires.connect() for _ in bodies]
         for (connection, _), one in zip(pairs, bodies, strict=True):

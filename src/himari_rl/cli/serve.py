@@ -44,9 +44,9 @@ def serve(
     from rich.console import Console
 
     from himari_rl.errors import BundleError
-    from himari_rl.serving.app import create_app
-    from himari_rl.serving.run import listen
-    from himari_rl.serving.run import serve as run
+    from himari_rl.serving.http.app import create_app
+    from himari_rl.serving.http.run import listen
+    from himari_rl.serving.http.run import serve as run
     from himari_rl.serving.settings import ServeSettings, check_exposure, from_environment
 
     options = {"challenger": challenger, "challenger_share": share, "log_every": log_every, "signer": signer}

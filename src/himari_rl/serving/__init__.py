@@ -1,1 +1,1 @@
-"""The bundle behind HTTP."""
+"""The decisions of a policy server; http/ puts them behind a port."""

@@ -16,8 +16,8 @@ from himari_rl.features import contract
 from himari_rl.features.encoder import write_account
 from himari_rl.features.live import Bar, LivePanel, Signal
 from himari_rl.schema import ACTIONS, FloatArray
+from himari_rl.serving.errors import FieldError
 from himari_rl.serving.messages import AssetNow, DecideRequest
-from himari_rl.serving.refusals import FieldError
 from himari_rl.serving.slot import Slot
 
 NEEDED = contract.ASSET_FEATURES[contract.VOLATILITY].window + 1

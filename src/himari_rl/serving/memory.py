@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from himari_rl.policy.network import F32
-from himari_rl.serving.refusals import FieldError
+from himari_rl.serving.errors import FieldError
 
 
 class SignedMemoryError(FieldError):

@@ -67,7 +67,7 @@ class RiskNote(BaseModel):
     gross_cap: RegimeCap | None = Field(None, description="Sum of exposures, as a multiple of equity")
 
 
-class Gap(BaseModel):
+class SessionGap(BaseModel):
     """What happened to a session's memory over missing bars."""
 
     rule: Literal["reset", "advance"]
@@ -88,7 +88,7 @@ class Answer(BaseModel):
     memory: str | None = Field(None, description="Recurrent policies: send it with the next state")
     memory_started: bool | None = Field(None, description="Recurrent policies: no memory was there, an episode began")
     repeated: bool | None = Field(None, description="Sessions: this bar was decided before, from the same memory")
-    gap: Gap | None = Field(None, description="Sessions: bars were missing before this one")
+    gap: SessionGap | None = Field(None, description="Sessions: bars were missing before this one")
     out_of_distribution: bool | None = Field(
         None, description="Only there when true: fewer than one training state in a thousand is as unusual"
     )
@@ -189,13 +189,13 @@ class DecideAnswer(PredictAnswer):
     state: list[float] = Field(description="What the encoder made of the request")
 
 
-class Problem(BaseModel):
+class ErrorAnswer(BaseModel):
     """Why a request was refused. `detail` is a list for 422 and a sentence for every other status."""
 
-    detail: str | list[ProblemDetail]
+    detail: str | list[ErrorDetail]
 
 
-class ProblemDetail(BaseModel):
+class ErrorDetail(BaseModel):
     """One thing that is wrong with a request."""
 
     type: str
@@ -254,4 +254,4 @@ class Reloaded(BaseModel):
     model_version: str
 
 
-Problem.model_rebuild()
+ErrorAnswer.model_rebuild()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter_ns
@@ -18,20 +18,20 @@ from pydantic_core import ValidationError
 from himari_rl.errors import HimariError, StateError
 from himari_rl.features.validation import categories_hold, validate_state
 from himari_rl.monitoring.metrics import Metrics
-from himari_rl.policy.network import F32
 from himari_rl.policy.runtime import Policy, Step
 from himari_rl.serving import decide as raw
 from himari_rl.serving import memory as memories
+from himari_rl.serving.errors import FieldError, NotReadyError, OfferRefusedError, within
+from himari_rl.serving.inputs import PolicyInput, Request, check_fields, input_of_sequence
 from himari_rl.serving.journal import Journal
-from himari_rl.serving.messages import MAX_SEQUENCE, DecideRequest
-from himari_rl.serving.refusals import FieldError, KeptError, NotReadyError, within
-from himari_rl.serving.sessions import Memory, Sessions, step
+from himari_rl.serving.messages import DecideRequest
+from himari_rl.serving.sessions import SessionMemory, Sessions, resume
 from himari_rl.serving.settings import ServeSettings
 from himari_rl.serving.shadow import Challenger
 from himari_rl.serving.slot import Follower, Slot
 
-Request = Mapping[str, Any]
 LOADING = "the policy is still loading"
+_NO_NOTE: Mapping[str, Any] = {}
 
 
 class Service:
@@ -48,7 +48,7 @@ class Service:
         self._split = self.challenger if settings.challenger_share else None
         self._shadow = None if settings.challenger_share else self.challenger
         self._key = settings.memory_key or secrets.token_bytes(32)
-        self._memories: Sessions[Memory] = Sessions(settings.max_sessions, settings.session_ttl_s)
+        self._memories: Sessions[SessionMemory] = Sessions(settings.max_sessions, settings.session_ttl_s)
         self._streams: Sessions[raw.Stream] = Sessions(settings.max_sessions, settings.session_ttl_s)
         self._loading = asyncio.Lock()
 
@@ -81,12 +81,12 @@ class Service:
         async with self._loading:
             if self.challenger is not None:
                 await asyncio.to_thread(self.challenger.load)
-            said, before = self.reason, self.slot
+            earlier, before = self.reason, self.slot
             swapped = await asyncio.to_thread(self.load)
             serving = self.slot and self.slot.version
-            if self.reason not in ("", said):  # the source is asked every few seconds, and says the same for hours
+            if self.reason not in ("", earlier):  # the source is asked every few seconds, and says the same for hours
                 self.journal.event("refused", "ERROR", reason=self.reason, serving=serving)
-            if swapped and (before is not None or said not in ("", LOADING) or self.journal.every):
+            if swapped and (before is not None or earlier not in ("", LOADING) or self.journal.every):
                 # a first start that went well is no event
                 self.journal.event("swap", model_version=serving, before=before and before.version)
             return swapped
@@ -96,12 +96,12 @@ class Service:
 
         Raises:
             NotReadyError: there is no valid policy.
-            KeptError: what is offered was refused, and the policy before goes on.
+            OfferRefusedError: what is offered was refused, and the policy before goes on.
         """
         swapped = await self.reload()
         version = self.ready().version
         if self.reason:
-            raise KeptError(self.reason, cure=f"{version} goes on answering")
+            raise OfferRefusedError(self.reason, cure=f"{version} goes on answering")
         return swapped
 
     def ready(self) -> Slot:
@@ -128,13 +128,7 @@ class Service:
             TooManyError: no room for a new session (429).
         """
         started = perf_counter_ns()
-        slot = self.slot or self.ready()
-        if self._split is not None:
-            slot = self._split.choose(slot, str(request.get("session_id") or client))
-        answer = self._answer(slot, request)
-        if self._shadow is not None:
-            self._shadow.offer(request, answer)
-        return self._finish(slot, answer, started)
+        return self._predict(self.slot or self.ready(), request, client, started, in_range=False)
 
     def predict_bytes(self, body: bytes, client: str = "") -> dict[str, Any]:
         """The same answer to a request as it came: its numbers are held against their ranges while they are parsed.
@@ -145,16 +139,7 @@ class Service:
         """
         started = perf_counter_ns()
         slot = self.slot or self.ready()
-        request: dict[str, Any] = slot.reader.validate_json(body)
-        if self._split is not None:
-            slot = self._split.choose(slot, str(request.get("session_id") or client))
-        if _is_plain(slot, request):
-            answer = self._decide(slot, request["state"], request.get("memory"))
-        else:
-            answer = self._answer(slot, _as_sent(request))
-        if self._shadow is not None:
-            self._shadow.offer(request, answer)
-        return self._finish(slot, answer, started)
+        return self._predict(slot, slot.reader.validate_json(body), client, started, in_range=True)
 
     def predict_many(self, bodies: Collection[bytes]) -> list[dict[str, Any] | None]:
         """The answers to requests that came together, in order, all of one policy; never asked under a split.
@@ -169,28 +154,24 @@ class Service:
         started = perf_counter_ns()
         slot = self.slot or self.ready()
         answers: list[dict[str, Any] | None] = [None] * len(bodies)
-        requests: dict[int, dict[str, Any]] = {}
-        befores: dict[int, F32 | None] = {}
+        requests: dict[int, Request] = {}
+        batch: dict[int, PolicyInput] = {}
         for index, body in enumerate(bodies):
-            try:
+            with suppress(ValidationError, HimariError):  # what is refused stays None
                 request = slot.reader.validate_json(body)
-                if slot.recurrent and _is_plain(slot, request):
-                    befores[index] = self._before(slot, request.get("memory"))
-                else:
-                    answers[index] = self._answer(slot, _as_sent(request))
+                given = self._prepare(slot, request, in_range=True)
+                if given.together:
+                    batch[index] = given
+                else:  # at once: the next request may be of the same session
+                    answers[index] = self._answer(slot, given, slot.policy.step(given.state, given.before))
                 requests[index] = request
-            except (ValidationError, HimariError):
-                continue  # stays None
-        states = [requests[index]["state"] for index in befores]
         with suppress(HimariError):
-            decisions = slot.policy.steps(states, list(befores.values()))
-            for (index, before), state, decision in zip(befores.items(), states, decisions, strict=True):
-                answers[index] = self._render(slot, decision, state, self._carried(slot, decision, before is None))
+            decisions = slot.policy.steps([one.state for one in batch.values()], [one.before for one in batch.values()])
+            for (index, given), decision in zip(batch.items(), decisions, strict=True):
+                answers[index] = self._answer(slot, given, decision)
         for index, answer in enumerate(answers):
             if answer is not None:
-                if self._shadow is not None:
-                    self._shadow.offer(requests[index], answer)
-                self._finish(slot, answer, started)
+                self._finish(slot, requests[index], answer, started)
         return answers
 
     def batch(self, instances: list[Request], client: str = "") -> dict[str, Any]:
@@ -210,10 +191,11 @@ class Service:
                     f"instances[{index}]", "an instance has a session_id", "memory or none", "use POST /predict for it"
                 )
             try:
-                predictions.append(self._answer(slot, request))
+                given = self._prepare(slot, request, in_range=False)
+                predictions.append(self._answer(slot, given, slot.policy.step(given.state, given.before)))
             except StateError as error:
                 raise within(f"instances[{index}]", error) from error
-        return self._finish(slot, {"predictions": predictions}, started)
+        return self._finish(slot, None, {"predictions": predictions}, started)
 
     def decide(self, request: DecideRequest, client: str = "") -> dict[str, Any]:
         """The answer to POST /v1/decide: the server encodes.
@@ -232,91 +214,63 @@ class Service:
         state = raw.encode(stream, assets, slot)
         self._streams.put(name, stream)
         validate_state(state, slot.dim, slot.symbols)
+        given = PolicyInput(state)
         if slot.recurrent:
-            decision, said = step(self._memories, ("decide", *name), slot, state, stream.timestamp)
-        else:
-            decision, said = slot.policy.step(state), {}
-        answer = self._render(slot, decision, state, said)
-        if self._shadow is not None:
-            self._shadow.offer({"state": state}, answer)
-        return self._finish(slot, answer, started) | {"state": state}
+            given = self._in_session(slot, state, ("decide", *name), stream.timestamp)
+        answer = self._answer(slot, given, slot.policy.step(given.state, given.before))
+        return self._finish(slot, {"state": state}, answer, started) | {"state": state}
 
-    def _answer(self, slot: Slot, request: Request) -> dict[str, Any]:
-        """One answer without its last two fields."""
-        if len(request) != 1 or "state" not in request:
-            return self._with_memory(slot, request)
-        state = request["state"]
-        validate_state(state, slot.dim, slot.symbols)
-        return self._decide(slot, state, None)
+    # ---- the steps of every answer: _prepare, Policy.step, _answer (limits, memory), _finish (shadow, record)
 
-    def _with_memory(self, slot: Slot, request: Request) -> dict[str, Any]:
-        """As `_answer`, for what only policies with a memory understand."""
+    def _predict(self, slot: Slot, request: Request, client: str, started: int, *, in_range: bool) -> dict[str, Any]:
+        """All of them for one request. `in_range`: reader.py has held the state's numbers to their ranges already."""
+        if self._split is not None:
+            slot = self._split.choose(slot, str(request.get("session_id") or client))
+        given = self._prepare(slot, request, in_range)
+        answer = self._answer(slot, given, slot.policy.step(given.state, given.before))
+        return self._finish(slot, request, answer, started)
+
+    def _prepare(self, slot: Slot, request: Request, in_range: bool) -> PolicyInput:
+        """Checks a request and finds the memory that it brings or that a session holds."""
         state: Any = request.get("state")
-        text, session, sequence = request.get("memory"), request.get("session_id"), request.get("sequence")
-        ways = [name for name in ("memory", "session_id", "sequence") if request.get(name) is not None]
-        if len(ways) > 1 or (state is None) == (sequence is None):
-            raise FieldError(
-                ways[-1] if ways else "state",
-                f"the request has {', '.join(ways) or 'no state'}" + (" and a state" if state is not None else ""),
-                "state; state with memory; state with session_id and timestamp; or sequence",
-                "choose one way to carry memory",
-            )
-        if ways and not slot.recurrent:
-            raise FieldError(
-                ways[0], f"the request has {ways[0]}", "none: this policy has no memory", f"leave {ways[0]} out"
-            )
-        if (session is None) != (request.get("timestamp") is None):
-            raise FieldError(
-                "timestamp", "session_id and timestamp come together", "both or none", "send the bar's opening time"
-            )
-        if sequence is not None:
-            return self._sequence(slot, sequence)
-        validate_state(state, slot.dim, slot.symbols)
-        if session is not None:
-            decision, said = step(self._memories, session, slot, state, request["timestamp"])
-            return self._render(slot, decision, state, said)
-        return self._decide(slot, state, text)
-
-    def _decide(self, slot: Slot, state: Sequence[float], text: str | bytes | None) -> dict[str, Any]:
-        """The answer to a state that was checked; `text` is the memory that the client carries."""
+        text = request.get("memory")
+        plain = state is not None and len(request) == 1 + (slot.recurrent and text is not None)
+        if not plain:
+            check_fields(slot, request)
+            if request.get("sequence") is not None:
+                return input_of_sequence(slot, request["sequence"])
+        if not (in_range and categories_hold(state, slot.layout)):
+            validate_state(list(state) if in_range else state, slot.dim, slot.symbols)
         if not slot.recurrent:
-            return self._render(slot, slot.policy.step(state), state, {})
-        decision = slot.policy.step(state, self._before(slot, text))
-        return self._render(slot, decision, state, self._carried(slot, decision, text is None))
+            return tuple.__new__(PolicyInput, (state, None, _NO_NOTE, False, False, None))
+        if (session := request.get("session_id")) is not None:
+            return self._in_session(slot, state, session, request["timestamp"])
+        before = None if text is None else memories.unpack(text, slot.digest, self._key, slot.policy.memory_size)
+        return tuple.__new__(PolicyInput, (state, before, {"memory_started": text is None}, True, plain, None))
 
-    def _sequence(self, slot: Slot, states: list[Any]) -> dict[str, Any]:
-        if not 1 <= len(states) <= MAX_SEQUENCE:
-            raise FieldError("sequence", f"{len(states)} states", f"1 to {MAX_SEQUENCE}", "send the newest ones")
-        for index, state in enumerate(states):
-            try:
-                validate_state(state, slot.dim, slot.symbols)
-            except StateError as error:
-                raise within(f"sequence[{index}]", error) from error
-        decision = slot.policy.step(states[0])
-        for state in states[1:]:
-            decision = slot.policy.step(state, decision.memory)
-        return self._render(slot, decision, states[-1], self._carried(slot, decision, True))
+    def _in_session(self, slot: Slot, state: Sequence[float], name: Hashable, timestamp: int) -> PolicyInput:
+        """A bar of a session that this process keeps; the session stays as it was until the bar is decided."""
+        self._memories.admit(name)
+        before, note = resume(self._memories.get(name), slot, timestamp)
+        return PolicyInput(state, before, note, session=(name, timestamp))
 
-    def _before(self, slot: Slot, text: str | bytes | None) -> F32 | None:
-        """The memory that the client brought."""
-        return None if text is None else memories.unpack(text, slot.digest, self._key, slot.policy.memory_size)
-
-    def _carried(self, slot: Slot, decision: Step, started: bool) -> dict[str, Any]:
-        """The memory that the client carries to its next request."""
-        return {"memory": memories.pack(decision.memory, slot.digest, self._key), "memory_started": started}
-
-    def _render(self, slot: Slot, decision: Step, state: Sequence[float], said: dict[str, Any]) -> dict[str, Any]:
-        """The fields that say what was decided, after the risk limits; `said` is about the memory."""
+    def _answer(self, slot: Slot, given: PolicyInput, decision: Step) -> dict[str, Any]:
+        """Limits a decision, keeps or signs its memory and counts it: the answer without its last two fields."""
         multipliers = decision.multipliers
-        risk = slot.limiter(state, multipliers)
+        risk = slot.limiter(given.state, multipliers)
         answer: dict[str, Any]
         if len(multipliers) == 1:
             answer = {"position_multiplier": multipliers[0], "confidence": decision.confidence}
         else:
             named = dict(zip(slot.symbols, multipliers, strict=True))
             answer = {"position_multipliers": named, "confidence": decision.confidence}
-        if said:
-            answer |= said
+        if given.session is not None:
+            name, timestamp = given.session
+            kept = SessionMemory(slot.digest, timestamp, given.before, decision.memory, given.state)
+            self._memories.put(name, kept)
+        elif given.carried:
+            answer["memory"] = memories.pack(decision.memory, slot.digest, self._key)
+        answer |= given.note
         if decision.out_of_distribution:
             answer["out_of_distribution"] = True
         if risk is not None:
@@ -326,29 +280,12 @@ class Service:
         )
         return answer
 
-    def _finish(self, slot: Slot, answer: dict[str, Any], started: int) -> dict[str, Any]:
-        """Adds the last two fields."""
+    def _finish(self, slot: Slot, request: Request | None, answer: dict[str, Any], started: int) -> dict[str, Any]:
+        """Shows request and answer to a challenger in the shadow, adds the last two fields and counts the request."""
+        if self._shadow is not None and request is not None:
+            self._shadow.offer(request, answer)
         elapsed = perf_counter_ns() - started
         answer["latency_ms"] = elapsed / 1e6
         answer["model_version"] = slot.version
         self.metrics.answered(elapsed / 1e9)
         return answer
-
-
-def _is_plain(slot: Slot, request: dict[str, Any]) -> bool:
-    """Whether all that was sent is a state, or a state and a memory that this policy has.
-
-    Raises:
-        StateError: it is, and the state cannot be used.
-    """
-    state = request.get("state")
-    if state is None or len(request) != 1 + (slot.recurrent and request.get("memory") is not None):
-        return False
-    if not categories_hold(state, slot.layout):
-        validate_state(list(state), slot.dim, slot.symbols)
-    return True
-
-
-def _as_sent(request: dict[str, Any]) -> dict[str, Any]:
-    """The request with its state as a list, as the routes have it."""
-    return request | {"state": list(request["state"])} if "state" in request else request

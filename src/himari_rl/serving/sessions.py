@@ -1,7 +1,7 @@
 """What a server keeps between two requests of one client, and the gap rule.
 
-    Sessions   a bounded dict that forgets what was silent for too long, and refuses a newcomer when it is full
-    Memory     a recurrent policy's memory after a bar, and before it, so that a repeated request gets the same answer
+    Sessions       a bounded dict that forgets what was silent for too long, and refuses a newcomer when it is full
+    SessionMemory  a recurrent policy's memory after a bar, and before it, so that a bar sent twice is answered alike
 
 The gap rule: after a missing bar a memory either starts anew (`reset`) or is carried over the gap by deciding the last
 state once more for each missing bar (`advance`); the answer says which, and how many bars were missing.
@@ -15,8 +15,7 @@ from time import monotonic
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from himari_rl.policy.network import F32
-from himari_rl.policy.runtime import Step
-from himari_rl.serving.refusals import FieldError, TooManyError
+from himari_rl.serving.errors import FieldError, TooManyError
 from himari_rl.serving.slot import Slot
 
 T = TypeVar("T")
@@ -65,7 +64,7 @@ class Sessions(Generic[T]):
             self._kept.popitem(last=False)
 
 
-class Memory(NamedTuple):
+class SessionMemory(NamedTuple):
     """A session of one policy: times in ms UTC, bar OPEN."""
 
     digest: str  # of the policy
@@ -79,10 +78,10 @@ class Resumed(NamedTuple):
     """Where a session goes on at a bar."""
 
     memory: F32 | None  # None starts from zeros
-    said: dict[str, Any]  # what the answer must say about it
+    note: dict[str, Any]  # what the answer must say about it
 
 
-def resume(kept: Memory | None, slot: Slot, timestamp: int) -> Resumed:
+def resume(kept: SessionMemory | None, slot: Slot, timestamp: int) -> Resumed:
     """The memory to decide the bar at `timestamp` with, by the gap rule.
 
     Raises:
@@ -111,20 +110,3 @@ def resume(kept: Memory | None, slot: Slot, timestamp: int) -> Resumed:
     for _ in range(missing):
         memory = slot.policy.step(kept.state, memory).memory
     return Resumed(memory, {"memory_started": False, "gap": {"rule": "advance", "missing_bars": missing}})
-
-
-def step(
-    sessions: Sessions[Memory], name: Hashable, slot: Slot, state: Sequence[float], timestamp: int
-) -> tuple[Step, dict[str, Any]]:
-    """One decision in a session, and what to say about its memory; a refusal leaves the session as it was.
-
-    Raises:
-        FieldError: the bar is out of order.
-        TooManyError: there is no room for a new session.
-    """
-    sessions.admit(name)
-    kept = sessions.get(name)
-    memory, said = resume(kept, slot, timestamp)
-    decision = slot.policy.step(state, memory)
-    sessions.put(name, Memory(slot.digest, timestamp, memory, decision.memory, state))
-    return decision, said

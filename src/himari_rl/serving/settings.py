@@ -41,6 +41,8 @@ class ServeSettings:
     """Requests begun and not answered; one more is answered with 503 and Retry-After, unread."""
     body_timeout_s: float = 10.0
     """A body that has not arrived by then is answered with 408."""
+    turbo: bool = True
+    """Answers plain POST /predict within uvicorn's parser (http/protocol.py); off: the same bytes from plain ASGI."""
 
     api_keys: tuple[str, ...] = ()
     """Any of these in x-api-key or as bearer token opens the server."""

@@ -1,8 +1,12 @@
-"""uvicorn's HTTP protocol, which answers an ordinary POST /predict before it becomes an ASGI request.
+"""An optional shortcut, behind ServeSettings.turbo (HIMARI_TURBO); skip this file to read how the server works.
+
+uvicorn's HTTP protocol, which answers an ordinary POST /predict before it becomes an ASGI request, with the same bytes.
+It overrides private parts of uvicorn: pyproject.toml bounds uvicorn's version, and a test names every part that is used
+and fails when one of them changes.
 
 A request that arrived whole, on a connection with nothing else to do, needs no task, no events and no queue: its body
 goes to FastPath.answer and the bytes go out, from within the call that received them. Every other request, and each one
-that `answer` declines, goes the ordinary way with the very bytes that came. httptools parses both.
+that `answer` declines, takes the ordinary path with the very bytes that came. httptools parses both.
 
 A recurrent policy decides many states together in a third of the time, and a busy server finds many requests in one
 turn of its event loop: they are answered together at its end. Nobody waits longer: uvloop sends at the end of a turn.
@@ -10,11 +14,12 @@ turn of its event loop: they are answered together at its end. Nobody waits long
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from himari_rl.serving.fast_path import FastPath
+from himari_rl.serving.http.app import Api
+from himari_rl.serving.http.fast_path import FastPath
 
 
 class _PlainPost:
@@ -38,26 +43,32 @@ class PredictProtocol(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._fast: FastPath = self.config.app.fast_path  # type: ignore[union-attr]
+        app = cast(Api, self.config.app)
+        self._fast, self._body_limit, self._concurrency = app.fast_path, app.body_limit, app.concurrency
         self._held: bytes | None = None
-        """The body so far of a request that may take the short way; only `turn` may know of it."""
+        """The body so far of a request that may take the short path; only `turn` may know of it."""
         self._whole = False
         self._headers: list[tuple[bytes, bytes]] | None = None
         self._head = b""
 
     def data_received(self, data: bytes) -> None:
-        """As uvicorn's; what is held is answered now, or goes the ordinary way."""
+        """As uvicorn's; what is held is answered now, or takes the ordinary path."""
         super().data_received(data)
         if self._held is None:
             return
         fast = self._fast
-        if not self._whole or len(self._held) > fast.limit or self.flow.write_paused or self.transport.is_closing():
+        if (
+            not self._whole
+            or len(self._held) > self._body_limit.limit
+            or self.flow.write_paused
+            or self.transport.is_closing()
+        ):
             self._release()
         elif len(self.connections) >= FEW and (slot := fast.service.slot) is not None and slot.recurrent:
             if not fast.turn:
                 self.loop.call_soon(_end_turn, fast)
             fast.turn[self] = self._held
-            if len(fast.turn) >= min(MOST, fast.most - len(self.tasks)):
+            if len(fast.turn) >= min(MOST, self._concurrency.most - len(self.tasks)):
                 _end_turn(fast)
         else:
             self._reply(fast.answer(self._held))
@@ -74,7 +85,7 @@ class PredictProtocol(HttpToolsProtocol):
         super().shutdown()
 
     def on_message_begin(self) -> None:
-        """A request behind one that is held: both go the ordinary way, which keeps their order."""
+        """A request behind one that is held: both take the ordinary path, which keeps their order."""
         if self._held is not None:
             self._release()
         super().on_message_begin()
@@ -85,7 +96,7 @@ class PredictProtocol(HttpToolsProtocol):
         if (
             self.url == b"/predict"
             and self._fast.direct
-            and len(self.tasks) < self._fast.most
+            and len(self.tasks) < self._concurrency.most
             and (self.cycle is None or self.cycle.response_complete)
             and parser.get_method() == b"POST"
             and parser.get_http_version() == "1.1"
@@ -112,7 +123,7 @@ class PredictProtocol(HttpToolsProtocol):
             self._whole = True
 
     def _reply(self, answer: bytes | None) -> None:
-        """Sends the answer to the request that is held, or lets it go the ordinary way for another one."""
+        """Sends the answer to the request that is held, or lets it take the ordinary path for another one."""
         if answer is None:
             self._release()
             return
@@ -121,7 +132,7 @@ class PredictProtocol(HttpToolsProtocol):
         self.on_response_complete()
 
     def _release(self) -> None:
-        """Lets the request that is held begin the ordinary way, as far as it has come."""
+        """Lets the request that is held begin the ordinary path, as far as it has come."""
         body, self._held = self._held, None
         self._fast.turn.pop(self, None)
         parser, self.parser = self.parser, _PLAIN_POST
@@ -143,7 +154,7 @@ class PredictProtocol(HttpToolsProtocol):
 
 
 def _end_turn(fast: FastPath) -> None:
-    """Answers all that wait, each on its own connection; where that fails, each goes the ordinary way.
+    """Answers all that wait, each on its own connection; where that fails, each takes the ordinary path.
 
     A connection that took writes when its request came still does: nothing else is being answered on it.
     """

@@ -1,16 +1,17 @@
-"""uvicorn as this project runs it: uvloop, httptools (protocol.py), no line per request, a graceful end."""
+"""uvicorn as this project runs it: uvloop, httptools, no line per request, a graceful end."""
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import socket
+from typing import Literal
 
 import uvicorn
 
 from himari_rl.errors import ConfigError
-from himari_rl.serving.app import Api
-from himari_rl.serving.protocol import PredictProtocol
+from himari_rl.serving.http.app import Api
 
 GRACE_S = 8  # Cloud Run kills ten seconds after SIGTERM
 BACKLOG = 2048
@@ -36,17 +37,22 @@ def listen(host: str, port: int) -> socket.socket:
 
 def make_server(app: Api) -> uvicorn.Server:
     """A server whose requests in progress `app` can count."""
+    http: type[asyncio.Protocol] | Literal["httptools"] = "httptools"
+    if app.state.service.settings.turbo:
+        from himari_rl.serving.http.protocol import PredictProtocol
+
+        http = PredictProtocol
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http=PredictProtocol,
+        http=http,
         ws="none",
         access_log=False,
         log_level="warning",
         timeout_graceful_shutdown=GRACE_S,
     )
     server = uvicorn.Server(config)
-    app.fast_path.pending = server.server_state.tasks
+    app.concurrency.pending = server.server_state.tasks
     return server
 
 

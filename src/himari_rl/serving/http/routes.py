@@ -9,22 +9,23 @@ from fastapi import FastAPI, Request, Response
 
 from himari_rl import __version__
 from himari_rl.errors import StateError
-from himari_rl.serving.fast_path import CLIENT
+from himari_rl.serving.errors import within
+from himari_rl.serving.http.middleware import CLIENT
+from himari_rl.serving.http.refusals import ForbiddenError
 from himari_rl.serving.messages import (
     BatchAnswer,
     BatchRequest,
     DecideAnswer,
     DecideRequest,
+    ErrorAnswer,
     Health,
     Offer,
     PredictAnswer,
     PredictRequest,
-    Problem,
     Ready,
     Reloaded,
     Root,
 )
-from himari_rl.serving.refusals import ForbiddenError, within
 from himari_rl.serving.service import Service
 from himari_rl.serving.slot import Follower, Slot
 
@@ -52,7 +53,7 @@ _MEANING = {
 
 
 def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": Problem, "description": _MEANING[status]} for status in (401, 403, *statuses, 503)}
+    return {status: {"model": ErrorAnswer, "description": _MEANING[status]} for status in (401, 403, *statuses, 503)}
 
 
 _POST = _refusals(408, 413, 422, 429)
@@ -72,7 +73,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         """The process lives. Whether it can decide is /ready's answer."""
         return Health()
 
-    @app.get("/ready", responses={503: {"model": Problem, "description": _MEANING[503]}})
+    @app.get("/ready", responses={503: {"model": ErrorAnswer, "description": _MEANING[503]}})
     async def ready() -> Ready:
         """Which policy answers, and why not what its source offers now; 503 with the reason while there is none."""
         return _ready(service)

@@ -9,8 +9,9 @@
     POST /v1/decide     raw signal, account and bar; the server encodes
     POST /admin/reload  look at the alias now
 
-FastAPI owns schema, documentation and errors. A request that is in order takes the short way of fast_path.py
-and gets the same bytes. Never a default: no policy is a 503, a bad state a 422.
+FastAPI owns schema, documentation and errors. The limits around it are small ASGI middlewares (middleware.py), and an
+ordinary POST /predict takes the short path of fast_path.py, which gives the same bytes. Never a default: no policy is a
+503, a bad state a 422.
 """
 
 from __future__ import annotations
@@ -31,9 +32,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from himari_rl import __version__
 from himari_rl.errors import HimariError
 from himari_rl.policy.runtime import Policy
-from himari_rl.serving.fast_path import FastPath
-from himari_rl.serving.refusals import NO_JSON, SCHEMA, Refusal, refusal_of
-from himari_rl.serving.routes import ENDPOINTS, add_routes
+from himari_rl.serving.http.fast_path import FastPath
+from himari_rl.serving.http.guard import Guard
+from himari_rl.serving.http.middleware import (
+    Authentication,
+    BodyLimit,
+    ConcurrencyLimit,
+    JsonContentType,
+    RenamedPaths,
+    SharedPath,
+)
+from himari_rl.serving.http.refusals import NO_JSON, SCHEMA, Refusal, refusal_of
+from himari_rl.serving.http.routes import ENDPOINTS, add_routes
 from himari_rl.serving.service import Service
 from himari_rl.serving.settings import ServeSettings
 
@@ -43,10 +53,12 @@ __all__ = ["ENDPOINTS", "Api", "create_app"]
 
 
 class Api(FastAPI):
-    """FastAPI with fast_path.py in front of it."""
+    """FastAPI with the middlewares of `_add_front` before it."""
 
-    fast_path: FastPath
     front: ASGIApp
+    concurrency: ConcurrencyLimit
+    body_limit: BodyLimit
+    fast_path: FastPath
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -70,7 +82,10 @@ def create_app(source: Policy | str | Path, settings: ServeSettings | None = Non
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         first = asyncio.create_task(service.reload())
         await asyncio.wait({first}, timeout=settings.start_wait_s)
-        jobs: dict[str, Coroutine[Any, Any, None]] = {"follow": _follow(service, first), "sweep": app.fast_path.sweep()}
+        jobs: dict[str, Coroutine[Any, Any, None]] = {
+            "follow": _follow(service, first),
+            "sweep": app.body_limit.sweep(),
+        }
         if service.challenger is not None and not settings.challenger_share:
             jobs["shadow"] = service.challenger.work()
         tasks = [asyncio.create_task(job, name=name) for name, job in jobs.items()]
@@ -90,14 +105,31 @@ def create_app(source: Policy | str | Path, settings: ServeSettings | None = Non
     app.state.service = service
     _add_errors(app, service)
     add_routes(app, service)
-    app.fast_path = FastPath(service, super(Api, app).__call__)
-    app.front = app.fast_path
+    _add_front(app, service)
+    return app
+
+
+def _add_front(app: Api, service: Service) -> None:
+    """Puts the middlewares before FastAPI, the innermost first: a request meets them from the last to the first."""
+    settings, errors = service.settings, service.metrics.errors
+    vertex = {settings.vertex_health_route: "/ready", settings.vertex_predict_route: "/v1/batch"}
+    names = {path: own for path, own in vertex.items() if path}
+    front: ASGIApp = JsonContentType(super(Api, app).__call__)
+    if "/predict" in names:
+        front = SharedPath(front)
+    front = app.fast_path = FastPath(front, service)
+    front = app.body_limit = BodyLimit(front, settings.max_body_bytes, settings.body_timeout_s, errors)
+    if settings.guarded or settings.challenger_share:  # else nobody asks who asks
+        front = Authentication(front, Guard(settings) if settings.guarded else None, errors)
+    if names:
+        front = RenamedPaths(front, names)
+    front = app.concurrency = ConcurrencyLimit(front, settings.max_concurrency, errors)
     if settings.cors_origins:
         from starlette.middleware.cors import CORSMiddleware
 
         headers = ["authorization", "content-type", "x-api-key"]
-        app.front = CORSMiddleware(app.fast_path, settings.cors_origins, ["GET", "POST"], headers)
-    return app
+        front = CORSMiddleware(front, settings.cors_origins, ["GET", "POST"], headers)
+    app.front = front
 
 
 def _add_errors(app: FastAPI, service: Service) -> None:

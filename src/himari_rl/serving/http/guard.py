@@ -18,11 +18,10 @@ from time import monotonic, time
 from typing import Any
 
 from himari_rl.errors import ConfigError
-from himari_rl.serving.refusals import ForbiddenError, NotReadyError, UnauthorisedError
+from himari_rl.serving.errors import NotReadyError
+from himari_rl.serving.http.refusals import ForbiddenError, UnauthorisedError
 from himari_rl.serving.settings import ServeSettings
 
-OPEN_PATHS = frozenset({"/health", "/ready"})
-"""What probes may ask without a key."""
 _KNOWN = 1_000  # verified tokens that are remembered until they expire
 _FETCH_S, _AT_LEAST_S, _SKEW_S = 5.0, 60.0, 10
 _CURE = "send x-api-key, or authorization: Bearer with a key or an ID token"

@@ -1,31 +1,21 @@
-"""Every refusal of a request and its HTTP status. A message says what was found, what was expected and the cure."""
+"""Every refusal of a request and its HTTP status, in one table; and how plain ASGI sends one."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple
 
+import orjson
+from starlette.types import Send
+
 from himari_rl.errors import BundleError, HimariError, StateError
+from himari_rl.serving.errors import FieldError, NotReadyError, OfferRefusedError, TooManyError
 
 RETRY_AFTER, CLOSE = {"retry-after": "1"}, {"connection": "close"}
+JSON = (b"content-type", b"application/json")
 
-
-class FieldError(StateError):
-    """A field of the request other than the state cannot be used (HTTP 422)."""
-
-    def __init__(self, field: str, found: str, expected: str = "", cure: str = "") -> None:
-        super().__init__(found, expected, cure)
-        self.field = field
-
-    def __reduce__(self) -> tuple[type[FieldError], tuple[str, str, str, str]]:  # type: ignore[override]
-        return type(self), (self.field, self.found, self.expected, self.cure)
-
-
-class NotReadyError(HimariError):
-    """No valid policy is loaded (HTTP 503)."""
-
-
-class TooManyError(HimariError):
-    """A bound on what one server holds is reached (HTTP 429)."""
+Errors = Counter[tuple[int, str]]
+"""Refusals so far, by status and cause: the metrics' own counter."""
 
 
 class UnauthorisedError(HimariError):
@@ -34,10 +24,6 @@ class UnauthorisedError(HimariError):
 
 class ForbiddenError(HimariError):
     """Valid credentials of somebody who may not do this (HTTP 403)."""
-
-
-class KeptError(HimariError):
-    """A policy was offered and refused; the one before goes on (HTTP 409)."""
 
 
 class Refusal(NamedTuple):
@@ -56,7 +42,7 @@ REFUSALS: tuple[tuple[type[HimariError], Refusal], ...] = (
     (TooManyError, Refusal(429, "sessions", RETRY_AFTER)),
     (UnauthorisedError, Refusal(401, "unauthorised", {"www-authenticate": "Bearer"})),
     (ForbiddenError, Refusal(403, "forbidden")),
-    (KeptError, Refusal(409, "kept")),
+    (OfferRefusedError, Refusal(409, "kept")),
 )
 BUSY, SLOW, LARGE = Refusal(503, "busy", RETRY_AFTER), Refusal(408, "slow", CLOSE), Refusal(413, "large", CLOSE)
 SCHEMA, NO_JSON = Refusal(422, "schema"), Refusal(422, "json")
@@ -67,8 +53,11 @@ def refusal_of(error: HimariError) -> Refusal:
     return next((refusal for kind, refusal in REFUSALS if isinstance(error, kind)), Refusal(500, "bug"))
 
 
-def within(field: str, error: StateError) -> FieldError:
-    """The same refusal, of a value at `field`."""
-    inner = getattr(error, "field", "state")
-    place = field if inner == "state" else f"{field}.{inner}"
-    return FieldError(place, f"{place}: {error.found}", error.expected, error.cure)
+async def refuse(send: Send, errors: Errors, how: Refusal, detail: str) -> None:
+    """Answers a request with a refusal, and counts it."""
+    errors[how.status, how.cause] += 1
+    body = orjson.dumps({"detail": detail})
+    more = [(name.encode(), value.encode()) for name, value in how.headers.items()]
+    headers = [JSON, (b"content-length", b"%d" % len(body)), *more]
+    await send({"type": "http.response.start", "status": how.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

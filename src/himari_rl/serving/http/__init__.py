@@ -1,0 +1,1 @@
+"""The wire: HTTP in, HTTP out, around the decisions of serving/."""

@@ -1,0 +1,177 @@
+"""The limits around every request, as plain ASGI middlewares: each does one thing and hands the rest to `app`.
+
+    ConcurrencyLimit   so many requests at once                        503
+    RenamedPaths       the names that Vertex AI gives our routes
+    Authentication     who asks, and whether they may                  401, 403     (guard.py checks the key)
+    BodyLimit          the whole body of a POST: its size, its time    413, 408
+    FastPath           POST /predict, from bytes to bytes              (fast_path.py)
+    SharedPath         Vertex AI's batches where it sends them to /predict
+    JsonContentType    the body decides what a request is, not its content-type
+
+app.py puts them around FastAPI, in this order; a middleware that the settings do not need is left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sized
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from himari_rl.errors import HimariError
+from himari_rl.serving.http.guard import Guard
+from himari_rl.serving.http.refusals import BUSY, JSON, LARGE, SLOW, Errors, refusal_of, refuse
+
+OPEN_PATHS = frozenset({"/health", "/ready"})
+"""What probes may ask without a key, however busy the server is."""
+CLIENT = "himari.client"
+"""Where the scope says who asks."""
+BODY = "himari.body"
+"""Where the scope has the whole body of a POST."""
+
+
+class ConcurrencyLimit:
+    """Refuses a request, unread, while more than `most` are being answered."""
+
+    pending: Sized = ()
+    """The requests that the server has begun: run.py puts uvicorn's set of tasks here."""
+
+    def __init__(self, app: ASGIApp, most: int, errors: Errors) -> None:
+        self.app, self.most, self._errors = app, most, errors
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if len(self.pending) > self.most and scope["path"] not in OPEN_PATHS:
+            await refuse(send, self._errors, BUSY, f"{self.most} requests are being answered; try again")
+        else:
+            await self.app(scope, receive, send)
+
+
+class RenamedPaths:
+    """Answers a path as if another one had been asked for."""
+
+    def __init__(self, app: ASGIApp, names: Mapping[str, str]) -> None:
+        self.app, self._names = app, names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        if path in self._names and (path, scope["method"]) != ("/predict", "POST"):  # that one is SharedPath's
+            scope = _at(scope, self._names[path])
+        await self.app(scope, receive, send)
+
+
+class Authentication:
+    """Says in the scope who asks: what the guard found, or the address where there is no guard."""
+
+    def __init__(self, app: ASGIApp, guard: Guard | None, errors: Errors) -> None:
+        self.app, self._guard, self._errors = app, guard, errors
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        peer = scope.get("client")
+        client = peer[0] if peer else ""
+        if self._guard is not None and scope["path"] not in OPEN_PATHS:
+            try:
+                client = await self._guard(scope["headers"])
+            except HimariError as error:
+                await refuse(send, self._errors, refusal_of(error), str(error))
+                return
+        await self.app({**scope, CLIENT: client}, receive, send)
+
+
+class BodyLimit:
+    """Reads the body of a POST to its end, within a size and a time, and puts it into the scope.
+
+    `receive` gives it once more to whoever asks. `sweep` must run beside it: it ends the waits that are too long.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int, timeout_s: float, errors: Errors) -> None:
+        self.app, self.limit, self._timeout_s, self._errors = app, limit, timeout_s, errors
+        self._waiting: dict[asyncio.Task[Any] | None, float] = {}  # for their body, since when
+        self._late: set[asyncio.Task[Any] | None] = set()
+        self._now = 0.0  # coarse: `sweep` moves it, so that no request asks the clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "POST":
+            await self.app(scope, receive, send)
+            return
+        task = asyncio.current_task()
+        self._waiting[task] = self._now
+        try:
+            message = await receive()
+            body: bytes | None = message.get("body")
+            if body is None or message.get("more_body"):
+                body = await self._rest(message, receive)
+        except asyncio.CancelledError:
+            if task not in self._late or task is None:
+                raise
+            self._late.discard(task)
+            task.uncancel()
+            text = f"the body did not arrive within {self._timeout_s:g} s; send it with the headers"
+            await refuse(send, self._errors, SLOW, text)
+            return
+        finally:
+            del self._waiting[task]
+        if body is None:
+            return  # the client left
+        if len(body) > self.limit:
+            text = f"the body has more than {self.limit} bytes; send fewer states in one request"
+            await refuse(send, self._errors, LARGE, text)
+            return
+        pending = [body]
+
+        async def again() -> Message:
+            """The body, and then what really comes."""
+            if pending:
+                return {"type": "http.request", "body": pending.pop(), "more_body": False}
+            return await receive()
+
+        await self.app({**scope, BODY: body}, again, send)
+
+    async def sweep(self) -> None:
+        """Ends the wait for bodies that do not come; for ever, a few times in the time they have."""
+        while True:
+            await asyncio.sleep(self._timeout_s / 4)
+            self._now += self._timeout_s / 4
+            for task, since in list(self._waiting.items()):
+                if task is not None and self._now - since > self._timeout_s:
+                    self._late.add(task)
+                    task.cancel()
+
+    async def _rest(self, message: Message, receive: Receive) -> bytes | None:
+        """The whole body, or just more than the limit of it; None when the client left."""
+        body = bytearray()
+        while message["type"] == "http.request":
+            body += message.get("body", b"")
+            if not message.get("more_body") or len(body) > self.limit:
+                return bytes(body)
+            message = await receive()
+        return None
+
+
+class SharedPath:
+    """Vertex AI's prediction route is /predict: a POST there with `instances` is a batch."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/predict" and b'"instances"' in scope.get(BODY, b""):
+            scope = _at(scope, "/v1/batch")
+        await self.app(scope, receive, send)
+
+
+class JsonContentType:
+    """Calls every POST's body JSON: an earlier client that forgets its content-type is still understood."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "POST":
+            kept = [header for header in scope["headers"] if header[0] != JSON[0]]
+            scope = {**scope, "headers": [*kept, JSON]}
+        await self.app(scope, receive, send)
+
+
+def _at(scope: Scope, path: str) -> Scope:
+    return {**scope, "path": path, "raw_path": path.encode()}
