@@ -37,8 +37,8 @@ from himari_rl.certification.thresholds import Budget
 from himari_rl.data.splits import PURGE_BARS
 from himari_rl.data.surrogates import BLOCK_BARS
 from himari_rl.envs.physics import Physics
-from himari_rl.evaluation.stepping import Decider
 from himari_rl.experiments.folds import MEASURED_BARS, EarlyStopping
+from himari_rl.policy.protocol import DecidesBatch
 from himari_rl.schema import FloatArray
 from himari_rl.training.job import train_agent
 
@@ -62,7 +62,7 @@ VARIANTS: dict[str, dict[str, float]] = {
 class Mean:
     """An ensemble: the mean of its members, as a bundle of several seeds answers."""
 
-    def __init__(self, members: list[Decider]) -> None:
+    def __init__(self, members: list[DecidesBatch]) -> None:
         self.members = members
 
     def decide_batch(self, states: FloatArray, memory: FloatArray | None = None) -> tuple[FloatArray, FloatArray]:
@@ -81,7 +81,7 @@ def joined(parts: list[Paths]) -> Paths:
     return Paths(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "state", "returns")))
 
 
-def learned(name: str, history: int, seed: int, how: dict[str, float]) -> Decider:
+def learned(name: str, history: int, seed: int, how: dict[str, float]) -> DecidesBatch:
     """One agent on one history."""
     market, one = market_for(name)
     path = draw_training(market, Budget(), one, history)

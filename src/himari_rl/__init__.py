@@ -11,15 +11,18 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "Bars": "schema",
     "LSTMPPOAgent": "agents.lstm_ppo_agent",
     "LSTMPPOConfig": "agents.config",
     "MultiAssetEnvConfig": "envs.config",
     "MultiAssetTradingEnv": "envs.multi_asset_env",
     "PPOAgent": "agents.ppo_agent",
     "PPOConfig": "agents.config",
+    "Policy": "policy.runtime",
     "StateEncoder": "features.encoder",
     "TradingEnv": "envs.trading_env",
     "TradingEnvConfig": "envs.config",
+    "load_bars": "data.sources",
     "load_policy": "policy.runtime",
 }
 

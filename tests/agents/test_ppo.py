@@ -12,8 +12,9 @@ from helpers.envs import bars_of
 from helpers.training import agent_of, free_physics, rolled, trainer_of, trend
 from himari_rl.agents import ppo_agent
 from himari_rl.agents.config import HEADS, PPOConfig
-from himari_rl.agents.ppo_agent import PPOAgent, previous_multiplier
+from himari_rl.agents.ppo_agent import PPOAgent
 from himari_rl.errors import ConfigError
+from himari_rl.policy.network import held_multipliers
 
 
 def flat_states(count: int, seed: int = 0) -> torch.Tensor:
@@ -55,7 +56,7 @@ def test_the_observed_position_is_read_on_the_side_layer_2_asks_for(action, size
     state = torch.zeros(1, 16)
     state[0, 1 + ("sell", "hold", "buy").index(action)] = 1.0
     state[0, 8], state[0, 9] = size, side
-    assert float(previous_multiplier(state, 1)) == expected
+    assert float(held_multipliers(state, 1)) == expected
 
 
 def test_the_position_read_from_the_observation_is_the_one_of_the_rollout() -> None:
@@ -63,7 +64,7 @@ def test_the_position_read_from_the_observation_is_the_one_of_the_rollout() -> N
     prices = 100.0 * np.exp(np.cumsum(rng.normal(0, 0.01, 200)))
     physics = free_physics(bars_of(prices, action=rng.integers(-1, 2, 200)), episode_bars=40)
     _, played = rolled(agent_of(num_envs=30), physics, 40, std=0.3, observed=True)
-    read = previous_multiplier(played.states[:-1], 1).double()
+    read = held_multipliers(played.states[:-1], 1).double()
     assert torch.allclose(read.clamp(-2, 2), played.previous.clamp(-2, 2), atol=1e-6)
     assert played.previous.abs().max() > 0.5
 

@@ -14,7 +14,7 @@ from himari_rl.data.leaks import suspected_leaks
 from himari_rl.errors import DataError, LookAheadError
 from himari_rl.features.causality import check_prefix_invariance
 from himari_rl.features.encoder import StateEncoder
-from himari_rl.policy.clock import legs
+from himari_rl.policy.clock import market_moves
 from himari_rl.schema import Bars, FloatArray
 
 
@@ -56,7 +56,7 @@ def test_the_decision_at_row_t_earns_the_return_of_row_t_in_the_bars(name: str) 
     for asset, bars in enumerate(to_bars(market, paths)):
         earned = bars.open[2:] / bars.open[1:-1] - 1.0
         np.testing.assert_allclose(earned, paths.returns[0, :, asset], rtol=1e-9, atol=1e-12)
-        np.testing.assert_allclose(legs(bars).to_open, paths.returns[0, :, asset], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(market_moves(bars).to_open, paths.returns[0, :, asset], rtol=1e-9, atol=1e-12)
         assert not np.allclose(bars.open[1:-1] / bars.open[:-2] - 1.0, earned)  # one bar earlier is another return
 
 

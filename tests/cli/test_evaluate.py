@@ -12,7 +12,6 @@ import typer
 from helpers.bundle import make_bundle
 from helpers.evaluation import bars_from, walk
 from himari_rl.cli import evaluate as area
-from himari_rl.data.table import as_columns
 from himari_rl.errors import BundleError, ConfigError, DataError, HimariError
 from himari_rl.schema import HOUR_MS
 
@@ -32,7 +31,7 @@ def data(tmp_path: Path) -> Path:
     """800 recorded hours from 2024-01-01; the last fifth starts on 2024-01-27 at 16:00."""
     bars = bars_from(walk(800, 0), np.append(walk(800, 0)[1:], 100.0), synthetic=False, signals=None)
     path = tmp_path / "BTC-USDT_1h.csv"
-    columns = as_columns(bars)
+    columns = bars.columns()
     rows = zip(*(values.tolist() for values in columns.values()), strict=True)
     path.write_text("\n".join([",".join(columns), *(",".join(map(repr, row)) for row in rows)]))
     return path

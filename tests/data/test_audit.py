@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from helpers.data import HEADER, bars_at, csv_file, row, shared
 from himari_rl.cli import data as data_cli
 from himari_rl.data.audit import audit, audit_files
-from himari_rl.data.sources import fingerprint, load_bars
+from himari_rl.data.sources import load_bars
 from himari_rl.data.table import write_bars
 from himari_rl.errors import DataError, RefusedError
 
@@ -82,7 +82,7 @@ def test_files_of_one_data_set_are_one_report_and_others_are_their_own(tmp_path:
     csv_file(tmp_path, row(0), row(1), name="ETH-USD_1h.csv")
     both = {report.symbol: report for report in audit_files(tmp_path)}
     assert (both["BTC-USD"].rows, both["BTC-USD"].missing_bars, both["ETH-USD"].rows) == (4, 2, 2)
-    assert both["BTC-USD"].sha256 == fingerprint(load_bars(tmp_path, symbol="BTC-USD"))
+    assert both["BTC-USD"].sha256 == load_bars(tmp_path, symbol="BTC-USD").fingerprint
     csv_file(tmp_path, row(5), row(6), name="BTC-USD_1h_c.csv")
     (overlapping,) = audit_files(tmp_path, symbol="BTC-USD")
     assert not overlapping.usable
@@ -109,7 +109,7 @@ def test_json_is_one_document_and_exit_0_means_load_bars_takes_it(tmp_path: Path
     code, out, _ = himari("audit", str(path), "--json")
     document = json.loads(out)
     assert (code, document["usable"], document["reports"][0]["rows"]) == (0, True, 3)
-    assert document["reports"][0]["sha256"] == fingerprint(load_bars(path))
+    assert document["reports"][0]["sha256"] == load_bars(path).fingerprint
 
 
 def test_unusable_data_is_shown_and_refused_with_exit_code_1(tmp_path: Path) -> None:

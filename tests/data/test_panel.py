@@ -11,7 +11,7 @@ import pytest
 
 from helpers import shared_data
 from helpers.envs import MIDNIGHT_MS, bars_of, random_bars
-from himari_rl.data.panel import load_panel, panel_fingerprint, panel_of
+from himari_rl.data.panel import load_panel, panel_of
 from himari_rl.data.splits import train_test
 from himari_rl.data.synthetic_panel import synthetic_panel
 from himari_rl.data.table import write_bars
@@ -139,7 +139,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_folder_gives_the_symbols_in_the_order_asked_for(folder: Path) -> None:
     assert load_panel(folder, ["B-USD", "A-USD"]).symbols == ("B-USD", "A-USD")
     one, other = (load_panel(folder, order) for order in (["A-USD", "B-USD"], ["B-USD", "A-USD"]))
-    assert panel_fingerprint(one) != panel_fingerprint(other)
+    assert one.fingerprint != other.fingerprint
 
 
 def test_a_symbol_without_a_file_is_named(folder: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from helpers.data import HEADER, START, bars_at, row
 from himari_rl.data.audit import audit_files
-from himari_rl.data.sources import fingerprint, load_bars
+from himari_rl.data.sources import load_bars
 from himari_rl.data.splits import Fold, folds, later, train_test
 from himari_rl.data.table import write_bars
 from himari_rl.errors import ConfigError, DataError
@@ -61,7 +61,7 @@ def test_bars_written_and_read_again_are_the_same_bars(ending: str, bars: Bars) 
         path = Path(folder) / f"BTC-USD_1h.{ending}"
         write_bars(bars, path)
         again = load_bars(path)
-        assert fingerprint(again) == fingerprint(bars)
+        assert again.fingerprint == bars.fingerprint
         assert (again.symbol, again.interval_ms, again.synthetic) == (bars.symbol, bars.interval_ms, bars.synthetic)
         assert (again.signals is None) == (bars.signals is None)
 

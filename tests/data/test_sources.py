@@ -13,9 +13,9 @@ import pytest
 
 from helpers import calls_of
 from helpers.data import HEADER, START, bars_at, csv_file, row, shared
+from himari_rl.data.checks import require_rows
 from himari_rl.data.funding import attach_funding
-from himari_rl.data.history import require_rows
-from himari_rl.data.sources import fingerprint, load_bars
+from himari_rl.data.sources import load_bars
 from himari_rl.data.synthetic import synthetic_bars
 from himari_rl.data.table import write_bars
 from himari_rl.errors import DataError
@@ -165,12 +165,12 @@ def test_a_file_that_is_no_file_of_bars_is_refused(tmp_path: Path, name: str, co
 def test_a_flipped_bit_in_a_parquet_file_of_ours_never_gives_other_bars(tmp_path: Path) -> None:
     path = tmp_path / "BTC-USD_1h.parquet"
     write_bars(bars_at(list(range(200))), path)
-    whole, truth, refused = path.read_bytes(), fingerprint(bars_at(list(range(200)))), 0
+    whole, truth, refused = path.read_bytes(), bars_at(list(range(200))).fingerprint, 0
     places = range(40, len(whole) // 2, 97)
     for place in places:
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
         try:
-            assert fingerprint(load_bars(path)) == truth  # a byte that carries nothing
+            assert load_bars(path).fingerprint == truth  # a byte that carries nothing
         except DataError:
             refused += 1
     assert refused > len(places) / 2
@@ -190,7 +190,7 @@ def test_several_files_are_joined_in_time_order_whatever_the_order_given(tmp_pat
     early = csv_file(tmp_path, *GOOD, name="BTC-USD_1h_early.csv")
     bars = load_bars([late, early])
     assert ((bars.timestamp - START) // HOUR_MS).tolist() == [0, 1, 2, 3, 5, 6]
-    assert fingerprint(load_bars(tmp_path)) == fingerprint(bars)
+    assert load_bars(tmp_path).fingerprint == bars.fingerprint
 
 
 def test_files_that_overlap_or_differ_are_refused(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_a_feed_that_stands_still_is_refused(tmp_path: Path) -> None:
 
 def test_the_fingerprint_changes_with_any_cell_and_with_nothing_else() -> None:
     bars = bars_at([0, 1, 2])
-    assert fingerprint(bars) == fingerprint(bars_at([0, 1, 2], source="elsewhere", symbol="ETH-USD"))
+    assert bars.fingerprint == bars_at([0, 1, 2], source="elsewhere", symbol="ETH-USD").fingerprint
     changed = [
         bars_at([0, 1, 3]),
         bars_at([0, 1, 2], volume=np.array([1.0, 1.0, 1.0 + 1e-15])),
@@ -258,9 +258,9 @@ def test_the_fingerprint_changes_with_any_cell_and_with_nothing_else() -> None:
         bars_at([0, 1, 2], synthetic=True),
         bars_at([0, 1, 2], open=bars.close, close=bars.open),
     ]
-    assert len({fingerprint(other) for other in [bars, *changed]}) == 7
+    assert len({other.fingerprint for other in [bars, *changed]}) == 7
     one, other = (bars_at([0, 1, 2], extra={"mood": np.array([zero, nan, 1.0])}) for zero, nan in _SAME_NUMBERS)
-    assert fingerprint(one) == fingerprint(other)
+    assert one.fingerprint == other.fingerprint
 
 
 def _funding_file(folder: Path, hours: list[float], rates: list[float]) -> Path:
@@ -302,4 +302,4 @@ def test_seven_years_of_real_hours_load_by_whole_columns_and_not_row_by_row() ->
     bars = load_bars(path)
     assert calls_of(lambda: load_bars(path)) < len(bars) / 20  # in calls, not in seconds
     assert len(bars) == 63_406
-    assert fingerprint(bars) == fingerprint(load_bars(shared("binance-spot/BTC-USDT_1h.csv.gz")))
+    assert bars.fingerprint == load_bars(shared("binance-spot/BTC-USDT_1h.csv.gz")).fingerprint

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from helpers import calls_of
 from helpers.data import START
+from himari_rl.data import synthetic
 from himari_rl.data.audit import audit
-from himari_rl.data.sources import fingerprint
-from himari_rl.data.synthetic import synthetic_bars
+from himari_rl.data.synthetic import quoted, synthetic_bars
+from himari_rl.data.synthetic_panel import synthetic_panel
 from himari_rl.errors import ConfigError
 from himari_rl.schema import HOUR_MS, Bars
 
@@ -21,8 +24,8 @@ def autocorrelation(values: np.ndarray, lag: int) -> float:
 
 
 def test_a_seed_reproduces_a_market_and_another_seed_differs() -> None:
-    assert fingerprint(synthetic_bars(500, 7)) == fingerprint(synthetic_bars(500, 7))
-    assert fingerprint(synthetic_bars(500, 7)) != fingerprint(synthetic_bars(500, 8))
+    assert synthetic_bars(500, 7).fingerprint == synthetic_bars(500, 7).fingerprint
+    assert synthetic_bars(500, 7).fingerprint != synthetic_bars(500, 8).fingerprint
 
 
 def test_it_is_labelled_and_sound_and_has_no_gaps_by_default() -> None:
@@ -38,13 +41,53 @@ def test_four_years_are_made_by_columns_and_cost_at_most_two_calls_a_row() -> No
     assert calls_of(lambda: synthetic_bars(YEARS_4, 1)) < 2 * YEARS_4
 
 
+class LastBits:
+    """A generator whose normals are each the next float64 up or down, as another CPU's logarithm might make them."""
+
+    def __init__(self, seed: int) -> None:
+        self._rng, self._coin = np.random.Generator(np.random.PCG64(seed)), np.random.Generator(np.random.PCG64(99))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._rng, name)
+
+    def standard_normal(self, size: Any = None) -> Any:
+        drawn = self._rng.standard_normal(size)
+        return np.nextafter(drawn, np.where(self._coin.random(size) < 0.5, -np.inf, np.inf))
+
+
+def test_a_last_bit_of_every_normal_changes_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make() -> list[str]:
+        panel = synthetic_panel(("A", "B", "C"), 5_000, 6)
+        return [synthetic_bars(YEARS_4, 5).fingerprint, *(bars.fingerprint for bars in panel.bars)]
+
+    plain = make()
+    monkeypatch.setattr(np.random, "default_rng", LastBits)
+    assert make() == plain
+
+
+def test_unrounded_the_same_last_bits_would_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synthetic, "quoted", lambda values: values)
+    plain = synthetic_bars(500, 5).fingerprint
+    monkeypatch.setattr(np.random, "default_rng", LastBits)
+    assert synthetic_bars(500, 5).fingerprint != plain
+
+
+def test_a_quote_has_seven_digits_and_keeps_their_order() -> None:
+    rng = np.random.default_rng(0)
+    values = np.sort(np.concatenate([np.exp(rng.uniform(-30.0, 30.0, 20_000)), [0.0, 9999999.4, 9999999.6, 1.0]]))
+    found = quoted(values)
+    assert found.tolist() == pytest.approx([float(f"{value:.7g}") for value in values.tolist()], rel=1e-15)
+    assert (np.diff(found) >= 0.0).all()
+    assert quoted(np.array([10_000.004, 0.123456789, 12_345_678.0])).tolist() == [10_000.0, 0.1234568, 12_345_680.0]
+
+
 def test_bars_open_at_the_last_close_and_placeholders_repeat_it() -> None:
     bars = synthetic_bars(5_000, 2, zero_volume=0.05)
-    assert bars.open[1:] == pytest.approx(bars.close[:-1], rel=1e-12)
+    assert (bars.open[1:] == bars.close[:-1]).all()
     empty = ~bars.tradable
     assert 150 < empty.sum() < 350  # 250 expected, standard deviation 15
     for column in (bars.open, bars.high, bars.low):
-        assert column[empty] == pytest.approx(bars.close[empty], rel=1e-12)
+        assert (column[empty] == bars.close[empty]).all()
 
 
 def test_outages_are_cut_out_and_the_rows_stay_as_many() -> None:

@@ -15,7 +15,7 @@ from himari_rl.envs.trading_env import TradingEnv
 from himari_rl.envs.vector_env import VectorTradingEnv
 from himari_rl.errors import LookAheadError
 from himari_rl.features.encoder import StateEncoder
-from himari_rl.policy.account import Leg
+from himari_rl.policy.account import MarketMove
 from himari_rl.schema import Bars
 
 ROWS = 110
@@ -79,7 +79,7 @@ def cap_of_the_bar_it_fills_in(bars: Bars) -> TradingEnv:
 def earns_the_bar_it_knows(bars: Bars) -> TradingEnv:
     """Profit one bar early is no leak of the observation; it is a fill in the past, and growth tells."""
     market: Market = honest(bars).physics.market
-    leg = Leg(*(leaf.roll(-1, 0) for leaf in market.leg))
+    leg = MarketMove(*(leaf.roll(-1, 0) for leaf in market.leg))
     return with_market(bars, leg=leg)
 
 

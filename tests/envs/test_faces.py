@@ -17,7 +17,7 @@ from himari_rl.envs.vector_env import VectorTradingEnv
 from himari_rl.errors import ConfigError, StateError
 from himari_rl.evaluation.backtest import backtest, stage
 from himari_rl.features.encoder import StateEncoder
-from himari_rl.policy.clock import timeline
+from himari_rl.policy.clock import market_path
 from himari_rl.policy.ledger_config import LedgerConfig
 from himari_rl.policy.risk import RiskLimits
 
@@ -184,7 +184,7 @@ def test_starts_are_random_within_the_bars_and_follow_the_seed() -> None:
 def test_a_market_of_several_paths_starts_on_each_and_crosses_none() -> None:
     paths = [random_bars(rows, seed, sigma=0.01) for seed, rows in ((1, 40), (2, 27), (3, 60))]
     rows = [ENCODER.market_rows(bars) for bars in paths]
-    lines = [timeline(b, r, LedgerConfig(limits=CONFIG.limits)) for b, r in zip(paths, rows, strict=True)]
+    lines = [market_path(b, r, LedgerConfig(limits=CONFIG.limits)) for b, r in zip(paths, rows, strict=True)]
     market = Market.build([r[:-2] for r in rows], lines)
     env = TradingEnv(market, TradingEnvConfig(episode_bars=25))  # the second path is one bar too short
     starts = np.array([env.reset(seed=0)[1]["row"], *(env.reset()[1]["row"] for _ in range(300))])

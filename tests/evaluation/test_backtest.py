@@ -12,10 +12,11 @@ import pytest
 from helpers.bundle import make_bundle
 from helpers.evaluation import Rule, bars_from, ledger, walk
 from himari_rl.errors import DataError
-from himari_rl.evaluation.backtest import Backtest, Decider, backtest, stage
+from himari_rl.evaluation.backtest import Backtest, backtest, stage
 from himari_rl.evaluation.baselines import HOLD_ALL, ONE, RANDOM, VOLATILITY_TARGET, ZERO, ewma_volatility
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.manifest import LedgerSpec
+from himari_rl.policy.protocol import DecidesBatch
 from himari_rl.policy.risk import RiskLimits
 from himari_rl.policy.runtime import load_policy
 from himari_rl.schema import SELL, Bars
@@ -23,7 +24,7 @@ from himari_rl.schema import SELL, Bars
 COST = 0.0015
 
 
-def judged(bars: Bars, policy: Decider, spec: LedgerSpec | None = None, start: int = 0) -> Backtest:
+def judged(bars: Bars, policy: DecidesBatch, spec: LedgerSpec | None = None, start: int = 0) -> Backtest:
     spec = spec or ledger()
     return backtest({"policy": policy}, stage(bars, spec, start), spec, rng=np.random.default_rng(0))
 

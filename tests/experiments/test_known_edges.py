@@ -19,7 +19,7 @@ from himari_rl.evaluation.backtest import BASE, LAGGED, POLICY, backtest
 from himari_rl.evaluation.baselines import Stage
 from himari_rl.evaluation.verdict import BETTER, NO_EDGE, Verdict, judge
 from himari_rl.experiments.run import run_walk_forward
-from himari_rl.policy.account import Leg
+from himari_rl.policy.account import MarketMove
 from himari_rl.release.gate import gate
 from himari_rl.release.promotion import promote
 from himari_rl.release.rules import GateRules
@@ -36,7 +36,7 @@ def verdict_on(name: str, bars: int) -> Verdict:
     on = Stage(
         symbols=(name,),
         rows=market_rows(market, path.x)[0],
-        leg=Leg(np.ones(shape, bool), returns, returns, np.zeros(shape), np.zeros(len(returns), bool)),
+        leg=MarketMove(np.ones(shape, bool), returns, returns, np.zeros(shape), np.zeros(len(returns), bool)),
         base=np.full(shape, 0.5),
         cap=np.full(shape, 2.0),
         volatility=np.zeros(shape),

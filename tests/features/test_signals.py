@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.features import make_bars, with_close
-from himari_rl.features.signals import direction, reference_signals
+from himari_rl.data.panel import panel_of
+from himari_rl.features.signals import direction, reference_signals, signals_of, with_signals
 from himari_rl.schema import BUY, HOLD, HOUR_MS, SELL
 
 
@@ -93,3 +95,21 @@ def test_direction_agrees_with_a_loop(actions: list[int], allow_short: bool) -> 
             side = action if action == BUY or allow_short else 0
         expected.append(side)
     assert direction(np.array(actions, dtype=np.int64), allow_short).tolist() == expected
+
+
+def test_signals_are_the_datas_own_where_it_has_them_and_else_ours_which_says_so() -> None:
+    own, none = make_bars(400, 3, signals=True), make_bars(400, 3)
+    assert signals_of(own) is own.signals
+    settled = with_signals(none)
+    np.testing.assert_array_equal(signals_of(settled).confidence, reference_signals(none).confidence)
+    assert (own.signals_supplied, none.signals_supplied, settled.signals_supplied) == (True, False, False)
+    panel = with_signals(panel_of([replace(own, symbol="A"), replace(none, symbol="B")]))
+    assert [bars.signals is not None for bars in panel.each] == [True, True]
+    assert not panel.signals_supplied
+
+
+def test_a_slice_resolved_before_is_another_history_than_one_resolved_after() -> None:
+    bars = make_bars(400, 3)
+    before, after = signals_of(with_signals(bars)[200:]), signals_of(bars[200:])
+    assert after.confidence[:20].tolist() == [0.0] * 20  # a slice starts cold
+    assert (before.confidence[:20] > 0.0).any()

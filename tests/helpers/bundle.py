@@ -11,7 +11,7 @@ import numpy as np
 from himari_rl.features.contract import schema_hash, state_dim, state_features
 from himari_rl.policy.bundle import Manifest, new_manifest, tensor_shapes, write_bundle
 from himari_rl.policy.confidence import fit
-from himari_rl.policy.network import Normaliser
+from himari_rl.policy.network import InputNormaliser
 from himari_rl.policy.risk import RiskLimits
 from himari_rl.schema import HOUR_MS
 
@@ -85,7 +85,7 @@ def make_manifest(kind: str = "base", **changes: Any) -> Manifest:
     draft = new_manifest(**(fields | changes))
     if "confidence" in changes:
         return draft
-    normaliser = Normaliser(draft.normaliser)
+    normaliser = InputNormaliser(draft.normaliser)
     calibration = fit(normaliser.many(states.astype(np.float32)), normaliser.keep)
     return new_manifest(**(fields | changes | {"confidence": calibration}))
 

@@ -26,8 +26,8 @@ from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.envs.physics import Market, Physics
 from himari_rl.errors import ConfigError
 from himari_rl.features.encoder import StateEncoder
-from himari_rl.policy.account import Leg
-from himari_rl.policy.clock import Timeline
+from himari_rl.policy.account import MarketMove
+from himari_rl.policy.clock import MarketPath
 from himari_rl.policy.runtime import load_policy
 from himari_rl.training.checkpoint import load_checkpoint, save_checkpoint
 from himari_rl.training.job import Job, run_job
@@ -252,8 +252,8 @@ def echo_market(bars: int, seed: int) -> Physics:
     rows = np.zeros((bars, 16))
     rows[:, [3, 4]] = 1.0
     rows[:, 0] = 0.5 + 0.3 * coin
-    leg = Leg(np.ones((bars, 1), bool), returns, returns, np.zeros((bars, 1)), np.zeros(bars, bool))
-    line = Timeline(leg, np.full((bars, 1), 0.5), np.full((bars, 1), 2.0))
+    leg = MarketMove(np.ones((bars, 1), bool), returns, returns, np.zeros((bars, 1)), np.zeros(bars, bool))
+    line = MarketPath(leg, np.full((bars, 1), 0.5), np.full((bars, 1), 2.0))
     return Physics(Market.build([rows], [line]), TradingEnvConfig(episode_bars=100, **FREE), StateEncoder(("ECHO",)))
 
 

@@ -14,15 +14,9 @@ from himari_rl.agents.networks import Critic, Memory, MLPTrunk, orthogonal
 from himari_rl.errors import ConfigError
 from himari_rl.features.contract import (
     ACCOUNT_COLUMNS,
-    ACTION_BUY,
-    ACTION_HOLD,
-    ACTION_SELL,
     FEATURES,
-    POSITION_SIDE,
-    POSITION_SIZE,
-    WIDTH,
 )
-from himari_rl.schema import MAX_MULTIPLIER
+from himari_rl.policy.network import held_multipliers
 
 
 class Normaliser(nn.Module):
@@ -167,15 +161,4 @@ class PPOAgent(nn.Module):
     def decide(self, states: Tensor, memory: Memory = None) -> tuple[Tensor, Memory]:
         """Deterministic multipliers (N, A) for raw states (N, F)."""
         band, memory = self.band(states[None], memory)
-        return band.at(0).mean(previous_multiplier(states, self.config.action_dim)), memory
-
-
-def previous_multiplier(states: Tensor, assets: int) -> Tensor:
-    """(..., A) the held position as a multiple of the base position, on the side that Layer 2 now asks for.
-
-    HOLD asks for the side that is held. A position on the other side is negative.
-    """
-    blocks = states[..., : WIDTH * assets].unflatten(-1, (assets, WIDTH))
-    size, side = blocks[..., POSITION_SIZE], blocks[..., POSITION_SIDE]
-    direction = blocks[..., ACTION_BUY] - blocks[..., ACTION_SELL] + blocks[..., ACTION_HOLD] * side
-    return MAX_MULTIPLIER * size * side * direction
+        return band.at(0).mean(held_multipliers(states, self.config.action_dim)), memory

@@ -31,8 +31,8 @@ from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.envs.physics import Market, Physics
 from himari_rl.errors import ConfigError
 from himari_rl.features.encoder import StateEncoder
-from himari_rl.policy.account import Leg
-from himari_rl.policy.clock import Timeline
+from himari_rl.policy.account import MarketMove
+from himari_rl.policy.clock import MarketPath
 from himari_rl.policy.risk import RiskLimits
 from himari_rl.policy.runtime import Policy, load_policy
 from himari_rl.schema import HOUR_MS, FloatArray
@@ -157,8 +157,8 @@ def training_market(market: KnownMarket, paths: Paths, device: str = "cpu") -> t
     rows = market_rows(market, paths.x)
     shape = paths.returns.shape[1:]
     lines = [
-        Timeline(
-            Leg(np.ones(shape, bool), returns, returns, np.zeros(shape), np.zeros(shape[0], bool)),
+        MarketPath(
+            MarketMove(np.ones(shape, bool), returns, returns, np.zeros(shape), np.zeros(shape[0], bool)),
             np.full(shape, 0.5),
             np.full(shape, 2.0),
         )

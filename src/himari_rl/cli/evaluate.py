@@ -57,7 +57,6 @@ def evaluate(
 
     from himari_rl.cli.walk_forward import opened_progress
     from himari_rl.data.checks import interval_name
-    from himari_rl.data.history import supplied
     from himari_rl.data.panel import Panel, load_panel
     from himari_rl.data.sources import load_bars
     from himari_rl.data.splits import train_test
@@ -107,7 +106,7 @@ def evaluate(
         "model_version": manifest.version,
         "data": _described(test),
         "synthetic": bars.synthetic,
-        "signals": "data" if supplied(bars) else "reference",
+        "signals": "data" if bars.signals_supplied else "reference",
         "seen_in_training": seen,
         "seed": seed,
         "verdict": verdict.to_dict(),
@@ -187,19 +186,17 @@ def _overlap(test: Bars | Panel, trained: TrainingData) -> Any:
 
 def _described(test: Bars | Panel) -> dict[str, Any]:
     """What was judged, for the document."""
-    from himari_rl.data.history import fingerprint_of, symbols_of
 
-    symbol = ", ".join(symbols_of(test))
-    return {"source": test.source, "sha256": fingerprint_of(test), "symbol": symbol, "rows": len(test)}
+    symbol = ", ".join(test.symbols)
+    return {"source": test.source, "sha256": test.fingerprint, "symbol": symbol, "rows": len(test)}
 
 
 def _notes(bars: Bars | Panel, seen: bool) -> list[str]:
-    from himari_rl.data.history import supplied
 
     notes = []
     if bars.synthetic:
         notes.append("These bars are synthetic: the verdict says nothing about a real market.")
-    if not supplied(bars):
+    if not bars.signals_supplied:
         notes.append("No Layer 2 columns in the data: directions come from the causal reference signal.")
     if seen:
         notes.append("These bars lie in the training span: this is no test.")

@@ -188,7 +188,6 @@ def _train_bars(
     as_json: bool,
 ) -> None:
     from himari_rl.agents.config import config_type
-    from himari_rl.data.history import supplied
     from himari_rl.envs.config import TradingEnvConfig
     from himari_rl.training.device import resolve_device
     from himari_rl.training.job import Job, run_job
@@ -202,7 +201,7 @@ def _train_bars(
         **run,
     )
     console = Console(stderr=True)
-    if not supplied(bars):
+    if not bars.signals_supplied:
         console.print("[dim]no Layer 2 columns in the data: using the causal reference signal (momentum)[/dim]")
     with Watch(console, out / "tensorboard") as watch:
         trained = run_job(job, bars, out, resume=resume, watch=watch)

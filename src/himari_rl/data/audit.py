@@ -19,10 +19,10 @@ import numpy as np
 from himari_rl.data.cells import NOT_A_TIME
 from himari_rl.data.checks import Problem, grid_problems, interval_name, problems, step
 from himari_rl.data.leaks import LeakReport, suspected_leaks
-from himari_rl.data.sources import Paths, choose, find, fingerprint, join
-from himari_rl.data.table import PRICES, Table, as_columns, name_parts, read_table, stamp
+from himari_rl.data.sources import Paths, choose, find, join
+from himari_rl.data.table import Table, name_parts, read_table, stamp
 from himari_rl.errors import DataError
-from himari_rl.schema import Bars, BoolArray, FloatArray, IntArray
+from himari_rl.schema import PRICES, Bars, BoolArray, FloatArray, IntArray
 
 OUTLIER_MADS = 20.0  # robust deviations; hourly bitcoin has some dozens in seven years
 LISTED = 5
@@ -85,7 +85,7 @@ class AuditReport:
 
 def audit(bars: Bars) -> AuditReport:
     """The report of bars in memory, leaks included."""
-    columns = {name: np.asarray(values, np.float64) for name, values in as_columns(bars).items()}
+    columns = {name: np.asarray(values, np.float64) for name, values in bars.columns().items()}
     del columns["timestamp"]
     table = Table(source=bars.source, symbol=bars.symbol, timestamp=bars.timestamp, columns=columns)
     return _report([table], [*problems(table), *_time_problems([table])], bars)
@@ -176,7 +176,7 @@ def _report(tables: Sequence[Table], found: Sequence[Problem], bars: Bars | None
         columns=tuple(tables[0].columns),
         ignored_columns=tuple(sorted({name for table in tables for name in table.ignored})),
         synthetic=bars.synthetic if bars is not None else False,
-        sha256=fingerprint(bars) if bars is not None and not found else None,
+        sha256=bars.fingerprint if bars is not None and not found else None,
         problems=tuple(str(problem.error()) for problem in found),
         suspected_leaks=tuple(suspected_leaks(bars)) if bars is not None and not found else (),
     )

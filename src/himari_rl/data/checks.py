@@ -16,9 +16,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from himari_rl.data.cells import NOT_A_TIME
-from himari_rl.data.table import LAYER2, PRICES, REQUIRED, Table, stamp
+from himari_rl.data.table import REQUIRED, Table, stamp
 from himari_rl.errors import DataError
-from himari_rl.schema import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, BoolArray, FloatArray, IntArray
+from himari_rl.schema import (
+    DAY_MS,
+    HOUR_MS,
+    LAYER2,
+    MINUTE_MS,
+    PRICES,
+    SECOND_MS,
+    BoolArray,
+    FloatArray,
+    History,
+    IntArray,
+)
 
 # The same larger step this many times in a row is a second interval, not a row of outages.
 REPEATED_STEPS = 10
@@ -211,3 +222,15 @@ def interval_ms(name: str) -> int:
     if not (number.isascii() and number.isdigit() and int(number) > 0 and unit in units):
         raise DataError(f"the interval {name!r} is unknown", "a number and s, m, h, d or w", "for example 1h")
     return int(number) * units[unit]
+
+
+def require_rows(history: History, rows: int, why: str) -> None:
+    """Refuses a history that is too short.
+
+    Raises:
+        DataError: fewer than `rows`; `why` says who needs them.
+    """
+    if len(history) < rows:
+        raise DataError(
+            f"{history.source} has {len(history):,} bars", f"at least {rows:,} {why}", "bring a longer history"
+        )

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from himari_rl.data.checks import interval_ms
-from himari_rl.data.table import PRICES, write_bars
+from himari_rl.data.table import write_bars
 from himari_rl.errors import ConfigError, DataError
-from himari_rl.schema import DAY_MS, Bars, FloatArray
+from himari_rl.schema import DAY_MS, PRICES, Bars, FloatArray
 
 PAGES_PER_WRITE = 10
 ATTEMPTS = 8

@@ -21,7 +21,7 @@ import numpy as np
 
 from himari_rl.data.checks import interval_name
 from himari_rl.data.funding import attach_funding
-from himari_rl.data.sources import Paths, find, fingerprint, load_bars
+from himari_rl.data.sources import Paths, find, load_bars
 from himari_rl.data.table import name_parts, stamp, stem_of
 from himari_rl.errors import ConfigError, DataError
 from himari_rl.schema import YEAR_MS, Bars, BoolArray, FloatArray, IntArray
@@ -69,6 +69,10 @@ class Panel:
         return within
 
     @property
+    def each(self) -> tuple[Bars, ...]:
+        return self.bars
+
+    @property
     def symbols(self) -> tuple[str, ...]:
         return tuple(bars.symbol for bars in self.bars)
 
@@ -87,6 +91,19 @@ class Panel:
     @property
     def source(self) -> str:
         return ", ".join(bars.source for bars in self.bars)
+
+    @property
+    def signals_supplied(self) -> bool:
+        """Whether the data itself has Layer 2's columns, for every symbol."""
+        return all(bars.signals_supplied for bars in self.bars)
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 (hex) of the symbols, their order, their bars and the span."""
+        digest = hashlib.sha256(f"himari panel 1 {self.start} {self.end}".encode())
+        for bars in self.bars:
+            digest.update(f"|{bars.symbol}:{bars.fingerprint}".encode())
+        return digest.hexdigest()
 
     def rows(self) -> tuple[IntArray, BoolArray]:
         """(T, A) each symbol's last row at or before each time of the clock, and whether it is of exactly that time."""
@@ -200,7 +217,7 @@ def _one(files: Sequence[Path], symbol: str, interval: str | None) -> Bars:
         twins.setdefault(file.with_name(stem_of(file)), []).append(file)
     for same in twins.values():
         loaded = [load_bars(file, symbol) for file in same] if len(same) > 1 else []
-        if len({fingerprint(bars) for bars in loaded}) > 1:
+        if len({bars.fingerprint for bars in loaded}) > 1:
             raise DataError(f"{same[0].name} and {same[1].name} differ", "the same bars", "remove one of them")
     return replace(load_bars([same[-1] for same in twins.values()], symbol), symbol=symbol)
 
@@ -210,11 +227,3 @@ def _settlements(folder: Path, symbol: str) -> Path:
     if len(own) != 1:
         raise DataError(f"{len(own)} funding files of {symbol} in {folder}", "one", "fetch it, or leave --funding out")
     return own[0]
-
-
-def panel_fingerprint(panel: Panel) -> str:
-    """sha256 (hex) of the symbols, their order, their bars and the span."""
-    digest = hashlib.sha256(f"himari panel 1 {panel.start} {panel.end}".encode())
-    for bars in panel.bars:
-        digest.update(f"|{bars.symbol}:{fingerprint(bars)}".encode())
-    return digest.hexdigest()

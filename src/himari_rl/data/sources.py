@@ -9,7 +9,6 @@ Nothing is filled, sorted or invented. A gap stays a gap; a bar without volume s
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -18,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from himari_rl.data.checks import dead_problems, grid_problems, interval_ms, interval_name, problems, step
-from himari_rl.data.table import LAYER2, PRICES, SUFFIXES, Table, as_columns, name_parts, read_table, stamp, stem_of
+from himari_rl.data.table import SUFFIXES, Table, name_parts, read_table, stamp, stem_of
 from himari_rl.errors import DataError
-from himari_rl.schema import Bars, FloatArray, Layer2
+from himari_rl.schema import LAYER2, PRICES, Bars, FloatArray, Layer2
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -43,14 +42,23 @@ def load_bars(paths: Paths, symbol: str | None = None, interval: str | None = No
         DataError: anything that makes the bars unusable, with the file, the row and the cure.
     """
     files = choose(find(paths), symbol, interval)
-    tables = [read_table(file) for file in files]
+    bars = sound_bars([read_table(file) for file in files], interval)
+    return replace(bars, symbol=_tidy(symbol)) if symbol is not None and name_parts(files[0])[1] is None else bars
+
+
+def sound_bars(tables: Sequence[Table], interval: str | None = None) -> Bars:
+    """Tables of one symbol, wherever they were read, as Bars: the one door, with every rule of checks.py.
+
+    Raises:
+        DataError: the first broken rule, as `load_bars`.
+    """
     for table in tables:
         for problem in problems(table):
             raise problem.error()
     bars = join(tables)
     if interval is not None and bars.interval_ms != interval_ms(interval):
         raise DataError(f"{bars.source} holds {interval_name(bars.interval_ms)} bars", f"{interval} bars", "")
-    return replace(bars, symbol=_tidy(symbol)) if symbol is not None and name_parts(files[0])[1] is None else bars
+    return bars
 
 
 def find(paths: Paths) -> list[Path]:
@@ -169,17 +177,3 @@ def _signals(column: dict[str, FloatArray]) -> Layer2 | None:
         cascade_risk=column["cascade_risk"],
         supplied=True,
     )
-
-
-def fingerprint(bars: Bars) -> str:
-    """sha256 (hex) of every column in little-endian bytes: the same bars have it in any file format.
-
-    The symbol and the path are left out; names, lengths and the interval are in.
-    """
-    digest = hashlib.sha256(f"himari bars 1 {bars.interval_ms} {int(bars.synthetic)}".encode())
-    for name, values in sorted(as_columns(bars).items()):
-        digest.update(f"|{name}:{len(values)}:".encode())
-        if values.dtype.kind == "f":
-            values = np.where(np.isnan(values), np.nan, values) + 0.0  # one NaN, one zero
-        digest.update(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes())
-    return digest.hexdigest()

@@ -10,14 +10,21 @@ What it has, of the size that hourly bitcoin shows (autocorrelation of |returns|
 What there is to learn is mild and stated: the regimes' drifts (DRIFT_PER_YEAR) are the only predictable part of the
 returns, and nobody is shown the regime. Somebody who knew it, long or flat, would have an annual Sharpe ratio of 1.3
 before costs, holding 0.7; everything else is a martingale, so "keep 1.0" is a respectable answer here.
+
+The same seed is the same file on every machine, as far as that can be had. exp, log and sin differ by a last bit
+between CPUs, so moves lie on a grid of 2^-32 (their sum is then exact, and a last bit cannot grow with time) and every
+price and volume is quoted with seven digits, as an exchange would: 10,000.00. What still depends on the machine: values
+within a last bit of a rounding's tie (about one four-year market in a thousand has one), and numpy's own stream.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from himari_rl.errors import ConfigError
-from himari_rl.schema import HOUR_MS, YEAR_MS, Bars, FloatArray, IntArray
+from himari_rl.schema import HOUR_MS, YEAR_MS, Bars, BoolArray, FloatArray, IntArray
 
 START_MS = 1_577_836_800_000  # 2020-01-01
 REGIMES = ("quiet", "bull", "bear", "storm")
@@ -26,10 +33,14 @@ VOLATILITY = np.array([0.65, 0.95, 1.10, 2.00])  # times annual_volatility
 MEAN_LENGTH_HOURS = np.array([500.0, 700.0, 450.0, 60.0])
 NEXT = np.array([[0.0, 0.5, 0.3, 0.2], [0.6, 0.0, 0.2, 0.2], [0.5, 0.3, 0.0, 0.2], [0.4, 0.3, 0.3, 0.0]])
 
-_VOL_HALF_LIFE_HOURS = 48.0
-_VOL_OF_LOG_VOL = 0.35
-_JUMPS_PER_HOUR = 0.002
-_JUMP_MEAN, _JUMP_SPREAD = -0.5, 4.0  # in volatilities of the bar
+VOL_HALF_LIFE_HOURS = 48.0
+VOL_OF_LOG_VOL = 0.35
+JUMPS_PER_HOUR = 0.002
+JUMP_MEAN, JUMP_SPREAD = -0.5, 4.0  # in volatilities of the bar
+
+DIGITS = 7  # of a quoted price or volume: a tick of 0.01 at 10,000
+GRID = 2.0**32  # moves of the log price are multiples of 1 / GRID: a float64 holds their sum exactly
+_DECADES = np.array([float(f"1e{k}") for k in range(-300, 301)])  # read, not computed: pow differs between machines
 
 
 def synthetic_bars(
@@ -66,37 +77,72 @@ def synthetic_bars(
     lengths = rng.integers(1, 13, size=outages)
     total = rows + int(lengths.sum())
     hours = interval_ms / HOUR_MS
-    regime = _regimes(total, hours, rng)
-    sigma = annual_volatility * np.sqrt(interval_ms / YEAR_MS) * VOLATILITY[regime] * _clustering(total, hours, rng)
+    regime = regimes(total, hours, rng)
+    sigma = annual_volatility * np.sqrt(interval_ms / YEAR_MS) * VOLATILITY[regime] * clustering(total, hours, rng)
     drift = edge * DRIFT_PER_YEAR[regime] * interval_ms / YEAR_MS
     diffusion = sigma * rng.standard_normal(total)
     jump = np.where(
-        rng.random(total) < _JUMPS_PER_HOUR * hours,
-        sigma * (_JUMP_MEAN + _JUMP_SPREAD * rng.standard_normal(total)),
+        rng.random(total) < JUMPS_PER_HOUR * hours,
+        sigma * (JUMP_MEAN + JUMP_SPREAD * rng.standard_normal(total)),
         0.0,
     )
     empty = rng.random(total) < zero_volume
     move = np.where(empty, 0.0, drift - sigma**2 / 2.0 + diffusion + jump)
-    log_close = np.log(start_price) + np.cumsum(move)
-    log_open = log_close - move
-    high, low = _extremes(log_open, log_close, np.where(empty, 0.0, sigma), rng)
-    volume = np.where(empty, 0.0, _volume(start_price, move, sigma, start_ms, interval_ms, rng))
+    columns = market(move, sigma, start_price, start_ms, interval_ms, empty, rng)
     keep = np.flatnonzero(_kept(total, lengths, rng))
     return Bars(
         symbol=symbol,
         timestamp=start_ms + interval_ms * keep.astype(np.int64),
-        open=np.exp(log_open)[keep],
-        high=np.exp(high)[keep],
-        low=np.exp(low)[keep],
-        close=np.exp(log_close)[keep],
-        volume=volume[keep],
+        **{name: column[keep] for name, column in columns.items()},
         interval_ms=interval_ms,
         source=f"synthetic (seed {seed})",
         synthetic=True,
     )
 
 
-def _regimes(rows: int, hours: float, rng: np.random.Generator) -> IntArray:
+def market(
+    move: FloatArray,
+    sigma: FloatArray,
+    start_price: float,
+    start_ms: int,
+    interval_ms: int,
+    empty: BoolArray,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """Prices and volume (T,) of one symbol by column, quoted.
+
+    Args:
+        move: (T,) of the log price over each bar; 0 where `empty`.
+        sigma: (T,) the bar's volatility.
+        empty: (T,) placeholders: no volume, and four prices that are the last close.
+    """
+    move = np.rint(move * GRID) / GRID
+    end = np.cumsum(move)
+    start = end - move
+    high, low = _extremes(start, end, np.where(empty, 0.0, sigma), rng)
+    volume = np.where(empty, 0.0, _volume(start_price, move, sigma, start_ms, interval_ms, rng))
+    opened, close = quoted(start_price * np.exp(start)), quoted(start_price * np.exp(end))
+    return {
+        "open": opened,
+        "high": np.maximum.reduce([quoted(start_price * np.exp(high)), opened, close]),
+        "low": np.minimum.reduce([quoted(start_price * np.exp(low)), opened, close]),
+        "close": close,
+        "volume": quoted(volume),
+    }
+
+
+def quoted(values: FloatArray) -> FloatArray:
+    """(T,) numbers >= 0 rounded to DIGITS significant decimal digits; 0 stays 0.
+
+    Products and quotients with exact powers of ten, so that the same digits are the same bits everywhere.
+    """
+    decade = np.searchsorted(_DECADES, values, side="right") - 301  # 10^decade <= value < 10^(decade + 1)
+    shift = np.clip(DIGITS - 1 - decade, -300, 300)
+    up, down = _DECADES[300 + np.maximum(shift, 0)], _DECADES[300 + np.maximum(-shift, 0)]
+    return np.asarray(np.rint(values * up / down) * down / up)
+
+
+def regimes(rows: int, hours: float, rng: np.random.Generator) -> IntArray:
     """(T,) the regime of each bar: geometric lengths, next regime by NEXT."""
     path: list[IntArray] = []
     filled, state = 0, 0
@@ -108,15 +154,15 @@ def _regimes(rows: int, hours: float, rng: np.random.Generator) -> IntArray:
     return np.concatenate(path)
 
 
-def _clustering(rows: int, hours: float, rng: np.random.Generator) -> FloatArray:
+def clustering(rows: int, hours: float, rng: np.random.Generator) -> FloatArray:
     """(T,) a lognormal AR(1) factor on the volatility whose mean square is 1."""
-    memory = 0.5 ** (hours / _VOL_HALF_LIFE_HOURS)
-    shocks = _VOL_OF_LOG_VOL * np.sqrt(1.0 - memory**2) * rng.standard_normal(rows)
-    level, path = float(_VOL_OF_LOG_VOL * rng.standard_normal()), []
+    memory = 0.5 ** (hours / VOL_HALF_LIFE_HOURS)
+    shocks = VOL_OF_LOG_VOL * np.sqrt(1.0 - memory**2) * rng.standard_normal(rows)
+    level, path = float(VOL_OF_LOG_VOL * rng.standard_normal()), []
     for shock in shocks.tolist():
         level = memory * level + shock
         path.append(level)
-    return np.exp(np.asarray(path) - _VOL_OF_LOG_VOL**2)
+    return np.exp(np.asarray(path) - VOL_OF_LOG_VOL**2)
 
 
 def _extremes(
@@ -141,7 +187,7 @@ def _volume(
     return np.asarray(1e7 / price * (interval_ms / HOUR_MS) * daily * (0.5 + surprise) * noise)
 
 
-def _kept(total: int, lengths: IntArray, rng: np.random.Generator) -> np.ndarray:
+def _kept(total: int, lengths: IntArray, rng: np.random.Generator) -> BoolArray:
     """(T,) True for the bars outside the outages: rows stay, exactly `lengths` bars go, never the first."""
     kept = np.ones(total, np.bool_)
     rows = total - int(lengths.sum())

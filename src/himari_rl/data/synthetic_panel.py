@@ -48,31 +48,25 @@ def synthetic_panel(
     root = correlation_root(correlation, count)
     rng = np.random.default_rng(seed)
     hours = interval_ms / HOUR_MS
-    regime = synthetic._regimes(rows, hours, rng)
+    regime = synthetic.regimes(rows, hours, rng)
     bar = np.sqrt(interval_ms / YEAR_MS)
-    shape = bar * synthetic.VOLATILITY[regime] * synthetic._clustering(rows, hours, rng)
+    shape = bar * synthetic.VOLATILITY[regime] * synthetic.clustering(rows, hours, rng)
     sigma = shape[:, None] * np.broadcast_to(annual_volatility, (count,))
     shocks = rng.standard_normal((rows, count)) @ root.T
-    jumps = synthetic._JUMP_MEAN + synthetic._JUMP_SPREAD * (rng.standard_normal((rows, count)) @ root.T)
-    jumping = rng.random(rows) < synthetic._JUMPS_PER_HOUR * hours
+    jumps = synthetic.JUMP_MEAN + synthetic.JUMP_SPREAD * (rng.standard_normal((rows, count)) @ root.T)
+    jumping = rng.random(rows) < synthetic.JUMPS_PER_HOUR * hours
     drift = edge * synthetic.DRIFT_PER_YEAR[regime] * interval_ms / YEAR_MS
     move = drift[:, None] - sigma**2 / 2.0 + sigma * (shocks + np.where(jumping[:, None], jumps, 0.0))
     empty = rng.random((rows, count)) < zero_volume
     found = []
     for a, symbol in enumerate(symbols):
         moved = np.where(empty[:, a], 0.0, move[:, a])
-        close = np.log(start_price) + np.cumsum(moved)
-        high, low = synthetic._extremes(close - moved, close, np.where(empty[:, a], 0.0, sigma[:, a]), rng)
-        volume = synthetic._volume(start_price, moved, sigma[:, a], start_ms, interval_ms, rng)
+        columns = synthetic.market(moved, sigma[:, a], start_price, start_ms, interval_ms, empty[:, a], rng)
         found.append(
             Bars(
                 symbol=symbol,
                 timestamp=start_ms + interval_ms * np.arange(rows, dtype=np.int64),
-                open=np.exp(close - moved),
-                high=np.exp(high),
-                low=np.exp(low),
-                close=np.exp(close),
-                volume=np.where(empty[:, a], 0.0, volume),
+                **columns,
                 interval_ms=interval_ms,
                 source=f"synthetic {symbol} (seed {seed})",
                 synthetic=True,
@@ -82,7 +76,10 @@ def synthetic_panel(
 
 
 def correlation_root(correlation: float | FloatArray, count: int) -> FloatArray:
-    """(A, A) R with R R' the correlation matrix asked for.
+    """(A, A) the symmetric R with R R' the correlation matrix asked for.
+
+    The symmetric root is the one that is unique: equal correlations give equal eigenvalues, whose eigenvectors
+    every LAPACK chooses as it likes.
 
     Raises:
         ConfigError: not symmetric with ones on the diagonal, or not positive semi-definite.
@@ -94,7 +91,8 @@ def correlation_root(correlation: float | FloatArray, count: int) -> FloatArray:
     if sound:
         values, vectors = np.linalg.eigh(matrix)
         if values.min() > -1e-9:
-            root: FloatArray = vectors * np.sqrt(np.maximum(values, 0.0))
+            roots = np.sqrt(np.where(values > 1e-9, values, 0.0))  # the sign of a zero is noise too
+            root: FloatArray = (vectors * roots) @ vectors.T
             return root
     raise ConfigError(
         f"{np.array(correlation).tolist()} as the correlation of {count} symbols",

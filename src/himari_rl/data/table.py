@@ -14,6 +14,7 @@ import csv
 import gzip
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,10 @@ import numpy as np
 
 from himari_rl.data.cells import NOT_A_TIME, numbers, times
 from himari_rl.errors import DataError
-from himari_rl.schema import ACTIONS, Bars, BoolArray, FloatArray, IntArray
+from himari_rl.schema import ACTIONS, LAYER2, PRICES, Bars, BoolArray, FloatArray, IntArray
 from himari_rl.storage import write_atomic
 
-PRICES = ("open", "high", "low", "close")
 REQUIRED = ("timestamp", *PRICES, "volume")
-LAYER2 = ("signal_action", "signal_confidence", "signal_tier", "cascade_risk")
 SUFFIXES = (".csv", ".csv.gz", ".parquet", ".pq")
 
 _TIERS = {"T1": 1, "T2": 2, "T3": 3, "T4": 4}
@@ -107,7 +106,8 @@ def read_table(path: str | Path) -> Table:
     if file.stat().st_size == 0:
         raise DataError(f"{file} is empty (0 bytes)", "a header and rows of bars", "download it again")
     raw = _read_csv(file) if ".csv" in file.name.lower() else _read_parquet(file)
-    return _interpret(file, raw)
+    symbol, _ = name_parts(file)
+    return interpret(str(file), symbol, raw)
 
 
 def _read_parquet(file: Path) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def _read_parquet(file: Path) -> dict[str, Any]:
             table = reader.read()
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _unreadable(file, "Parquet", error) from error
-    return _by_name(file, table.column_names, table.columns)
+    return by_name(file, table.column_names, table.columns)
 
 
 def _read_csv(file: Path) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def _read_csv(file: Path) -> dict[str, Any]:
         )
     except (pa.ArrowException, OSError, EOFError, ValueError, csv.Error) as error:
         raise _unreadable(file, "CSV", error) from error
-    return _by_name(file, table.column_names, table.columns)
+    return by_name(file, table.column_names, table.columns)
 
 
 def _unreadable(file: Path, kind: str, error: BaseException) -> DataError:
@@ -147,24 +147,33 @@ def _unreadable(file: Path, kind: str, error: BaseException) -> DataError:
     return DataError(f"{file} cannot be read as {kind} ({reason})", "a whole file", "download or export it again")
 
 
-def _by_name(file: Path, names: list[str], columns: list[Any]) -> dict[str, Any]:
+def by_name(source: str | Path, names: Sequence[str], columns: Sequence[Any]) -> dict[str, Any]:
+    """Columns by their names in lower case.
+
+    Raises:
+        DataError: two of them have one name.
+    """
     tidy = [name.strip().lower() for name in names]
     twice = sorted({name for name in tidy if tidy.count(name) > 1})
     if twice:
-        raise DataError(f"{file} has the column {twice[0]} twice", "each column once", "drop one of them")
+        raise DataError(f"{source} has the column {twice[0]} twice", "each column once", "drop one of them")
     return dict(zip(tidy, columns, strict=True))
 
 
-def _interpret(file: Path, raw: dict[str, Any]) -> Table:
+def interpret(source: str, symbol: str, raw: dict[str, Any]) -> Table:
+    """Columns of pyarrow by lower-case name as a Table; a column `symbol` goes before the argument.
+
+    Raises:
+        DataError: no rows, or several symbols.
+    """
     rows = len(next(iter(raw.values()))) if raw else 0
     if rows == 0:
-        raise DataError(f"{file} has a header but no rows" if raw else f"{file} is empty", "rows of bars", "")
-    symbol, _ = name_parts(file)
+        raise DataError(f"{source} has a header but no rows" if raw else f"{source} is empty", "rows of bars", "")
     if "symbol" in raw:
         symbols = sorted({str(value) for value in raw.pop("symbol").to_pylist()})
         if len(symbols) > 1:
             raise DataError(
-                f"{file} mixes {len(symbols)} symbols ({', '.join(symbols[:4])})", "one", "split it into a file each"
+                f"{source} mixes {len(symbols)} symbols ({', '.join(symbols[:4])})", "one", "split it into a file each"
             )
         symbol = symbols[0].replace("/", "-")
     columns: dict[str, FloatArray] = {}
@@ -186,7 +195,7 @@ def _interpret(file: Path, raw: dict[str, Any]) -> Table:
     else:
         timestamp = np.full(rows, NOT_A_TIME, np.int64)
     return Table(
-        source=str(file),
+        source=source,
         symbol=symbol,
         timestamp=timestamp,
         columns=columns,
@@ -194,18 +203,6 @@ def _interpret(file: Path, raw: dict[str, Any]) -> Table:
         missing=tuple(name for name in REQUIRED if name not in raw),
         texts=texts,
     )
-
-
-def as_columns(bars: Bars) -> dict[str, IntArray | FloatArray]:
-    """Every column of the bars by its file name, `timestamp` first."""
-    columns: dict[str, IntArray | FloatArray] = {"timestamp": bars.timestamp}
-    columns |= {name: getattr(bars, name) for name in (*PRICES, "volume")}
-    if bars.signals is not None:
-        said = bars.signals
-        columns |= dict(zip(LAYER2, (said.action, said.confidence, said.tier, said.cascade_risk), strict=True))
-    if bars.funding_rate is not None:
-        columns["funding_rate"] = bars.funding_rate
-    return columns | bars.extra
 
 
 def write_bars(bars: Bars, path: str | Path, metadata: dict[str, str] | None = None) -> None:
@@ -217,7 +214,7 @@ def write_bars(bars: Bars, path: str | Path, metadata: dict[str, str] | None = N
         DataError: the name has another ending.
         StorageError: the place cannot be written.
     """
-    columns = as_columns(bars) | ({"synthetic": np.ones(len(bars), np.int64)} if bars.synthetic else {})
+    columns = bars.columns() | ({"synthetic": np.ones(len(bars), np.int64)} if bars.synthetic else {})
     name = Path(path).name.lower()
     if name.endswith((".parquet", ".pq")):
         write_atomic(path, _parquet_bytes(columns, metadata or {}))

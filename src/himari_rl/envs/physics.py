@@ -25,8 +25,8 @@ from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.errors import ConfigError
 from himari_rl.features.contract import ACTION_BUY, ACTION_SELL, WIDTH
 from himari_rl.features.encoder import StateEncoder, write_account
-from himari_rl.policy.account import Account, Leg, Move, Trades, flat_account, move, no_trades, track
-from himari_rl.policy.clock import Timeline, decisions_of
+from himari_rl.policy.account import Account, MarketMove, Move, Trades, flat_account, move, no_trades, track
+from himari_rl.policy.clock import MarketPath, decisions_of
 from himari_rl.schema import Bars, FloatArray
 
 
@@ -35,7 +35,7 @@ class Market:
     """Everything the agent cannot change, one row per decision. D rows in all, several paths end to end."""
 
     rows: Tensor  # (D, F) float32 market features; account columns are 0
-    leg: Leg  # (D, A) float64, new_day (D,)
+    leg: MarketMove  # (D, A) float64, new_day (D,)
     base: Tensor  # (D, A)
     cap: Tensor  # (D, A)
     side: Tensor  # (D, A) what Layer 2 asks for: +1 BUY, -1 SELL, 0 HOLD
@@ -43,7 +43,7 @@ class Market:
     path_rows: Tensor  # (P,) rows of each path
 
     @classmethod
-    def build(cls, rows: Sequence[np.ndarray], timelines: Sequence[Timeline], device: str = "cpu") -> Market:
+    def build(cls, rows: Sequence[np.ndarray], timelines: Sequence[MarketPath], device: str = "cpu") -> Market:
         """Joins paths. Each path has rows (D, F) and a timeline whose arrays are (D,) or (D, A)."""
 
         def joined(parts: Sequence[np.ndarray], dtype: torch.dtype) -> Tensor:
@@ -56,7 +56,7 @@ class Market:
         width = WIDTH * timelines[0].base.reshape(lengths[0], -1).shape[1]
         blocks = joined(rows, torch.float64)[:, :width].unflatten(-1, (-1, WIDTH))
         side = blocks[..., ACTION_BUY] - blocks[..., ACTION_SELL]
-        leg = Leg(
+        leg = MarketMove(
             tradable=assets([t.leg.tradable for t in timelines], torch.bool),
             to_close=assets([t.leg.to_close for t in timelines]),
             to_open=assets([t.leg.to_open for t in timelines]),
@@ -108,13 +108,13 @@ class Window(NamedTuple):
     """The market of a batch of decisions, gathered. Leaves are (..., A); rows is (..., F)."""
 
     rows: Tensor
-    leg: Leg
+    leg: MarketMove
     base: Tensor
     cap: Tensor
     side: Tensor
 
     def at(self, step: int) -> Window:
-        leg = Leg(*(leaf[step] for leaf in self.leg))
+        leg = MarketMove(*(leaf[step] for leaf in self.leg))
         return Window(self.rows[step], leg, self.base[step], self.cap[step], self.side[step])
 
 
@@ -126,7 +126,7 @@ class Outcome(NamedTuple):
     terminated: Tensor  # (N,) bool: ruin
     truncated: Tensor  # (N,) bool: the episode's length is up
     moved: Move
-    leg: Leg
+    leg: MarketMove
 
     @property
     def price_pnl(self) -> Tensor:
@@ -176,12 +176,12 @@ class Physics:
         def at(x: Tensor) -> Tensor:  # x[row], four times as fast
             return x.index_select(0, flat).reshape(*row.shape, *x.shape[1:])
 
-        return Window(at(m.rows), Leg(*map(at, m.leg)), at(m.base), at(m.cap), at(m.side))
+        return Window(at(m.rows), MarketMove(*map(at, m.leg)), at(m.base), at(m.cap), at(m.side))
 
     def previous(self, account: Account, window: Window) -> Tensor:
         """(N, A) the observed position in multiplier units, on the side that Layer 2 now asks for.
 
-        The same number as `previous_multiplier` of the observation, without a detour through float32.
+        The same number as `held_multipliers` of the observation, without a detour through float32.
         """
         size = torch.where(window.side == 0, account.marked.abs(), window.side * account.marked)
         return size / self.config.max_position_pct

@@ -20,7 +20,6 @@ from gymnasium.spaces import Box
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from himari_rl.data.history import symbols_of
 from himari_rl.data.panel import Panel
 from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.envs.physics import EnvState, Market, Outcome, Physics, market_of
@@ -50,7 +49,7 @@ class Face:
             raise ConfigError(f"action_space {action_space!r}", f"one of {', '.join(SPACES)}")
         self.timestamp: IntArray | None = None
         if isinstance(bars, Bars | Panel):
-            encoder = encoder or StateEncoder(symbols_of(bars))
+            encoder = encoder or StateEncoder(bars.symbols)
             _, market = market_of(bars, encoder, config)
             self.timestamp = bars.timestamp
         else:

@@ -10,7 +10,7 @@ through one loop, accounts side by side. Features are computed on all rows given
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,13 +19,13 @@ from himari_rl.data.panel import Panel
 from himari_rl.errors import DataError
 from himari_rl.evaluation import baselines
 from himari_rl.evaluation.baselines import HOLD_ALL, Plan, Stage, buy_and_hold, ewma_volatility, follow, later
-from himari_rl.evaluation.stepping import Decider, Deciding, step_through
+from himari_rl.evaluation.stepping import Deciding, step_through
 from himari_rl.features.encoder import StateEncoder
-from himari_rl.features.signals import reference_signals
-from himari_rl.policy.account import Leg
+from himari_rl.policy.account import MarketMove
 from himari_rl.policy.clock import decisions_of
 from himari_rl.policy.ledger import drift
 from himari_rl.policy.manifest import LedgerSpec
+from himari_rl.policy.protocol import DecidesBatch
 from himari_rl.schema import Bars, BoolArray, FloatArray, IntArray
 
 POLICY = "policy"
@@ -110,8 +110,6 @@ def stage(bars: Bars | Panel, ledger: LedgerSpec, start_row: int = 0) -> Stage:
         symbols, latest = bars.symbols, bars.rows()[0]
         volatility = np.stack([ewma_volatility(b)[row] for b, row in zip(bars.bars, latest.T, strict=True)], axis=1)
     else:
-        if bars.signals is None:
-            bars = replace(bars, signals=reference_signals(bars))
         symbols, volatility = (bars.symbol,), ewma_volatility(bars)
     rows, line = decisions_of(
         bars,
@@ -127,7 +125,7 @@ def stage(bars: Bars | Panel, ledger: LedgerSpec, start_row: int = 0) -> Stage:
     return Stage(
         symbols=symbols,
         rows=rows[kept],
-        leg=Leg(*(columns(leaf) for leaf in leg[:4]), new_day=leg.new_day[kept]),
+        leg=MarketMove(*(columns(leaf) for leaf in leg[:4]), new_day=leg.new_day[kept]),
         base=columns(line.base),
         cap=columns(line.cap),
         volatility=columns(volatility),
@@ -141,7 +139,7 @@ def stage(bars: Bars | Panel, ledger: LedgerSpec, start_row: int = 0) -> Stage:
 class Play:
     """Policies, and the baselines beside them, on one stage."""
 
-    policies: Mapping[str, Decider]
+    policies: Mapping[str, DecidesBatch]
     """By name; each decides for its own accounts, from its own positions."""
     on: Stage
     variants: Sequence[Variant] = VARIANTS
@@ -150,7 +148,7 @@ class Play:
 
 
 def backtest(
-    policies: Mapping[str, Decider],
+    policies: Mapping[str, DecidesBatch],
     on: Stage,
     ledger: LedgerSpec,
     *,
@@ -198,7 +196,7 @@ def backtests(plays: Sequence[Play], ledger: LedgerSpec, rng: np.random.Generato
         lanes += _baselines(play, rng)
         ends.append(len(lanes))
     plan = Plan(*(np.stack(leaves, axis=1) for leaves in zip(*(lane.plan for lane in lanes), strict=True)))
-    leg = Leg(*(np.stack(leaves, axis=1) for leaves in zip(*(lane.on.leg for lane in lanes), strict=True)))
+    leg = MarketMove(*(np.stack(leaves, axis=1) for leaves in zip(*(lane.on.leg for lane in lanes), strict=True)))
     rate = ledger.config.cost_rate
     cost_rate = np.array([[lane.variant.cost_multiple * rate] for lane in lanes])
     exposure, growth, marked, cost = step_through(deciding, plan, leg, ledger, cost_rate)

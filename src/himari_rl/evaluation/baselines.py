@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from himari_rl.policy.account import Leg
+from himari_rl.policy.account import MarketMove
 from himari_rl.schema import HOUR_MS, MAX_MULTIPLIER, Bars, BoolArray, FloatArray, IntArray
 
 ONE, HOLD_ALL, ZERO, VOLATILITY_TARGET, RANDOM = (
@@ -33,7 +33,7 @@ class Stage(NamedTuple):
 
     symbols: tuple[str, ...]
     rows: FloatArray  # (D, F) market part of the state; account columns are 0
-    leg: Leg  # (D, A), new_day (D,)
+    leg: MarketMove  # (D, A), new_day (D,)
     base: FloatArray  # (D, A) direction * max_position_pct
     cap: FloatArray  # (D, A) regime cap on the multiplier
     volatility: FloatArray  # (D, A) causal annual volatility; 0 while unknown

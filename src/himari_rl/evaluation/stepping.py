@@ -7,38 +7,24 @@ bands for the whole history in one pass (policy/bands.py); one that does is aske
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from himari_rl.evaluation.baselines import Plan, Stage
 from himari_rl.features.encoder import write_account
-from himari_rl.policy.account import Account, Leg, Move, Trades, flat_account, move, no_trades, track
+from himari_rl.policy.account import Account, MarketMove, Move, Trades, flat_account, move, no_trades, track
 from himari_rl.policy.bands import Bands
 from himari_rl.policy.ledger import bounded
 from himari_rl.policy.manifest import LedgerSpec
+from himari_rl.policy.protocol import DecidesBatch, bands_of
 from himari_rl.schema import MAX_MULTIPLIER, FloatArray, IntArray
-
-
-class Decider(Protocol):
-    """Anything that answers states (B, F) with multipliers (B, A) and its new memory: a loaded bundle.
-
-    It may have `bands(rows)` too, as a loaded bundle does.
-    """
-
-    def decide_batch(self, states: Any, memory: Any = None) -> tuple[Any, Any]: ...
-
-
-def bands_of(policy: Any, rows: FloatArray) -> Bands | None:
-    """A policy's bands on rows (D, F) in order, where it has any."""
-    found: Bands | None = policy.bands(rows) if hasattr(policy, "bands") else None
-    return found
 
 
 class Deciding(NamedTuple):
     """One policy on one stage, with an account for each lag."""
 
-    policy: Decider
+    policy: DecidesBatch
     on: Stage
     accounts: IntArray  # which accounts are its own
     lags: IntArray  # bars by which each of them decides too late
@@ -54,7 +40,7 @@ class History(NamedTuple):
 
 
 def step_through(
-    deciding: Sequence[Deciding], plan: Plan, leg: Leg, ledger: LedgerSpec, cost_rate: FloatArray
+    deciding: Sequence[Deciding], plan: Plan, leg: MarketMove, ledger: LedgerSpec, cost_rate: FloatArray
 ) -> History:
     """Walks P accounts from cash through D decisions.
 
@@ -83,7 +69,7 @@ def step_through(
                     multiplier[late, group.accounts] = wanted
                 else:
                     multiplier[late[fits], group.accounts[fits]] = wanted[fits]
-        now = Leg(tradable[t], to_close[t], to_open[t], funding[t], new_day[t])
+        now = MarketMove(tradable[t], to_close[t], to_open[t], funding[t], new_day[t])
         before = account.held
         account, moved = move(account, multiplier[t], base[t], cap[t], now, cost_rate, limits)
         asked.follow(before, moved, now, cost_rate)
@@ -149,10 +135,10 @@ class _Asked:
             self._wanted[group], self._memories[i] = each.policy.decide_batch(states[group], self._memories[i])
         return self._wanted
 
-    def follow(self, before: FloatArray, moved: Move, leg: Leg, cost_rate: FloatArray) -> None:
+    def follow(self, before: FloatArray, moved: Move, leg: MarketMove, cost_rate: FloatArray) -> None:
         """Keeps what these policies see of their trades."""
         mine = self.accounts
         if len(mine):
             part = Move(*(leaf[mine] for leaf in moved))
-            met = Leg(*(leaf[mine] for leaf in leg))
+            met = MarketMove(*(leaf[mine] for leaf in leg))
             self._trades = track(self._trades, before[mine], part, met, cost_rate[mine])

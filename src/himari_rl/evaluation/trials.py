@@ -23,7 +23,6 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from himari_rl.data.history import each_of, fingerprint_of
 from himari_rl.data.panel import Panel
 from himari_rl.errors import StorageError
 from himari_rl.schema import Bars
@@ -63,14 +62,14 @@ class Trial:
 
 def market_name(history: Bars | Panel) -> str:
     """What tells one history from another: the symbols; for a synthetic market its source too."""
-    every = each_of(history)
+    every = history.each
     names = "+".join(sorted(each.symbol for each in every))
     return f"{names} from {every[0].source}" if every[0].synthetic else names
 
 
 def look_of(what: str, history: Bars | Panel) -> str:
     """A bundle's version or a configuration's hash, on these very bars and signals."""
-    return f"{what} on {fingerprint_of(history)[:12]}"
+    return f"{what} on {history.fingerprint[:12]}"
 
 
 def looks_so_far(market: str, first_ms: int, last_ms: int) -> int:

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from himari_rl.agents.ppo_agent import PPOAgent
 from himari_rl.config import as_dict
-from himari_rl.data.history import symbols_of
 from himari_rl.data.panel import Panel
 from himari_rl.data.surrogates import bootstrapped, driftless
 from himari_rl.envs.config import TradingEnvConfig
@@ -122,7 +121,7 @@ def train_fold(task: FoldTask) -> bytes:
 
 def _train(task: FoldTask) -> bytes:
     recipe, bars = task.recipe, task.train
-    encoder = StateEncoder(symbols_of(bars))
+    encoder = StateEncoder(bars.symbols)
     config = replace(recipe.agent, state_dim=encoder.state_dim, action_dim=len(encoder.symbols))
     kept, held_out = _split(bars, recipe)
     seed = int(np.random.SeedSequence([task.seed, task.fold]).generate_state(1)[0])

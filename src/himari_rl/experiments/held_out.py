@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from himari_rl.config import config_hash, from_dict
-from himari_rl.data.history import fingerprint_of, symbols_of
 from himari_rl.data.panel import Panel
 from himari_rl.data.splits import PURGE_BARS, Fold
 from himari_rl.errors import ConfigError
@@ -66,9 +65,9 @@ def judge_bundle(
         count: the number of trials, asked for once the bars are known to be enough.
     """
     ledger = policy.manifest.ledger
-    if len(policy.manifest.symbols) > 1 and symbols_of(bars) != policy.manifest.symbols:
+    if len(policy.manifest.symbols) > 1 and bars.symbols != policy.manifest.symbols:
         raise ConfigError(
-            f"bars of {', '.join(symbols_of(bars))} for {policy.manifest.version}",
+            f"bars of {', '.join(bars.symbols)} for {policy.manifest.version}",
             f"{', '.join(policy.manifest.symbols)}, in that order",
             "load the panel with the bundle's symbols",
         )
@@ -98,7 +97,7 @@ def judge_bundle(
     settings = Settings(kind=policy.manifest.kind, seeds=(0,), control_seeds=(0,), recipe=recipe)
     fold = Fold(train=slice(0, first - PURGE_BARS), test=slice(first, len(bars)))
     work = with_twins(Plan(settings=settings, bars={REAL: bars}, folds=(fold,)), ledger)
-    data = fingerprint_of(bars)
+    data = bars.fingerprint
     kept = place.parent / FOLDER / f"{config_hash(recipe)}-{data[:12]}-{first}"
     trained = train_all(work, kept, None, progress, parts=(DRIFTLESS, PLANTED))
     judgement, result = judge_parts(

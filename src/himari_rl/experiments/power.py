@@ -18,7 +18,6 @@ from statistics import NormalDist
 
 import numpy as np
 
-from himari_rl.data.history import each_of
 from himari_rl.data.panel import Panel
 from himari_rl.data.surrogates import MEMORY, planted
 from himari_rl.evaluation import metrics, statistics
@@ -78,7 +77,7 @@ def planted_power(bars: Bars | Panel, start_row: int, train_rows: int, ledger: L
         start_row: first decision out of sample.
         train_rows: of one fold.
     """
-    sigma = np.array([np.diff(np.log(each.close)).std() for each in each_of(bars)])
+    sigma = np.array([np.diff(np.log(each.close)).std() for each in bars.each])
     found = Power(EDGES[-1], 0.0)
     for edge in EDGES:
         if edge * math.sqrt(train_rows) < TAUGHT:

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from himari_rl.config import as_dict
-from himari_rl.data.history import each_of, fingerprint_of, supplied
 from himari_rl.data.leaks import suspected_leaks
 from himari_rl.data.panel import Panel
 from himari_rl.data.table import stamp
@@ -61,7 +60,7 @@ def run_walk_forward(
         DataError: too few bars. StorageError: the folder belongs to another run or cannot be written.
     """
     started = time.perf_counter()
-    sha256 = fingerprint_of(bars)
+    sha256 = bars.fingerprint
     work = plan(bars, settings)
     _claim(out, settings, sha256)
     trained = train_all(work, out, pool, progress)
@@ -94,10 +93,10 @@ def run_walk_forward(
             "end": stamp(int(bars.timestamp[-1])),
             "interval_ms": bars.interval_ms,
             "synthetic": bars.synthetic,
-            "signals": "data" if supplied(bars) else "reference",
+            "signals": "data" if bars.signals_supplied else "reference",
         },
         "span": dict(zip(("market", "first_ms", "last_ms"), judged, strict=True)),
-        "leaks": [report.message for one in each_of(bars) for report in suspected_leaks(one)],
+        "leaks": [report.message for one in bars.each for report in suspected_leaks(one)],
         "folds": _folds(work, trained, result),
         "bundle": {"weights_sha256": manifest.weights_sha256, "model_version": manifest.version},
         "judgement": judgement.to_dict(),

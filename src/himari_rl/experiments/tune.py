@@ -21,7 +21,6 @@ import torch
 
 from himari_rl.agents.ppo_agent import PPOAgent
 from himari_rl.config import config_hash
-from himari_rl.data.history import symbols_of
 from himari_rl.data.panel import Panel
 from himari_rl.data.splits import train_test
 from himari_rl.envs.physics import Market, Physics
@@ -161,7 +160,7 @@ def judged_rows(
     bars: Bars | Panel, recipe: Recipe, splits: list[tuple[list[FloatArray], list[FloatArray]]], seed: int
 ) -> FloatArray:
     """(T,) objective over multiplier 1.0 at each row, mean over the splits that tested it."""
-    encoder = StateEncoder(symbols_of(bars))
+    encoder = StateEncoder(bars.symbols)
     environment = recipe.environment
     total, count = np.zeros(len(bars)), np.zeros(len(bars))
     threads = torch.get_num_threads()

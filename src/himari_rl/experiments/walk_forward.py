@@ -24,7 +24,6 @@ from himari_rl.data.panel import Panel
 from himari_rl.data.splits import PURGE_BARS, Fold, folds
 from himari_rl.data.surrogates import driftless
 from himari_rl.errors import ConfigError
-from himari_rl.evaluation.stepping import bands_of
 from himari_rl.experiments.fan_out import Pool, fan_out, inline
 from himari_rl.experiments.fold_search import Searched, SearchTask, search_all
 from himari_rl.experiments.folds import FoldTask, Trained, ensemble, train_fold, unpacked
@@ -32,6 +31,7 @@ from himari_rl.experiments.power import Power, planted_in, planted_power
 from himari_rl.experiments.recipe import Recipe
 from himari_rl.policy.bands import Bands
 from himari_rl.policy.manifest import LedgerSpec
+from himari_rl.policy.protocol import bands_of
 from himari_rl.policy.runtime import Policy
 from himari_rl.schema import Bars, FloatArray
 from himari_rl.storage import read_bytes, write_atomic

@@ -18,8 +18,8 @@ from himari_rl.errors import DataError
 from himari_rl.features import contract
 from himari_rl.features.contract import ACCOUNT_COLUMNS, FEATURES, MARKET_COLUMNS, WIDTH, Feature
 from himari_rl.features.indicators import bar_returns, momentum, panel_correlations, volatility
-from himari_rl.features.signals import reference_signals
-from himari_rl.schema import HOLD, Bars, BoolArray, FloatArray, IntArray, Layer2
+from himari_rl.features.signals import signals_of
+from himari_rl.schema import HOLD, Bars, BoolArray, FloatArray, IntArray
 
 __all__ = [
     "ACCOUNT_COLUMNS",
@@ -172,11 +172,11 @@ class StateEncoder:
     def market_rows(self, bars: Bars) -> FloatArray:
         """(T, 16) market numbers of one asset at the close of each bar; the account columns are 0.
 
-        Layer 2's numbers are the data's where it has them, else those of `signals.reference_signals`.
+        Layer 2's numbers are the data's where it has them, else those of `signals.signals_of`.
         Row t is a function of bars[: t + 1].
         """
         rows = np.zeros((len(bars), WIDTH))
-        said: Layer2 = bars.signals if bars.signals is not None else reference_signals(bars)
+        said = signals_of(bars)
         signal_columns(rows, said.action, said.confidence, said.tier, said.cascade_risk)
         for column in (contract.MOMENTUM_1H, contract.MOMENTUM_4H):
             feature = contract.ASSET_FEATURES[column]

@@ -10,12 +10,17 @@ an asset's own past return, in units of its own volatility. Their one horizon of
     risk   = clip(loss of the last 24 h / (sigma_t sqrt(24 h / interval)) / 5, 0, 1): a five-sigma day is 1
 
 sigma_t is the standard deviation of bar log-returns over the last 28 days; before 20 of them there is no opinion.
+
+`signals_of` is the one place that decides which of the two is read, `with_signals` settles it for a whole history.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from himari_rl.data.panel import Panel
 from himari_rl.features.indicators import FLAT, ratio_to_past, rolling_sum
 from himari_rl.schema import BUY, HOLD, HOUR_MS, SELL, Bars, FloatArray, IntArray, Layer2
 
@@ -72,6 +77,23 @@ def reference_signals(bars: Bars) -> Layer2:
 
     action, confidence, tier, risk = opinion(np.stack([z(horizon) for horizon in HORIZONS_MS]), z(RISK_MS))
     return Layer2(action=action, confidence=confidence, tier=tier, cascade_risk=risk, supplied=False)
+
+
+def signals_of(bars: Bars) -> Layer2:
+    """The data's own Layer 2 where it has it, else the reference's on exactly these bars."""
+    return bars.signals if bars.signals is not None else reference_signals(bars)
+
+
+def with_signals(history: Bars | Panel) -> Bars | Panel:
+    """The same Bars or Panel with `signals` for every symbol: the data's own where it has them, else the reference's.
+
+    The trap: the reference knows only the bars it is given. A slice of training rows starts cold (no opinion before 20
+    returns), so resolving before slicing is another history than resolving after it. Everything here resolves the very
+    rows that it encodes, in `policy.clock.decisions_of`: to resolve at load instead would change every trained weight.
+    """
+    if isinstance(history, Panel):
+        return replace(history, bars=tuple(replace(bars, signals=signals_of(bars)) for bars in history.bars))
+    return replace(history, signals=signals_of(history))
 
 
 def direction(action: IntArray, allow_short: bool) -> FloatArray:

@@ -49,7 +49,7 @@ class Trades(NamedTuple):
         return xp.where(self.closed > 0, self.wins / bounded(self.closed, 1, WIN_WINDOW), 0.5)
 
 
-class Leg(NamedTuple):
+class MarketMove(NamedTuple):
     """What the market does after the decision at the close of bar t. Leaves broadcast to (..., A)."""
 
     tradable: Array  # bool: bar t+1 can be traded at its open
@@ -85,7 +85,7 @@ def move(
     multiplier: Array,
     base: Array,
     cap: Array,
-    leg: Leg,
+    market: MarketMove,
     cost_rate: Array | float,
     limits: RiskLimits,
 ) -> tuple[Account, Move]:
@@ -98,20 +98,20 @@ def move(
         cost_rate: commission + slippage per unit of traded notional.
     """
     xp = namespace(account.held)
-    stopped = account.stopped & ~leg.new_day
-    day_log_equity = xp.where(leg.new_day, account.log_equity, account.day_log_equity)
+    stopped = account.stopped & ~market.new_day
+    day_log_equity = xp.where(market.new_day, account.log_equity, account.day_log_equity)
     target = limited_exposure(multiplier, cap, base, stopped, limits.max_leverage)
     if target.shape[-1] > 1:
-        target = beside_carried(target, account.held, leg.tradable, limits.max_leverage)
-    exposure, cost = fill(account.held, target, leg.tradable, cost_rate)
-    marked_growth = grow(exposure, cost, leg.to_close)
-    growth = grow(exposure, cost, leg.to_open, leg.funding)
+        target = beside_carried(target, account.held, market.tradable, limits.max_leverage)
+    exposure, cost = fill(account.held, target, market.tradable, cost_rate)
+    marked_growth = grow(exposure, cost, market.to_close)
+    growth = grow(exposure, cost, market.to_open, market.funding)
     marked_log_equity = account.log_equity + xp.log(marked_growth)
     if limits.daily_loss_stop < 1.0:
         stopped = stopped | (marked_log_equity - day_log_equity <= np.log1p(-limits.daily_loss_stop))
     after = Account(
-        held=drift(exposure, leg.to_open, growth),
-        marked=drift(exposure, leg.to_close, marked_growth),
+        held=drift(exposure, market.to_open, growth),
+        marked=drift(exposure, market.to_close, marked_growth),
         log_equity=account.log_equity + xp.log(growth),
         marked_log_equity=marked_log_equity,
         day_log_equity=day_log_equity,
@@ -120,7 +120,7 @@ def move(
     return after, Move(exposure, cost, growth, marked_growth)
 
 
-def track(trades: Trades, held: Array, moved: Move, leg: Leg, cost_rate: Array | float) -> Trades:
+def track(trades: Trades, held: Array, moved: Move, market: MarketMove, cost_rate: Array | float) -> Trades:
     """Updates the trade record for a move that started from exposure `held`.
 
     A reduction realises its share of the open P&L; a side that ends (flat or reversed) is a closed trade,
@@ -142,9 +142,9 @@ def track(trades: Trades, held: Array, moved: Move, leg: Leg, cost_rate: Array |
     carried = xp.where(closed, 0.0, trades.trade_pnl) - xp.where(closed, fee - closing_fee, fee)
     growth, marked_growth = moved.growth[..., None], moved.marked_growth[..., None]
     return Trades(
-        open_pnl=(kept + exposure * (leg.to_open - leg.funding)) / growth,
-        marked_pnl=(kept + exposure * leg.to_close) / marked_growth,
-        trade_pnl=(carried + exposure * (leg.to_open - leg.funding)) / growth,
+        open_pnl=(kept + exposure * (market.to_open - market.funding)) / growth,
+        marked_pnl=(kept + exposure * market.to_close) / marked_growth,
+        trade_pnl=(carried + exposure * (market.to_open - market.funding)) / growth,
         history=history,
         wins=trades.wins + won - oldest * count,
         closed=bounded(trades.closed + count, 0, WIN_WINDOW),

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from himari_rl.features.contract import ACTION, POSITION_SIDE, POSITION_SIZE, WIDTH
-from himari_rl.policy.network import F32, HeadMany, Member, Normaliser
+from himari_rl.policy.network import F32, HeadMany, InputNormaliser, Member
 from himari_rl.schema import FloatArray
 
 
@@ -26,7 +26,7 @@ class Bands(NamedTuple):
     hold: FloatArray  # (T, A) 1 where they say HOLD
 
 
-def bands(members: list[Member], normaliser: Normaliser, head: HeadMany, rows: FloatArray, assets: int) -> Bands:
+def bands(members: list[Member], normaliser: InputNormaliser, head: HeadMany, rows: FloatArray, assets: int) -> Bands:
     """The edges on market rows (T, F), in order of time; a recurrent member starts with a fresh memory."""
     seen = np.asarray(rows, np.float32)
     x = normaliser.many(seen)

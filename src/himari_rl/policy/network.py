@@ -25,6 +25,7 @@ from himari_rl.schema import MAX_MULTIPLIER
 
 F32 = NDArray[np.float32]
 Floats = Sequence[float]
+Array = Any  # float, numpy.ndarray or torch.Tensor: the same operators
 
 _HALF = np.array(0.5, np.float32)
 HALF_UNIT = 0.05  # half-width of a band where the network says 0, in multiplier units
@@ -47,7 +48,7 @@ def by_columns(matrix: F32) -> F32:
     return columns
 
 
-class Normaliser:
+class InputNormaliser:
     """x = clip((state - mean) / std, -clip, clip) * keep."""
 
     def __init__(self, spec: NormaliserSpec) -> None:
@@ -228,20 +229,20 @@ class Member:
 # ---- heads: output of the last layer and raw state -> multipliers; each for one state and for many
 
 
-def previous_multiplier(state: Floats, block: int) -> float:
-    """m_prev of one asset: the multiplier that the position it holds amounts to under today's direction."""
-    side = state[block + POSITION_SIDE]
-    hold = state[block + ACTION_HOLD]
-    direction = state[block + ACTION_BUY] - state[block + ACTION_SELL] + hold * side
-    return MAX_MULTIPLIER * state[block + POSITION_SIZE] * side * direction
+def held_multiplier(size: Array, side: Array, buy: Array, hold: Array, sell: Array) -> Array:
+    """The multiplier that a held position amounts to on the side that Layer 2 now asks for; HOLD asks for the held one.
+
+    A position on the other side is negative. The arguments are columns of the observation (size 1 is MAX_MULTIPLIER):
+    floats, numpy arrays or torch tensors, with the same bits.
+    """
+    return MAX_MULTIPLIER * size * side * (buy - sell + hold * side)
 
 
-def previous_multipliers(states: F32, assets: int) -> F32:
-    """`previous_multiplier` for states (B, F): (B, A)."""
-    blocks = states[:, : WIDTH * assets].reshape(len(states), assets, WIDTH)
-    side = blocks[..., POSITION_SIDE]
-    direction = blocks[..., ACTION_BUY] - blocks[..., ACTION_SELL] + blocks[..., ACTION_HOLD] * side
-    return np.asarray(MAX_MULTIPLIER * blocks[..., POSITION_SIZE] * side * direction, np.float32)
+def held_multipliers(states: Array, assets: int) -> Array:
+    """`held_multiplier` of every asset in states (..., F): (..., A), numpy or torch."""
+    blocks = states[..., : WIDTH * assets].reshape(*states.shape[:-1], assets, WIDTH)
+    columns = (POSITION_SIZE, POSITION_SIDE, ACTION_BUY, ACTION_HOLD, ACTION_SELL)
+    return held_multiplier(*(blocks[..., column] for column in columns))
 
 
 def band_one(out: Floats, state: Floats) -> list[float]:
@@ -260,7 +261,10 @@ def band_one(out: Floats, state: Floats) -> list[float]:
         low, high = centre - half, centre + half
         low = 0.0 if low < 0.0 else MAX_MULTIPLIER if low > MAX_MULTIPLIER else low
         high = 0.0 if high < 0.0 else MAX_MULTIPLIER if high > MAX_MULTIPLIER else high
-        m = previous_multiplier(state, WIDTH * a)
+        block = state[WIDTH * a : WIDTH * (a + 1)]
+        m = held_multiplier(
+            block[POSITION_SIZE], block[POSITION_SIDE], block[ACTION_BUY], block[ACTION_HOLD], block[ACTION_SELL]
+        )
         answer.append(low if not m >= low else high if not m <= high else m)
     return answer
 
@@ -276,7 +280,7 @@ def band_many(out: F32, states: F32) -> F32:
     centre = 1.0 + out[:, :assets]
     half = HALF_UNIT * np.exp(_clip(out[:, assets:], HALF_LOG_MIN, HALF_LOG_MAX))
     low, high = _clip(centre - half, 0.0, MAX_MULTIPLIER), _clip(centre + half, 0.0, MAX_MULTIPLIER)
-    return np.asarray(_clip(previous_multipliers(states, assets), low, high), np.float32)
+    return np.asarray(_clip(held_multipliers(states, assets), low, high), np.float32)
 
 
 def centre_one(out: Floats, state: Floats) -> list[float]:

@@ -24,7 +24,8 @@ from himari_rl.policy.bands import Bands, bands
 from himari_rl.policy.bundle import read_bundle
 from himari_rl.policy.confidence import Confidence
 from himari_rl.policy.manifest import Manifest
-from himari_rl.policy.network import F32, HEADS, Member, Normaliser, with_one
+from himari_rl.policy.network import F32, HEADS, InputNormaliser, Member, with_one
+from himari_rl.policy.page import policy_page
 from himari_rl.schema import MAX_MULTIPLIER, FloatArray
 
 
@@ -51,12 +52,12 @@ class Step(NamedTuple):
 
 
 class Policy:
-    """A loaded bundle. Build one with `load_policy`."""
+    """A loaded bundle. Build one with `load_policy`; `print(policy)` is a page of what it is."""
 
     def __init__(self, manifest: Manifest, tensors: Mapping[str, F32]) -> None:
         self.manifest = manifest
         self._members = [Member(manifest, tensors, i) for i in range(len(manifest.seeds))]
-        self._normaliser = Normaliser(manifest.normaliser)
+        self._normaliser = InputNormaliser(manifest.normaliser)
         self._confidence = Confidence(manifest.confidence)
         self._head_one, self._head_many = HEADS[manifest.network.head]
         self._dim = manifest.state_dim
@@ -70,6 +71,16 @@ class Policy:
         for member in self._members:
             self._parts.append((member, self._memory[end : end + member.memory_size]))
             end += member.memory_size
+
+    def __repr__(self) -> str:
+        return f"<Policy {self.manifest.version} of {', '.join(self.manifest.symbols)}>"
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def summary(self) -> str:
+        """A page: version, kind, symbols, training data, seeds, ledger, evaluation and gate."""
+        return policy_page(self.manifest)
 
     def initial_memory(self, batch: int | None = None) -> F32:
         """Memory before the first state: (S,), or (batch, S). S is 0 for a policy without memory."""

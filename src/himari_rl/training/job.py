@@ -18,7 +18,7 @@ import torch
 from himari_rl.agents.config import PPOConfig
 from himari_rl.agents.kinds import build
 from himari_rl.config import as_dict
-from himari_rl.data.history import fingerprint_of, require_rows, symbols_of
+from himari_rl.data.checks import require_rows
 from himari_rl.data.panel import Panel
 from himari_rl.data.splits import train_test
 from himari_rl.envs.config import TradingEnvConfig
@@ -111,7 +111,7 @@ def run_job(
     require_rows(bars, job.environment.episode_bars + 3, "train one episode")
     train, _ = train_test(bars, job.test_fraction)
     require_rows(train, job.environment.episode_bars + 3, "train one episode")
-    encoder = StateEncoder(symbols_of(bars))
+    encoder = StateEncoder(bars.symbols)
     agent = replace(job.agent, state_dim=encoder.state_dim, action_dim=len(encoder.symbols))
     rows, market = market_of(train, encoder, job.environment, job.device)
     physics = Physics(market, job.environment, encoder)
@@ -177,7 +177,7 @@ def training_data(train: Bars | Panel) -> dict[str, Any]:
         return datetime.fromtimestamp(ms / 1000, UTC).isoformat()
 
     return {
-        "sha256": fingerprint_of(train),
+        "sha256": train.fingerprint,
         "source": train.source,
         "start": iso(int(train.timestamp[0])),
         "end": iso(int(train.timestamp[-1])),
