@@ -84,7 +84,7 @@ def too_wide(page: str) -> list[str]:
     for line in page.splitlines():
         if line.startswith("```"):
             block = "" if block else line
-        if len(line) > 120 and block != "```console" and not line.startswith("|"):
+        if len(line) > 120 and block != "```console" and not line.lstrip().startswith("|"):
             found.append(line)
     return found
 

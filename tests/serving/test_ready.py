@@ -19,8 +19,8 @@ from himari_rl.monitoring import metrics as names
 from himari_rl.policy.bundle import MANIFEST, WEIGHTS
 from himari_rl.policy.runtime import load_policy
 from himari_rl.serving.http.app import ENDPOINTS, create_app
+from himari_rl.serving.http.run import GRACE_S
 from himari_rl.serving.messages import EXAMPLE_STATE
-from himari_rl.serving.run import GRACE_S
 from himari_rl.serving.settings import ServeSettings
 from himari_rl.serving.slot import ordinary_state
 
