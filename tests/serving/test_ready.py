@@ -162,10 +162,13 @@ def test_a_refused_policy_and_a_swap_are_written_down_once_though_no_answer_is(t
     app.state.service.journal._write = lambda line: lines.append(json.loads(line))
     with running(app) as client:
         wait_for(lambda: app.state.service.metrics.reload_failures > 3)
-        version = load_policy(make_bundle(tmp_path, hidden=(4,))).manifest.version
+        whole = make_bundle(tmp_path, hidden=(4,), name="whole")
+        version = load_policy(whole).manifest.version
+        whole.rename(tmp_path / "bundle")  # at once: half a bundle would be refused for another reason
         wait_for(lambda: client.get("/ready").status_code == 200)
         client.post("/predict", json={"state": EXAMPLE_STATE})
-        (tmp_path / "bundle" / MANIFEST).write_text("{}")
+        (tmp_path / "broken").write_text("{}")
+        (tmp_path / "broken").rename(tmp_path / "bundle" / MANIFEST)
         wait_for(lambda: len(lines) == 3)
     assert [line["event"] for line in lines] == ["refused", "swap", "refused"]
     assert [line.get("serving") for line in lines] == [None, None, version]
