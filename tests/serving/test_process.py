@@ -69,7 +69,7 @@ def test_a_server_process_keeps_below_150_megabytes(tmp_path: Path) -> None:
 
 
 def himari(*arguments: str) -> list[str]:
-    code = "import sys, himari_rl.cli as cli; cli.AREAS = ('serve',); sys.exit(cli.main(sys.argv[1:]))"
+    code = "import sys, himari_rl.cli as cli; sys.exit(cli.main(sys.argv[1:]))"
     return [sys.executable, "-c", code, *arguments]
 
 
