@@ -40,6 +40,7 @@ def certify(
     from rich.progress import Progress, TimeElapsedColumn
 
     from himari_rl.certification import certify as certification
+    from himari_rl.certification.certificates import Certificate
     from himari_rl.certification.display import render_certificates
     from himari_rl.certification.suites import suite_for
     from himari_rl.certification.traps import Trapped, trap_certificates
@@ -71,7 +72,7 @@ def certify(
 
             policies = {c.market: certification.median_policy(c, Path(folder)) for c in certificates}
             write_atomic(html, certificate_page(certificates, policies).encode())
-    judged: list[certification.Certificate | Trapped] = [*certificates, *traps]
+    judged: list[Certificate | Trapped] = [*certificates, *traps]
     failed = [c.market for c in judged if not c.passed]
     if as_json:
         document = {

@@ -11,7 +11,7 @@ EXTRAS = {
     "serve": ("fastapi", "httptools", "orjson", "prometheus_client", "starlette", "uvicorn", "uvloop"),
     "sign": ("cryptography",),
     "onnx": ("onnx", "onnxruntime"),
-    "gcp": ("google",),
+    "gcs": ("google",),
     "cluster": ("dask", "distributed"),
 }
 """Extra of pyproject.toml -> the packages it brings."""
