@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from himari_rl.cli import main as himari
-from himari_rl.cli.evaluate import SUMMARY
 from himari_rl.evaluation.verdict import BETTER
+from himari_rl.experiments.evaluate import SUMMARY
 from himari_rl.training.config import TrainConfig
 
 

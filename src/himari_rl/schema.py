@@ -110,6 +110,11 @@ class Bars:
 
     Every array is (T,), sorted by `timestamp`, unique, on one interval's grid. A bar without volume
     is an exchange's placeholder: its prices mark the position, but nothing trades at them.
+
+    >>> from himari_rl.data.synthetic import synthetic_bars
+    >>> bars = synthetic_bars(100, seed=0)
+    >>> len(bars[:24]), bars.symbols
+    (24, ('BTC-SYNTHETIC',))
     """
 
     symbol: str

@@ -11,9 +11,10 @@ import pytest
 from helpers import run_himari
 from helpers.certification import made_up
 from himari_rl.agents.config import LSTMPPOConfig
-from himari_rl.certification import certify
+from himari_rl.certification import attempts, certificates
 from himari_rl.certification.attempts import attempt, config_for, market_for
 from himari_rl.certification.certificates import Certificate, interval, judged
+from himari_rl.certification.certify import _median_of
 from himari_rl.certification.grading import Grade, grade, graded_naively
 from himari_rl.certification.references import MEMORYLESS, ONE_LINE, naive_policies
 from himari_rl.certification.suites import BASE_AGENT, base_agent, suite_for
@@ -31,7 +32,7 @@ def beside(monkeypatch: pytest.MonkeyPatch):
         rivals = {BASE_AGENT: grades.pop("base")} if "base" in grades else {}
         named = {"memoryless": MEMORYLESS, "line": ONE_LINE}
         naive = {named[n]: g for n, g in grades.items()}
-        monkeypatch.setattr(certify, "graded_naively", lambda market, seed, policies, **size: dict(naive))
+        monkeypatch.setattr(certificates, "graded_naively", lambda market, seed, policies, **size: dict(naive))
         seeds = made_up(market, shares, share_error=error)
         return judged(market, seeds, suite_for("lstm").thresholds[market], rivals)
 
@@ -107,9 +108,9 @@ def test_hidden_regimes_are_graded_on_twenty_thousand_chains_and_the_others_are_
         asked.append((f"naive {market.name}", size.get("chains")))
         return {MEMORYLESS: one(0.15, 0.0025)}
 
-    monkeypatch.setattr(certify, "grade", counted)
-    monkeypatch.setattr(certify, "graded_naively", naively)
-    monkeypatch.setattr(certify, "require_learnable_from", lambda name, budget: None)
+    monkeypatch.setattr(attempts, "grade", counted)
+    monkeypatch.setattr(certificates, "graded_naively", naively)
+    monkeypatch.setattr(attempts, "require_learnable_from", lambda name, budget: None)
     small = LSTMPPOConfig(num_envs=10, num_steps=10, minibatch=100, lstm_hidden_dim=4, hidden_dim=4)
     for name in ("M3z", "M2"):
         done, _ = attempt(name, 0, small, Budget(bars=100, distinct=2_100))
@@ -144,7 +145,7 @@ def test_of_several_rivals_seeds_the_median_counts(monkeypatch) -> None:
     assert isinstance(suite_for("lstm"), Suite)
     assert suite_for("lstm").rival_seeds == 5
     seeds = [{"r": one(share, 0.0)} for share in (0.3, 0.9, 0.5)]
-    assert certify._median_of(seeds)["r"].share == 0.5
+    assert _median_of(seeds)["r"].share == 0.5
 
 
 def test_the_command_shows_the_base_agent_beside_the_recurrent_one_and_its_interval() -> None:

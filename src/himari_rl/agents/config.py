@@ -37,7 +37,11 @@ _RANGES = {  # NaN is in none
 
 @dataclass(frozen=True, kw_only=True)
 class PPOConfig:
-    """Network and learning of one agent. Every learning ingredient is measured in docs/decisions/LOG.md."""
+    """Network and learning of one agent. Every learning ingredient is measured in docs/decisions/LOG.md.
+
+    >>> PPOConfig(hidden_dim=128).hidden
+    (128, 128)
+    """
 
     state_dim: int = 16
     """Features of an observation."""
@@ -112,7 +116,11 @@ class PPOConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LSTMPPOConfig(PPOConfig):
-    """The base agent's config with memory. `num_steps` is also the length of back-propagation through time."""
+    """The base agent's config with memory. `num_steps` is also the length of back-propagation through time.
+
+    >>> LSTMPPOConfig(lstm_hidden_dim=32).gap_rule
+    'reset'
+    """
 
     lstm_hidden_dim: int = 64
     """Cells of each LSTM layer (H)."""
@@ -153,7 +161,11 @@ class LSTMPPOConfig(PPOConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class MultiPPOConfig(PPOConfig):
-    """The base agent's config for a portfolio. A job takes both dimensions from its symbols."""
+    """The base agent's config for a portfolio. A job takes both dimensions from its symbols.
+
+    >>> MultiPPOConfig().state_dim
+    52
+    """
 
     state_dim: int = state_dim(3)
     """52 for three assets: 16 each, their three correlations and the Herfindahl index."""

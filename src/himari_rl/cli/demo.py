@@ -60,8 +60,8 @@ def demo(
 def _walk(data: list[str] | None, symbol: str | None, out: Path, num_episodes: int, seed: int) -> dict[str, Any]:
     from rich.console import Console
 
-    from himari_rl.cli.evaluate import SUMMARY
     from himari_rl.data.sources import load_bars
+    from himari_rl.experiments.evaluate import SUMMARY
     from himari_rl.storage import read_bytes
 
     console = Console(highlight=False, soft_wrap=True)

@@ -7,9 +7,8 @@ himari evaluate runs/mine/bundle --data BTC-USD_1h.parquet --html equity.html --
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,11 +17,8 @@ from himari_rl.config import Resolved
 
 if TYPE_CHECKING:
     from himari_rl.data.panel import Panel
-    from himari_rl.evaluation.backtest import Variant
-    from himari_rl.policy.manifest import TrainingData
     from himari_rl.schema import Bars
 
-SUMMARY = "evaluation.json"
 PLAIN = ("test_fraction", "costs", "trials", "risk_aversion", "seed", "allow_seen")
 
 
@@ -47,24 +43,18 @@ def evaluate(
 
     Example: himari evaluate runs/mine/bundle --data BTC-USD_1h.parquet
     """
-    import numpy as np
     from rich.console import Console
 
     from himari_rl.cli.walk_forward import opened_progress
     from himari_rl.data.checks import interval_name
-    from himari_rl.data.panel import Panel, load_panel
+    from himari_rl.data.panel import load_panel
     from himari_rl.data.sources import load_bars
-    from himari_rl.data.splits import train_test
-    from himari_rl.evaluation.backtest import stage
     from himari_rl.evaluation.display import equity_html, render, render_portfolio
-    from himari_rl.evaluation.portfolio import measure
     from himari_rl.evaluation.verdict import LOOK_AHEAD
-    from himari_rl.experiments.held_out import judge_bundle
+    from himari_rl.experiments.evaluate import evaluate as judge
     from himari_rl.policy.runtime import load_policy
-    from himari_rl.storage import local_path, write_atomic
+    from himari_rl.storage import write_atomic
 
-    asked = settings["evaluate"]
-    variants = _variants(asked.costs)
     policy = load_policy(bundle)
     manifest = policy.manifest
     bars: Bars | Panel
@@ -72,121 +62,19 @@ def evaluate(
         bars = load_panel(data, manifest.symbols, interval_name(manifest.ledger.interval_ms), funding=funding)
     else:
         bars = load_bars(data, symbol)
-    _, test = train_test(bars, asked.test_fraction, purge_bars=0)
-    seen = _seen(test, manifest.training_data)
-    if seen and not asked.allow_seen:
-        raise _overlap(test, manifest.training_data)
-    rng = np.random.default_rng(asked.seed)
-    first = len(bars) - len(test)
-    on = stage(bars, manifest.ledger, first)
-    place = local_path(bundle)
     with opened_progress(Console(stderr=True, highlight=False), "controls", quiet=as_json) as progress:
-        held = judge_bundle(
-            policy,
-            bars,
-            first,
-            place,
-            lambda: _trials(_record(test, manifest.version), asked.trials),
-            rng,
-            variants=variants,
-            risk_aversion=asked.risk_aversion,
-            progress=progress,
-        )
-    verdict, result = held.verdict, held.result
-    document = {
-        "model_version": manifest.version,
-        "data": _described(test),
-        "synthetic": bars.synthetic,
-        "signals": "data" if bars.signals_supplied else "reference",
-        "seen_in_training": seen,
-        "seed": asked.seed,
-        "config": settings.to_dict(),
-        "config_hash": settings.hash,
-        "verdict": verdict.to_dict(),
-        "controls": [control.to_dict() for control in held.controls],
-        "detectable": held.detectable,
-    }
-    portfolio = measure(result, on, manifest.ledger, rng) if isinstance(bars, Panel) else None
-    if portfolio is not None:
-        document["portfolio"] = portfolio.to_dict()
-    text = json.dumps(document, indent=2, allow_nan=False)
-    write_atomic(place / SUMMARY, text.encode())
+        found = judge(policy, bars, progress=progress, **vars(settings["evaluate"]))
     if html is not None:
-        write_atomic(html, equity_html(result, verdict).encode())
+        write_atomic(html, equity_html(found.backtest, found.verdict).encode())
     if as_json:
-        typer.echo(text)
+        typer.echo(json.dumps(found.document, indent=2, allow_nan=False))
     else:
         console = Console(highlight=False)
-        for note in _notes(bars, seen):
+        for note in found.notes:
             console.print(note, style="yellow")
-        console.print(f"Ledger: {manifest.ledger.config.describe()}.", markup=False)
-        render(verdict, console, held.controls, held.detectable)
-        if portfolio is not None:
-            render_portfolio(portfolio, console)
-    if verdict.answer == LOOK_AHEAD:
+        console.print(f"Ledger: {found.ledger}.", markup=False)
+        render(found.verdict, console, found.controls, found.detectable)
+        if found.portfolio is not None:
+            render_portfolio(found.portfolio, console)
+    if found.verdict.answer == LOOK_AHEAD:
         raise typer.Exit(1)
-
-
-def _record(test: Bars | Panel, version: str) -> int:
-    """Counts this look at the test span and those before it; see evaluation/trials.py."""
-    from himari_rl.evaluation.trials import Trials, look_of, span_of
-
-    with Trials() as ledger:
-        return ledger.look("evaluate", *span_of(test), look_of(version, test))
-
-
-def _trials(counted: int, told: int | None) -> int:
-    return counted if told is None else told
-
-
-def _variants(multiples: Sequence[float]) -> tuple[Variant, ...]:
-    from himari_rl.evaluation.backtest import BASE, LAGGED, Variant
-
-    more = tuple(Variant(f"x{multiple:g}", multiple) for multiple in dict.fromkeys(multiples) if multiple != 1.0)
-    return (BASE, *more, LAGGED)
-
-
-def _milliseconds(moment: str) -> int:
-    from datetime import UTC, datetime
-
-    parsed = datetime.fromisoformat(moment)
-    return int((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp() * 1000)
-
-
-def _seen(test: Bars | Panel, trained: TrainingData) -> bool:
-    """Whether training may have seen these bars. A synthetic market's dates say nothing about a recorded one."""
-    if test.synthetic != trained.synthetic:
-        return False
-    first, last = int(test.timestamp[0]), int(test.timestamp[-1])
-    return first <= _milliseconds(trained.end) and last >= _milliseconds(trained.start)
-
-
-def _overlap(test: Bars | Panel, trained: TrainingData) -> Any:
-    from himari_rl.data.table import stamp
-    from himari_rl.errors import DataError
-
-    return DataError(
-        f"the bars to judge, {stamp(int(test.timestamp[0]))} to {stamp(int(test.timestamp[-1]))}, overlap the training "
-        f"span, {trained.start} to {trained.end}",
-        "bars that training never saw",
-        "give later bars or a smaller --test-fraction; --allow-seen judges them anyway",
-    )
-
-
-def _described(test: Bars | Panel) -> dict[str, Any]:
-    """What was judged, for the document."""
-
-    symbol = ", ".join(test.symbols)
-    return {"source": test.source, "sha256": test.fingerprint, "symbol": symbol, "rows": len(test)}
-
-
-def _notes(bars: Bars | Panel, seen: bool) -> list[str]:
-
-    notes = []
-    if bars.synthetic:
-        notes.append("These bars are synthetic: the verdict says nothing about a real market.")
-    if not bars.signals_supplied:
-        notes.append("No Layer 2 columns in the data: directions come from the causal reference signal.")
-    if seen:
-        notes.append("These bars lie in the training span: this is no test.")
-    return notes

@@ -164,10 +164,7 @@ def _show(answer: GateAnswer) -> None:
     console = Console(highlight=False)
     console.print(f"ledger: {answer.ledger}", style="dim", markup=False)
     for line in answer.lines:
-        interval = "" if line.lower is None else f"{line.lower:+.3f} to {line.upper:+.3f}"
-        demand = f"{line.comparison} {line.threshold:g}"
-        head = f"{line.rule:<20}{line.number:>8.3f}  {demand:<8}{interval}"
-        print_check(console, line.passed, head.rstrip(), line.why)
+        print_check(console, line.passed, line.head, line.why)
     for exception in answer.exceptions:
         console.print(f"by hand {exception}", style="yellow", markup=False)
     console.print(f"{answer.version}: {answer.reason}", style="bold green" if answer.passed else "bold red")

@@ -104,7 +104,8 @@ def train_multi(
 
 def _run(settings: Resolved, bars: Bars | Panel, data: list[Path], out: Path, resume: bool, as_json: bool) -> None:
     """Trains with what was asked for, writes the run into the trial ledger and says what there is."""
-    from himari_rl.training.job import Job, run_job
+    from himari_rl.experiments.train import recorded_job
+    from himari_rl.training.job import Job
     from himari_rl.training.watch import Watch
 
     job = Job(agent=settings["agent"], environment=settings["environment"], **vars(settings["train"]))
@@ -112,18 +113,8 @@ def _run(settings: Resolved, bars: Bars | Panel, data: list[Path], out: Path, re
     if not bars.signals_supplied:
         console.print("[dim]no Layer 2 columns in the data: using the causal reference signal (momentum)[/dim]")
     with Watch(console, out / "tensorboard") as watch:
-        trained = run_job(job, bars, out, resume=resume, watch=watch)
-    _record(bars, trained, test_fraction=job.test_fraction)
+        trained = recorded_job(job, bars, out, resume=resume, watch=watch)
     _report(trained, data, console, as_json)
-
-
-def _record(bars: Bars | Panel, trained: TrainingResult, test_fraction: float) -> None:
-    """Writes this training run and its span into the trial ledger."""
-    from himari_rl.data.splits import train_test
-    from himari_rl.evaluation.trials import Trials, span_of
-
-    with Trials() as ledger:
-        ledger.trained(*span_of(train_test(bars, test_fraction)[0]), trained.manifest.version)
 
 
 def _report(trained: TrainingResult, data: list[Path], console: Console, as_json: bool) -> None:

@@ -189,6 +189,13 @@ def load_panel(
 
     Raises:
         ConfigError, DataError: as `panel_of`, and a symbol without a file, by name.
+
+    >>> from himari_rl.data.synthetic_panel import synthetic_panel
+    >>> from himari_rl.data.table import write_bars
+    >>> for bars in synthetic_panel(("A-USD", "B-USD"), 100, seed=0).each:
+    ...     write_bars(bars, f"{bars.symbol}_1h.csv")
+    >>> load_panel(".", ["A-USD", "B-USD"]).symbols
+    ('A-USD', 'B-USD')
     """
     check_symbols(symbols)
     files = find(paths)

@@ -40,6 +40,12 @@ def load_bars(paths: Paths, symbol: str | None = None, interval: str | None = No
 
     Raises:
         DataError: anything that makes the bars unusable, with the file, the row and the cure.
+
+    >>> from himari_rl.data.synthetic import synthetic_bars
+    >>> from himari_rl.data.table import write_bars
+    >>> write_bars(synthetic_bars(100, seed=0), "BTC-SYNTHETIC_1h.csv")
+    >>> len(load_bars("BTC-SYNTHETIC_1h.csv"))
+    100
     """
     files = choose(find(paths), symbol, interval)
     bars = sound_bars([read_table(file) for file in files], interval)

@@ -27,7 +27,11 @@ _RANGES = {  # NaN is in none
 
 @dataclass(frozen=True, kw_only=True)
 class TradingEnvConfig(LedgerConfig):
-    """The ledger with an episode and a reward."""
+    """The ledger with an episode and a reward.
+
+    >>> TradingEnvConfig(commission_rate=0.0004, slippage_bps=5.0).cost_rate
+    0.0009
+    """
 
     initial_capital: float = 100_000.0
     """Equity at the start of an episode, USD."""
@@ -57,7 +61,11 @@ class TradingEnvConfig(LedgerConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class MultiAssetEnvConfig(TradingEnvConfig):
-    """`TradingEnvConfig` with the symbols, whose order is the order of the observation and of the action."""
+    """`TradingEnvConfig` with the symbols, whose order is the order of the observation and of the action.
+
+    >>> MultiAssetEnvConfig(symbols=("BTC-USD", "ETH-USD")).encoder.state_dim
+    34
+    """
 
     symbols: Sequence[str] = ("BTC-USD", "ETH-USD", "SOL-USD")
     """2 to 20 of them; the dimensions follow."""

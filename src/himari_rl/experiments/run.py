@@ -13,16 +13,18 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from himari_rl.agents.config import PPOConfig, config_type
 from himari_rl.config import as_dict
 from himari_rl.data.leaks import suspected_leaks
 from himari_rl.data.panel import Panel
 from himari_rl.data.table import stamp
+from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.errors import StorageError
 from himari_rl.evaluation import metrics
 from himari_rl.evaluation.backtest import POLICY, SEED, Backtest
@@ -30,6 +32,8 @@ from himari_rl.evaluation.baselines import ONE
 from himari_rl.evaluation.control import Judgement
 from himari_rl.evaluation.record import BUNDLE, COST, CURVES, DOCUMENT, SETTINGS, curves_of, read_document, seal
 from himari_rl.evaluation.trials import Trial, Trials, look_of, span_of
+from himari_rl.experiments.arguments import require_bars, settings_from
+from himari_rl.experiments.config import WalkForwardConfig
 from himari_rl.experiments.controls import judge_walk
 from himari_rl.experiments.fold_search import search_all
 from himari_rl.experiments.folds import TrainedFold, ensemble
@@ -39,9 +43,70 @@ from himari_rl.policy.bundle import amend, write_bundle
 from himari_rl.policy.manifest import Manifest
 from himari_rl.schema import Bars
 from himari_rl.storage import write_atomic
-from himari_rl.training.fan_out import Pool
+from himari_rl.training.fan_out import Pool, local_pool
 
 USD_PER_HOUR = 0.10  # of a two-core machine; for the cost line only, change it with --usd-per-hour
+
+
+@dataclass(frozen=True, kw_only=True)
+class WalkForwardRun:
+    """A finished walk-forward; `print` it for a page."""
+
+    folder: Path
+    document: dict[str, Any]
+    """As in walk_forward.json."""
+    judgement: Judgement
+
+    @property
+    def bundle(self) -> Path:
+        """The policy that would be shipped: what `gate` asks about."""
+        return self.folder / BUNDLE
+
+    def __str__(self) -> str:
+        symbols, folds = ", ".join(self.document["symbols"]), len(self.document["folds"])
+        return f"{symbols}: {folds} folds in {self.folder}\n\n{self.judgement}"
+
+    def __repr__(self) -> str:
+        return f"<WalkForwardRun {self.folder}: {self.judgement.verdict.answer}>"
+
+
+def walk_forward(
+    bars: Bars | Panel,
+    kind: str = "base",
+    *,
+    out: str | Path = "runs/walk-forward",
+    agent: PPOConfig | None = None,
+    environment: TradingEnvConfig | None = None,
+    jobs: int | None = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    **settings: Any,
+) -> WalkForwardRun:
+    """Trains on the past and judges what follows, fold after fold, with controls; what `himari walk-forward` does.
+
+    Args:
+        agent, environment: the kind's defaults if not given.
+        jobs: processes, the same bytes with any number; None is one a core, and needs a script with a main guard.
+        settings: fields of WalkForwardConfig: train, test, step, folds, seeds (how many, or which), num_episodes ...
+
+    Raises:
+        DataError: too few bars. ConfigError: a wrong setting. StorageError: `out` belongs to another run.
+
+    >>> from himari_rl.data.synthetic import synthetic_bars
+    >>> small = PPOConfig(num_envs=20, hidden_dim=8, minibatch=500)
+    >>> options = {"train": "30d", "test": "10d", "step": "10d", "purge_bars": 24, "num_episodes": 2, "seeds": 1}
+    >>> run = walk_forward(synthetic_bars(2000, 0), out="run", agent=small, folds=1, **options)
+    >>> len(run.document["folds"])
+    1
+    """
+    require_bars(bars, "walk_forward(bars, ...)")
+    asked = Settings(
+        kind=kind,
+        agent=config_type(kind)() if agent is None else agent,
+        environment=environment or TradingEnvConfig(),
+        **vars(settings_from(WalkForwardConfig, settings)),
+    )
+    document, judgement = _run(bars, asked, Path(out), None if jobs == 1 else local_pool(jobs), progress, USD_PER_HOUR)
+    return WalkForwardRun(folder=Path(out), document=document, judgement=judgement)
 
 
 def run_walk_forward(
@@ -61,6 +126,17 @@ def run_walk_forward(
     Raises:
         DataError: too few bars. StorageError: the folder belongs to another run or cannot be written.
     """
+    return _run(bars, settings, out, pool, progress, usd_per_hour)[0]
+
+
+def _run(
+    bars: Bars | Panel,
+    settings: Settings,
+    out: Path,
+    pool: Pool | None,
+    progress: Callable[[int, int], None],
+    usd_per_hour: float,
+) -> tuple[dict[str, Any], Judgement]:
     started = time.perf_counter()
     sha256 = bars.fingerprint
     work = plan(bars, settings)
@@ -98,8 +174,7 @@ def run_walk_forward(
         "trials": [{"at": t.at, "purpose": t.purpose, "what": t.what} for t in history],
     }
     write_atomic(out / COST, json.dumps(cost, indent=2).encode())
-    again: dict[str, Any] = json.loads(text)
-    return again
+    return json.loads(text), judgement
 
 
 def _claim(out: Path, settings: Settings, sha256: str) -> None:

@@ -15,7 +15,11 @@ from himari_rl.schema import MAX_MULTIPLIER
 
 @dataclass(frozen=True, kw_only=True)
 class RiskLimits:
-    """The limits the product was specified with. `RiskLimits.off()` is for markets with a solved optimum."""
+    """The limits the product was specified with. `RiskLimits.off()` is for markets with a solved optimum.
+
+    >>> RiskLimits(max_leverage=2.0).crisis_cap
+    1.0
+    """
 
     normal_cap: float = 2.0
     """Largest multiplier in the NORMAL regime."""

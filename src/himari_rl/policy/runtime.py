@@ -52,10 +52,19 @@ class Step(NamedTuple):
 
 
 class Policy:
-    """A loaded bundle. Build one with `load_policy`; `print(policy)` is a page of what it is."""
+    """A loaded bundle. Build one with `load_policy`; `print(policy)` is a page of what it is.
 
-    def __init__(self, manifest: Manifest, tensors: Mapping[str, F32]) -> None:
-        self.manifest = manifest
+    >>> from himari_rl import PPOConfig, train
+    >>> from himari_rl.data.synthetic import synthetic_bars
+    >>> small = PPOConfig(num_envs=20, hidden_dim=8, minibatch=500)
+    >>> policy = train(synthetic_bars(1000, 0), out="policy", agent=small, num_episodes=2, seeds=1)
+    >>> decision = policy.decide([0.8, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0.01, 0.02, 0.05, 0.5, 0.1])
+    >>> bool(0.0 <= decision.multipliers[0] <= 2.0)
+    True
+    """
+
+    def __init__(self, manifest: Manifest, tensors: Mapping[str, F32], folder: str | Path | None = None) -> None:
+        self.manifest, self.folder = manifest, folder
         self._members = [Member(manifest, tensors, i) for i in range(len(manifest.seeds))]
         self._normaliser = InputNormaliser(manifest.normaliser)
         self._confidence = Confidence(manifest.confidence)
@@ -240,6 +249,13 @@ def load_policy(folder: str | Path) -> Policy:
     Raises:
         BundleError: the bundle is missing, damaged, or was trained with another encoder.
         StorageError: a file exists but cannot be read.
+
+    >>> from himari_rl import PPOConfig, train
+    >>> from himari_rl.data.synthetic import synthetic_bars
+    >>> small = PPOConfig(num_envs=20, hidden_dim=8, minibatch=500)
+    >>> policy = train(synthetic_bars(1000, 0), out="loaded", agent=small, num_episodes=2, seeds=1)
+    >>> load_policy("loaded/bundle").manifest.version == policy.manifest.version
+    True
     """
     manifest, tensors = read_bundle(folder)
     encoder, features = schema_hash(manifest.symbols), state_dim(len(manifest.symbols))
@@ -249,7 +265,7 @@ def load_policy(folder: str | Path) -> Policy:
             f"{encoder} with {features}",
             "train and export it again with this release",
         )
-    return Policy(manifest, tensors)
+    return Policy(manifest, tensors, folder)
 
 
 def _combine(answers: list[list[float]]) -> tuple[list[float], float]:

@@ -23,7 +23,7 @@ from himari_rl.evaluation.record import read_curves, read_run, require_evidence
 from himari_rl.evaluation.trials import looks_so_far
 from himari_rl.policy.bundle import Manifest, amend, read_manifest
 from himari_rl.policy.runtime import load_policy
-from himari_rl.release.rules import GateRules
+from himari_rl.release.rules import GateRules, load_rules
 from himari_rl.schema import FloatArray
 
 LATENCY_DECISIONS = 300
@@ -44,6 +44,12 @@ class Line:
     lower: float | None = None
     upper: float | None = None
 
+    @property
+    def head(self) -> str:
+        """Rule, number, demand and interval in columns."""
+        interval = "" if self.lower is None else f"{self.lower:+.3f} to {self.upper:+.3f}"
+        return f"{self.rule:<20}{self.number:>8.3f}  {f'{self.comparison} {self.threshold:g}':<8}{interval}".rstrip()
+
 
 @dataclass(frozen=True, kw_only=True)
 class GateAnswer:
@@ -61,19 +67,33 @@ class GateAnswer:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def __str__(self) -> str:
+        from himari_rl.evaluation.terminal import wrapped
+
+        page = [wrapped(f"ledger: {self.ledger}")]
+        for line in self.lines:
+            page += [f"{'pass  ' if line.passed else 'REFUSE'}  {line.head}", wrapped(f"        {line.why}", 8)]
+        page += [f"by hand {exception}" for exception in self.exceptions]
+        return "\n".join([*page, wrapped(f"{self.version}: {self.reason}")])
+
+    def __repr__(self) -> str:
+        return f"<GateAnswer on {self.version}: {self.reason}>"
+
 
 def gate(
     bundle: str | Path,
-    rules: GateRules,
+    rules: GateRules | None = None,
     *,
     champion: str | Path | None = None,
     run: str | Path | None = None,
     leak_reason: str | None = None,
     latency_ms: Callable[[str | Path, Manifest], float] | None = None,
 ) -> GateAnswer:
-    """Asks every rule of a bundle.
+    """Asks every rule of a bundle; what `himari gate` does, same defaults.
 
     Args:
+        bundle: of a walk-forward, RUN/bundle.
+        rules: thresholds; config/gates.yaml where it is, else the built-in ones.
         champion: bundle to compare with on the same bars; an LSTM needs the base one, and no other will do.
         run: the walk-forward that made the bundle; its parent folder if not given.
         leak_reason: why a suspected leak of a supplied column is none; it is written into the answer.
@@ -83,7 +103,16 @@ def gate(
         BundleError: a damaged bundle, or a champion that its walk-forward did not write.
         StorageError: there is no walk-forward, or it was changed.
         ConfigError: a comparison of walk-forwards of different bars.
+
+    >>> from himari_rl import PPOConfig, walk_forward
+    >>> from himari_rl.data.synthetic import synthetic_bars
+    >>> small = PPOConfig(num_envs=20, hidden_dim=8, minibatch=500)
+    >>> options = {"train": "30d", "test": "10d", "step": "10d", "purge_bars": 24, "num_episodes": 2, "seeds": 1}
+    >>> answer = gate(walk_forward(synthetic_bars(2000, 0), out="gate", agent=small, folds=1, **options).bundle)
+    >>> answer.passed, [line.rule for line in answer.lines if line.rule == "recorded data" and not line.passed]
+    (False, ['recorded data'])
     """
+    rules = load_rules() if rules is None else rules
     manifest = read_manifest(bundle)
     place = Path(run) if run is not None else Path(bundle).parent
     require_evidence(place, manifest)

@@ -1,0 +1,205 @@
+"""A bundle judged on the last part of a history, as anybody asks for it: verdict, controls, evaluation.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from himari_rl.config import as_dict, config_hash
+from himari_rl.data.panel import Panel
+from himari_rl.data.splits import train_test
+from himari_rl.data.table import stamp
+from himari_rl.errors import ConfigError, DataError
+from himari_rl.evaluation.backtest import BASE, LAGGED, Backtest, Variant, stage
+from himari_rl.evaluation.config import EvaluateConfig
+from himari_rl.evaluation.control import Control
+from himari_rl.evaluation.portfolio import PortfolioMeasures, measure
+from himari_rl.evaluation.trials import Trials, look_of, span_of
+from himari_rl.evaluation.verdict import Verdict
+from himari_rl.experiments.arguments import require_bars, settings_from
+from himari_rl.experiments.held_out import judge_bundle
+from himari_rl.policy.manifest import TrainingData
+from himari_rl.policy.runtime import Policy, load_policy
+from himari_rl.schema import Bars
+from himari_rl.storage import local_path, write_atomic
+
+SUMMARY = "evaluation.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What was found on bars that training never saw; `print` it for a page."""
+
+    verdict: Verdict
+    controls: tuple[Control, ...]
+    """Empty where they could not be run, and then there is no verdict, only measurements."""
+    backtest: Backtest
+    detectable: float | None
+    """Utility a year that this much data shows with 95 % power."""
+    portfolio: PortfolioMeasures | None
+    """For several assets."""
+    notes: tuple[str, ...]
+    """What a reader must know before the numbers."""
+    ledger: str
+    """Costs and limits it was judged with."""
+    document: dict[str, Any]
+    """As in evaluation.json."""
+
+    def __str__(self) -> str:
+        from himari_rl.evaluation.terminal import wrapped
+
+        head = [wrapped(line) for line in (*self.notes, f"Ledger: {self.ledger}.")]
+        return "\n".join([*head, "", self.verdict.summary([control.to_dict() for control in self.controls])])
+
+    def __repr__(self) -> str:
+        return f"<Evaluation of {self.document['model_version']}: {self.verdict.answer}>"
+
+
+def evaluate(
+    policy: Policy | str | Path,
+    bars: Bars | Panel,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    **settings: Any,
+) -> Evaluation:
+    """Judges a policy against multiplier 1.0 on the last part of `bars`; what `himari evaluate` does, same defaults.
+
+    Counts as a look in the trial ledger, trains the twins of the controls (once: they are kept beside the bundle) and
+    writes evaluation.json into the bundle.
+
+    Args:
+        policy: a loaded policy, or its bundle's folder.
+        bars: also the rows before the judged ones, on which the twins are trained.
+        settings: fields of EvaluateConfig: test_fraction, costs, trials, risk_aversion, seed, allow_seen.
+
+    Raises:
+        DataError: too few bars, or bars of the training span. ConfigError: other symbols, or a wrong setting.
+
+    >>> from himari_rl.data.synthetic import synthetic_bars
+    >>> from himari_rl.experiments.train import train
+    >>> from himari_rl.agents.config import PPOConfig
+    >>> small = PPOConfig(num_envs=20, hidden_dim=8, minibatch=500)
+    >>> bars = synthetic_bars(2000, 0)
+    >>> found = evaluate(train(bars, out="evaluate", agent=small, num_episodes=2, seeds=1), bars)
+    >>> [control.name for control in found.controls]
+    ['driftless', 'planted', 'shuffled', 'lag', 'costs']
+    """
+    if isinstance(policy, Bars | Panel):
+        raise ConfigError("bars where the policy belongs", "evaluate(policy, bars)", "swap the two arguments")
+    require_bars(bars, "evaluate(policy, bars)")
+    asked = settings_from(EvaluateConfig, settings)
+    loaded = policy if isinstance(policy, Policy) else load_policy(policy)
+    manifest = loaded.manifest
+    _, test = train_test(bars, asked.test_fraction, purge_bars=0)
+    seen = _seen(test, manifest.training_data)
+    if seen and not asked.allow_seen:
+        raise _overlap(test, manifest.training_data)
+    rng = np.random.default_rng(asked.seed)
+    first = len(bars) - len(test)
+    with TemporaryDirectory() as nowhere:
+        place = Path(nowhere) / "bundle" if loaded.folder is None else local_path(loaded.folder)
+        held = judge_bundle(
+            loaded,
+            bars,
+            first,
+            place,
+            lambda: _counted(test, manifest.version, asked.trials),
+            rng,
+            variants=variants(asked.costs),
+            risk_aversion=asked.risk_aversion,
+            progress=progress,
+        )
+    portfolio = None
+    if isinstance(bars, Panel):
+        portfolio = measure(held.result, stage(bars, manifest.ledger, first), manifest.ledger, rng)
+    config = {"evaluate": as_dict(asked)}
+    document = {
+        "model_version": manifest.version,
+        "data": _described(test),
+        "synthetic": bars.synthetic,
+        "signals": "data" if bars.signals_supplied else "reference",
+        "seen_in_training": seen,
+        "seed": asked.seed,
+        "config": config,
+        "config_hash": config_hash(config),
+        "verdict": held.verdict.to_dict(),
+        "controls": [control.to_dict() for control in held.controls],
+        "detectable": held.detectable,
+    }
+    if portfolio is not None:
+        document["portfolio"] = portfolio.to_dict()
+    if loaded.folder is not None:
+        write_atomic(local_path(loaded.folder) / SUMMARY, json.dumps(document, indent=2, allow_nan=False).encode())
+    return Evaluation(
+        verdict=held.verdict,
+        controls=held.controls,
+        backtest=held.result,
+        detectable=held.detectable,
+        portfolio=portfolio,
+        notes=_notes(bars, seen),
+        ledger=manifest.ledger.config.describe(),
+        document=document,
+    )
+
+
+def variants(multiples: Sequence[float]) -> tuple[Variant, ...]:
+    """As decided, at each cost multiple, and one bar late."""
+    more = tuple(Variant(f"x{multiple:g}", multiple) for multiple in dict.fromkeys(multiples) if multiple != 1.0)
+    return (BASE, *more, LAGGED)
+
+
+def _counted(test: Bars | Panel, version: str, given: int | None) -> int:
+    """Writes this look at the test span into the trial ledger; the number of looks, unless another was given."""
+    with Trials() as ledger:
+        counted = ledger.look("evaluate", *span_of(test), look_of(version, test))
+    return counted if given is None else given
+
+
+def _milliseconds(moment: str) -> int:
+    parsed = datetime.fromisoformat(moment)
+    return int((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def _seen(test: Bars | Panel, trained: TrainingData) -> bool:
+    """Whether training may have seen these bars. A synthetic market's dates say nothing about a recorded one."""
+    if test.synthetic != trained.synthetic:
+        return False
+    first, last = int(test.timestamp[0]), int(test.timestamp[-1])
+    return first <= _milliseconds(trained.end) and last >= _milliseconds(trained.start)
+
+
+def _overlap(test: Bars | Panel, trained: TrainingData) -> DataError:
+    return DataError(
+        f"the bars to judge, {stamp(int(test.timestamp[0]))} to {stamp(int(test.timestamp[-1]))}, overlap the training "
+        f"span, {trained.start} to {trained.end}",
+        "bars that training never saw",
+        "give later bars or a smaller --test-fraction; --allow-seen judges them anyway",
+    )
+
+
+def _described(test: Bars | Panel) -> dict[str, Any]:
+    """What was judged, for the document."""
+    return {
+        "source": test.source,
+        "sha256": test.fingerprint,
+        "symbol": ", ".join(test.symbols),
+        "rows": len(test),
+    }
+
+
+def _notes(bars: Bars | Panel, seen: bool) -> tuple[str, ...]:
+    notes = []
+    if bars.synthetic:
+        notes.append("These bars are synthetic: the verdict says nothing about a real market.")
+    if not bars.signals_supplied:
+        notes.append("No Layer 2 columns in the data: directions come from the causal reference signal.")
+    if seen:
+        notes.append("These bars lie in the training span: this is no test.")
+    return tuple(notes)
