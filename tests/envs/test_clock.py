@@ -79,8 +79,8 @@ def cap_of_the_bar_it_fills_in(bars: Bars) -> TradingEnv:
 def earns_the_bar_it_knows(bars: Bars) -> TradingEnv:
     """Profit one bar early is no leak of the observation; it is a fill in the past, and growth tells."""
     market: Market = honest(bars).physics.market
-    leg = MarketMove(*(leaf.roll(-1, 0) for leaf in market.leg))
-    return with_market(bars, leg=leg)
+    moves = MarketMove(*(leaf.roll(-1, 0) for leaf in market.moves))
+    return with_market(bars, moves=moves)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -140,7 +140,7 @@ def test_the_market_the_decision_meets_is_the_one_of_the_next_open() -> None:
     volume = np.array([1.0, 0, 1, 1, 1, 1])
     rate = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
     market = honest_small(bars_of(opens, closes, volume=volume, funding_rate=rate))
-    first = [leaf[0].item() for leaf in market.leg]
+    first = [leaf[0].item() for leaf in market.moves]
     tradable, to_close, to_open, funding, _ = first
     assert (tradable, funding) == (False, 0.3)
     assert (to_close, to_open) == pytest.approx((22 / 20 - 1, 40 / 20 - 1))

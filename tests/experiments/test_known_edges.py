@@ -36,7 +36,7 @@ def verdict_on(name: str, bars: int) -> Verdict:
     on = Stage(
         symbols=(name,),
         rows=market_rows(market, path.x)[0],
-        leg=MarketMove(np.ones(shape, bool), returns, returns, np.zeros(shape), np.zeros(len(returns), bool)),
+        moves=MarketMove(np.ones(shape, bool), returns, returns, np.zeros(shape), np.zeros(len(returns), bool)),
         base=np.full(shape, 0.5),
         cap=np.full(shape, 2.0),
         volatility=np.zeros(shape),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import doctest
+import importlib
 import inspect
 import json
 import os
+import types
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +31,29 @@ SMALL = PPOConfig(num_envs=20, hidden_dim=8, minibatch=500)
 PIPELINE = ROOT / "examples" / "pipeline.py"
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_each_name_has_an_example_that_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+MODULES = sorted(
+    ".".join(path.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__")
+    for path in (ROOT / "src").rglob("*.py")
+    if ">>> " in path.read_text()
+)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_docstring_example_runs(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    door = getattr(himari_rl, name)
-    text = inspect.getdoc(door) or ""
-    module = inspect.getmodule(door)
-    example = doctest.DocTestParser().get_doctest(text, dict(vars(module)), name, None, 0)
-    assert example.examples, f"{name}'s docstring has no example"
-    runner = doctest.DocTestRunner(verbose=False)
-    said: list[str] = []
-    runner.run(example, out=said.append)
-    assert runner.failures == 0, "".join(said)
+    found = doctest.testmod(importlib.import_module(module))
+    assert found.failed == 0
+    assert found.attempted > 0
+
+
+def test_an_example_that_is_wrong_is_noticed() -> None:
+    wrong = types.ModuleType("wrong", ">>> 1 + 1\n3\n")
+    assert doctest.testmod(wrong).failed == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_name_has_an_example(name: str) -> None:
+    assert ">>> " in (inspect.getdoc(getattr(himari_rl, name)) or "")
 
 
 def test_the_types_name_what_the_door_names() -> None:

@@ -61,7 +61,7 @@ def test_the_gradient_through_the_ledger_is_the_finite_difference(reward, head, 
 
 def scalar_step(physics: Physics, played: Trajectory, t: int, n: int, held: float, m: float) -> tuple[float, float]:
     """Reward and next held exposure, in floats from the ledger's formulas (no limits bind)."""
-    base, r = float(played.window.base[t, n, 0]), float(played.window.leg.to_open[t, n, 0])
+    base, r = float(played.window.base[t, n, 0]), float(played.window.moves.to_open[t, n, 0])
     w = min(max(m, 0.0), 2.0) * base
     growth = 1.0 + w * r - physics.config.cost_rate * abs(w - held)
     return math.log(growth) - physics.config.risk_aversion / 2 * (w * r) ** 2, w * (1.0 + r) / growth

@@ -252,8 +252,8 @@ def echo_market(bars: int, seed: int) -> Physics:
     rows = np.zeros((bars, 16))
     rows[:, [3, 4]] = 1.0
     rows[:, 0] = 0.5 + 0.3 * coin
-    leg = MarketMove(np.ones((bars, 1), bool), returns, returns, np.zeros((bars, 1)), np.zeros(bars, bool))
-    line = MarketPath(leg, np.full((bars, 1), 0.5), np.full((bars, 1), 2.0))
+    moves = MarketMove(np.ones((bars, 1), bool), returns, returns, np.zeros((bars, 1)), np.zeros(bars, bool))
+    line = MarketPath(moves, np.full((bars, 1), 0.5), np.full((bars, 1), 2.0))
     return Physics(Market.build([rows], [line]), TradingEnvConfig(episode_bars=100, **FREE), StateEncoder(("ECHO",)))
 
 

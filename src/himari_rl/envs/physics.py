@@ -35,7 +35,7 @@ class Market:
     """Everything the agent cannot change, one row per decision. D rows in all, several paths end to end."""
 
     rows: Tensor  # (D, F) float32 market features; account columns are 0
-    leg: MarketMove  # (D, A) float64, new_day (D,)
+    moves: MarketMove  # (D, A) float64, new_day (D,)
     base: Tensor  # (D, A)
     cap: Tensor  # (D, A)
     side: Tensor  # (D, A) what Layer 2 asks for: +1 BUY, -1 SELL, 0 HOLD
@@ -56,16 +56,16 @@ class Market:
         width = WIDTH * timelines[0].base.reshape(lengths[0], -1).shape[1]
         blocks = torch.unflatten(joined(rows, torch.float64)[:, :width], -1, (-1, WIDTH))
         side = blocks[..., ACTION_BUY] - blocks[..., ACTION_SELL]
-        leg = MarketMove(
-            tradable=assets([t.leg.tradable for t in timelines], torch.bool),
-            to_close=assets([t.leg.to_close for t in timelines]),
-            to_open=assets([t.leg.to_open for t in timelines]),
-            funding=assets([t.leg.funding for t in timelines]),
-            new_day=joined([t.leg.new_day for t in timelines], torch.bool),
+        moves = MarketMove(
+            tradable=assets([t.moves.tradable for t in timelines], torch.bool),
+            to_close=assets([t.moves.to_close for t in timelines]),
+            to_open=assets([t.moves.to_open for t in timelines]),
+            funding=assets([t.moves.funding for t in timelines]),
+            new_day=joined([t.moves.new_day for t in timelines], torch.bool),
         )
         return cls(
             rows=joined(rows, torch.float32),
-            leg=leg,
+            moves=moves,
             base=assets([t.base for t in timelines]),
             cap=assets([t.cap for t in timelines]),
             side=side,
@@ -108,14 +108,14 @@ class Window(NamedTuple):
     """The market of a batch of decisions, gathered. Leaves are (..., A); rows is (..., F)."""
 
     rows: Tensor
-    leg: MarketMove
+    moves: MarketMove
     base: Tensor
     cap: Tensor
     side: Tensor
 
     def at(self, step: int) -> Window:
-        leg = MarketMove(*(leaf[step] for leaf in self.leg))
-        return Window(self.rows[step], leg, self.base[step], self.cap[step], self.side[step])
+        moves = MarketMove(*(leaf[step] for leaf in self.moves))
+        return Window(self.rows[step], moves, self.base[step], self.cap[step], self.side[step])
 
 
 class Outcome(NamedTuple):
@@ -126,18 +126,18 @@ class Outcome(NamedTuple):
     terminated: Tensor  # (N,) bool: ruin
     truncated: Tensor  # (N,) bool: the episode's length is up
     moved: Move
-    leg: MarketMove
+    moves: MarketMove
 
     @property
     def price_pnl(self) -> Tensor:
         """(N,) sum w R, fraction of the equity before the fill."""
-        pnl: Tensor = (self.moved.exposure * self.leg.to_open).sum(-1)
+        pnl: Tensor = (self.moved.exposure * self.moves.to_open).sum(-1)
         return pnl
 
     @property
     def funding(self) -> Tensor:
         """(N,) sum w F paid, fraction of the equity before the fill."""
-        paid: Tensor = (self.moved.exposure * self.leg.funding).sum(-1)
+        paid: Tensor = (self.moved.exposure * self.moves.funding).sum(-1)
         return paid
 
 
@@ -178,7 +178,7 @@ class Physics:
         def at(x: Tensor) -> Tensor:  # x[row], four times as fast
             return x.index_select(0, flat).reshape(*row.shape, *x.shape[1:])
 
-        return Window(at(m.rows), MarketMove(*map(at, m.leg)), at(m.base), at(m.cap), at(m.side))
+        return Window(at(m.rows), MarketMove(*map(at, m.moves)), at(m.base), at(m.cap), at(m.side))
 
     def previous(self, account: Account, window: Window) -> Tensor:
         """(N, A) the observed position in multiplier units, on the side that Layer 2 now asks for.
@@ -204,7 +204,7 @@ class Physics:
     def advance(self, account: Account, multiplier: Tensor, window: Window) -> tuple[Account, Move]:
         """The money of one step (differentiable in `multiplier` and `account.held`)."""
         config = self.config
-        return move(account, multiplier, window.base, window.cap, window.leg, config.cost_rate, config.limits)
+        return move(account, multiplier, window.base, window.cap, window.moves, config.cost_rate, config.limits)
 
     def step(
         self, state: EnvState, multiplier: Tensor, window: Window, *, tracked: bool = True
@@ -213,7 +213,7 @@ class Physics:
         config = self.config
         held = state.account.held
         account, moved = self.advance(state.account, multiplier, window)
-        trades = track(state.trades, held, moved, window.leg, config.cost_rate) if tracked else state.trades
+        trades = track(state.trades, held, moved, window.moves, config.cost_rate) if tracked else state.trades
         log_peak = torch.maximum(state.log_peak, account.marked_log_equity)
         reward, moments = self.reward(moved, held, window, account, log_peak, state.moments)
         row = state.row + 1
@@ -223,7 +223,7 @@ class Physics:
             terminated=account.marked_log_equity <= np.log(config.ruin),
             truncated=row >= state.end,
             moved=moved,
-            leg=window.leg,
+            moves=window.moves,
         )
         return EnvState(row, state.end, account, trades, log_peak, moments), outcome
 
@@ -241,7 +241,7 @@ class Physics:
         if config.reward == "log_growth":
             reward = rewards.log_growth(moved.growth)
         elif config.reward == "mean_variance":
-            portfolio_return = (moved.exposure * window.leg.to_open).sum(-1)
+            portfolio_return = (moved.exposure * window.moves.to_open).sum(-1)
             reward = rewards.mean_variance(moved.growth, portfolio_return, config.risk_aversion)
         else:
             reward, *after = rewards.differential_sharpe(moved.growth, *moments, config.sharpe_rate)

@@ -147,16 +147,16 @@ def stage(bars: Bars | Panel, ledger: LedgerSpec, start_row: int = 0) -> Stage:
     def columns(values: Any) -> Any:
         return np.asarray(values)[kept].reshape(decisions, len(symbols))
 
-    leg = line.leg
+    moves = line.moves
     return Stage(
         symbols=symbols,
         rows=rows[kept],
-        leg=MarketMove(
-            tradable=columns(leg.tradable),
-            to_close=columns(leg.to_close),
-            to_open=columns(leg.to_open),
-            funding=columns(leg.funding),
-            new_day=leg.new_day[kept],
+        moves=MarketMove(
+            tradable=columns(moves.tradable),
+            to_close=columns(moves.to_close),
+            to_open=columns(moves.to_open),
+            funding=columns(moves.funding),
+            new_day=moves.new_day[kept],
         ),
         base=columns(line.base),
         cap=columns(line.cap),
@@ -228,15 +228,15 @@ def backtests(plays: Sequence[Play], ledger: LedgerSpec, rng: np.random.Generato
         lanes += _baselines(play, rng)
         ends.append(len(lanes))
     orders = Orders(*(np.stack(leaves, axis=1) for leaves in zip(*(lane.orders for lane in lanes), strict=True)))
-    leg = MarketMove(*(np.stack(leaves, axis=1) for leaves in zip(*(lane.on.leg for lane in lanes), strict=True)))
+    moves = MarketMove(*(np.stack(leaves, axis=1) for leaves in zip(*(lane.on.moves for lane in lanes), strict=True)))
     rate = ledger.config.cost_rate
     cost_rate = np.array([[lane.variant.cost_multiple * rate] for lane in lanes])
-    exposure, growth, marked, cost = step_through(deciding, orders, leg, ledger, cost_rate)
+    exposure, growth, marked, cost = step_through(deciding, orders, moves, ledger, cost_rate)
 
-    held = drift(exposure, leg.to_open, growth)
+    held = drift(exposure, moves.to_open, growth)
     before = np.concatenate([np.zeros_like(held[:1]), held[:-1]])
     traded = np.abs(exposure - before).sum(-1)
-    earned = (exposure * leg.to_open).sum(-1)
+    earned = (exposure * moves.to_open).sum(-1)
     runs = [
         Run(
             strategy=lane.strategy,

@@ -33,7 +33,7 @@ class Stage(NamedTuple):
 
     symbols: tuple[str, ...]
     rows: FloatArray  # (D, F) market part of the state; account columns are 0
-    leg: MarketMove  # (D, A), new_day (D,)
+    moves: MarketMove  # (D, A), new_day (D,)
     base: FloatArray  # (D, A) direction * max_position_pct
     cap: FloatArray  # (D, A) regime cap on the multiplier
     volatility: FloatArray  # (D, A) causal annual volatility; 0 while unknown
@@ -78,7 +78,7 @@ def multipliers(stage: Stage, rng: np.random.Generator) -> dict[str, FloatArray]
 
 def follow(stage: Stage, multiplier: FloatArray, lag: int = 0) -> Orders:
     """Sizes Layer 2's direction; with a lag the whole decision (size, side and cap) is used that many bars later."""
-    return later(Orders(multiplier, stage.base, stage.cap, stage.leg.tradable), lag)
+    return later(Orders(multiplier, stage.base, stage.cap, stage.moves.tradable), lag)
 
 
 def later(orders: Orders, lag: int) -> Orders:
@@ -94,7 +94,7 @@ def later(orders: Orders, lag: int) -> Orders:
 def buy_and_hold(stage: Stage, lag: int = 0) -> Orders:
     """Equal shares of all equity at each asset's first tradable open; nothing trades afterwards."""
     shape = stage.base.shape
-    tradable = stage.leg.tradable.copy()
+    tradable = stage.moves.tradable.copy()
     tradable[:lag] = False
     first = tradable & (np.cumsum(tradable, axis=0) == 1)
     return Orders(np.ones(shape), np.full(shape, 1.0 / shape[1]), np.full(shape, np.inf), first)

@@ -111,7 +111,7 @@ def measure(
     return PortfolioMeasures(
         gates=gates(mine, other, on.symbols, result.bars_per_year, rng, replications),
         parts=_parts(result.run(policy), on, ledger.config.cost_rate, on.bars_per_year),
-        diversification_ratio=diversification_ratio(mine.exposure.mean(axis=0), np.cov(on.leg.to_open.T)),
+        diversification_ratio=diversification_ratio(mine.exposure.mean(axis=0), np.cov(on.moves.to_open.T)),
     )
 
 
@@ -177,10 +177,10 @@ def _measures(rows: FloatArray, bars_per_year: float) -> FloatArray:
 
 def _parts(run: Run, on: Stage, cost_rate: float, bars_per_year: float) -> tuple[AssetPart, ...]:
     growth = np.exp(run.log_growth)[:, None]
-    held = run.exposure * (1.0 + on.leg.to_open) / growth
+    held = run.exposure * (1.0 + on.moves.to_open) / growth
     before = np.concatenate([np.zeros((1, held.shape[1])), held[:-1]])
-    price = run.exposure * on.leg.to_open
-    earned = price - run.exposure * on.leg.funding - cost_rate * np.abs(run.exposure - before)
+    price = run.exposure * on.moves.to_open
+    earned = price - run.exposure * on.moves.funding - cost_rate * np.abs(run.exposure - before)
     rows = zip(
         on.symbols, shares(run.exposure), metrics.mean_growth(earned, bars_per_year), risk_parts(price), strict=True
     )

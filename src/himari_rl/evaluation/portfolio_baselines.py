@@ -57,14 +57,14 @@ def allocations_of(history: Bars | Panel, on: Stage, start_row: int) -> dict[str
         return lambda returns: np.asarray(estimator().fit(returns).weights_)
 
     closes, shape = history.prices().close, on.base.shape
-    days = np.union1d([0], np.flatnonzero(on.leg.new_day))  # the first fill of a UTC day, when no daily stop holds
+    days = np.union1d([0], np.flatnonzero(on.moves.new_day))  # the first fill of a UTC day, when no daily stop holds
     window = max(2, WINDOW_MS // history.interval_ms)
     found = {EQUAL: _orders(on, np.full(shape, 1.0 / shape[1]), days)}
     for name, make in ((INVERSE, InverseVolatility), (MINIMUM, MeanRisk), (DIVERSIFIED, MaximumDiversification)):
         weights = rolling(closes, start_row + days[::7], window, fitted(make))
         found[name] = _orders(on, between(weights, days[::7], shape[0]), days[::7])
     found[OLMAR] = _orders(on, between(olmar(closes, start_row + days), days, shape[0]), days)
-    best = int(np.log1p(on.leg.to_open).sum(axis=0).argmax())
+    best = int(np.log1p(on.moves.to_open).sum(axis=0).argmax())
     found[SINGLE] = _orders(on, np.eye(shape[1])[np.full(shape[0], best)], days[:1])
     return found
 
@@ -73,7 +73,7 @@ def _orders(on: Stage, weights: FloatArray, when: IntArray) -> Orders:
     """Trades to `weights` (D, A) at the decisions `when` and at no other."""
     due = np.zeros(on.base.shape, np.bool_)
     due[when] = True
-    return Orders(np.ones(on.base.shape), weights, np.full(on.base.shape, np.inf), carried(due, on.leg.tradable))
+    return Orders(np.ones(on.base.shape), weights, np.full(on.base.shape, np.inf), carried(due, on.moves.tradable))
 
 
 def carried(due: BoolArray, tradable: BoolArray) -> BoolArray:

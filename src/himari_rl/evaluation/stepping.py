@@ -40,13 +40,13 @@ class AccountHistory(NamedTuple):
 
 
 def step_through(
-    deciding: Sequence[Deciding], orders: Orders, leg: MarketMove, ledger: LedgerSpec, cost_rate: FloatArray
+    deciding: Sequence[Deciding], orders: Orders, moves: MarketMove, ledger: LedgerSpec, cost_rate: FloatArray
 ) -> AccountHistory:
     """Walks P accounts from cash through D decisions.
 
     Args:
         orders: (D, P, A); the multipliers of `deciding` are written into it here.
-        leg: leaves (D, P, A), new_day (D, P).
+        moves: leaves (D, P, A), new_day (D, P).
         cost_rate: (P, 1).
     """
     decisions, count, assets = orders.multiplier.shape
@@ -58,7 +58,7 @@ def step_through(
     exposure = np.zeros((decisions, count, assets))
     growth, marked, cost = (np.zeros((decisions, count)) for _ in range(3))
     multiplier, base, cap, tradable = orders
-    _, to_close, to_open, funding, new_day = leg
+    _, to_close, to_open, funding, new_day = moves
     for t in range(decisions):
         for group in (banded, asked):
             if len(group.accounts):
@@ -135,10 +135,10 @@ class _Asked:
             self._wanted[group], self._memories[i] = each.policy.decide_batch(states[group], self._memories[i])
         return self._wanted
 
-    def follow(self, before: FloatArray, moved: Move, leg: MarketMove, cost_rate: FloatArray) -> None:
+    def follow(self, before: FloatArray, moved: Move, moves: MarketMove, cost_rate: FloatArray) -> None:
         """Keeps what these policies see of their trades."""
         mine = self.accounts
         if len(mine):
             part = Move(*(leaf[mine] for leaf in moved))
-            met = MarketMove(*(leaf[mine] for leaf in leg))
+            met = MarketMove(*(leaf[mine] for leaf in moves))
             self._trades = track(self._trades, before[mine], part, met, cost_rate[mine])

@@ -7,6 +7,8 @@ Row t of every array below belongs to the decision at the close of bar t, so T b
 The words, from one decision to all of them:
     MarketMove   what the market does after a decision: returns, funding, whether it can be traded (policy/account.py)
     MarketPath   the D decisions of one history in order: its moves, the base position and the cap on the multiplier
+    Market       paths end to end as tensors; a Window is some of its rows, gathered (envs/physics.py)
+    Stage        a path with what only a backtest needs besides: observations, fill times (evaluation/baselines.py)
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from himari_rl.schema import DAY_MS, Bars, BoolArray, FloatArray
 class MarketPath(NamedTuple):
     """Decisions of one asset, arrays (D,), or of a panel, arrays (D, A); D = T - 2."""
 
-    leg: MarketMove
+    moves: MarketMove
     base: FloatArray  # direction * max_position_pct
     cap: FloatArray  # regime cap on the multiplier
 
