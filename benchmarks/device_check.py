@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from himari_rl.agents.config import PPOConfig, config_type
-from himari_rl.certification.certify import GRADING_SEED, bundle_of, learn, market_for
+from himari_rl.certification.attempts import GRADING_SEED, bundle_of, learn, market_for
 from himari_rl.certification.grading import grade
 from himari_rl.certification.thresholds import Budget
 from himari_rl.data.panel import load_panel
