@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import cast
@@ -29,12 +30,13 @@ def orthogonal(linear: nn.Linear, gain: float) -> nn.Linear:
     return linear
 
 
-class Trunk(nn.Module):
+class Trunk(nn.Module, ABC):
     """The face of every trunk: features of a sequence, and what is remembered after its last step."""
 
     outputs: int
     """Features (K) that the output layer reads."""
 
+    @abstractmethod
     def forward(
         self, x: Tensor, out: nn.Linear, memory: Memory = None, fresh: Tensor | None = None
     ) -> tuple[Tensor, Memory]:
@@ -44,11 +46,10 @@ class Trunk(nn.Module):
             memory: before the first step; None is zeros.
             fresh: (T, N) bool, where an episode begins: its environment's memory is zeroed before that step.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def initial_memory(self, count: int, device: torch.device) -> Memory:
         """What N environments remember at the start of an episode."""
-        raise NotImplementedError
 
 
 class MLPTrunk(Trunk):
