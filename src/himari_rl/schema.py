@@ -130,6 +130,7 @@ class Bars:
     signals: Layer2 | None = None  # Layer 2 columns, where the data has them
     funding_rate: FloatArray | None = None  # settles at this bar's open, before any fill there
     extra: dict[str, FloatArray] = field(default_factory=dict)  # other numeric columns, by name
+    notes: tuple[str, ...] = ()  # what a file was taken for, for people; no part of the fingerprint
 
     def __len__(self) -> int:
         return int(self.timestamp.shape[0])

@@ -46,7 +46,7 @@ def evaluate(
     from rich.console import Console
 
     from himari_rl.cli.walk_forward import opened_progress
-    from himari_rl.data.checks import interval_name
+    from himari_rl.data.grid import interval_name
     from himari_rl.data.panel import load_panel
     from himari_rl.data.sources import load_bars
     from himari_rl.evaluation.display import equity_html, render, render_portfolio

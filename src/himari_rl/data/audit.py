@@ -17,8 +17,11 @@ from typing import Any
 import numpy as np
 
 from himari_rl.data.cells import NOT_A_TIME
-from himari_rl.data.checks import Problem, grid_problems, interval_name, problems, step
+from himari_rl.data.checks import Problem, grid_problems, problems
+from himari_rl.data.grid import interval_name, step
 from himari_rl.data.leaks import LeakReport, suspected_leaks
+from himari_rl.data.orders import broken
+from himari_rl.data.readers import kind_of
 from himari_rl.data.sources import Paths, choose, find, join
 from himari_rl.data.table import Table, name_parts, read_table, stamp
 from himari_rl.errors import DataError
@@ -104,7 +107,7 @@ def audit_files(paths: Paths, symbol: str | None = None, interval: str | None = 
                 choose([file], symbol, interval)
             except DataError:
                 continue
-        kind = "csv" if ".csv" in file.name.lower() else "parquet"
+        kind = kind_of(file)
         groups.setdefault((*name_parts(file), kind), []).append(file)
     if not groups:
         raise DataError(f"no file of {symbol or 'any symbol'} {interval or ''}".rstrip(), "bar files", "check the name")
@@ -206,7 +209,7 @@ class _Rows:
         return _Rows(
             unreadable=unreadable,
             non_positive=np.any([table.columns.get(name, nothing) <= 0.0 for name in PRICES], axis=0),
-            crossed=(high < low) | (opened > high) | (opened < low) | (close > high) | (close < low),
+            crossed=broken(opened, high, low, close),
             zero_volume=table.columns.get("volume", nothing) == 0.0,
         )
 

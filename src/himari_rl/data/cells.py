@@ -1,45 +1,47 @@
-"""Cells of a column become numbers and times; what can be neither is marked, never guessed.
+"""Cells of a column become numbers; what is none is marked, never guessed. Times are moments.py's.
 
-A cell that is no number becomes NaN, one that is no time NOT_A_TIME, and the original text comes along for the
-message. Times are ms since the epoch, UTC; a time without a zone is taken as UTC.
+    numbers(column, words)      a column as float64, NaN where a cell is no number, with the text for the message
+    decimal_mark(columns)       "." or ",": what the prices of a whole file say, never one cell alone
+
+A cell that is no number becomes NaN, and the original text comes along for the message.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from himari_rl.schema import BoolArray, FloatArray, IntArray
+from himari_rl.schema import FloatArray
 
 NOT_A_TIME = int(np.iinfo(np.int64).min)
+NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-_TICKS_PER_MS = {"us": 1000, "ns": 1_000_000}
-# An epoch's unit is told by its size: these bounds are 2000-01-01 and 2100-01-01 in seconds.
-_EPOCH_FIRST_S, _EPOCH_LAST_S = 946_684_800, 4_102_444_800
-_EPOCH_UNITS = (
-    (1, 1000, 1),
-    (1000, 1, 1),
-    (10**6, 1, 1000),
-    (10**9, 1, 10**6),
-)  # ticks a second, ms = ticks * factor // divisor
+# Cells that only one reading allows; 1,234 and 1.234 allow two, and are told by the others of the file.
+_GROUP = "[ \u00a0\u202f'\u2019]"  # a space of any width or an apostrophe between thousands
+_GROUPED = rf"\d{{1,3}}({_GROUP}\d{{3}})+"
+_SURE_COMMA = rf"^[+-]?(\d+,(\d{{1,2}}|\d{{4,}})|0,\d+|\d{{4,}},\d+|\d{{1,3}}([.]\d{{3}})+,\d+|{_GROUPED},\d+)$"
+_SURE_POINT = (
+    r"^[+-]?(\d+\.(\d{1,2}|\d{4,})|0\.\d+|\d{4,}\.\d+|\d{1,3}(,\d{3})+\.\d+|\d{1,3}(,\d{3}){2,}"
+    rf"|{_GROUPED}(\.\d+)?)$"
+)
+_EITHER_POINT = r"^[+-]?[1-9]\d{0,2}\.\d{3}$"
 
 
-def numbers(column: Any, words: Mapping[str, int]) -> tuple[FloatArray, list[str] | None]:
+def numbers(column: Any, words: Mapping[str, int], mark: str = "") -> tuple[FloatArray, list[str] | None]:
     """A pyarrow column as (T,) float64, and its cells where they are no plain numbers.
 
     Args:
         column: a pyarrow ChunkedArray.
         words: cells with a meaning ("BUY": 1), in upper case.
+        mark: the decimal mark of a file that writes numbers for people; empty where a program wrote them.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    column = _plain(column)
+    column = plain(column)
     kind = column.type
     if pa.types.is_boolean(kind):
         column, kind = column.cast(pa.int8()), pa.int8()
@@ -48,6 +50,9 @@ def numbers(column: Any, words: Mapping[str, int]) -> tuple[FloatArray, list[str
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         return np.full(len(column), np.nan), []
     column = pc.utf8_trim_whitespace(pc.fill_null(column, ""))
+    written = column
+    if mark and not words:
+        column = _for_programs(column, mark)
     if not words:
         try:
             return np.array(column.cast(pa.float64()).to_numpy(), np.float64), None
@@ -55,73 +60,74 @@ def numbers(column: Any, words: Mapping[str, int]) -> tuple[FloatArray, list[str
             pass  # some cell is no number: read them one by one and keep the text for the message
     text = [str(cell) for cell in column.to_pylist()]
     lookup = {word: float(value) for word, value in words.items()}
-    return np.array([lookup.get(cell.upper(), _number(cell)) for cell in text], np.float64), text
+    values = np.array([lookup.get(cell.upper(), number(cell)) for cell in text], np.float64)
+    return values, text if column is written else [str(cell) for cell in written.to_pylist()]
 
 
-def _plain(column: Any) -> Any:
+def _for_programs(column: Any, mark: str) -> Any:
+    """1.234,50 and $1,234.50 as 1234.50; a cell that is no number for people stays as it is."""
+    import pyarrow.compute as pc
+
+    column = pc.replace_substring_regex(column, r"^([+-]?)[$€£]\s*", r"\1")
+    group = "," if mark == "." else "."
+    grouped = rf"^[+-]?\d{{1,3}}({re.escape(group)}\d{{3}})+({re.escape(mark)}\d*)?$"
+    bare = pc.if_else(pc.match_substring_regex(column, grouped), pc.replace_substring(column, group, ""), column)
+    spaced = rf"^[+-]?{_GROUPED}({re.escape(mark)}\d*)?$"
+    bare = pc.if_else(pc.match_substring_regex(bare, spaced), pc.replace_substring_regex(bare, _GROUP, ""), bare)
+    if mark == ".":
+        return bare
+    return pc.if_else(pc.match_substring_regex(bare, r"^[+-]?\d*,\d+$"), pc.replace_substring(bare, ",", "."), bare)
+
+
+def decimal_mark(columns: Sequence[Any], delimiter: str) -> tuple[str, str]:
+    """(the decimal mark of a file's numbers, a cell that both marks allow); empty where programs wrote them all.
+
+    Both are empty for plain numbers. A cell comes back where no other cell tells which mark it is, or where cells
+    contradict each other.
+
+    Args:
+        columns: the prices and the volume, columns of pyarrow.
+        delimiter: of the file: between semicolons 42.283 may be a German's thousands.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    texts = [pc.utf8_trim_whitespace(pc.fill_null(c, "")) for c in map(plain, columns) if pa.types.is_string(c.type)]
+    people = [t for t in texts if pc.any(pc.match_substring_regex(t, rf"^[+-]?[$€£]?\s*\d+(,|{_GROUP})\d")).as_py()]
+    money = any(pc.any(pc.match_substring_regex(t, r"^[+-]?[$€£]")).as_py() for t in texts)
+    if not people and not money:
+        if delimiter != ";" or not texts:
+            return "", ""
+        either = [pc.match_substring_regex(text, _EITHER_POINT) for text in texts]
+        whole = [pc.match_substring_regex(text, r"^\d+$|^$") for text in texts]
+        told = not any(pc.any(rows).as_py() for rows in either)
+        told = told or not all(pc.all(pc.or_(e, w)).as_py() for e, w in zip(either, whole, strict=True))
+        return ("", "") if told else ("", _sample(texts, _EITHER_POINT))
+    bare = [pc.replace_substring_regex(text, r"^([+-]?)[$€£]\s*", r"\1") for text in texts]
+    comma = any(pc.any(pc.match_substring_regex(text, _SURE_COMMA)).as_py() for text in bare)
+    point = any(pc.any(pc.match_substring_regex(text, _SURE_POINT)).as_py() for text in bare)
+    if comma != point:
+        return ("," if comma else "."), ""
+    return "", _sample(people or bare, r"\d[,.]\d")
+
+
+def _sample(texts: Sequence[Any], pattern: str) -> str:
+    import pyarrow.compute as pc
+
+    for text in texts:
+        found = pc.index(pc.match_substring_regex(text, pattern), True).as_py()
+        if found >= 0:
+            return str(text[found])
+    return ""
+
+
+def plain(column: Any) -> Any:
     """Categories (dictionary-encoded columns) as their values."""
     import pyarrow as pa
 
     return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
-def _number(text: str) -> float:
-    return float(text) if _NUMBER.fullmatch(text) else float("nan")
-
-
-def times(column: Any) -> tuple[IntArray, list[str]]:
-    """A pyarrow column as (T,) ms UTC, and its cells where they had to be read one by one."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    column = _plain(column)
-    kind = column.type
-    if pa.types.is_date(kind):
-        column, kind = column.cast(pa.timestamp("ms")), pa.timestamp("ms")
-    if pa.types.is_timestamp(kind):
-        known = np.array(column.is_valid().to_numpy(), np.bool_)
-        ticks = np.array(pc.fill_null(column.cast(pa.int64()), 0).to_numpy(), np.int64)
-        ms = ticks * 1000 if kind.unit == "s" else ticks // _TICKS_PER_MS.get(kind.unit, 1)
-        return np.where(known, ms, NOT_A_TIME), []
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        values = np.array(column.cast(pa.float64(), safe=False).to_numpy(), np.float64)
-        exact = np.array(pc.fill_null(column, 0).to_numpy()) if pa.types.is_integer(kind) else values
-        return _epochs(exact, np.isfinite(values)), []
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        return np.full(len(column), NOT_A_TIME, np.int64), []
-    column = pc.utf8_trim_whitespace(pc.fill_null(column, ""))
-    zone = "UTC" if str(column[0]).endswith(("Z", "+00:00")) else None
-    try:
-        ms = column.cast(pa.timestamp("ms", tz=zone))
-        return np.array(ms.cast(pa.int64()).to_numpy(), np.int64), []
-    except pa.ArrowInvalid:
-        pass  # an epoch, a mixture of forms, or a cell that is no time: read them one by one
-    text = [str(cell) for cell in column.to_pylist()]
-    values = np.array([_number(cell) for cell in text], np.float64)
-    if np.isfinite(values).mean() > 0.5:
-        return _epochs(values, np.isfinite(values)), text
-    return np.array([_iso(cell) for cell in text], np.int64), text
-
-
-def _iso(text: str) -> int:
-    try:
-        moment = datetime.fromisoformat(text)
-        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        return NOT_A_TIME
-    delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    return (delta.days * 86_400 + delta.seconds) * 1000 + delta.microseconds // 1000
-
-
-def _epochs(values: Any, known: BoolArray) -> IntArray:
-    """Epochs of one unit, told by the size of the first one; what lies outside 2000..2100 is no time."""
-    result = np.full(len(values), NOT_A_TIME, np.int64)
-    first = float(values[int(known.argmax())]) if known.any() else 0.0
-    for per_second, factor, divisor in _EPOCH_UNITS:
-        low, high = _EPOCH_FIRST_S * per_second, _EPOCH_LAST_S * per_second
-        if low <= first < high:
-            good = known & (values >= low) & (values < high)
-            scaled = values[good] * factor // divisor
-            result[good] = scaled.astype(np.int64)
-            break
-    return result
+def number(text: str) -> float:
+    """The number that a program would write so, else NaN."""
+    return float(text) if NUMBER.fullmatch(text) else float("nan")

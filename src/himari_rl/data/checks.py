@@ -1,9 +1,10 @@
 """What makes bars unusable: one list of rules, which load_bars enforces and the audit reports.
 
     problems(table)      rules about one file's columns and cells, each with its first offending row
-    step(timestamps)     the interval: the most common difference between neighbours
     grid_problems(...)   rules about time over all rows of a data set: grid and mixed intervals
     dead_problems(...)   a feed that stands still: nothing can be learned or judged there
+
+A cure must leave good data: whoever follows it gets the right bars or the next refusal, never other bars.
 
 Gaps, outliers and bars without volume are facts of a market, not problems: the audit shows them.
 """
@@ -16,6 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from himari_rl.data.cells import NOT_A_TIME
+from himari_rl.data.grid import interval_name, is_interval, step
+from himari_rl.data.local_clock import merged_hour, repeated, shifted
+from himari_rl.data.orders import above, backwards, broken, swapped
 from himari_rl.data.table import REQUIRED, Table, stamp
 from himari_rl.errors import DataError
 from himari_rl.schema import (
@@ -31,8 +35,10 @@ from himari_rl.schema import (
     IntArray,
 )
 
-# The same larger step this many times in a row is a second interval, not a row of outages.
-REPEATED_STEPS = 10
+# The same larger step this many times in a row is a second interval, not a row of outages: bars of another length
+# stand on their own grid, and a thin market may well trade every second minute for a while.
+REPEATED_STEPS, REPEATED_FEW = 10, 60
+FEW_TIMES = 5  # the multiple up to which a thin market's runs are long
 FEW = 100  # rows that may stand still: an hour's halt is no dead feed
 
 # column: (lowest, highest, only whole numbers, what was expected)
@@ -67,7 +73,7 @@ def problems(table: Table) -> list[Problem]:
         have = ", ".join(["timestamp"] * ("timestamp" not in table.missing) + [*table.columns, *table.ignored])
         found = f"{table.source} has no column {', '.join(table.missing)} (it has: {have})"
         return [Problem("missing_column", 1, found, f"columns {', '.join(REQUIRED)}", "rename or add them")]
-    return [*_times(table), *_prices(table), *_layer2(table)]
+    return [*_times(table), *_order(table), *_prices(table), *_layer2(table)]
 
 
 def cell_problems(table: Table) -> list[Problem]:
@@ -76,13 +82,14 @@ def cell_problems(table: Table) -> list[Problem]:
 
 
 def _row(table: Table, row: int) -> str:
-    return f"{table.source} row {row + 1} ({stamp(int(table.timestamp[row]))})"
+    number = row + 1 if table.rows is None else int(table.rows[row])
+    return f"{table.source} row {number} ({stamp(int(table.timestamp[row]))})"
 
 
 def _cell(table: Table, name: str, row: int) -> str:
     if table.texts.get(name):
         return repr(table.texts[name][row][:40])
-    return f"{float(table.columns[name][row]):g}" if name in table.columns else "not a time"
+    return repr(float(table.columns[name][row])).removesuffix(".0") if name in table.columns else "not a time"
 
 
 def _first(table: Table, code: str, bad: BoolArray, words: str, expected: str, cure: str) -> Iterator[Problem]:
@@ -104,6 +111,11 @@ class _Cells(dict[str, str]):
         return _cell(self.table, name, self.row)
 
 
+_UTC = "UTC: write the times with their offset (+02:00) or convert them before saving; do not drop rows"
+_EXPORT = "export the times again as whole numbers or ISO 8601 text; do not drop rows"
+_MANY = 0.05  # of the rows with the time of the row before: they were rounded, or series were mixed
+
+
 def _times(table: Table) -> Iterator[Problem]:
     times = table.timestamp
     unread = times == NOT_A_TIME
@@ -112,11 +124,96 @@ def _times(table: Table) -> Iterator[Problem]:
     )
     after = times[1:] - times[:-1]
     pair = ~unread[1:] & ~unread[:-1]
-    for code, bad, words, cure in (
-        ("unsorted", pair & (after < 0), "is earlier than the row before it", "sort the rows by timestamp"),
-        ("duplicate", pair & (after == 0), "has the timestamp of the row before it", "keep one row of each"),
-    ):
-        yield from _first(table, code, np.r_[False, bad], words, "rising, unique timestamps", cure)
+    same, back = np.r_[False, pair & (after == 0)], np.r_[False, pair & (after < 0)]
+    if (narrow := _narrow(table, same)) is not None:
+        yield narrow
+        return
+    if (same | back).any() and (place := repeated(int(times[int((same | back).argmax())]))):
+        bad, words = same | back, f"the hour that clocks show twice in autumn stands there twice: local time ({place})"
+        yield from _first(table, "local_time", bad, words, "UTC", _UTC)
+        return
+    yield from _first(table, "unsorted", back, "is earlier than the row before it", "rising, unique timestamps",
+                      "sort the rows by timestamp")  # fmt: skip
+    if same.any():
+        words, cure = _alike(table, same)
+        yield from _first(table, "duplicate", same, words, "rising, unique timestamps", cure)
+
+
+def _narrow(table: Table, same: BoolArray) -> Problem | None:
+    """Epochs that lost their last digits: held in 32 bits, or rounded to a power of ten."""
+    if table.epochs is None or len(table) < 4:
+        return None
+    raw, ticks = table.epochs
+    steps = np.diff(np.sort(np.unique(raw)).astype(np.float64))
+    if not steps.size:
+        return None
+    usual = float(np.median(steps))
+    even = not same.any() and not (steps % usual).any() and is_interval(round(usual * 1000 / ticks))
+    if even:
+        return None
+    exact = raw.astype(np.float64)
+    if (exact == exact.astype(np.float32)).all() and float(np.spacing(np.float32(exact[0]))) > ticks:
+        seconds = float(np.spacing(np.float32(exact[0]))) / ticks
+        found = f"{table.source}: every time is one that float32 can hold, which is one in {seconds:,.0f} s"
+        return Problem("float32_time", 1, found, "times in int64 or float64", _EXPORT)
+    power = 10.0 ** np.arange(18, 0, -1)
+    unit = next((p for p in power if not (exact % p).any()), 1.0)
+    if unit / ticks >= 1000 or (unit / ticks >= 100 and same.mean() > _MANY):
+        found = f"{table.source}: every time is a multiple of {unit / ticks:,.0f} s: a spreadsheet rounded them"
+        return Problem("rounded_time", 1, found, "times to the second", _EXPORT)
+    return None
+
+
+def _alike(table: Table, same: BoolArray) -> tuple[str, str]:
+    """Words and cure for rows with the time of the row before: equal, a bar that was still open, or others."""
+    row = int(same.argmax())
+    words = "has the timestamp of the row before it"
+    if len(table) >= 20 and same.mean() > _MANY:
+        share = f"{words}, as have {same.mean():.0%} of the rows: rounded times, or several series in one file"
+        return share, "bring each bar with its own time; do not drop rows"
+    now = {name: float(column[row]) for name, column in table.columns.items()}
+    before = {name: float(column[row - 1]) for name, column in table.columns.items()}
+    differing = [name for name in now if now[name] != before[name]]
+    if not differing:
+        return words, "keep one row of each"
+    name = next((n for n in ("close", *PRICES, "volume") if n in differing), differing[0])
+    words += f" but other values ({name} {before[name]!r}, then {now[name]!r})"
+    later = now["high"] >= before["high"] and now["low"] <= before["low"] and now["volume"] >= before["volume"]
+    earlier = now["high"] <= before["high"] and now["low"] >= before["low"] and now["volume"] <= before["volume"]
+    if later and now["open"] == before["open"]:
+        return f"{words}: a bar that was still open, then the same bar complete", "keep the last row of each time"
+    if earlier and now["open"] == before["open"]:
+        return f"{words}: the complete bar, then the same bar while it was open", "keep the first row of each time"
+    return f"{words}: they contradict each other", "download them again; do not drop either"
+
+
+def _order(table: Table) -> Iterator[Problem]:
+    """Rules about which column is which, and about whose clock: what the prices say as a whole."""
+    prices = {name: table.columns[name] for name in PRICES}
+    sound = np.isfinite([prices[name] for name in PRICES]).all(axis=0)
+    wrong = broken(*prices.values()) & sound
+    if wrong.sum() >= FEW_TIMES and wrong.sum() > 0.5 * len(table):
+        renamed = swapped({name: values[sound] for name, values in prices.items()})
+        found = f"{table.source}: {int(wrong.sum()):,} of {len(table):,} rows are broken: the columns are swapped"
+        if renamed is None:
+            cure = "write the header for the columns as they are, and bring their prices alone"
+            found = found.replace("the columns are swapped", "these columns are not open, high, low and close")
+        else:
+            holds = {ours: name for name, ours in renamed.items()}
+            place = ", ".join(holds[name] for name in PRICES)
+            cure = f"the columns named {', '.join(PRICES)} hold {place}: write these names above them"
+        yield Problem("swapped_columns", 1, found, "low <= open, close <= high in nearly every row", cure)
+    rising = bool((np.diff(table.timestamp) > 0).all()) and bool((table.timestamp != NOT_A_TIME).all())
+    if rising and sound.all() and not wrong.any() and len(table) >= FEW_TIMES:
+        if backwards(prices["open"], prices["close"]):
+            found = f"{table.source}: each open is the close of the next row: open and close are swapped"
+            yield Problem("swapped_columns", 1, found, "opens near the close before", "exchange the two names")
+        merged = merged_hour(table.timestamp, prices["open"], prices["close"], step(table.timestamp))
+        if table.naive and merged is not None:
+            at, place = merged
+            found = f"{table.source}: the price jumps at {stamp(at)}, the Sunday on which clocks go back, and nowhere"
+            found += f" around: the hour that stands there twice in local time ({place}) was dropped once"
+            yield Problem("local_time", 1, found, "UTC", "export it again in UTC, with Z or +00:00 behind each time")
 
 
 def _prices(table: Table) -> Iterator[Problem]:
@@ -132,11 +229,11 @@ def _prices(table: Table) -> Iterator[Problem]:
     bad = ~np.isfinite(volume) | (volume < 0.0)
     yield from _first(table, "bad_volume", bad, "volume is {volume}", "a number >= 0", "fix or drop the row")
     opened, high, low_price, close = (columns[name] for name in PRICES)
-    crossed = high < low_price
+    crossed = above(low_price, high)
     order, fix = "low <= open, close <= high", "fix or drop the row"
     yield from _first(table, "high_below_low", crossed, "high {high} is below low {low}", order, fix)
     for name, value in (("open", opened), ("close", close)):
-        outside = ~crossed & ((value > high) | (value < low_price))
+        outside = ~crossed & (above(value, high) | above(low_price, value))
         words = f"{name} {{{name}}} is outside {{low}}..{{high}}"
         yield from _first(table, f"{name}_outside", outside, words, order, fix)
 
@@ -156,13 +253,6 @@ def _layer2(table: Table) -> Iterator[Problem]:
     if "synthetic" in table.columns and np.unique(table.columns["synthetic"]).size > 1:
         found = f"{table.source} mixes synthetic and recorded rows"
         yield Problem("mixed_synthetic", 1, found, "one or the other", "split the file")
-
-
-def step(timestamps: IntArray) -> int:
-    """The most common positive difference between neighbours in ms, the smaller of equals; 0 if there is none."""
-    difference = np.diff(timestamps)
-    steps, counts = np.unique(difference[difference > 0], return_counts=True)
-    return int(steps[counts.argmax()]) if steps.size else 0
 
 
 def dead_problems(close: FloatArray, volume: FloatArray, where: str) -> list[Problem]:
@@ -187,6 +277,13 @@ def grid_problems(timestamps: IntArray, where: str) -> list[Problem]:
     expected, cure = f"every timestamp on the {name} grid", "give one interval per data set"
     phases, counts = np.unique(timestamps % interval, return_counts=True)
     off = timestamps % interval != phases[counts.argmax()]
+    if off.any() and (row := shifted(timestamps, interval)) is not None:
+        found = f"{where}: the {name} grid moves by an hour at {stamp(int(timestamps[row]))}, where clocks change"
+        cure = "make the bars from hours in UTC; daily bars of an exchange: write dates without a time"
+        return [Problem("local_time", 1, found, "the grid of UTC, not of a local clock", cure)]
+    if not is_interval(interval):
+        found = f"{where} has a {interval / SECOND_MS:,g} s grid, which is no interval of bars: the times were rounded"
+        return [Problem("rounded_time", 1, found, "bars of whole minutes or seconds", _EXPORT)]
     if off.any():
         first = stamp(int(timestamps[off][0]))
         found = f"{where} mixes intervals: {int(off.sum())} of {off.size} rows are off the {name} grid, first {first}"
@@ -195,6 +292,8 @@ def grid_problems(timestamps: IntArray, where: str) -> list[Problem]:
     starts = np.r_[0, np.flatnonzero(np.diff(steps)) + 1]
     lengths = np.diff(np.r_[starts, steps.size])
     runs = (steps[starts] > 1) & (lengths >= REPEATED_STEPS)
+    for run in np.flatnonzero(runs).tolist():
+        runs[run] = _second(timestamps, interval, int(starts[run]), int(steps[starts[run]]), int(lengths[run]))
     if runs.any():
         at = int(starts[runs.argmax()])
         other = interval_name(int(steps[at]) * interval)
@@ -203,12 +302,12 @@ def grid_problems(timestamps: IntArray, where: str) -> list[Problem]:
     return []
 
 
-def interval_name(ms: int) -> str:
-    """1h for 3,600,000 ms; the largest unit that divides it."""
-    for unit, size in (("d", DAY_MS), ("h", HOUR_MS), ("m", MINUTE_MS), ("s", SECOND_MS)):
-        if ms and ms % size == 0:
-            return f"{ms // size}{unit}"
-    return f"{ms}ms"
+def _second(times: IntArray, interval: int, start: int, multiple: int, length: int) -> bool:
+    """Whether a run of equal steps is bars of another interval: long, and on that interval's own grid."""
+    if length < (REPEATED_FEW if multiple <= FEW_TIMES else REPEATED_STEPS):
+        return False
+    longer = multiple * interval
+    return not times[start] % min(longer, DAY_MS) or length >= REPEATED_FEW
 
 
 def interval_ms(name: str) -> int:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from himari_rl.data.layouts import Raw
+from himari_rl.data.readers import one_ticker
 from himari_rl.data.sources import sound_bars
-from himari_rl.data.table import by_name, interpret
+from himari_rl.data.table import interpret
 from himari_rl.errors import DataError
 from himari_rl.schema import Bars
 
@@ -25,18 +27,31 @@ def bars_from_frame(frame: pd.DataFrame, symbol: str, interval: str | None, sour
         raise DataError(
             f"{source} is a {type(frame).__name__}", "a pandas DataFrame", "for a file use load_bars(path) instead"
         )
-    odd = [name for name in frame.columns if not isinstance(name, str)]
-    if odd:
-        cure = "one symbol's columns: frame.columns = frame.columns.droplevel(1)" if isinstance(odd[0], tuple) else ""
-        raise DataError(f"{source} has a column named {odd[0]!r}", "names such as open, high, low, close, volume", cure)
-    names = [str(name) for name in frame.columns]
+    names, ticker = _names(frame, source)
     columns: list[Any] = [frame.iloc[:, place] for place in range(len(names))]
     if isinstance(frame.index, pd.DatetimeIndex):
         if "timestamp" in [name.strip().lower() for name in names]:
             found = f"{source} has a DatetimeIndex and a column timestamp"
             raise DataError(found, "one of them", "frame.reset_index(drop=True) keeps the column")
         names, columns = ["timestamp", *names], [frame.index, *columns]
-    return sound_bars([interpret(source, symbol, by_name(source, names, [_arrow(pa, c) for c in columns]))], interval)
+    notes = () if ticker is None else (f"the columns of {ticker}",)
+    arrays = tuple(_arrow(pa, column) for column in columns)
+    alone = ticker if symbol == "asset" else None
+    raw = Raw(names=tuple(names), columns=arrays, symbol=alone, notes=notes)
+    return sound_bars([interpret(source, symbol, raw)], interval)
+
+
+def _names(frame: pd.DataFrame, source: str) -> tuple[list[str], str | None]:
+    """The columns' names, and the ticker of yfinance's frame of one."""
+    import pandas as pd
+
+    if isinstance(frame.columns, pd.MultiIndex) and frame.columns.nlevels == 2:
+        return one_ticker(source, list(frame.columns))
+    odd = [name for name in frame.columns if not isinstance(name, str)]
+    if odd:
+        cure = "one symbol's columns: frame.columns = frame.columns.droplevel(1)" if isinstance(odd[0], tuple) else ""
+        raise DataError(f"{source} has a column named {odd[0]!r}", "names such as open, high, low, close, volume", cure)
+    return [str(name) for name in frame.columns], None
 
 
 def _arrow(pa: Any, column: Any) -> Any:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from himari_rl.data.checks import cell_problems, interval_name, step
+from himari_rl.data.checks import cell_problems
+from himari_rl.data.grid import interval_name, step
 from himari_rl.data.table import read_table, stamp
 from himari_rl.errors import DataError
 from himari_rl.schema import HOUR_MS, Bars

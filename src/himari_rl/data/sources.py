@@ -4,7 +4,8 @@
     load_bars(["2023.csv.gz", "2024.csv.gz"])            several files of one symbol, in any order
     load_bars("data/", symbol="BTC-USDT", interval="1h") one data set of a folder
 
-Nothing is filled, sorted or invented. A gap stays a gap; a bar without volume stays and is not tradable.
+Nothing is filled or invented. A gap stays a gap; a bar without volume stays and is not tradable. What a file was
+taken for, and the few rows that grid.py settles, stand in `Bars.notes`.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from himari_rl.data.checks import dead_problems, grid_problems, interval_ms, interval_name, problems, step
-from himari_rl.data.table import SUFFIXES, Table, name_parts, read_table, stamp, stem_of
+from himari_rl.data.checks import dead_problems, grid_problems, interval_ms, problems
+from himari_rl.data.grid import interval_name, step
+from himari_rl.data.readers import ALSO_OTHERS, SUFFIXES
+from himari_rl.data.table import Table, name_parts, read_table, stamp, stem_of
 from himari_rl.errors import DataError
 from himari_rl.schema import LAYER2, PRICES, Bars, FloatArray, Layer2
 
@@ -80,7 +83,7 @@ def find(paths: Paths) -> list[Path]:
             found.append(path)
             continue
         inside = sorted(p for p in path.iterdir() if p.name.lower().endswith(SUFFIXES) and not p.name.startswith("."))
-        inside = [p for p in inside if "_funding_" not in p.name]
+        inside = [p for p in inside if "_funding_" not in p.name and _of_bars(p)]
         if not inside:
             raise DataError(
                 f"the folder {path} has no bar files",
@@ -94,6 +97,11 @@ def find(paths: Paths) -> list[Path]:
     if not found:
         raise DataError("no data was named", "a file or folder of bars", "for example --data BTC-USD_1h.parquet")
     return list(dict.fromkeys(found))
+
+
+def _of_bars(file: Path) -> bool:
+    """Whether a file of a folder is meant: JSON and plain text are bars only where their name tells an interval."""
+    return not file.name.lower().endswith(ALSO_OTHERS) or name_parts(file)[1] is not None
 
 
 def choose(files: Sequence[Path], symbol: str | None = None, interval: str | None = None) -> list[Path]:
@@ -170,6 +178,7 @@ def join(tables: Sequence[Table]) -> Bars:
         signals=_signals(column),
         funding_rate=column.get("funding_rate"),
         extra={name: values for name, values in column.items() if name not in _OURS},
+        notes=tuple(dict.fromkeys(note for table in tables for note in table.notes)),
     )
 
 

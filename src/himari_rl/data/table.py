@@ -1,11 +1,12 @@
 """A file of bars as it is, before anybody judges it.
 
-    read_table(path)  -> Table     CSV, CSV.gz or Parquet; what cannot be read as a number or a time is marked
+    read_table(path)  -> Table     a file of any layout of layouts.py; what is no number or time is marked
     write_bars(bars, path)         the same columns back, atomically; read again they are the same bars
 
-Nothing is sorted, dropped or repaired here: checks.py says what is wrong, sources.py refuses it and audit.py
-reports it, all three from the same Table. Cells that are no number become NaN, times that cannot be read
-become NOT_A_TIME, and both keep their row. Rows are counted from 1, the header not included.
+Nothing is repaired here in silence: `notes` say what the file was taken for and the little that grid.py settles.
+checks.py says what is wrong, sources.py refuses it and audit.py reports it, all three from the same Table. Cells
+that are no number become NaN, times that cannot be read become NOT_A_TIME, and both keep their row. Rows are
+counted from 1, the header not included.
 """
 
 from __future__ import annotations
@@ -14,25 +15,28 @@ import csv
 import gzip
 import io
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from himari_rl.data.cells import NOT_A_TIME, numbers, times
+from himari_rl.data.cells import NOT_A_TIME, decimal_mark, numbers
+from himari_rl.data.grid import settle, step
+from himari_rl.data.layouts import Raw, recognise
+from himari_rl.data.local_clock import lost_hour
+from himari_rl.data.moments import times
+from himari_rl.data.readers import CURES, SUFFIXES, read_raw
 from himari_rl.errors import DataError
 from himari_rl.schema import ACTIONS, LAYER2, PRICES, Bars, BoolArray, FloatArray, IntArray
 from himari_rl.storage import write_atomic
 
 REQUIRED = ("timestamp", *PRICES, "volume")
-SUFFIXES = (".csv", ".csv.gz", ".parquet", ".pq")
 
 _TIERS = {"T1": 1, "T2": 2, "T3": 3, "T4": 4}
 _WORDS = {"signal_action": ACTIONS, "signal_tier": _TIERS, "synthetic": {"TRUE": 1, "FALSE": 0}}
 _DATE = re.compile(r"[_.-]?\d{4}(?:[_.-]?\d+)*$")
-_NAME = re.compile(r"^(?P<symbol>.+?)_(?P<interval>\d+[smhdw])(?:[_.-].*)?$")
+_NAME = re.compile(r"^(?P<symbol>.+?)[_-](?P<interval>\d+[smhdw])(?:[_.-].*)?$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +50,10 @@ class Table:
     ignored: tuple[str, ...] = ()  # columns of text that mean nothing here
     missing: tuple[str, ...] = ()  # required columns that the file does not have
     texts: dict[str, list[str]] = field(default_factory=dict)  # original cells of the columns that hold text
+    notes: tuple[str, ...] = ()  # what the file was taken for, a line each
+    rows: IntArray | None = None  # the rows' numbers in the file, where some were left out
+    naive: bool = False  # the times stand there without a zone
+    epochs: tuple[IntArray | FloatArray, int] | None = None  # the times as they stand there, in ticks a second
 
     def __len__(self) -> int:
         return int(self.timestamp.shape[0])
@@ -60,6 +68,7 @@ class Table:
             columns=columns,
             ignored=self.ignored,
             missing=self.missing,
+            notes=self.notes,
         )
 
 
@@ -89,100 +98,51 @@ def stamp(ms: int) -> str:
 
 
 def read_table(path: str | Path) -> Table:
-    """Reads one file as it is.
+    """Reads one file of any layout of layouts.py.
 
-    Times may be a timestamp column, ISO 8601 text (no zone means UTC) or an epoch in s, ms, us or ns. A column
-    that holds text and is none of ours is set aside and named in `ignored`.
+    Times may be a timestamp column, ISO 8601 text (no zone means UTC), dates, or an epoch in s, ms, us or ns. A
+    column that holds text and is none of ours is set aside and named in `ignored`.
 
     Raises:
-        DataError: the file is missing, empty, not readable as its kind, or names a column twice.
+        DataError: the file is missing, empty, not readable as its kind, of no layout, or names a column twice.
     """
     file = Path(path)
+    name = file.name.lower()
     if not file.is_file():
         kind = "a folder" if file.is_dir() else "missing"
         raise DataError(f"{file} is {kind}", "a .csv, .csv.gz or .parquet file of bars", "check the path")
-    if not file.name.lower().endswith(SUFFIXES):
-        raise DataError(f"{file} is of no known kind", f"a name that ends in {', '.join(SUFFIXES)}", "rename it")
+    if not name.endswith(SUFFIXES):
+        cure = next((cure for ending, cure in CURES.items() if name.endswith(ending)), "rename it")
+        raise DataError(f"{file} is of no known kind", f"a name that ends in {', '.join(SUFFIXES)}", cure)
     if file.stat().st_size == 0:
         raise DataError(f"{file} is empty (0 bytes)", "a header and rows of bars", "download it again")
-    raw = _read_csv(file) if ".csv" in file.name.lower() else _read_parquet(file)
-    symbol, _ = name_parts(file)
-    return interpret(str(file), symbol, raw)
+    return interpret(str(file), name_parts(file)[0], read_raw(file))
 
 
-def _read_parquet(file: Path) -> dict[str, Any]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(file, page_checksum_verification=True) as reader:
-            table = reader.read()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise _unreadable(file, "Parquet", error) from error
-    return by_name(file, table.column_names, table.columns)
-
-
-def _read_csv(file: Path) -> dict[str, Any]:
-    import pyarrow as pa
-    import pyarrow.csv as pc
-
-    opener = gzip.open if file.name.lower().endswith(".gz") else open
-    try:
-        with opener(file, "rt", encoding="utf-8-sig", newline="") as text:
-            header = next(csv.reader(text), [])
-        table = pc.read_csv(
-            file,
-            read_options=pc.ReadOptions(use_threads=False),
-            convert_options=pc.ConvertOptions(
-                column_types={name: pa.string() for name in header}, strings_can_be_null=False
-            ),
-        )
-    except (pa.ArrowException, OSError, EOFError, ValueError, csv.Error) as error:
-        raise _unreadable(file, "CSV", error) from error
-    return by_name(file, table.column_names, table.columns)
-
-
-def _unreadable(file: Path, kind: str, error: BaseException) -> DataError:
-    reason = " ".join(str(error).split())[:160] or type(error).__name__
-    return DataError(f"{file} cannot be read as {kind} ({reason})", "a whole file", "download or export it again")
-
-
-def by_name(source: str | Path, names: Sequence[str], columns: Sequence[Any]) -> dict[str, Any]:
-    """Columns by their names in lower case.
+def interpret(source: str, symbol: str, raw: Raw) -> Table:
+    """Columns of a file or a frame as a Table; a column `symbol` goes before the argument.
 
     Raises:
-        DataError: two of them have one name.
+        DataError: no rows, several symbols, or times or numbers that nobody can tell.
     """
-    tidy = [name.strip().lower() for name in names]
-    twice = sorted({name for name in tidy if tidy.count(name) > 1})
-    if twice:
-        raise DataError(f"{source} has the column {twice[0]} twice", "each column once", "drop one of them")
-    return dict(zip(tidy, columns, strict=True))
-
-
-def interpret(source: str, symbol: str, raw: dict[str, Any]) -> Table:
-    """Columns of pyarrow by lower-case name as a Table; a column `symbol` goes before the argument.
-
-    Raises:
-        DataError: no rows, or several symbols.
-    """
-    rows = len(next(iter(raw.values()))) if raw else 0
+    rows = len(raw.columns[0]) if raw.columns else 0
     if rows == 0:
-        raise DataError(f"{source} has a header but no rows" if raw else f"{source} is empty", "rows of bars", "")
-    if "symbol" in raw:
-        symbols = sorted({str(value) for value in raw.pop("symbol").to_pylist()})
-        if len(symbols) > 1:
-            raise DataError(
-                f"{source} mixes {len(symbols)} symbols ({', '.join(symbols[:4])})", "one", "split it into a file each"
-            )
-        symbol = symbols[0].replace("/", "-")
+        found = f"{source} has a header but no rows" if raw.columns else f"{source} is empty"
+        raise DataError(found, "rows of bars", "")
+    named = recognise(source, raw)
+    cells = dict(named.columns)
+    symbol = _symbol(source, symbol, named.symbol, cells.pop("symbol", None))
+    mark, unclear = decimal_mark([cells[name] for name in REQUIRED[1:] if name in cells], raw.delimiter)
+    if unclear:
+        found = f"{source} has cells such as {unclear!r}, whose mark may stand for decimals or for thousands"
+        raise DataError(found, "1234.5", "write the numbers without thousands, with a decimal point and commas between")
     columns: dict[str, FloatArray] = {}
     texts: dict[str, list[str]] = {}
-    ignored = []
-    for name, column in raw.items():
+    ignored = list(named.ignored)
+    for name, column in cells.items():
         if name == "timestamp":
             continue
-        values, text = numbers(column, _WORDS.get(name, {}))
+        values, text = numbers(column, _WORDS.get(name, {}), mark)
         ours = name in REQUIRED or name in LAYER2 or name in ("funding_rate", "synthetic")
         if not ours and text is not None and bool(np.isnan(values).all()):
             ignored.append(name)
@@ -190,18 +150,67 @@ def interpret(source: str, symbol: str, raw: dict[str, Any]) -> Table:
         columns[name] = values
         if text is not None:
             texts[name] = text
-    if "timestamp" in raw:
-        timestamp, texts["timestamp"] = times(raw["timestamp"])
-    else:
-        timestamp = np.full(rows, NOT_A_TIME, np.int64)
-    return Table(
+    told = times(cells["timestamp"]) if "timestamp" in cells else None
+    if told is not None and told.trouble is not None:
+        found, expected, cure = told.trouble
+        raise DataError(f"{source}: {found}", expected, cure)
+    if told is not None:
+        texts["timestamp"] = told.texts
+    notes = [*named.notes, *([told.form] if told is not None and told.form else [])]
+    notes += [{",": "decimal commas", ".": "numbers written with thousands separators"}[mark]] if mark else []
+    table = Table(
         source=source,
         symbol=symbol,
-        timestamp=timestamp,
+        timestamp=np.full(rows, NOT_A_TIME, np.int64) if told is None else told.ms,
         columns=columns,
-        ignored=tuple(ignored),
-        missing=tuple(name for name in REQUIRED if name not in raw),
+        ignored=tuple(dict.fromkeys(ignored)),
+        missing=tuple(name for name in REQUIRED if name not in cells),
         texts=texts,
+        notes=(*([f"read as: {'; '.join(notes)}"] if notes else []), *raw.said),
+        naive=told is not None and told.naive,
+        epochs=None if told is None or told.raw is None else (told.raw, told.ticks),
+    )
+    return _settled(table, newest_first=named.newest_first, stamps_close=named.stamps_close)
+
+
+def _symbol(source: str, symbol: str, wrapped: str | None, column: Any) -> str:
+    if column is None:
+        return symbol if wrapped is None else wrapped
+    symbols = sorted({str(value) for value in column.to_pylist()})
+    if len(symbols) > 1:
+        raise DataError(
+            f"{source} mixes {len(symbols)} symbols ({', '.join(symbols[:4])})", "one", "split it into a file each"
+        )
+    return symbols[0].replace("/", "-")
+
+
+def _settled(table: Table, *, newest_first: bool, stamps_close: bool) -> Table:
+    """The table in rising order of its layout, its times on their grid; nothing where a time is broken or missing."""
+    if newest_first and len(table) > 1 and (np.diff(table.timestamp) < 0).all():
+        table = replace(_picked(table, np.arange(len(table))[::-1]), notes=table.notes)
+    times = table.timestamp
+    if table.missing or (times == NOT_A_TIME).any() or not (np.diff(times) > 0).all():
+        return table
+    interval = step(times)
+    if stamps_close and interval and not (-times % interval).any():
+        times = times - interval
+    settled = settle(times)
+    left = table if settled.left.all() else _picked(table, np.flatnonzero(settled.left))
+    notes = [*table.notes, *settled.notes]
+    if table.naive and (lost := lost_hour(settled.timestamp, interval)) is not None:
+        at, place = lost
+        notes.append(f"a lone gap at {stamp(at)}, where clocks go forward, looks like local time ({place}): bring UTC")
+    return replace(left, timestamp=settled.timestamp, notes=tuple(notes))
+
+
+def _picked(table: Table, rows: IntArray) -> Table:
+    """The rows in that order, with their texts and their numbers in the file."""
+    numbers_ = np.arange(1, len(table) + 1) if table.rows is None else table.rows
+    return replace(
+        table.take(rows),
+        texts={name: [text[row] for row in rows.tolist()] if text else [] for name, text in table.texts.items()},
+        rows=numbers_[rows],
+        naive=table.naive,
     )
 
 
