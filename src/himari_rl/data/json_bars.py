@@ -76,8 +76,8 @@ def _unwrapped(source: str, node: dict[str, Any], symbols: list[str]) -> tuple[l
             rows = [[key, *(value[key] for value in columns.values())] for key in keys]
             return rows, ["index", *columns]
     if values and all(isinstance(value, dict) and _NAMES & {str(n).lower() for n in value} for value in values):
-        bars, names = _rows(source, values, symbols)  # pandas, orient="index"
-        return [[key, *row] for key, row in zip(node, bars, strict=True)], ["index", *(names or [])]
+        bars, inside = _rows(source, values, symbols)  # pandas, orient="index"
+        return [[key, *row] for key, row in zip(node, bars, strict=True)], ["index", *(inside or [])]
     inner = {name: value for name, value in node.items() if isinstance(value, list | dict) and value}
     if len(inner) > 1:
         lists = {name: value for name, value in inner.items() if isinstance(value, list)}

@@ -96,7 +96,7 @@ def time_column(source: str, names: Sequence[str], columns: Sequence[Any], taken
     if tidy[chosen] in OPEN_TIMES and "timestamp" in place_of:
         _agree(source, names, read, chosen, place_of["timestamp"])
     aside = {place for place in read if place != chosen and (read[place].ms != NOT_A_TIME).mean() > 0.5}
-    aside |= {place for place in indexes if place != chosen and not columns[place].type == "timestamp"}
+    aside |= {place for place in indexes if place != chosen}
     return TimeColumn(place=chosen, aside=frozenset(aside - {chosen}))
 
 
