@@ -262,7 +262,5 @@ READ: dict[str, Callable[[Bars, Path], Path]] = {
         "timestamp,open,high,low,close,volume",
         lambda b: [str(t) for t in frame(b)["when"].dt.tz_convert(ZoneInfo("Europe/Berlin"))],
     ),
-    "float seconds": _csv(
-        "x_1h.csv", "timestamp,open,high,low,close,volume", lambda b: (b.timestamp / 1000).tolist()
-    ),
+    "float seconds": _csv("x_1h.csv", "timestamp,open,high,low,close,volume", lambda b: (b.timestamp / 1000).tolist()),
 }

@@ -96,6 +96,7 @@ def _first(table: Table, code: str, bad: BoolArray, words: str, expected: str, c
     """One Problem if any row is bad; {column} in `words` shows the cell of the first bad row."""
     if bad.any():
         row = int(bad.argmax())
+        cure = "export the column again" if cure.startswith("fix or drop") and bad.mean() > 0.5 else cure
         found = f"{_row(table, row)}: " + words.format_map(_Cells(table, row))
         yield Problem(code, int(bad.sum()), found, expected, cure)
 
@@ -111,7 +112,7 @@ class _Cells(dict[str, str]):
         return _cell(self.table, name, self.row)
 
 
-_UTC = "UTC: write the times with their offset (+02:00) or convert them before saving; do not drop rows"
+_UTC = "write the times with their offset (+02:00), or convert them to UTC before saving; do not drop rows"
 _EXPORT = "export the times again as whole numbers or ISO 8601 text; do not drop rows"
 _MANY = 0.05  # of the rows with the time of the row before: they were rounded, or series were mixed
 
@@ -130,7 +131,7 @@ def _times(table: Table) -> Iterator[Problem]:
         return
     if (same | back).any() and (place := repeated(int(times[int((same | back).argmax())]))):
         bad, words = same | back, f"the hour that clocks show twice in autumn stands there twice: local time ({place})"
-        yield from _first(table, "local_time", bad, words, "UTC", _UTC)
+        yield from _first(table, "local_time", bad, words, "times in UTC", _UTC)
         return
     yield from _first(table, "unsorted", back, "is earlier than the row before it", "rising, unique timestamps",
                       "sort the rows by timestamp")  # fmt: skip
@@ -213,7 +214,7 @@ def _order(table: Table) -> Iterator[Problem]:
             at, place = merged
             found = f"{table.source}: the price jumps at {stamp(at)}, the Sunday on which clocks go back, and nowhere"
             found += f" around: the hour that stands there twice in local time ({place}) was dropped once"
-            yield Problem("local_time", 1, found, "UTC", "export it again in UTC, with Z or +00:00 behind each time")
+            yield Problem("local_time", 1, found, "times in UTC", "export it again with Z or an offset at each")
 
 
 def _prices(table: Table) -> Iterator[Problem]:

@@ -60,6 +60,11 @@ def settle(timestamps: IntArray) -> Settled:
         example = str(np.datetime64(int(timestamps[0]), "ms"))[11:]
         notes.append(f"times of each bar's close (first {example}), read at its open")
         timestamps = timestamps + rest - interval
+    minutes = (timestamps + MINUTE_MS // 2) // MINUTE_MS * MINUTE_MS
+    away = np.abs(timestamps - minutes)
+    if (away > 0).mean() > _FEW_OFF and (away <= _EARLY_MS).all() and (np.diff(minutes) > 0).all() and np.ptp(away):
+        notes.append(f"times jitter by up to {int(away.max())} ms, read on their minute")
+        timestamps, interval = minutes, step(minutes)
     left, moved, words = _late(timestamps, interval)
     return Settled(timestamp=moved[left], left=left, notes=(*notes, *words))
 

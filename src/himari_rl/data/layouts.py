@@ -42,7 +42,6 @@ class Layout:
     names: tuple[str, ...] = ()  # columns that tell it, in lower case; all must be there
     order: tuple[str, ...] = ()  # what stands where, without a header
     renames: Mapping[str, str] = field(default_factory=dict)  # its column: ours, before the aliases
-    newest_first: bool = False
 
 
 _KLINES = "close_time,quote_volume,count,taker_buy_volume,taker_buy_quote_volume,ignore"
@@ -56,27 +55,23 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(name="ccxt candles", recognised="6 columns: time, open, high, low, close, volume", order=_OHLCV),
     Layout(
         name="Coinbase candles",
-        recognised="6 columns: time, low, high, open, close, volume; newest first",
+        recognised="6 columns: time, low, high, open, close, volume",
         order=("timestamp", "low", "high", "open", "close", "volume"),
-        newest_first=True,
     ),
     Layout(
         name="Bitfinex candles",
-        recognised="6 columns: time, open, close, high, low, volume; newest first",
+        recognised="6 columns: time, open, close, high, low, volume",
         order=("timestamp", "open", "close", "high", "low", "volume"),
-        newest_first=True,
     ),
     Layout(
         name="KuCoin candles",
-        recognised="7 columns: time, open, close, high, low, volume, turnover; newest first",
+        recognised="7 columns: time, open, close, high, low, volume, turnover",
         order=("timestamp", "open", "close", "high", "low", "volume", "turnover"),
-        newest_first=True,
     ),
     Layout(
-        name="Bybit candles",
-        recognised="7 columns: time, open, high, low, close, volume, turnover; newest first",
-        order=(*_OHLCV, "turnover"),
-        newest_first=True,
+        name="Kraken's files, Bybit candles",
+        recognised="7 columns: time, open, high, low, close, volume, trades or turnover",
+        order=(*_OHLCV, "trades_or_turnover"),
     ),
     Layout(
         name="Kraken candles",
@@ -85,9 +80,8 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     Layout(
         name="OKX candles",
-        recognised="9 columns: time, open, high, low, close, three volumes, confirm; newest first",
+        recognised="9 columns: time, open, high, low, close, three volumes, confirm",
         order=(*_OHLCV, "volume_currency", "quote_volume", "confirm"),
-        newest_first=True,
     ),
     Layout(
         name="Binance klines",
@@ -158,6 +152,7 @@ FORMS: tuple[tuple[str, str], ...] = (
     ("UTF-16, Windows-1252, byte order marks", "read"),
     ("comment lines above the header", "left out and said; another line above it or between rows is named: delete it"),
     ("empty rows at the end", "left out and said"),
+    ("the newest row first", "read from its end and said, in the layouts above; under our own header: sort the rows"),
     ("dates 1/31/2024, 31.1.2024, 2024.01.31", f"read in {_US_DATES}; refused where it allows both: write ISO 8601"),
     ("Excel's day numbers (45292.0416667)", "read to the second; refused where fewer digits are left"),
     ("times of each bar's close (..59:59.999)", "read at the open that they mean, and said"),
@@ -175,6 +170,7 @@ FORMS: tuple[tuple[str, str], ...] = (
     ("times held as float32", "refused: 32 bits hold a time to 128 s; export again as integers or float64"),
     ("a unit that changes (ms, then us)", "refused, with both units and the row: split the file there"),
     ("local time with clock changes", "refused: an hour twice or lost on the Sunday clocks go back; export in UTC"),
+    ("times that jitter by less than a second", "read on their minute, and said"),
     ("a lone gap where clocks go forward", "read, with a line that it looks like local time"),
     ("one time on several rows", "refused: says whether the rows are equal, a bar still open then complete, or others"),
     ("times in 1970", "refused: an epoch read in a wrong unit"),
@@ -202,7 +198,7 @@ class Named:
     notes: tuple[str, ...]
     ignored: tuple[str, ...]  # set aside here
     symbol: str | None
-    newest_first: bool = False
+    newest_first: bool = False  # some files of the layout have their newest row first
     stamps_close: bool = False  # the times are each bar's close
 
 
@@ -243,7 +239,7 @@ def recognise(source: str, raw: Raw) -> Named:
         else:
             columns[name] = raw.columns[place]
     if twice:
-        notes.append(f"set aside, as they stand there twice: {', '.join(sorted(twice))}")
+        notes.append(f"set aside, as they stand there twice: {', '.join(sorted(name or 'no name' for name in twice))}")
     aliased = [f"{ours[p]} from {raw.names[p].strip() or 'the index'}" for p in sorted(ours) if names[p] != ours[p]]
     if layout is None and aliased:
         notes.append(", ".join(aliased))
@@ -252,6 +248,7 @@ def recognise(source: str, raw: Raw) -> Named:
         notes=(*notes, *raw.notes),
         ignored=tuple(dict.fromkeys(ignored)),
         symbol=raw.symbol,
+        newest_first=layout is not None,
         stamps_close=moment.stamps_close,
     )
 
@@ -318,7 +315,7 @@ def _by_order(source: str, raw: Raw) -> Named:
         found = f"{source} has no header line, and its prices fit no known order of {len(raw.columns)} columns"
         raise DataError(found, f"high and low around open and close as in {listed}", cure)
     (layout,) = fits
-    columns = {name: column for name, column in zip(layout.order, raw.columns, strict=True) if name != "close_time"}
+    columns = dict(zip(layout.order, raw.columns, strict=True))
     aside = [name for name in ("close_time", "ignore") if name in layout.order]
     columns = {name: column for name, column in columns.items() if name not in aside}
     return Named(
@@ -326,7 +323,7 @@ def _by_order(source: str, raw: Raw) -> Named:
         notes=(layout.name, *raw.notes),
         ignored=tuple(aside),
         symbol=raw.symbol,
-        newest_first=layout.newest_first,
+        newest_first=True,
     )
 
 

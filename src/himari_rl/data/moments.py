@@ -28,6 +28,7 @@ _CLOCK = r"(?:[ T,]+(?P<h>\d{1,2}):(?P<m>\d{2})(?::(?P<s>\d{2})(?P<f>\.\d+)?)?)?
 _ZONE = r"\s*(?P<zone>Z|(?:UTC|GMT)?(?:[+-]\d{1,2}(?::?\d{2})?)?|UTC|GMT)?"
 _DATE = re.compile(r"(?P<a>\d{1,4})(?P<mark>[/.-])(?P<b>\d{1,2})(?P=mark)(?P<c>\d{2,4})" + _CLOCK + _ZONE)
 _ISO_ZONE = re.compile(r"(?:Z|[+-]\d\d:?\d\d|[+-]\d\d)$")
+_COMMA = re.compile(r"\d+,\d+(?:[eE]\+?\d+)?")  # a number of a spreadsheet with decimal commas
 _COMPACT = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 
 
@@ -82,7 +83,8 @@ def times(column: Any) -> Times:
     return _texts([str(cell) for cell in column.to_pylist()])
 
 
-def _texts(text: list[str]) -> Times:
+def _texts(written: list[str]) -> Times:
+    text = [cell.replace(",", ".") if _COMMA.fullmatch(cell) else cell for cell in written]
     values = np.array([number(cell) for cell in text], np.float64)
     known = np.isfinite(values)
     if known.mean() > 0.5:
@@ -138,7 +140,7 @@ def _digits(values: IntArray | FloatArray, known: BoolArray, text: list[str]) ->
     """20240131, 202401310900 and 20240131090000."""
     whole = values[known].astype(np.int64)
     size = len(str(int(whole[0]))) if whole.size else 0
-    if size not in _COMPACT or values.dtype.kind == "f" and (values[known] != whole).any():
+    if size not in _COMPACT or (values.dtype.kind == "f" and (values[known] != whole).any()):
         return None
     ms = np.full(len(values), NOT_A_TIME, np.int64)
     rows = np.flatnonzero(known)

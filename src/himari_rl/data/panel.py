@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from himari_rl.data.grid import interval_name
 from himari_rl.data.funding import attach_funding
+from himari_rl.data.grid import interval_name
 from himari_rl.data.sources import Paths, find, load_bars
 from himari_rl.data.table import name_parts, stamp, stem_of
 from himari_rl.errors import ConfigError, DataError

@@ -187,7 +187,8 @@ def _symbol(source: str, symbol: str, wrapped: str | None, column: Any) -> str:
 def _settled(table: Table, *, newest_first: bool, stamps_close: bool) -> Table:
     """The table in rising order of its layout, its times on their grid; nothing where a time is broken or missing."""
     if newest_first and len(table) > 1 and (np.diff(table.timestamp) < 0).all():
-        table = replace(_picked(table, np.arange(len(table))[::-1]), notes=table.notes)
+        notes = (*table.notes, "the newest row first, read from its end")
+        table = replace(_picked(table, np.arange(len(table))[::-1]), notes=notes)
     times = table.timestamp
     if table.missing or (times == NOT_A_TIME).any() or not (np.diff(times) > 0).all():
         return table

@@ -92,9 +92,12 @@ def time_column(source: str, names: Sequence[str], columns: Sequence[Any], taken
     if len(candidates) > 1 or closes or indexes:
         read = {place: times(columns[place]) for place in dict.fromkeys([*candidates, *closes])}
     good = [p for p in candidates if p not in read or (read[p].ms != NOT_A_TIME).mean() > 0.5 or read[p].trouble]
+    rising = [place for place in good if place in read and len(read[place].ms) and (np.diff(read[place].ms) > 0).all()]
     chosen = (good or candidates)[0]
-    if tidy[chosen] in OPEN_TIMES and "timestamp" in place_of:
-        _agree(source, names, read, chosen, place_of["timestamp"])
+    if rising and tidy[chosen] != "timestamp":
+        chosen = rising[0]
+        for other in rising[1:]:
+            _agree(source, names, read, chosen, other)
     aside = {place for place in read if place != chosen and (read[place].ms != NOT_A_TIME).mean() > 0.5}
     aside |= {place for place in indexes if place != chosen}
     return TimeColumn(place=chosen, aside=frozenset(aside - {chosen}))
