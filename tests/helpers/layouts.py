@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -13,8 +14,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.feather as pf
 import pyarrow.parquet as pq
+import pytest
 
-from helpers.data import START
+from helpers.data import HEADER, START
+from himari_rl.data.audit import audit_files
+from himari_rl.data.sources import load_bars
+from himari_rl.errors import DataError
 from himari_rl.schema import HOUR_MS, Bars
 
 NAMES = ("open", "high", "low", "close", "volume")
@@ -192,6 +197,37 @@ def _csv(name: str, header: str, times: Callable[[Bars], list[object]]) -> Calla
 
 def _ms(bars: Bars) -> list[object]:
     return list(bars.timestamp.tolist())
+
+
+def same(found: Bars, truth: Bars) -> bool:
+    """The same times, prices and volumes, to the last bit."""
+    return (
+        len(found) == len(truth)
+        and bool((found.timestamp == truth.timestamp).all())
+        and all(bool((getattr(found, name) == getattr(truth, name)).all()) for name in NAMES)
+    )
+
+
+def write(folder: Path, rows: list[str], header: str = HEADER, name: str = "BTC-USDT_x.csv") -> Path:
+    return text(folder / name, headed(header, rows))
+
+
+def refused(path: Path, *words: str) -> DataError:
+    """The refusal, the same in the audit."""
+    with pytest.raises(DataError) as caught:
+        load_bars(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+    (report,) = audit_files(path)
+    assert not report.usable
+    assert report.problems[0] == message
+    return caught.value
+
+
+def at(day: str) -> int:
+    return int(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp() * 1000)
 
 
 # Every layout that is read: what is written comes back, to the last bit.

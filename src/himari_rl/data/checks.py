@@ -145,7 +145,8 @@ def _narrow(table: Table, same: BoolArray) -> Problem | None:
     if table.epochs is None or len(table) < 4:
         return None
     raw, ticks = table.epochs
-    steps = np.diff(np.sort(np.unique(raw)).astype(np.float64))
+    steps = np.diff(np.sort(raw.astype(np.float64)))
+    steps = steps[steps > 0]
     if not steps.size:
         return None
     usual = float(np.median(steps))

@@ -34,7 +34,7 @@ _SET_ASIDE = ("ignore", "<spread>")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class FileLayout:
     """One layout: a headed one has `names`, a headless one has `order`."""
 
     name: str
@@ -46,95 +46,95 @@ class Layout:
 
 _KLINES = "close_time,quote_volume,count,taker_buy_volume,taker_buy_quote_volume,ignore"
 _OHLCV = ("timestamp", *PRICES, "volume")
-LAYOUTS: tuple[Layout, ...] = (
-    Layout(
+LAYOUTS: tuple[FileLayout, ...] = (
+    FileLayout(
         name="Binance klines without a header",
         recognised="12 columns, the times in ms or us",
         order=(*_OHLCV, *_KLINES.split(",")),
     ),
-    Layout(name="ccxt candles", recognised="6 columns: time, open, high, low, close, volume", order=_OHLCV),
-    Layout(
+    FileLayout(name="ccxt candles", recognised="6 columns: time, open, high, low, close, volume", order=_OHLCV),
+    FileLayout(
         name="Coinbase candles",
         recognised="6 columns: time, low, high, open, close, volume",
         order=("timestamp", "low", "high", "open", "close", "volume"),
     ),
-    Layout(
+    FileLayout(
         name="Bitfinex candles",
         recognised="6 columns: time, open, close, high, low, volume",
         order=("timestamp", "open", "close", "high", "low", "volume"),
     ),
-    Layout(
+    FileLayout(
         name="KuCoin candles",
         recognised="7 columns: time, open, close, high, low, volume, turnover",
         order=("timestamp", "open", "close", "high", "low", "volume", "turnover"),
     ),
-    Layout(
+    FileLayout(
         name="Kraken's files, Bybit candles",
         recognised="7 columns: time, open, high, low, close, volume, trades or turnover",
         order=(*_OHLCV, "trades_or_turnover"),
     ),
-    Layout(
+    FileLayout(
         name="Kraken candles",
         recognised="8 columns: time, open, high, low, close, vwap, volume, count",
         order=("timestamp", *PRICES, "vwap", "volume", "count"),
     ),
-    Layout(
+    FileLayout(
         name="OKX candles",
         recognised="9 columns: time, open, high, low, close, three volumes, confirm",
         order=(*_OHLCV, "volume_currency", "quote_volume", "confirm"),
     ),
-    Layout(
+    FileLayout(
         name="Binance klines",
         recognised="columns open_time, open, high, low, close, close_time",
         names=("open_time", "open", "high", "low", "close", "close_time"),
     ),
-    Layout(
+    FileLayout(
         name="Binance stream klines",
         recognised="columns t, o, h, l, c, v beside T, V, q",
         names=("t", "o", "h", "l", "c", "v", "q"),
     ),
-    Layout(
+    FileLayout(
         name="polygon.io aggregates",
         recognised="columns v, vw, o, c, h, l, t, n",
         names=("t", "o", "h", "l", "c", "v", "vw"),
     ),
-    Layout(
+    FileLayout(
         name="polygon.io flat file",
         recognised="columns ticker, window_start, transactions",
         names=("window_start", "transactions", "open"),
     ),
-    Layout(
+    FileLayout(
         name="Alpaca bars",
         recognised="columns timestamp, open, high, low, close, volume, trade_count, vwap",
         names=("timestamp", "trade_count", "vwap", "open"),
     ),
-    Layout(
+    FileLayout(
         name="MetaTrader export",
         recognised="columns <DATE>, <TIME>, <OPEN> ...; its volume is <VOL>, or <TICKVOL> where that is all 0",
         names=("<date>", "<open>"),
         renames={"<open>": "open", "<high>": "high", "<low>": "low", "<close>": "close"},
     ),
-    Layout(
+    FileLayout(
         name="MetaTrader rates",
         recognised="columns time, tick_volume, real_volume",
         names=("time", "tick_volume", "real_volume"),
     ),
-    Layout(
+    FileLayout(
         name="yfinance download",
         recognised="columns ('Open', 'BTC-USD') or header rows Price, Ticker, Date: of one ticker only",
         names=("price\nticker",),  # readers.py and frames.py make one header of them
     ),
-    Layout(
+    FileLayout(
         name="CryptoDataDownload",
         recognised="columns unix, date, symbol, Volume BTC, Volume USDT",
         names=("unix", "date", "symbol", "open"),
     ),
-    Layout(
+    FileLayout(
         name="CoinMarketCap history",
         recognised="columns timeOpen, timeClose, marketCap",
         names=("timeopen", "timeclose", "open"),
     ),
-    Layout(
+    FileLayout(
         name="CoinAPI history",
         recognised="columns time_period_start, price_open, volume_traded",
         names=("time_period_start", "price_open"),

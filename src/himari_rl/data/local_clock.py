@@ -51,7 +51,7 @@ def _sunday(year: int, month: int, which: int) -> date:
     return last - timedelta(days=(last.weekday() - 6) % 7)
 
 
-def _changes(rule: tuple[int, int, int], first: int, last: int) -> Iterator[int]:
+def changes(rule: tuple[int, int, int], first: int, last: int) -> Iterator[int]:
     """ms on the wall of each change within first..last."""
     month, which, hour = rule
     begin, end = (datetime.fromtimestamp(ms / 1000, UTC).year for ms in (first, last))
@@ -64,7 +64,7 @@ def _changes(rule: tuple[int, int, int], first: int, last: int) -> Iterator[int]
 def repeated(ms: int) -> str | None:
     """The place whose clocks show this hour twice, if there is one."""
     for clock in CLOCKS:
-        for change in _changes(clock.autumn, ms - DAY_MS, ms + DAY_MS):
+        for change in changes(clock.autumn, ms - DAY_MS, ms + DAY_MS):
             if change <= ms < change + HOUR_MS:
                 return clock.name
     return None
@@ -73,7 +73,7 @@ def repeated(ms: int) -> str | None:
 def _spring(times: IntArray, interval: int, clock: Clock) -> tuple[list[int], int]:
     """(changes at which just the lost hour is missing, changes at which it is there) of rising times (T,)."""
     lost, there = [], 0
-    for change in _changes(clock.spring, int(times[0]), int(times[-1])):
+    for change in changes(clock.spring, int(times[0]), int(times[-1])):
         before, after = np.searchsorted(times, [change, change + HOUR_MS])
         if before < after:
             there += 1
@@ -107,7 +107,7 @@ def merged_hour(times: IntArray, opened: FloatArray, close: FloatArray, interval
             continue
         seen = [
             (change, max(_jump(times, opened, close, change), _jump(times, opened, close, change + HOUR_MS)))
-            for change in _changes(clock.autumn, int(times[0]), int(times[-1]))
+            for change in changes(clock.autumn, int(times[0]), int(times[-1]))
         ]
         told = [(change, jump) for change, jump in seen if np.isfinite(jump)]
         if told and all(jump > _FARTHER for _, jump in told):
@@ -147,7 +147,7 @@ def shifted(times: IntArray, interval: int) -> int | None:
     for row in turns[:8].tolist():
         moved = abs(int(phases[row]) - int(phases[row - 1]))
         around = (int(times[row - 1]) - DAY_MS, int(times[row]) + DAY_MS)
-        near = any(True for clock in CLOCKS for rule in (clock.spring, clock.autumn) for _ in _changes(rule, *around))
+        near = any(True for clock in CLOCKS for rule in (clock.spring, clock.autumn) for _ in changes(rule, *around))
         if moved not in (HOUR_MS, min(interval, DAY_MS) - HOUR_MS) or not near:
             return None
     return int(turns[0])

@@ -23,7 +23,10 @@ _CONTINUOUS = 0.1  # of a bar's own move: where markets never close, an open is 
 def above(value: FloatArray, bound: FloatArray) -> BoolArray:
     """(T,) where value > bound by more than rounding."""
     with np.errstate(invalid="ignore"):
-        return np.asarray(value > bound + SLACK_ULP * np.spacing(np.abs(bound)), np.bool_)
+        over = np.asarray(value > bound, np.bool_)
+        if over.any():  # rounding is looked at only there
+            over[over] = value[over] > bound[over] + SLACK_ULP * np.spacing(np.abs(bound[over]))
+    return over
 
 
 def broken(opened: FloatArray, high: FloatArray, low: FloatArray, close: FloatArray) -> BoolArray:

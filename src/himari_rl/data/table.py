@@ -132,10 +132,7 @@ def interpret(source: str, symbol: str, raw: Raw) -> Table:
     named = recognise(source, raw)
     cells = dict(named.columns)
     symbol = _symbol(source, symbol, named.symbol, cells.pop("symbol", None))
-    mark, unclear = decimal_mark([cells[name] for name in REQUIRED[1:] if name in cells], raw.delimiter)
-    if unclear:
-        found = f"{source} has cells such as {unclear!r}, whose mark may stand for decimals or for thousands"
-        raise DataError(found, "1234.5", "write the numbers without thousands, with a decimal point and commas between")
+    mark = _mark(source, [cells[name] for name in REQUIRED[1:] if name in cells], raw.delimiter)
     columns: dict[str, FloatArray] = {}
     texts: dict[str, list[str]] = {}
     ignored = list(named.ignored)
@@ -173,6 +170,17 @@ def interpret(source: str, symbol: str, raw: Raw) -> Table:
     return _settled(table, newest_first=named.newest_first, stamps_close=named.stamps_close)
 
 
+def _mark(source: str, columns: list[Any], delimiter: str) -> str:
+    """The decimal mark of numbers written for people; empty where programs wrote them, which is quickly told."""
+    if delimiter != ";" and all(numbers(column, {})[1] is None for column in columns):
+        return ""
+    mark, unclear = decimal_mark(columns, delimiter)
+    if unclear:
+        found = f"{source} has cells such as {unclear!r}, whose mark may stand for decimals or for thousands"
+        raise DataError(found, "1234.5", "write the numbers without thousands, with a decimal point and commas between")
+    return mark
+
+
 def _symbol(source: str, symbol: str, wrapped: str | None, column: Any) -> str:
     if column is None:
         return symbol if wrapped is None else wrapped
@@ -187,8 +195,8 @@ def _symbol(source: str, symbol: str, wrapped: str | None, column: Any) -> str:
 def _settled(table: Table, *, newest_first: bool, stamps_close: bool) -> Table:
     """The table in rising order of its layout, its times on their grid; nothing where a time is broken or missing."""
     if newest_first and len(table) > 1 and (np.diff(table.timestamp) < 0).all():
-        notes = (*table.notes, "the newest row first, read from its end")
-        table = replace(_picked(table, np.arange(len(table))[::-1]), notes=notes)
+        turned = _picked(table, np.arange(len(table))[::-1])
+        table = replace(turned, notes=(*table.notes, "the newest row first, read from its end"))
     times = table.timestamp
     if table.missing or (times == NOT_A_TIME).any() or not (np.diff(times) > 0).all():
         return table
