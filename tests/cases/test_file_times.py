@@ -294,6 +294,13 @@ def test_times_of_closes_are_read_at_the_open_that_they_mean(tmp_path: Path, ear
     assert any("close" in note for note in found.notes)
 
 
+def test_a_late_row_among_times_of_closes_is_no_reason_to_take_them_for_opens(tmp_path: Path) -> None:
+    bars = market(800)
+    times = bars.timestamp + HOUR_MS - 1
+    times[100] += 50_000
+    assert same(load_bars(write(tmp_path, lines(times.tolist(), bars))), bars)
+
+
 def test_times_that_jitter_are_read_on_their_minute(tmp_path: Path) -> None:
     bars = market(300)
     jitter = np.random.default_rng(0).integers(-400, 900, 300)

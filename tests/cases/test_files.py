@@ -7,6 +7,7 @@ beside the data, they run too.
 from __future__ import annotations
 
 import itertools
+import json
 import os
 from pathlib import Path
 
@@ -227,6 +228,35 @@ def test_a_frame_of_yfinance_is_read_for_one_ticker_and_refused_for_two() -> Non
     with pytest.raises(DataError, match=r"2 tickers .*multi_level_index=False"):
         Bars.from_frame(two)
     assert same(Bars.from_frame(two.xs("ETH-USD", axis=1, level=1)), bars)  # the cure
+
+
+@pytest.mark.parametrize("name", ["Alpaca", "Kraken", "Bybit", "columns", "lines"])
+def test_what_an_exchange_answers_is_read_as_it_comes(tmp_path: Path, name: str) -> None:
+    bars = market()
+    cells = list(zip(*(getattr(bars, column).tolist() for column in NAMES), strict=True))
+    times = bars.timestamp.tolist()
+    objects = [
+        {"t": f"{when.replace(' ', 'T')}Z", **dict(zip("ohlcv", row, strict=True)), "n": 1, "vw": row[3]}
+        for when, row in zip(map(str, iso(bars)), cells, strict=True)
+    ]
+    kraken = [[t // 1000, *map(str, row[:4]), "1.0", str(row[4]), 3] for t, row in zip(times, cells, strict=True)]
+    bybit = [[str(t), *map(str, row), "9"] for t, row in zip(times, cells, strict=True)]
+    answer = {
+        "Alpaca": {"bars": {"BTC/USD": objects}, "next_page_token": None},
+        "Kraken": {"error": [], "result": {"XXBTZUSD": kraken, "last": 7}},
+        "Bybit": {"retCode": 0, "result": {"symbol": "BTCUSDT", "list": bybit[::-1]}},
+        "columns": {"t": [t // 1000 for t in times], "s": "ok"}
+        | {key: [row[place] for row in cells] for place, key in enumerate("ohlcv")},
+    }
+    document = "\n".join(map(json.dumps, objects)) if name == "lines" else json.dumps(answer[name])
+    assert same(load_bars(text(tmp_path / f"BTC_x.json{'l' * (name == 'lines')}", document)), bars)
+
+
+def test_rows_that_end_in_a_delimiter_and_digits_of_day_and_hour_are_read(tmp_path: Path) -> None:
+    bars = market()
+    assert same(load_bars(write(tmp_path, [f"{row}," for row in lines(iso(bars), bars)])), bars)
+    rows = [f"{d},{row}" for d, row in zip(iso(bars, "%Y%m%d"), lines(iso(bars, "%H%M%S"), bars), strict=True)]
+    assert same(load_bars(write(tmp_path, rows, "<DATE>,<TIME>,<OPEN>,<HIGH>,<LOW>,<CLOSE>,<VOL>")), bars)
 
 
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Kolkata"])

@@ -55,8 +55,10 @@ def settle(timestamps: IntArray) -> Settled:
     all_rows = np.ones(len(timestamps), np.bool_)
     if len(timestamps) < 2:
         return Settled(timestamp=timestamps, left=all_rows, notes=())
-    rest = -timestamps % MINUTE_MS
-    if interval >= MINUTE_MS and interval % MINUTE_MS == 0 and 1 <= rest[0] <= _EARLY_MS and (rest == rest[0]).all():
+    rests, counts = np.unique(-timestamps % MINUTE_MS, return_counts=True)
+    rest = int(rests[counts.argmax()])  # to the next whole minute, of nearly every row
+    whole = interval >= MINUTE_MS and interval % MINUTE_MS == 0
+    if whole and 1 <= rest <= _EARLY_MS and counts.max() >= (1 - _FEW_OFF) * len(timestamps):
         example = str(np.datetime64(int(timestamps[0]), "ms"))[11:]
         notes.append(f"times of each bar's close (first {example}), read at its open")
         timestamps = timestamps + rest - interval

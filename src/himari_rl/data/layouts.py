@@ -94,7 +94,7 @@ LAYOUTS: tuple[FileLayout, ...] = (
         names=("t", "o", "h", "l", "c", "v", "q"),
     ),
     FileLayout(
-        name="polygon.io aggregates",
+        name="polygon.io or Alpaca aggregates",
         recognised="columns v, vw, o, c, h, l, t, n",
         names=("t", "o", "h", "l", "c", "v", "vw"),
     ),
@@ -240,7 +240,12 @@ def recognise(source: str, raw: Raw) -> Named:
             columns[name] = raw.columns[place]
     if twice:
         notes.append(f"set aside, as they stand there twice: {', '.join(sorted(name or 'no name' for name in twice))}")
-    aliased = [f"{ours[p]} from {raw.names[p].strip() or 'the index'}" for p in sorted(ours) if names[p] != ours[p]]
+    noted = {note.partition(" ")[0] for note in notes}
+    aliased = [
+        f"{ours[p]} from {raw.names[p].strip() or 'the index'}"
+        for p in sorted(ours)
+        if names[p] != ours[p] and ours[p] not in noted
+    ]
     if layout is None and aliased:
         notes.append(", ".join(aliased))
     return Named(

@@ -259,6 +259,9 @@ def _sniff(file: Path, head: bytes) -> _Form:
         plain, ticker = one_ticker(str(file), names)
         notes.append(f"yfinance's {count} header rows, of {ticker}")
         return replace(form, names=plain, width=len(plain), skip=skip + count, symbol=ticker)
+    if rows[1:] and all(len(row) == len(header) + 1 and not row[-1].strip() for row in rows[1:]):
+        header = [*header, ""]  # every row ends in a delimiter, the header does not
+        form = replace(form, width=len(header))
     _refuse_preamble(file, lines, skip, delimiter)
     return replace(form, names=header, skip=skip + 1)
 

@@ -34,6 +34,7 @@ CLOSE_TIMES = (
 INDEX_TIMES = ("__index_level_0__", "unnamed:_0", "index", "level_0", "")
 LOCAL_TIMES = ("local_time", "localtime", "local_datetime", "local_date", "est", "cet", "et", "server_time")
 TIMES = (*PLAIN_TIMES, *OPEN_TIMES, *INDEX_TIMES)
+_BOTH = "date and time of day together"
 _DAYS, _CLOCKS = ("date", "<date>", "day"), ("time", "<time>")
 
 
@@ -137,4 +138,4 @@ def _date_and_clock(place_of: dict[str, int], columns: Sequence[Any]) -> TimeCol
     day = pc.replace_substring_regex(pc.utf8_trim_whitespace(pc.fill_null(day, "")), r"[ T]0?0:00(:00)?(\.0+)?$", "")
     joined = pc.binary_join_element_wise(day, pc.utf8_trim_whitespace(pc.fill_null(hour, "")), " ")
     joined = pc.utf8_trim_whitespace(joined)
-    return TimeColumn(place=days, column=joined, notes=("date and time of day together",), aside=frozenset({clock}))
+    return TimeColumn(place=days, column=joined, notes=(_BOTH,), aside=frozenset({clock}))
