@@ -131,9 +131,13 @@ def _date_and_clock(place_of: dict[str, int], columns: Sequence[Any]) -> TimeCol
     elif not pa.types.is_string(hour.type):
         return None
     day = day.cast(pa.string())
-    if not pc.all(
-        pc.match_substring_regex(pc.fill_null(hour, ""), r"^\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*$|^\s*$")
-    ).as_py():
+    digits = pc.match_substring_regex(pc.fill_null(hour, ""), r"^\s*(\d{4}|\d{6})\s*$")
+    if pc.all(digits).as_py():  # 20240131 and 093000
+        bare = pc.replace_substring_regex(pc.fill_null(day, ""), r"[^0-9]", "")
+        joined = pc.binary_join_element_wise(bare, pc.utf8_trim_whitespace(hour), "")
+        return TimeColumn(place=days, column=joined, notes=(_BOTH,), aside=frozenset({clock}))
+    clocks = pc.match_substring_regex(pc.fill_null(hour, ""), r"^\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*$|^\s*$")
+    if not pc.all(clocks).as_py():
         return None
     day = pc.replace_substring_regex(pc.utf8_trim_whitespace(pc.fill_null(day, "")), r"[ T]0?0:00(:00)?(\.0+)?$", "")
     joined = pc.binary_join_element_wise(day, pc.utf8_trim_whitespace(pc.fill_null(hour, "")), " ")
