@@ -170,6 +170,7 @@ def join(tables: Sequence[Table]) -> Bars:
         signals=_signals(column),
         funding_rate=column.get("funding_rate"),
         extra={name: values for name, values in column.items() if name not in _OURS},
+        notes=(),
     )
 
 
