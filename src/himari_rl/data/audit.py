@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from himari_rl.data.cells import NOT_A_TIME
-from himari_rl.data.checks import Problem, grid_problems, interval_name, problems, step
+from himari_rl.data.checks import Problem, grid_problems, interval_name, of_events, problems, step
 from himari_rl.data.facts import WARNING, Fact, facts, facts_together, unaccepted
 from himari_rl.data.leaks import LeakReport, suspected_leaks
 from himari_rl.data.panel import panel_of
@@ -183,7 +183,8 @@ def _audit_group(files: Sequence[Path], accept: Sequence[str], resolve: Resolve)
 def _time_problems(tables: Sequence[Table]) -> list[Problem]:
     """The grid's rules over the readable times of all files, sorted: what is unsorted is a problem of its own."""
     times = _sorted_times(tables)
-    return grid_problems(times, tables[0].source) if times.size else []
+    found = grid_problems(times, tables[0].source) if times.size else []
+    return [of_events(problem, tables[0].columns) for problem in found]
 
 
 def _sorted_times(tables: Sequence[Table]) -> IntArray:

@@ -10,8 +10,8 @@ Gaps, outliers and bars without volume are facts of a market, not problems: the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,6 +34,10 @@ from himari_rl.schema import (
 # The same larger step this many times in a row is a second interval, not a row of outages.
 REPEATED_STEPS = 10
 FEW = 100  # rows that may stand still: an hour's halt is no dead feed
+COMMON = 0.2  # share of the differences that the most common one has in bars, however many are missing in between
+FEW_STEPS = 20  # of fewer differences the most common one is the interval
+EVENTS = "rows of events are no bars: himari data join BARS SIGNALS puts the signals onto bars"
+"""The cure for rows that come only where Layer 2 said something."""
 
 # column: (lowest, highest, only whole numbers, what was expected)
 _RANGES = {
@@ -66,7 +70,8 @@ def problems(table: Table) -> list[Problem]:
     if table.missing:
         have = ", ".join(["timestamp"] * ("timestamp" not in table.missing) + [*table.columns, *table.ignored])
         found = f"{table.source} has no column {', '.join(table.missing)} (it has: {have})"
-        return [Problem("missing_column", 1, found, f"columns {', '.join(REQUIRED)}", "rename or add them")]
+        cure = EVENTS if "signal_action" in table.columns else "rename or add them"
+        return [Problem("missing_column", 1, found, f"columns {', '.join(REQUIRED)}", cure)]
     return [*_times(table), *_prices(table), *_layer2(table)]
 
 
@@ -159,10 +164,23 @@ def _layer2(table: Table) -> Iterator[Problem]:
 
 
 def step(timestamps: IntArray) -> int:
-    """The most common positive difference between neighbours in ms, the smaller of equals; 0 if there is none."""
+    """The most common positive difference between neighbours in ms, the smaller of equals; 0 if there is none.
+
+    Rows that come only at events have no common one: there it is the grid that all of them stand on, from a minute up.
+    """
     difference = np.diff(timestamps)
     steps, counts = np.unique(difference[difference > 0], return_counts=True)
+    if counts.sum() > FEW_STEPS and counts.max() < COMMON * counts.sum():
+        grid = int(np.gcd.reduce(steps))
+        if grid >= MINUTE_MS:
+            return grid
     return int(steps[counts.argmax()]) if steps.size else 0
+
+
+def of_events(problem: Problem, columns: Iterable[str]) -> Problem:
+    """The problem with another cure where signals came at times that are on no grid."""
+    events = problem.code == "mixed_interval" and "signal_action" in columns
+    return replace(problem, cure=EVENTS) if events else problem
 
 
 def dead_problems(close: FloatArray, volume: FloatArray, where: str) -> list[Problem]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from himari_rl.data.checks import interval_name
+from himari_rl.data.checks import EVENTS, interval_name
 from himari_rl.data.config import BREAKS, CONSTANT, FUNDING, LOW_COVERAGE, REPEATED, DataConfig
 from himari_rl.data.panel import Panel
 from himari_rl.data.panel_facts import common_span, lagged_correlation
@@ -126,7 +126,7 @@ def _coverage(bars: Bars) -> Iterator[Fact]:
     else:
         cure = "bring the missing bars; a market with closing hours has none: its figures per year are of elapsed time"
         if bars.signals_supplied:
-            cure = "rows of events are no bars: himari data join BARS SIGNALS puts the signals onto bars"
+            cure = EVENTS
         yield Fact(LOW_COVERAGE, REFUSAL, f"{said} (refused below {LEAST_COVERAGE:.0%})", cure)
 
 
