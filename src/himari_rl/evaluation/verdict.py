@@ -273,7 +273,7 @@ def _sentence(
     gross: float,
     level: float,
     trials: int,
-    judged: bool,
+    judged: bool = True,
 ) -> str:
     if not judged:
         return (

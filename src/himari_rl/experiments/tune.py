@@ -80,8 +80,8 @@ def tune(
         DataError: too few bars for the splits, or a finding not accepted.
         StorageError: the study or the ledger cannot be written.
     """
-    facts = recorded(accepted_facts(bars, accept), accept)
     train, _ = train_test(bars, test_fraction)
+    facts = recorded(accepted_facts(train, accept), accept)
     out.mkdir(parents=True, exist_ok=True)
 
     def record(chosen: Recipe, params: dict[str, float]) -> None:
