@@ -80,9 +80,13 @@ def require_accepted(history: Bars | Panel, accept: Sequence[str]) -> tuple[Fact
         DataError: a refusal that was not accepted. ConfigError: a name that no finding has.
     """
     accepted, found = DataConfig(accept=tuple(accept)).accept, facts(history)
-    for fact in unaccepted(found, accepted):
-        told = f"--accept {fact.name} goes on with it (accept=[{fact.name!r}] in Python)"
-        raise DataError(fact.sentence, "", f"{fact.cure}; {told}" if fact.cure else told)
+    refused = unaccepted(found, accepted)
+    if refused:
+        first = refused[0]
+        others = sorted({fact.name for fact in refused} - {first.name})
+        told = f"--accept {first.name} goes on with it (accept=[{first.name!r}] in Python)"
+        more = f"; refused too: {', '.join(others)}" if others else ""
+        raise DataError(first.sentence, "", f"{first.cure}; {told}{more}")
     return found
 
 
