@@ -46,8 +46,8 @@ CONTRACT = {
     "tune": f"{SHARED} {LEDGER} {AGENT} --accept --num-episodes --data --funding --out --seed --symbol --symbols "
     "--test-fraction --trials",
     "walk-forward": f"{SHARED} {LEDGER} {AGENT} --accept --anchored --num-episodes --bootstrap-paths --data "
-    "--embargo-bars --folds --funding --jobs --out --rules --scheduler --seed --seeds --step --symbol --symbols --synthetic-paths "
-    "--test --train --tune-trials --usd-per-hour --validation-fraction --warm-start",
+    "--embargo-bars --folds --funding --jobs --out --rules --scheduler --seed --seeds --step --symbol --symbols "
+    "--synthetic-paths --test --train --tune-trials --usd-per-hour --validation-fraction --warm-start",
 }
 
 
