@@ -104,6 +104,14 @@ class Layer2:
         )
 
 
+def direction(action: IntArray, allow_short: bool) -> FloatArray:
+    """(T,) side of the base position: BUY +1, SELL -1 (0 without shorting), HOLD keeps the last; 0 before any."""
+    opinionated = np.where(action == HOLD, -1, np.arange(action.shape[0]))
+    last = np.maximum.accumulate(opinionated) if action.size else opinionated
+    side = np.where(last >= 0, action[last], 0).astype(np.float64)
+    return side if allow_short else np.maximum(side, 0.0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bars:
     """One symbol's bars as they were recorded: gaps stay gaps, nothing is filled or invented.

@@ -20,17 +20,18 @@ SHARED = "--config --set --json"
 LEDGER = "--allow-short --commission-rate --slippage-bps --max-position-pct --reward --risk-aversion"
 AGENT = "--hidden-dim --learning-rate --weight-decay"
 TRAIN = (
-    f"{SHARED} {LEDGER} {AGENT} --data --device --num-episodes --out --resume --save-interval --seed --seeds "
+    f"{SHARED} {LEDGER} {AGENT} --accept --data --device --num-episodes --out --resume --save-interval --seed --seeds "
     "--test-fraction"
 )
 CONTRACT = {
     "certify": f"{SHARED} {AGENT} --num-episodes --device --html --jobs --market --seed --seeds",
     "config show": SHARED,
-    "data audit": "--interval --json --symbol",
+    "data audit": "--accept --interval --json --symbol",
     "data fetch": "--exchange --json --out --since --timeframe --until",
+    "data join": "--json --max-age --out --symbol",
     "decide": f"{SHARED} --accept-leak --base --lstm --multi --rules",
     "demo": "--data --json --num-episodes --out --seed --symbol",
-    "evaluate": f"{SHARED} --allow-seen --costs --data --funding --html --risk-aversion --seed --symbol "
+    "evaluate": f"{SHARED} --accept --allow-seen --costs --data --funding --html --risk-aversion --seed --symbol "
     "--test-fraction --trials",
     "gate": f"{SHARED} --accept-leak --champion --rules --run",
     "promote": f"{SHARED} --accept-leak --champion --folder --override --rules --run",
@@ -42,11 +43,11 @@ CONTRACT = {
     "train base": f"{TRAIN} --symbol",
     "train multi": f"{TRAIN} --funding --interval --symbols",
     "train lstm": f"{TRAIN} --symbol --gap-rule --lstm-hidden-dim --lstm-num-layers",
-    "tune": f"{SHARED} {LEDGER} {AGENT} --num-episodes --data --funding --out --seed --symbol --symbols "
+    "tune": f"{SHARED} {LEDGER} {AGENT} --accept --num-episodes --data --funding --out --seed --symbol --symbols "
     "--test-fraction --trials",
-    "walk-forward": f"{SHARED} {LEDGER} {AGENT} --anchored --num-episodes --bootstrap-paths --data --embargo-bars "
-    "--folds --funding --jobs --out --rules --scheduler --seed --seeds --step --symbol --symbols --synthetic-paths "
-    "--test --train --tune-trials --usd-per-hour --validation-fraction --warm-start",
+    "walk-forward": f"{SHARED} {LEDGER} {AGENT} --accept --anchored --num-episodes --bootstrap-paths --data "
+    "--embargo-bars --folds --funding --jobs --out --rules --scheduler --seed --seeds --step --symbol --symbols "
+    "--synthetic-paths --test --train --tune-trials --usd-per-hour --validation-fraction --warm-start",
 }
 
 

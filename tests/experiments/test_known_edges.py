@@ -81,7 +81,8 @@ def test_a_leaky_supplied_column_is_walked_forward_and_blocks_the_gate_until_a_p
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rho: float
 ) -> None:
     monkeypatch.setenv("HIMARI_TRIALS", str(tmp_path / "t.sqlite"))
-    run_walk_forward(leaky(small_bars(), rho), small_settings(seeds=(0,)), tmp_path / "run", None)
+    told = ("constant-columns",)  # BUY and T1 in every row
+    run_walk_forward(leaky(small_bars(), rho), small_settings(seeds=(0,)), tmp_path / "run", None, accept=told)
     bundle = tmp_path / "run" / "bundle"
     answer = gate(bundle, GateRules())
     assert ("leak test" in answer.reason) == (rho > 0.0)

@@ -58,7 +58,8 @@ def test_a_portfolio_is_tuned_on_its_panel_and_pays_as_one_market(
     monkeypatch.setattr(tuning, "purged_splits", lambda rows, recipe: purged_splits(rows, recipe)[:2])
     panel = random_panel(2, 1500, 3, gaps=0.0)
     recipe = replace(RECIPE, agent=config_type("multi")(**AGENT))
-    found = tune(panel, recipe, 1, tmp_path)
+    told = ("constant-columns", "funding-unit")  # T2 in every row, and funding as large as a bar's return
+    found = tune(panel, recipe, 1, tmp_path, accept=told)
     assert np.isfinite(found.gain)
     train, _ = train_test(panel)
     market, first, last = span_of(train)

@@ -13,8 +13,8 @@ from helpers.features import make_bars
 from himari_rl.errors import ConfigError, LookAheadError
 from himari_rl.features.causality import check_prefix_invariance, noise_after
 from himari_rl.features.encoder import FEATURES, StateEncoder
-from himari_rl.features.signals import direction, reference_signals
-from himari_rl.schema import HOUR_MS, Bars
+from himari_rl.features.signals import reference_signals
+from himari_rl.schema import HOUR_MS, Bars, direction
 
 
 def next_return(bars: Bars) -> np.ndarray:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from helpers.features import make_bars, with_close
 from himari_rl.data.panel import panel_of
-from himari_rl.features.signals import direction, reference_signals, signals_of, with_signals
-from himari_rl.schema import BUY, HOLD, HOUR_MS, SELL
+from himari_rl.features.signals import reference_signals, signals_of, with_signals
+from himari_rl.schema import BUY, HOLD, HOUR_MS, SELL, direction
 
 
 def trend(drift: float, rows: int = 1000) -> np.ndarray:

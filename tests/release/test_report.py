@@ -47,6 +47,12 @@ def test_it_is_one_file_that_asks_no_network(page: str) -> None:
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=\"(?!data:)", page[:20_000])
 
 
+def test_it_says_what_the_data_says_of_itself(page: str) -> None:
+    said = page.partition('id="section-data"')[2].partition("</section>")[0]
+    assert "coverage 100 %" in said
+    assert "no Layer 2 columns: the causal reference signal" in said
+
+
 def test_it_says_why_refused_and_shows_every_rule_and_control(page: str) -> None:
     assert "Why refused" in page
     for words in ("better than 1.0", "deflated Sharpe", "control: planted", "look(s) counted", "USD an hour"):

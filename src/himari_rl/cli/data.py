@@ -2,6 +2,7 @@
 
 himari data fetch BTC-USD --since 2020-01-01
 himari data audit data/coinbase/BTC-USD_1h.parquet
+himari data join BTC-USDT_1h.parquet signals.csv --max-age 4h
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from himari_rl.data.audit import AuditReport
+    from himari_rl.schema import Bars
 
 data = typer.Typer(no_args_is_help=True, help="Download bars, and see what is in them.")
 
@@ -74,33 +76,97 @@ def audit(
     paths: Annotated[list[str], typer.Argument(help="Files or folders: .csv, .csv.gz, .parquet.")],
     symbol: Annotated[str | None, typer.Option(help="Only this symbol.")] = None,
     interval: Annotated[str | None, typer.Option(help="Only this interval: 1h, 1d ...")] = None,
+    accept: Annotated[list[str] | None, typer.Option(help="A finding to go on with, by its name.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Shows gaps, duplicates, outliers, broken rows, suspected leaks, span, rows and fingerprint.
+    """Shows gaps, duplicates, outliers, broken rows, suspected leaks, what the data says of itself, and fingerprint.
 
-    Exit code 0 when the bars can be used, 1 when they cannot.
+    Exit code 0 when the bars can be used as they are, 1 when they cannot, or not unless told by --accept.
 
     Example: himari data audit data/coinbase/BTC-USD_1h.parquet
     """
     from rich.console import Console
 
-    from himari_rl.data.audit import audit_files
+    from himari_rl.data.audit import audit_files, audit_together
+    from himari_rl.data.config import DataConfig
     from himari_rl.errors import RefusedError
+    from himari_rl.features.signals import signals_of
 
-    reports = audit_files(paths, symbol, interval)
+    def resolved(bars: Bars) -> Bars:
+        return dataclasses.replace(bars, signals=signals_of(bars))
+
+    known = DataConfig(accept=tuple(accept or ()))
+    reports = audit_files(paths, symbol, interval, accept=known.accept, resolve=resolved)
+    shared = audit_together(paths, symbol, interval) if len(reports) > 1 else ()
     usable = [report for report in reports if report.usable]
+    as_they_are = [report for report in usable if not report.refused]
     if as_json:
-        document = {"usable": len(usable) == len(reports), "reports": [report.as_json() for report in reports]}
+        document = {
+            "usable": len(as_they_are) == len(reports),
+            "reports": [report.as_json() for report in reports],
+            "together": [fact.as_json() for fact in shared],
+        }
         typer.echo(json.dumps(document, allow_nan=False))
     else:
         console = Console()
         for report in reports:
             console.print(_table(report))
+        for fact in shared:
+            console.print(fact.sentence, style="yellow" * (fact.level != "note") or None, markup=False)
     if len(usable) < len(reports):
         refused = next(report for report in reports if not report.usable)
         raise RefusedError(
             f"{len(reports) - len(usable)} of {len(reports)} data sets cannot be used", "", refused.problems[0]
         )
+    if len(as_they_are) < len(reports):
+        refused = next(report for report in reports if report.refused)
+        fact = next(fact for fact in refused.facts if fact.name in refused.refused)
+        raise RefusedError(
+            f"{len(reports) - len(as_they_are)} of {len(reports)} data sets are refused unless told: {fact.sentence}",
+            "",
+            f"{fact.cure}; --accept {fact.name} goes on with it",
+        )
+
+
+@data.command()
+def join(
+    bars: Annotated[str, typer.Argument(help="Bars of one symbol: a file or a folder.")],
+    signals: Annotated[str, typer.Argument(help="Signals at any times: timestamp and signal_action, more if known.")],
+    max_age: Annotated[str | None, typer.Option(help="How long a signal is held: 4h, 30m (default: 4 bars).")] = None,
+    symbol: Annotated[str | None, typer.Option(help="Which symbol, where the bars have several.")] = None,
+    out: Annotated[str | None, typer.Option(help="File (default: SYMBOL_1h_signals.parquet beside SIGNALS).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Puts signals that come as events onto bars: each counts from the close of the bar in which it came.
+
+    Example: himari data join BTC-USDT_1h.parquet signals.csv --max-age 4h
+    """
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from himari_rl.data.checks import interval_ms
+    from himari_rl.data.grid import interval_name
+    from himari_rl.data.join import described, join_signals
+    from himari_rl.data.sources import load_bars
+    from himari_rl.data.table import read_table, write_bars
+    from himari_rl.errors import DataError
+
+    loaded, age = load_bars(bars, symbol), None if max_age is None else interval_ms(max_age)
+    joined = join_signals(loaded, read_table(signals), age)
+    name = f"{loaded.symbol}_{interval_name(loaded.interval_ms)}_signals.parquet"
+    path = Path(signals).with_name(name) if out is None else Path(out)
+    if path.exists() and any(path.samefile(given) for given in (bars, signals)):
+        raise DataError(f"--out {path} is one of the files that are read", "another file", "choose another --out")
+    write_bars(joined.bars, path)
+    if as_json:
+        told = {key: value for key, value in vars(joined).items() if key != "bars"}
+        typer.echo(json.dumps({"path": str(path), "bars": len(loaded)} | told))
+        return
+    console = Console(soft_wrap=True, highlight=False)
+    for line in described(joined):
+        console.print(line, markup=False)
+    console.print(f"next: himari data audit {path}", markup=False)
 
 
 def _table(report: AuditReport) -> Table:
@@ -110,6 +176,8 @@ def _table(report: AuditReport) -> Table:
     from rich.table import Table
 
     verdict = "[green]usable[/]" if report.usable else "[red]cannot be used[/]"
+    if report.refused:
+        verdict = f"[red]refused unless told[/] (--accept {' --accept '.join(report.refused)})"
     table = Table(
         title=f"{escape(report.symbol)} {report.interval}: {verdict}",
         box=box.SIMPLE_HEAD,
@@ -132,7 +200,7 @@ def _lines(report: AuditReport) -> list[tuple[str, str, bool]]:
         gaps += "; ".join(f"{gap.after} .. {gap.before} ({gap.missing_bars})" for gap in report.first_gaps)
     outliers = f"{report.outliers:,}"
     if report.outliers:
-        listed = (f"{o.timestamp} {o.log_return:+.3f} ({o.deviations:+.0f} sd)" for o in report.first_outliers)
+        listed = (f"{o.timestamp} {o.of} {o.log_return:+.3f} ({o.deviations:+.0f} sd)" for o in report.first_outliers)
         outliers += f"; first: {'; '.join(listed)}"
     lines = [
         ("source", report.source + (" (SYNTHETIC)" if report.synthetic else ""), report.synthetic),
@@ -150,6 +218,7 @@ def _lines(report: AuditReport) -> list[tuple[str, str, bool]]:
         ("sha256", report.sha256 or "none: not usable", report.sha256 is None),
     ]
     lines += [("ignored", ", ".join(report.ignored_columns), True)] if report.ignored_columns else []
+    lines += [(fact.name, fact.sentence, fact.level != "note") for fact in report.facts]
     lines += [("suspected leak", leak.message, True) for leak in report.suspected_leaks]
     lines += [("problem", problem, True) for problem in report.problems]
     return lines

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from himari_rl.cli.options import Json, configured
+from himari_rl.cli.options import ACCEPT, Json, configured
 from himari_rl.config import Resolved
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
     app.command("evaluate")(evaluate())
 
 
-@configured("evaluate", *(f"evaluate.{name}" for name in PLAIN))
+@configured("evaluate", *(f"evaluate.{name}" for name in PLAIN), ACCEPT)
 def evaluate(
     bundle: Annotated[str, typer.Argument(help="Folder of the policy bundle.")],
     data: Annotated[list[str], typer.Option(help="Files or a folder of bars, of the bundle's symbols.")],
@@ -45,6 +45,7 @@ def evaluate(
     """
     from rich.console import Console
 
+    from himari_rl.cli.train import print_facts
     from himari_rl.cli.walk_forward import opened_progress
     from himari_rl.data.grid import interval_name
     from himari_rl.data.panel import load_panel
@@ -63,7 +64,7 @@ def evaluate(
     else:
         bars = load_bars(data, symbol)
     with opened_progress(Console(stderr=True, highlight=False), "controls", quiet=as_json) as progress:
-        found = judge(policy, bars, progress=progress, **vars(settings["evaluate"]))
+        found = judge(policy, bars, progress=progress, accept=settings["data"].accept, **vars(settings["evaluate"]))
     if html is not None:
         write_atomic(html, equity_html(found.backtest, found.verdict).encode())
     if as_json:
@@ -71,7 +72,8 @@ def evaluate(
     else:
         console = Console(highlight=False)
         for note in found.notes:
-            console.print(note, style="yellow")
+            console.print(note, style="yellow", markup=False)
+        print_facts(found.facts, console)
         console.print(f"Ledger: {found.ledger}.", markup=False)
         render(found.verdict, console, found.controls, found.detectable)
         if found.portfolio is not None:

@@ -16,6 +16,7 @@ from himari_rl.errors import ConfigError
 
 KINDS = ("base", "lstm", "multi")
 SECTIONS = {
+    "data": "himari_rl.data.config:DataConfig",
     "agent": "himari_rl.agents.config:PPOConfig",
     "environment": "himari_rl.envs.config:TradingEnvConfig",
     "train": "himari_rl.training.config:TrainConfig",
@@ -27,10 +28,10 @@ SECTIONS = {
     "serve": "himari_rl.serving.settings:ServeSettings",
 }
 COMMANDS = {
-    "train": ("train", "agent", "environment"),
-    "walk-forward": ("walk_forward", "agent", "environment", "gate"),
-    "evaluate": ("evaluate",),
-    "tune": ("tune", "agent", "environment"),
+    "train": ("train", "data", "agent", "environment"),
+    "walk-forward": ("walk_forward", "data", "agent", "environment", "gate"),
+    "evaluate": ("evaluate", "data"),
+    "tune": ("tune", "data", "agent", "environment"),
     "certify": ("certify", "agent"),
     "gate": ("gate",),
     "serve": ("serve",),

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from himari_rl.cli.options import AGENT, LEDGER, Json, configured
+from himari_rl.cli.options import ACCEPT, AGENT, LEDGER, Json, configured
 from himari_rl.config import Resolved
 
 if TYPE_CHECKING:
+    from himari_rl.data.facts import Fact
     from himari_rl.data.panel import Panel
     from himari_rl.schema import Bars
     from himari_rl.training.job import TrainingResult
@@ -26,7 +28,7 @@ Funding = Annotated[Path | None, typer.Option(help="Folder of SYMBOL_funding_8h 
 Out = Annotated[Path, typer.Option(help="Folder of the run.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the run's last checkpoint.")]
 
-RUN = ("train.num_episodes", "train.seeds", "train.save_interval", "train.test_fraction", "train.device")
+RUN = ("train.num_episodes", "train.seeds", "train.save_interval", "train.test_fraction", "train.device", ACCEPT)
 MEMORY = ("agent.lstm_hidden_dim", "agent.lstm_num_layers", "agent.gap_rule")
 
 
@@ -104,17 +106,24 @@ def train_multi(
 
 def _run(settings: Resolved, bars: Bars | Panel, data: list[Path], out: Path, resume: bool, as_json: bool) -> None:
     """Trains with what was asked for, writes the run into the trial ledger and says what there is."""
+    from himari_rl.experiments.arguments import accepted_facts
     from himari_rl.experiments.train import recorded_job
     from himari_rl.training.job import Job
     from himari_rl.training.watch import Watch
 
     job = Job(agent=settings["agent"], environment=settings["environment"], **vars(settings["train"]))
     console = Console(stderr=True)
-    if not bars.signals_supplied:
-        console.print("[dim]no Layer 2 columns in the data: using the causal reference signal (momentum)[/dim]")
+    accept = settings["data"].accept
+    print_facts(accepted_facts(bars, accept), console)
     with Watch(console, out / "tensorboard") as watch:
-        trained = recorded_job(job, bars, out, resume=resume, watch=watch)
+        trained = recorded_job(job, bars, out, resume=resume, watch=watch, accept=accept)
     _report(trained, data, console, as_json)
+
+
+def print_facts(found: Sequence[Fact], console: Console) -> None:
+    """What the data says of itself, one line each."""
+    for fact in found:
+        console.print(fact.sentence, style="dim" if fact.level == "note" else "yellow", markup=False)
 
 
 def _report(trained: TrainingResult, data: list[Path], console: Console, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from himari_rl.cli.options import AGENT, LEDGER, Json, Kind, configured
+from himari_rl.cli.options import ACCEPT, AGENT, LEDGER, Json, Kind, configured
 from himari_rl.config import Resolved
 
 
@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
     app.command("tune")(tune())
 
 
-@configured("tune", "tune.trials", "tune.num_episodes", "tune.test_fraction", "tune.seed", *AGENT, *LEDGER)
+@configured("tune", "tune.trials", "tune.num_episodes", "tune.test_fraction", "tune.seed", ACCEPT, *AGENT, *LEDGER)
 def tune(
     kind: Kind,
     data: Annotated[list[str], typer.Option(help="Files or a folder of bars.")],
@@ -59,6 +59,7 @@ def tune(
         Path(out),
         seed=asked.seed,
         test_fraction=asked.test_fraction,
+        accept=settings["data"].accept,
         progress=lambda done, total: console.print(f"trial {done} of {total}"),
     )
     if as_json:

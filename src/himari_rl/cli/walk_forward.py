@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from himari_rl.cli.options import AGENT, LEDGER, Json, Kind, configured
+from himari_rl.cli.options import ACCEPT, AGENT, LEDGER, Json, Kind, configured
 from himari_rl.config import Resolved
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def register(app: typer.Typer) -> None:
     app.command("walk-forward")(walk_forward())
 
 
-@configured("walk-forward", *WALK, *AGENT, *LEDGER)
+@configured("walk-forward", *WALK, ACCEPT, *AGENT, *LEDGER)
 def walk_forward(
     kind: Kind,
     data: Annotated[list[str], typer.Option(help="Files or a folder of bars.")],
@@ -74,8 +74,10 @@ def walk_forward(
 
     from rich.console import Console
 
+    from himari_rl.cli.train import print_facts
     from himari_rl.evaluation.record import BUNDLE
     from himari_rl.evaluation.verdict import LOOK_AHEAD
+    from himari_rl.experiments.arguments import accepted_facts
     from himari_rl.experiments.run import run_walk_forward
     from himari_rl.experiments.walk_forward import Settings
     from himari_rl.release.gate import gate, record
@@ -86,8 +88,12 @@ def walk_forward(
     bars = history_of(kind, data, symbol, symbols, funding)
     pool = dask_pool(scheduler) if scheduler else None if jobs == 1 else local_pool(jobs)
     console = Console(stderr=True, highlight=False)
+    accept = settings["data"].accept
+    print_facts(accepted_facts(bars, accept), console)
     with opened_progress(console, "folds x seeds") as progress:
-        document = run_walk_forward(bars, asked, Path(out), pool, progress=progress, usd_per_hour=usd_per_hour)
+        document = run_walk_forward(
+            bars, asked, Path(out), pool, progress=progress, usd_per_hour=usd_per_hour, accept=accept
+        )
     answer = gate(Path(out) / BUNDLE, settings["gate"])
     record(Path(out) / BUNDLE, answer)
     if as_json:

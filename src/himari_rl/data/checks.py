@@ -11,8 +11,8 @@ Gaps, outliers and bars without volume are facts of a market, not problems: the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -40,6 +40,8 @@ from himari_rl.schema import (
 REPEATED_STEPS, REPEATED_FEW = 10, 60
 FEW_TIMES = 5  # the multiple up to which a thin market's runs are long
 FEW = 100  # rows that may stand still: an hour's halt is no dead feed
+EVENTS = "rows of events are no bars: himari data join BARS SIGNALS puts the signals onto bars"
+"""The cure for rows that come only where Layer 2 said something."""
 
 # column: (lowest, highest, only whole numbers, what was expected)
 _RANGES = {
@@ -72,7 +74,8 @@ def problems(table: Table) -> list[Problem]:
     if table.missing:
         have = ", ".join(["timestamp"] * ("timestamp" not in table.missing) + [*table.columns, *table.ignored])
         found = f"{table.source} has no column {', '.join(table.missing)} (it has: {have})"
-        return [Problem("missing_column", 1, found, f"columns {', '.join(REQUIRED)}", "rename or add them")]
+        cure = EVENTS if "signal_action" in table.columns else "rename or add them"
+        return [Problem("missing_column", 1, found, f"columns {', '.join(REQUIRED)}", cure)]
     return [*_times(table), *_order(table), *_prices(table), *_layer2(table)]
 
 
@@ -180,6 +183,8 @@ def _alike(table: Table, same: BoolArray) -> tuple[str, str]:
         return words, "keep one row of each"
     name = next((n for n in ("close", *PRICES, "volume") if n in differing), differing[0])
     words += f" but other values ({name} {before[name]!r}, then {now[name]!r})"
+    if not {*PRICES, "volume"} <= now.keys():
+        return f"{words}: they contradict each other", "keep the one that holds"
     later = now["high"] >= before["high"] and now["low"] <= before["low"] and now["volume"] >= before["volume"]
     earlier = now["high"] <= before["high"] and now["low"] >= before["low"] and now["volume"] <= before["volume"]
     if later and now["open"] == before["open"]:
@@ -255,6 +260,12 @@ def _layer2(table: Table) -> Iterator[Problem]:
     if "synthetic" in table.columns and np.unique(table.columns["synthetic"]).size > 1:
         found = f"{table.source} mixes synthetic and recorded rows"
         yield Problem("mixed_synthetic", 1, found, "one or the other", "split the file")
+
+
+def of_events(problem: Problem, columns: Iterable[str]) -> Problem:
+    """The problem with another cure where signals came at times that are on no grid."""
+    events = problem.code == "mixed_interval" and "signal_action" in columns
+    return replace(problem, cure=EVENTS) if events else problem
 
 
 def dead_problems(close: FloatArray, volume: FloatArray, where: str) -> list[Problem]:

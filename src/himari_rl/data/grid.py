@@ -16,6 +16,8 @@ from himari_rl.schema import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, BoolArray, I
 _FEW_OFF = 0.02  # of the rows may stand off the grid: a late start of one bar, an exchange's odd day
 _FEW_EXTRA = 3  # of them where the place is taken: more are bars of another interval
 _HALF_STEP = 0.10  # of the differences: a market that often does not trade has few of its shortest
+_COMMON = 0.2  # share of the differences that the most common one has in bars, however many are missing in between
+_FEW_STEPS = 20  # of fewer differences the most common one is the interval
 _EARLY_MS = 1000  # a clock that runs ahead
 
 
@@ -31,7 +33,8 @@ class Settled:
 def step(timestamps: IntArray) -> int:
     """The most common positive difference between neighbours in ms, the smaller of equals; 0 if there is none.
 
-    A common smaller one of which all the others are multiples goes before it: a thin market's minutes.
+    A common smaller one of which all the others are multiples goes before it: a thin market's minutes. Rows that come
+    only at events have no common one: there it is the grid that all of them stand on, from a minute up.
     """
     difference = np.diff(timestamps)
     steps, counts = np.unique(difference[difference > 0], return_counts=True)
@@ -40,6 +43,10 @@ def step(timestamps: IntArray) -> int:
     least = int(steps[0])
     if counts[0] >= _HALF_STEP * counts.sum() and not (steps % least).any():
         return least
+    if counts.sum() > _FEW_STEPS and counts.max() < _COMMON * counts.sum():
+        common = int(np.gcd.reduce(steps))
+        if common >= MINUTE_MS:
+            return common
     return int(steps[counts.argmax()])
 
 

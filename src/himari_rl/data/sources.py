@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from himari_rl.data.checks import dead_problems, grid_problems, interval_ms, problems
+from himari_rl.data.checks import dead_problems, grid_problems, interval_ms, of_events, problems
 from himari_rl.data.grid import interval_name, step
 from himari_rl.data.readers import ALSO_OTHERS, SUFFIXES
 from himari_rl.data.table import Table, name_parts, read_table, stamp, stem_of
@@ -164,7 +164,7 @@ def join(tables: Sequence[Table]) -> Bars:
     source = ", ".join(table.source for table in tables[:3]) + (f" and {len(tables) - 3} more" if tables[3:] else "")
     column = {name: np.concatenate([table.columns[name] for table in tables]) for name in first.columns}
     for problem in [*grid_problems(timestamp, source), *dead_problems(column["close"], column["volume"], source)]:
-        raise problem.error()
+        raise of_events(problem, column).error()
     synthetic = column.get("synthetic", np.zeros(1))
     if np.unique(synthetic).size > 1:
         raise DataError(f"{source} mix synthetic and recorded bars", "one or the other", "name them apart")

@@ -209,12 +209,12 @@ def judge(
     deflated = statistics.deflated_sharpe(difference, trials)
     lag = lag_test(mine, result.run(policy, LAGGED.name), year, rng, replications)
     spread = metrics.action_spread(mine.multiplier, mine.active)
-    gross = metrics.gross_exposure(mine.exposure)
+    gross, judged = metrics.gross_exposure(mine.exposure), metrics.gross_exposure(one.exposure) > 0.0
     answer = _answer(growth, utility, own.growth, deflated, lag, spread, gross, confidence)
     level = float(mine.multiplier[mine.active].mean() if mine.active.any() else mine.multiplier.mean())
     return Verdict(
         answer=answer,
-        sentence=_sentence(answer, growth, utility, own.growth, lag, spread, gross, level, trials),
+        sentence=_sentence(answer, growth, utility, own.growth, lag, spread, gross, level, trials, judged),
         sure=utility.positive,
         policy=policy,
         symbols=result.symbols,
@@ -273,7 +273,13 @@ def _sentence(
     gross: float,
     level: float,
     trials: int,
+    judged: bool = True,
 ) -> str:
+    if not judged:
+        return (
+            "Nothing was judged: multiplier 1.0 holds no position on any of these bars, as Layer 2 takes no direction "
+            "there or the limits allow none, so every multiplier earns the same."
+        )
     span = f"Utility {_percent(utility)}, growth {_percent(growth)}"
     if answer == LOOK_AHEAD:
         return (

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from himari_rl.config import as_dict, config_hash
+from himari_rl.data.facts import Fact, recorded, whose_signals
 from himari_rl.data.panel import Panel
 from himari_rl.data.splits import train_test
 from himari_rl.data.table import stamp
@@ -23,7 +24,7 @@ from himari_rl.evaluation.control import Control
 from himari_rl.evaluation.portfolio import PortfolioMeasures, measure
 from himari_rl.evaluation.trials import Trials, look_of, span_of
 from himari_rl.evaluation.verdict import Verdict
-from himari_rl.experiments.arguments import require_bars, settings_from
+from himari_rl.experiments.arguments import accepted_facts, require_bars, settings_from
 from himari_rl.experiments.held_out import judge_bundle
 from himari_rl.policy.manifest import TrainingData
 from himari_rl.policy.runtime import Policy, load_policy
@@ -47,6 +48,8 @@ class Evaluation:
     """For several assets."""
     notes: tuple[str, ...]
     """What a reader must know before the numbers."""
+    facts: tuple[Fact, ...]
+    """What the data says of itself: coverage, whose signals and how many, funding ..."""
     ledger: str
     """Costs and limits it was judged with."""
     document: dict[str, Any]
@@ -55,7 +58,8 @@ class Evaluation:
     def __str__(self) -> str:
         from himari_rl.evaluation.terminal import wrapped
 
-        head = [wrapped(line) for line in (*self.notes, f"Ledger: {self.ledger}.")]
+        said = [fact.sentence for fact in self.facts]
+        head = [wrapped(line) for line in (*self.notes, *said, f"Ledger: {self.ledger}.")]
         return "\n".join([*head, "", self.verdict.summary([control.to_dict() for control in self.controls])])
 
     def __repr__(self) -> str:
@@ -67,6 +71,7 @@ def evaluate(
     bars: Bars | Panel,
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    accept: Sequence[str] = (),
     **settings: Any,
 ) -> Evaluation:
     """Judges a policy against multiplier 1.0 on the last part of `bars`; what `himari evaluate` does, same defaults.
@@ -77,10 +82,12 @@ def evaluate(
     Args:
         policy: a loaded policy, or its bundle's folder.
         bars: also the rows before the judged ones, on which the twins are trained.
+        accept: findings of `himari data audit` to go on with, by name; recorded in the document.
         settings: fields of EvaluateConfig: test_fraction, costs, trials, risk_aversion, seed, allow_seen.
 
     Raises:
-        DataError: too few bars, or bars of the training span. ConfigError: other symbols, or a wrong setting.
+        DataError: too few bars, a finding not accepted, or bars of the training span.
+        ConfigError: other symbols, or a wrong setting.
 
     >>> from himari_rl.data.synthetic import synthetic_bars
     >>> from himari_rl.experiments.train import train
@@ -95,6 +102,7 @@ def evaluate(
         raise ConfigError("bars where the policy belongs", "evaluate(policy, bars)", "swap the two arguments")
     require_bars(bars, "evaluate(policy, bars)")
     asked = settings_from(EvaluateConfig, settings)
+    found = accepted_facts(bars, accept)
     loaded = policy if isinstance(policy, Policy) else load_policy(policy)
     manifest = loaded.manifest
     _, test = train_test(bars, asked.test_fraction, purge_bars=0)
@@ -124,7 +132,7 @@ def evaluate(
         "model_version": manifest.version,
         "data": _described(test),
         "synthetic": bars.synthetic,
-        "signals": "data" if bars.signals_supplied else "reference",
+        "signals": whose_signals(bars),
         "seen_in_training": seen,
         "seed": asked.seed,
         "config": config,
@@ -132,6 +140,7 @@ def evaluate(
         "verdict": held.verdict.to_dict(),
         "controls": [control.to_dict() for control in held.controls],
         "detectable": held.detectable,
+        **recorded(found, accept),
     }
     if portfolio is not None:
         document["portfolio"] = portfolio.to_dict()
@@ -144,6 +153,7 @@ def evaluate(
         detectable=held.detectable,
         portfolio=portfolio,
         notes=_notes(bars, seen),
+        facts=found,
         ledger=manifest.ledger.config.describe(),
         document=document,
     )
@@ -198,8 +208,6 @@ def _notes(bars: Bars | Panel, seen: bool) -> tuple[str, ...]:
     notes = []
     if bars.synthetic:
         notes.append("These bars are synthetic: the verdict says nothing about a real market.")
-    if not bars.signals_supplied:
-        notes.append("No Layer 2 columns in the data: directions come from the causal reference signal.")
     if seen:
         notes.append("These bars lie in the training span: this is no test.")
     return tuple(notes)

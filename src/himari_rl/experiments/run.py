@@ -21,6 +21,7 @@ import numpy as np
 
 from himari_rl.agents.config import PPOConfig, config_type
 from himari_rl.config import as_dict
+from himari_rl.data.facts import recorded, whose_signals
 from himari_rl.data.leaks import suspected_leaks
 from himari_rl.data.panel import Panel
 from himari_rl.data.table import stamp
@@ -32,7 +33,7 @@ from himari_rl.evaluation.baselines import ONE
 from himari_rl.evaluation.control import Judgement
 from himari_rl.evaluation.record import BUNDLE, COST, CURVES, DOCUMENT, SETTINGS, curves_of, read_document, seal
 from himari_rl.evaluation.trials import Trial, Trials, look_of, span_of
-from himari_rl.experiments.arguments import require_bars, settings_from
+from himari_rl.experiments.arguments import accepted_facts, require_bars, settings_from
 from himari_rl.experiments.config import WalkForwardConfig
 from himari_rl.experiments.controls import judge_walk
 from himari_rl.experiments.fold_search import search_all
@@ -79,6 +80,7 @@ def walk_forward(
     environment: TradingEnvConfig | None = None,
     jobs: int | None = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    accept: Sequence[str] = (),
     **settings: Any,
 ) -> WalkForwardRun:
     """Trains on the past and judges what follows, fold after fold, with controls; what `himari walk-forward` does.
@@ -86,10 +88,12 @@ def walk_forward(
     Args:
         agent, environment: the kind's defaults if not given.
         jobs: processes, the same bytes with any number; None is one a core, and needs a script with a main guard.
+        accept: findings of `himari data audit` to go on with, by name; recorded in the document.
         settings: fields of WalkForwardConfig: train, test, step, folds, seeds (how many, or which), num_episodes ...
 
     Raises:
-        DataError: too few bars. ConfigError: a wrong setting. StorageError: `out` belongs to another run.
+        DataError: too few bars, or a finding not accepted. ConfigError: a wrong setting.
+        StorageError: `out` belongs to another run.
 
     >>> from himari_rl.data.synthetic import synthetic_bars
     >>> small = PPOConfig(num_envs=20, hidden_dim=8, minibatch=500)
@@ -105,7 +109,8 @@ def walk_forward(
         environment=environment or TradingEnvConfig(),
         **vars(settings_from(WalkForwardConfig, settings)),
     )
-    document, judgement = _run(bars, asked, Path(out), None if jobs == 1 else local_pool(jobs), progress, USD_PER_HOUR)
+    pool = None if jobs == 1 else local_pool(jobs)
+    document, judgement = _run(bars, asked, Path(out), pool, progress, USD_PER_HOUR, accept)
     return WalkForwardRun(folder=Path(out), document=document, judgement=judgement)
 
 
@@ -117,6 +122,7 @@ def run_walk_forward(
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
     usd_per_hour: float = USD_PER_HOUR,
+    accept: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Trains, plays and judges; continues where an earlier call of the same command stopped.
 
@@ -124,9 +130,10 @@ def run_walk_forward(
         the document of RUN/walk_forward.json.
 
     Raises:
-        DataError: too few bars. StorageError: the folder belongs to another run or cannot be written.
+        DataError: too few bars, or a finding not accepted.
+        StorageError: the folder belongs to another run or cannot be written.
     """
-    return _run(bars, settings, out, pool, progress, usd_per_hour)[0]
+    return _run(bars, settings, out, pool, progress, usd_per_hour, accept)[0]
 
 
 def _run(
@@ -136,9 +143,11 @@ def _run(
     pool: Pool | None,
     progress: Callable[[int, int], None],
     usd_per_hour: float,
+    accept: Sequence[str],
 ) -> tuple[dict[str, Any], Judgement]:
     started = time.perf_counter()
     sha256 = bars.fingerprint
+    said = recorded(accepted_facts(bars, accept), accept)
     work = plan(bars, settings)
     _claim(out, settings, sha256)
     trained = train_all(work, out, pool, progress)
@@ -156,6 +165,7 @@ def _run(
         "data": _described(bars, sha256),
         "span": dict(zip(("market", "first_ms", "last_ms"), _judged_span(work), strict=True)),
         "leaks": [report.message for one in bars.each for report in suspected_leaks(one)],
+        **said,
         "folds": _folds(work, trained, result),
         "bundle": {"weights_sha256": manifest.weights_sha256, "model_version": manifest.version},
         "judgement": judgement.to_dict(),
@@ -163,7 +173,8 @@ def _run(
     write_atomic(out / CURVES, curves_of(result))
     text = json.dumps(document, indent=2, allow_nan=False)
     write_atomic(out / DOCUMENT, text.encode())
-    amend(out / BUNDLE, evaluation=_summary(judgement, settings, sha256) | seal(out))
+    summary = _summary(judgement, settings, sha256) | ({"accepted": said["accepted"]} if said["accepted"] else {})
+    amend(out / BUNDLE, evaluation=summary | seal(out))
     seconds = time.perf_counter() - started
     cost = {
         "seconds": round(seconds, 1),
@@ -239,7 +250,7 @@ def _described(bars: Bars | Panel, sha256: str) -> dict[str, Any]:
         "end": stamp(int(bars.timestamp[-1])),
         "interval_ms": bars.interval_ms,
         "synthetic": bars.synthetic,
-        "signals": "data" if bars.signals_supplied else "reference",
+        "signals": whose_signals(bars),
     }
 
 

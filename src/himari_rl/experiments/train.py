@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from himari_rl.agents.config import PPOConfig, config_type
+from himari_rl.data.facts import recorded
 from himari_rl.data.panel import Panel
 from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.evaluation.trials import Trials, span_of
-from himari_rl.experiments.arguments import require_bars, settings_from
+from himari_rl.experiments.arguments import accepted_facts, require_bars, settings_from
 from himari_rl.policy.runtime import Policy, load_policy
 from himari_rl.schema import Bars
 from himari_rl.training.config import TrainConfig
@@ -29,6 +31,7 @@ def train(
     environment: TradingEnvConfig | None = None,
     resume: bool = False,
     watch: Watcher = no_watch,
+    accept: Sequence[str] = (),
     **settings: Any,
 ) -> Policy:
     """Trains a policy on the first part of `bars` and writes `out`/bundle; what `himari train` does, same defaults.
@@ -38,10 +41,12 @@ def train(
         agent: network and learning; the kind's defaults if not given.
         environment: fees, limits, episode and reward.
         resume: goes on from the checkpoints in `out`.
+        accept: findings of `himari data audit` to go on with, by name; recorded with the run.
         settings: fields of TrainConfig: num_episodes, seeds (how many, or which), test_fraction, save_interval, device.
 
     Raises:
-        DataError: too few bars. ConfigError: a setting that does not exist. StorageError: `out` cannot be written.
+        DataError: too few bars, or a finding not accepted. ConfigError: a setting that does not exist.
+        StorageError: `out` cannot be written.
         CollapseError: the policy degenerated.
 
     >>> from himari_rl.data.synthetic import synthetic_bars
@@ -56,14 +61,21 @@ def train(
         environment=environment or TradingEnvConfig(),
         **vars(settings_from(TrainConfig, settings)),
     )
-    return load_policy(recorded_job(job, bars, Path(out), resume=resume, watch=watch).bundle)
+    return load_policy(recorded_job(job, bars, Path(out), resume=resume, watch=watch, accept=accept).bundle)
 
 
 def recorded_job(
-    job: Job, bars: Bars | Panel, out: Path, *, resume: bool = False, watch: Watcher = no_watch
+    job: Job,
+    bars: Bars | Panel,
+    out: Path,
+    *,
+    resume: bool = False,
+    watch: Watcher = no_watch,
+    accept: Sequence[str] = (),
 ) -> TrainingResult:
-    """`run_job`, and its training span in the trial ledger: recorded, not counted as a look."""
-    trained = run_job(job, bars, out, resume=resume, watch=watch)
+    """`run_job` on data with nothing refused, and its training span in the trial ledger: recorded, not a look."""
+    said = recorded(accepted_facts(bars, accept), accept)
+    trained = run_job(job, bars, out, resume=resume, watch=watch, said=said)
     with Trials() as ledger:
         ledger.trained(*span_of(training_part(bars, job.test_fraction)), trained.manifest.version)
     return trained

@@ -11,7 +11,7 @@ The probability of backtest overfitting over all trials comes with the answer: n
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,12 +21,14 @@ import torch
 
 from himari_rl.agents.ppo_agent import PPOAgent
 from himari_rl.config import as_dict, config_hash
+from himari_rl.data.facts import recorded
 from himari_rl.data.panel import Panel
 from himari_rl.data.splits import train_test
 from himari_rl.envs.physics import Market, Physics
 from himari_rl.errors import DataError
 from himari_rl.evaluation.overfitting import backtest_overfitting
 from himari_rl.evaluation.trials import Trials, look_of, span_of
+from himari_rl.experiments.arguments import accepted_facts
 from himari_rl.experiments.config import TuneConfig
 from himari_rl.experiments.folds import MEASURED_BARS, gains, measured
 from himari_rl.experiments.recipe import Recipe
@@ -70,13 +72,16 @@ def tune(
     seed: int = TuneConfig.seed,
     test_fraction: float = TuneConfig.test_fraction,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    accept: Sequence[str] = (),
 ) -> Tuned:
     """Searches the training part of `bars` and writes every trial to the trial ledger.
 
     Raises:
-        DataError: too few bars for the splits. StorageError: the study or the ledger cannot be written.
+        DataError: too few bars for the splits, or a finding not accepted.
+        StorageError: the study or the ledger cannot be written.
     """
     train, _ = train_test(bars, test_fraction)
+    facts = recorded(accepted_facts(train, accept), accept)
     out.mkdir(parents=True, exist_ok=True)
 
     def record(chosen: Recipe, params: dict[str, float]) -> None:
@@ -84,7 +89,7 @@ def tune(
             ledger.look("tune", *span_of(train), look_of(config_hash(chosen), train), params)
 
     tuned = search(train, recipe, trials, out, seed=seed, record=record, progress=progress)
-    said = {"recipe": as_dict(recipe), "recipe_hash": config_hash(recipe), "test_fraction": test_fraction}
+    said = {"recipe": as_dict(recipe), "recipe_hash": config_hash(recipe), "test_fraction": test_fraction} | facts
     write_atomic(out / BEST, (json.dumps(vars(tuned) | said, indent=2) + "\n").encode())
     return tuned
 

@@ -94,11 +94,3 @@ def with_signals(history: Bars | Panel) -> Bars | Panel:
     if isinstance(history, Panel):
         return replace(history, bars=tuple(replace(bars, signals=signals_of(bars)) for bars in history.bars))
     return replace(history, signals=signals_of(history))
-
-
-def direction(action: IntArray, allow_short: bool) -> FloatArray:
-    """(T,) side of the base position: BUY +1, SELL -1 (0 without shorting), HOLD keeps the last; 0 before any."""
-    opinionated = np.where(action == HOLD, -1, np.arange(action.shape[0]))
-    last = np.maximum.accumulate(opinionated) if action.size else opinionated
-    side = np.where(last >= 0, action[last], 0).astype(np.float64)
-    return side if allow_short else np.maximum(side, 0.0)

@@ -21,11 +21,11 @@ from himari_rl.data.panel import Panel, Prices
 from himari_rl.errors import DataError
 from himari_rl.features.contract import CASCADE_RISK, VOLATILITY, VOLATILITY_SCALE, WIDTH
 from himari_rl.features.encoder import StateEncoder
-from himari_rl.features.signals import direction, signals_of, with_signals
+from himari_rl.features.signals import signals_of, with_signals
 from himari_rl.policy.account import MarketMove
 from himari_rl.policy.ledger_config import LedgerConfig
 from himari_rl.policy.risk import multiplier_cap
-from himari_rl.schema import DAY_MS, Bars, BoolArray, FloatArray
+from himari_rl.schema import DAY_MS, Bars, BoolArray, FloatArray, direction
 
 
 class MarketPath(NamedTuple):

@@ -88,6 +88,7 @@ def report_page(run: str | Path, answer: GateAnswer) -> str:
         _head(document, answer, title),
         _section("gates", f"Gate: {answer.reason}", _gates(answer)),
         _section("ledger", "Ledger and limits", _ledger(read_manifest(Path(run) / BUNDLE).ledger.config)),
+        _section("data", "What the data says of itself", _facts(document)),
         *(_section(name, _TITLES[name], f'<div class="plot" id="{name}"></div>') for name in PANELS),
         _section("baselines", "The policy alone, and minus each baseline on the same bars", _baselines(document)),
         _section("controls", "Controls, without which this verdict would not be printed", _controls(document)),
@@ -254,6 +255,15 @@ def _ledger(config: LedgerConfig) -> str:
     entered = "; ".join(f"{regime} from {what} {level:g}" for regime, what, level in starts if np.isfinite(level))
     rows = [*zip(_LEDGER, config.describe().split(", "), strict=True), ("regimes", entered or "never entered")]
     return _table(("what", "in the ledger that judged"), rows)
+
+
+def _facts(document: Mapping[str, Any]) -> str:
+    accepted = document.get("accepted", ())
+    rows = [
+        (fact["name"], "accepted" if fact["name"] in accepted else fact["level"], fact["sentence"])
+        for fact in document.get("facts", ())
+    ]
+    return _table(("fact", "", "what was found"), rows) if rows else "<p>Nothing was recorded.</p>"
 
 
 def _controls(document: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -90,9 +90,18 @@ def train_agent(
 
 
 def run_job(
-    job: Job, bars: Bars | Panel, out: Path, *, resume: bool = False, watch: Watcher = lambda trainer, seed: None
+    job: Job,
+    bars: Bars | Panel,
+    out: Path,
+    *,
+    resume: bool = False,
+    watch: Watcher = lambda trainer, seed: None,
+    said: Mapping[str, Any] | None = None,
 ) -> TrainingResult:
     """Trains on the first part of `bars`, of one symbol or a panel, and writes `out`/bundle.
+
+    Args:
+        said: what the data says of itself and what of it was accepted (data/facts.py), for the run's record.
 
     Raises:
         DataError: too few bars for one episode.
@@ -118,7 +127,7 @@ def run_job(
             def prepare(trainer: Trainer, path: Path = path) -> None:
                 if resume and path.exists():
                     load_checkpoint(path, trainer, data["sha256"])
-                _start_record(out, job, data)  # not before: a refused resume leaves the run as it was
+                _start_record(out, job, data, said or {})  # not before: a refused resume leaves the run as it was
 
             def after_rollout(trainer: Trainer, path: Path = path, seed: int = seed) -> None:
                 every = max(1, job.save_interval * job.environment.episode_bars // _bars_per_rollout(trainer))
@@ -131,7 +140,8 @@ def run_job(
 
             trainers.append(train_agent(physics, agent, rows, total_bars, seed, prepare=prepare, watch=after_rollout))
     stepped, seconds = sum(t.state.bars for t in trainers), sum(t.seconds for t in trainers)
-    run = {"num_episodes": job.num_episodes, "bars": stepped, "device": device}
+    run: dict[str, Any] = {"num_episodes": job.num_episodes, "bars": stepped, "device": device}
+    run |= {"accepted": said["accepted"]} if said and said["accepted"] else {}
     manifest = export(out / BUNDLE, [t.agent for t in trainers], job.seeds, encoder, job.environment, data, rows, run)
     return TrainingResult(out / BUNDLE, manifest, stepped, seconds, trainers[-1].state.metrics)
 
@@ -192,7 +202,7 @@ def _bars_per_rollout(trainer: Trainer) -> int:
     return trainer.agent.config.num_envs * trainer.agent.config.num_steps
 
 
-def _start_record(out: Path, job: Job, data: dict[str, Any]) -> None:
+def _start_record(out: Path, job: Job, data: dict[str, Any], facts: Mapping[str, Any]) -> None:
     """Writes what is about to be trained: an unwritable folder stops the job before it costs anything."""
-    said = {"job": as_dict(job), "hash": config_hash(job), "data": data}
+    said = {"job": as_dict(job), "hash": config_hash(job), "data": data, **facts}
     write_atomic(out / RECORD, (json.dumps(said, indent=2) + "\n").encode())
