@@ -112,6 +112,7 @@ def curves_of(result: Backtest) -> bytes:
     mine = result.run(POLICY)
     arrays: dict[str, NDArray[Any]] = {
         "fill_time": result.fill_time,
+        "end_time": np.array([result.end_time]),
         "multiplier": mine.multiplier,
         "exposure": mine.exposure,
         "cost": np.cumsum(mine.cost),

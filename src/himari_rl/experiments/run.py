@@ -262,7 +262,7 @@ def _summary(judgement: Judgement, settings: Settings, sha256: str) -> dict[str,
 
 def _folds(work: WalkForwardPlan, trained: Mapping[Key, TrainedFold], result: Backtest) -> list[dict[str, Any]]:
     """One row a fold: spans, the policy's and multiplier 1.0's growth on its test rows, each seed's too."""
-    times, year = work.bars[REAL].timestamp, result.bars_per_year
+    times = work.bars[REAL].timestamp
     starts = [fold.test.start - work.start_row for fold in work.folds]
     rows = []
     for i, fold in enumerate(work.folds):
@@ -273,8 +273,8 @@ def _folds(work: WalkForwardPlan, trained: Mapping[Key, TrainedFold], result: Ba
                 "train": [stamp(int(times[fold.train.start])), stamp(int(times[fold.train.stop - 1]))],
                 "test": [stamp(int(times[fold.test.start])), stamp(int(times[fold.test.stop - 1]))],
                 "growth": {name: float(result.run(name).log_growth[part].sum()) for name in names},
-                "sharpe": metrics.sharpe(result.run(POLICY).log_growth[part], year),
-                "training_gain": float(np.mean([trained[REAL, i, s].gain for s in work.settings.seeds])) * year,
+                "sharpe": metrics.sharpe(result.run(POLICY).log_growth[part], result.per_year(part)),
+                "training_gain": float(np.mean([trained[REAL, i, s].gain for s in work.settings.seeds])) * work.train_year(i),
             }
             | _search_of(work, i)
         )
