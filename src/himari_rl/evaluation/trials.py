@@ -94,6 +94,14 @@ class Trials:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._store.close()
 
+    def require_writable(self) -> None:
+        """Finds out whether a row could be added.
+
+        Raises:
+            StorageError: it could not.
+        """
+        self._store.require_writable()
+
     def trained(self, market: str, first_ms: int, last_ms: int, what: str, detail: Mapping[str, Any] = {}) -> None:
         """Records a training run on a span."""
         self._add(TRAIN, market, first_ms, last_ms, what, detail)

@@ -30,10 +30,11 @@ from himari_rl.evaluation.trials import Trials, look_of, span_of
 from himari_rl.experiments.config import TuneConfig
 from himari_rl.experiments.folds import MEASURED_BARS, gains, measured
 from himari_rl.experiments.recipe import Recipe
+from himari_rl.experiments.run_folder import require_ledger
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.clock import decisions_of
 from himari_rl.schema import Bars, FloatArray
-from himari_rl.storage import write_atomic
+from himari_rl.storage import require_writable, write_atomic
 from himari_rl.training.device import one_thread
 from himari_rl.training.job import train_agent, training_data
 
@@ -77,7 +78,8 @@ def tune(
         DataError: too few bars for the splits. StorageError: the study or the ledger cannot be written.
     """
     train, _ = train_test(bars, test_fraction)
-    out.mkdir(parents=True, exist_ok=True)
+    require_ledger()
+    require_writable(out)
 
     def record(chosen: Recipe, params: dict[str, float]) -> None:
         with Trials() as ledger:

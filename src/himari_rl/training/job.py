@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -100,9 +100,7 @@ def run_job(
         CollapseError: the policy degenerated; nothing is exported.
         KeyboardInterrupt: Ctrl-C, after the rollout at hand and its checkpoint.
     """
-    require_rows(bars, job.environment.episode_bars + 3, "train one episode")
-    train = training_part(bars, job.test_fraction)
-    require_rows(train, job.environment.episode_bars + 3, "train one episode")
+    train = trainable(job, bars)
     device = resolve_device(job.device)
     encoder = StateEncoder(bars.symbols)
     agent = replace(job.agent, state_dim=encoder.state_dim, action_dim=len(encoder.symbols))
@@ -118,7 +116,7 @@ def run_job(
             def prepare(trainer: Trainer, path: Path = path) -> None:
                 if resume and path.exists():
                     load_checkpoint(path, trainer, data["sha256"])
-                _start_record(out, job, data)  # not before: a refused resume leaves the run as it was
+                _start_record(out, job, data, encoder.symbols)  # not before: a refused resume leaves the run as it was
 
             def after_rollout(trainer: Trainer, path: Path = path, seed: int = seed) -> None:
                 every = max(1, job.save_interval * job.environment.episode_bars // _bars_per_rollout(trainer))
@@ -131,7 +129,8 @@ def run_job(
 
             trainers.append(train_agent(physics, agent, rows, total_bars, seed, prepare=prepare, watch=after_rollout))
     stepped, seconds = sum(t.state.bars for t in trainers), sum(t.seconds for t in trainers)
-    run = {"num_episodes": job.num_episodes, "bars": stepped, "device": device}
+    asked = total_bars * len(job.seeds)
+    run = {"num_episodes": job.num_episodes, "bars_asked": asked, "bars": stepped, "device": device}
     manifest = export(out / BUNDLE, [t.agent for t in trainers], job.seeds, encoder, job.environment, data, rows, run)
     return TrainingResult(out / BUNDLE, manifest, stepped, seconds, trainers[-1].state.metrics)
 
@@ -164,6 +163,18 @@ def interrupt_between_rollouts() -> Iterator[Callable[[], bool]]:
         raise KeyboardInterrupt
 
 
+def trainable(job: Job, bars: Bars | Panel) -> Bars | Panel:
+    """What a job learns from: all but the last part, and long enough for one episode.
+
+    Raises:
+        DataError: too few bars.
+    """
+    require_rows(bars, job.environment.episode_bars + 3, "train one episode")
+    train = training_part(bars, job.test_fraction)
+    require_rows(train, job.environment.episode_bars + 3, "train one episode")
+    return train
+
+
 def training_part(history: Bars | Panel, test_fraction: float) -> Bars | Panel:
     """What a job may learn from: all but the last part."""
     if isinstance(history, Panel):
@@ -192,7 +203,7 @@ def _bars_per_rollout(trainer: Trainer) -> int:
     return trainer.agent.config.num_envs * trainer.agent.config.num_steps
 
 
-def _start_record(out: Path, job: Job, data: dict[str, Any]) -> None:
+def _start_record(out: Path, job: Job, data: dict[str, Any], symbols: Sequence[str]) -> None:
     """Writes what is about to be trained: an unwritable folder stops the job before it costs anything."""
-    said = {"job": as_dict(job), "hash": config_hash(job), "data": data}
+    said = {"job": as_dict(job), "hash": config_hash(job), "symbols": list(symbols), "data": data}
     write_atomic(out / RECORD, (json.dumps(said, indent=2) + "\n").encode())
