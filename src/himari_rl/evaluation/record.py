@@ -25,6 +25,7 @@ from himari_rl.policy.manifest import Manifest
 from himari_rl.storage import read_bytes
 from himari_rl.storage.sealed import digest_of
 
+SUMMARY = "evaluation.json"  # in a bundle: what himari evaluate last found
 DOCUMENT, CURVES, COST, SETTINGS, BUNDLE = (
     "walk_forward.json",
     "curves.safetensors",

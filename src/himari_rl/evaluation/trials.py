@@ -63,11 +63,16 @@ def looks_so_far(market: str, first_ms: int, last_ms: int) -> int:
         return trials.count(market, first_ms, last_ms)
 
 
+def plain_name(symbol: str) -> str:
+    """A symbol however its file spells it: BTC/USDT, BTC-USDT and btcusdt are one."""
+    return "".join(c for c in symbol if c.isalnum()).upper()
+
+
 def _assets(market: str) -> frozenset[str]:
     """What a market is made of, however its files spell it; a synthetic market is like no other."""
     if " from " in market:
         return frozenset([market])
-    return frozenset("".join(c for c in name if c.isalnum()).upper() for name in market.split("+"))
+    return frozenset(plain_name(name) for name in market.split("+"))
 
 
 def span_of(history: Bars | Panel) -> tuple[str, int, int]:
