@@ -20,12 +20,13 @@ from himari_rl.experiments.evaluate import SUMMARY
 from himari_rl.training.config import TrainConfig
 
 
-def pipeline(data: Sequence[str], model_dir: Path, num_episodes: int, seed: int) -> int:
+def pipeline(data: Sequence[str], model_dir: Path, num_episodes: int, seed: int, overwrite: bool = False) -> int:
     """Bars -> audit -> training -> bundle -> verdict, with its controls, on the bars that training never saw."""
     bundle, bars = model_dir / "bundle", ["--data", *data]
+    training = ["--num-episodes", str(num_episodes), "--seed", str(seed), "--out", str(model_dir)]
     for command in (
         ["data", "audit", *data],
-        ["train", "base", *bars, "--num-episodes", str(num_episodes), "--seed", str(seed), "--out", str(model_dir)],
+        ["train", "base", *bars, *training, *(["--overwrite"] if overwrite else [])],
         ["evaluate", str(bundle), *bars, "--seed", str(seed)],
     ):
         code = himari(command)
@@ -42,8 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model-dir", type=Path, default=Path("runs/layer3"), help="folder of the run")
     parser.add_argument("--num-episodes", type=int, default=TrainConfig.num_episodes, help="episodes of 500 bars")
     parser.add_argument("--seed", type=int, default=0, help="first of the five")
+    parser.add_argument("--overwrite", action="store_true", help="set a run in that folder aside, with the date")
     given = parser.parse_args(argv)
-    return pipeline(given.data, given.model_dir, given.num_episodes, given.seed)
+    return pipeline(given.data, given.model_dir, given.num_episodes, given.seed, given.overwrite)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
 SECOND_MS, MINUTE_MS, HOUR_MS, DAY_MS = 1000, 60_000, 3_600_000, 86_400_000
-YEAR_MS = 365 * 24 * HOUR_MS  # crypto trades every hour of the year
+YEAR_MS = 365 * DAY_MS  # of elapsed time, whether or not a market trades all of it
 
 SELL, HOLD, BUY = -1, 0, 1
 ACTIONS = {"STRONG_SELL": SELL, "SELL": SELL, "HOLD": HOLD, "BUY": BUY, "STRONG_BUY": BUY}  # the words of Layer 2
@@ -30,6 +30,16 @@ PRICES = ("open", "high", "low", "close")
 LAYER2 = ("signal_action", "signal_confidence", "signal_tier", "cascade_risk")  # Layer 2's columns in a file
 MAX_MULTIPLIER = 2.0
 RISK_AVERSION = 6.7  # of the mean-variance utility: a Sharpe ratio of 1 is held near 15 % annual volatility
+
+
+def bars_per_year(count: int | IntArray, start_ms: int, end_ms: int | IntArray) -> FloatArray:
+    """(...) how many bars a year has at the rate of `count` bars in the time from `start_ms` to `end_ms`, elementwise.
+
+    The one factor that makes a figure per bar one per year: mean x factor is total / elapsed years, so that hours in
+    which nothing trades earn nothing and count as time. 8,760 for hours without gaps, 1,629 for six and a half stock
+    hours on 252 days.
+    """
+    return np.asarray(count * YEAR_MS / (end_ms - start_ms))
 
 
 class History(Protocol):
@@ -54,7 +64,9 @@ class History(Protocol):
     def interval_ms(self) -> int: ...
 
     @property
-    def bars_per_year(self) -> float: ...
+    def bars_per_year(self) -> float:
+        """Of its own span: T over the elapsed years, the last bar counted with one interval."""
+        ...
 
     @property
     def source(self) -> str:
@@ -179,8 +191,8 @@ class Bars:
 
     @property
     def bars_per_year(self) -> float:
-        """24 x 365 for hourly bars: the calendar that annualises every ratio."""
-        return YEAR_MS / self.interval_ms
+        """Of the span: 24 x 365 for hourly bars without gaps, fewer where the market closes or rows are missing."""
+        return float(bars_per_year(len(self), int(self.timestamp[0]), int(self.timestamp[-1]) + self.interval_ms))
 
     @classmethod
     def from_frame(

@@ -20,8 +20,8 @@ SHARED = "--config --set --json"
 LEDGER = "--allow-short --commission-rate --slippage-bps --max-position-pct --reward --risk-aversion"
 AGENT = "--hidden-dim --learning-rate --weight-decay"
 TRAIN = (
-    f"{SHARED} {LEDGER} {AGENT} --accept --data --device --num-episodes --out --resume --save-interval --seed --seeds "
-    "--test-fraction"
+    f"{SHARED} {LEDGER} {AGENT} --accept --data --device --num-episodes --out --overwrite --resume --save-interval "
+    "--seed --seeds --test-fraction"
 )
 CONTRACT = {
     "certify": f"{SHARED} {AGENT} --num-episodes --device --html --jobs --market --seed --seeds",
@@ -46,7 +46,8 @@ CONTRACT = {
     "tune": f"{SHARED} {LEDGER} {AGENT} --accept --num-episodes --data --funding --out --seed --symbol --symbols "
     "--test-fraction --trials",
     "walk-forward": f"{SHARED} {LEDGER} {AGENT} --accept --anchored --num-episodes --bootstrap-paths --data "
-    "--embargo-bars --folds --funding --jobs --out --rules --scheduler --seed --seeds --step --symbol --symbols "
+    "--embargo-bars --folds --funding --jobs --out --overwrite --rules --scheduler --seed --seeds --step --symbol "
+    "--symbols "
     "--synthetic-paths --test --train --tune-trials --usd-per-hour --validation-fraction --warm-start",
 }
 

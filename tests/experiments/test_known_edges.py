@@ -41,7 +41,7 @@ def verdict_on(name: str, bars: int) -> Verdict:
         cap=np.full(shape, 2.0),
         volatility=np.zeros(shape),
         fill_time=HOUR_MS * np.arange(len(returns)),
-        bars_per_year=8760.0,
+        end_time=HOUR_MS * len(returns),
         max_position_pct=0.5,
     )
     ledger = policy.manifest.ledger

@@ -109,6 +109,10 @@ class PPOConfig:
             raise ConfigError(f"advantage {self.advantage!r}", "gae or counterfactual")
         require_ranges(self, _RANGES)
 
+    def rollouts(self, bars: int) -> int:
+        """How many rollouts of num_envs x num_steps bars a budget is: whole ones, rounded up, at least one."""
+        return max(1, -(-bars // (self.num_envs * self.num_steps)))
+
     @property
     def hidden(self) -> tuple[int, ...]:
         return (self.hidden_dim,) * self.hidden_layers

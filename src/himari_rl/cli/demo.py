@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from himari_rl.cli.options import told_on
 from himari_rl.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -62,9 +63,11 @@ def _walk(data: list[str] | None, symbol: str | None, out: Path, num_episodes: i
 
     from himari_rl.data.sources import load_bars
     from himari_rl.experiments.evaluate import SUMMARY
+    from himari_rl.experiments.run_folder import put_aside
     from himari_rl.storage import read_bytes
 
     console = Console(highlight=False, soft_wrap=True)
+    put_aside(out, told_on(console))
     which = [] if symbol is None else ["--symbol", symbol]
     stages = iter(enumerate(STAGES, 1))
 

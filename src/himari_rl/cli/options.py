@@ -14,12 +14,15 @@ import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
 
 from himari_rl.cli.settings import COMMANDS, KINDS, resolved, sections_of
 from himari_rl.config import Given, Setting, settings_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _LISTING: ContextVar[bool] = ContextVar("listing", default=False)
 LEDGER = (
@@ -51,6 +54,11 @@ Rules = Annotated[
 ]
 Kind = Annotated[str, typer.Argument(help="base, lstm or multi.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+def told_on(console: Console) -> Callable[[str], None]:
+    """A function that prints a line on a console as it is: no markup, and a line stays one line."""
+    return lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from himari_rl.cli.options import ACCEPT, AGENT, LEDGER, Json, configured
+from himari_rl.cli.options import ACCEPT, AGENT, LEDGER, Json, configured, told_on
 from himari_rl.config import Resolved
 
 if TYPE_CHECKING:
@@ -27,6 +27,14 @@ Interval = Annotated[str | None, typer.Option(help="Which bars, where the data h
 Funding = Annotated[Path | None, typer.Option(help="Folder of SYMBOL_funding_8h files, one for each symbol.")]
 Out = Annotated[Path, typer.Option(help="Folder of the run.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the run's last checkpoint.")]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Set a run that is in the folder aside, renamed with the date. Without it another run there is refused; "
+        "of the same settings and data, a finished one is not trained again, one that was cut off asks for --resume.",
+    ),
+]
 
 RUN = ("train.num_episodes", "train.seeds", "train.save_interval", "train.test_fraction", "train.device", ACCEPT)
 MEMORY = ("agent.lstm_hidden_dim", "agent.lstm_num_layers", "agent.gap_rule")
@@ -55,6 +63,7 @@ def train_base(
     symbol: Symbol = None,
     out: Out = Path("runs/base"),
     resume: Resume = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Trains the base PPO on the first 80 % of the bars and writes OUT/bundle.
@@ -63,7 +72,7 @@ def train_base(
     """
     from himari_rl.data.sources import load_bars
 
-    _run(settings, load_bars(data, symbol=symbol), data, out, resume, as_json)
+    _run(settings, load_bars(data, symbol=symbol), data, out, resume, overwrite, as_json)
 
 
 @configured("train", *RUN, *AGENT, *MEMORY, *LEDGER, kind="lstm")
@@ -73,6 +82,7 @@ def train_lstm(
     symbol: Symbol = None,
     out: Out = Path("runs/lstm"),
     resume: Resume = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Trains the recurrent PPO on the first 80 % of the bars and writes OUT/bundle.
@@ -81,7 +91,7 @@ def train_lstm(
     """
     from himari_rl.data.sources import load_bars
 
-    _run(settings, load_bars(data, symbol=symbol), data, out, resume, as_json)
+    _run(settings, load_bars(data, symbol=symbol), data, out, resume, overwrite, as_json)
 
 
 @configured("train", *RUN, *AGENT, *LEDGER, kind="multi")
@@ -93,6 +103,7 @@ def train_multi(
     funding: Funding = None,
     out: Out = Path("runs/multi"),
     resume: Resume = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Trains one policy that sizes a portfolio, on the first 80 % of the symbols' common span; writes OUT/bundle.
@@ -101,10 +112,12 @@ def train_multi(
     """
     from himari_rl.data.panel import load_panel
 
-    _run(settings, load_panel(data, symbols, interval, funding=funding), data, out, resume, as_json)
+    _run(settings, load_panel(data, symbols, interval, funding=funding), data, out, resume, overwrite, as_json)
 
 
-def _run(settings: Resolved, bars: Bars | Panel, data: list[Path], out: Path, resume: bool, as_json: bool) -> None:
+def _run(
+    settings: Resolved, bars: Bars | Panel, data: list[Path], out: Path, resume: bool, overwrite: bool, as_json: bool
+) -> None:
     """Trains with what was asked for, writes the run into the trial ledger and says what there is."""
     from himari_rl.experiments.arguments import accepted_facts
     from himari_rl.experiments.train import recorded_job
@@ -116,7 +129,16 @@ def _run(settings: Resolved, bars: Bars | Panel, data: list[Path], out: Path, re
     accept = settings["data"].accept
     print_facts(accepted_facts(bars, accept), console)
     with Watch(console, out / "tensorboard") as watch:
-        trained = recorded_job(job, bars, out, resume=resume, watch=watch, accept=accept)
+        trained = recorded_job(
+            job,
+            bars,
+            out,
+            resume=resume,
+            overwrite=overwrite,
+            watch=watch,
+            accept=accept,
+            tell=told_on(console),
+        )
     _report(trained, data, console, as_json)
 
 
@@ -131,6 +153,7 @@ def _report(trained: TrainingResult, data: list[Path], console: Console, as_json
     summary = {
         "bundle": str(trained.bundle),
         "model_version": trained.manifest.version,
+        "bars_asked": _asked(trained),
         "bars": trained.bars,
         "seconds": round(trained.seconds, 2),
         "steps_per_second": round(trained.bars / trained.seconds) if trained.seconds else None,
@@ -139,8 +162,17 @@ def _report(trained: TrainingResult, data: list[Path], console: Console, as_json
     if as_json:
         sys.stdout.write(json.dumps(summary) + "\n")
         return
+    if trained.seconds:
+        rate = f"{summary['steps_per_second']:,} steps/s"
+        console.print(f"trained on {trained.bars:,} bars in {trained.seconds:.1f} s ({rate})")
     console.print(
-        f"trained on {trained.bars:,} bars in {trained.seconds:.1f} s ({summary['steps_per_second']:,} steps/s)"
-        f"\nbundle   {trained.bundle}  [dim]{trained.manifest.version}[/dim]"
+        f"bundle   {trained.bundle}  [dim]{trained.manifest.version}[/dim]"
         f"\njudge it [bold]himari evaluate {trained.bundle} --data {' '.join(map(str, data))}[/bold]"
     )
+
+
+def _asked(trained: TrainingResult) -> int | None:
+    """Bars that were asked for, all seeds together, where the bundle says so."""
+    run = trained.manifest.config.get("run")
+    asked = run.get("bars_asked") if isinstance(run, dict) else None
+    return asked if isinstance(asked, int) else None

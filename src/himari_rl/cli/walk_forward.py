@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from himari_rl.cli.options import ACCEPT, AGENT, LEDGER, Json, Kind, configured
+from himari_rl.cli.options import ACCEPT, AGENT, LEDGER, Json, Kind, configured, told_on
 from himari_rl.config import Resolved
 
 if TYPE_CHECKING:
@@ -60,6 +60,14 @@ def walk_forward(
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes; one a core by default.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="A Dask scheduler, tcp://HOST:8786, instead.")] = None,
     out: Annotated[str, typer.Option(help="Folder of the run; a killed one continues.")] = "runs/walk-forward",
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Set a run that is in the folder aside, renamed with the date. Without it another run there is "
+            "refused; the same one continues, or if it has finished is judged again from its folds.",
+        ),
+    ] = False,
     usd_per_hour: Annotated[float, typer.Option(min=0.0, help="Price of this machine, for the cost line.")] = 0.10,
     as_json: Json = False,
 ) -> None:
@@ -92,7 +100,15 @@ def walk_forward(
     print_facts(accepted_facts(bars, accept), console)
     with opened_progress(console, "folds x seeds") as progress:
         document = run_walk_forward(
-            bars, asked, Path(out), pool, progress=progress, usd_per_hour=usd_per_hour, accept=accept
+            bars,
+            asked,
+            Path(out),
+            pool,
+            progress=progress,
+            usd_per_hour=usd_per_hour,
+            overwrite=overwrite,
+            accept=accept,
+            tell=told_on(console),
         )
     answer = gate(Path(out) / BUNDLE, settings["gate"])
     record(Path(out) / BUNDLE, answer)

@@ -24,7 +24,7 @@ from himari_rl.data.grid import interval_name
 from himari_rl.data.sources import Paths, find, load_bars
 from himari_rl.data.table import name_parts, stamp, stem_of
 from himari_rl.errors import ConfigError, DataError
-from himari_rl.schema import YEAR_MS, Bars, BoolArray, FloatArray, IntArray
+from himari_rl.schema import Bars, BoolArray, FloatArray, IntArray, bars_per_year
 
 MOST_SYMBOLS = 20
 
@@ -82,7 +82,7 @@ class Panel:
 
     @property
     def bars_per_year(self) -> float:
-        return YEAR_MS / self.interval_ms
+        return float(bars_per_year(len(self), self.start, self.end + self.interval_ms))
 
     @property
     def synthetic(self) -> bool:

@@ -27,7 +27,7 @@ from himari_rl.policy.clock import decisions_of
 from himari_rl.policy.ledger import drift
 from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.policy.protocol import DecidesBatch
-from himari_rl.schema import Bars, BoolArray, FloatArray, IntArray
+from himari_rl.schema import Bars, BoolArray, FloatArray, IntArray, bars_per_year
 
 POLICY = "policy"
 SEED = "seed "  # and its number: one member of an ensemble, beside the policy
@@ -68,7 +68,7 @@ class Backtest:
 
     symbols: tuple[str, ...]
     fill_time: IntArray  # (D,) ms UTC of each decision's fill
-    bars_per_year: float
+    end_time: int  # ms UTC of the open to which the last decision earns
     runs: Mapping[tuple[str, str], Run]  # by strategy and variant name
 
     def run(self, strategy: str, variant: str = BASE.name) -> Run:
@@ -84,6 +84,17 @@ class Backtest:
 
     def __len__(self) -> int:
         return int(self.fill_time.shape[0])
+
+    @property
+    def bars_per_year(self) -> float:
+        """Decisions a year of elapsed time, from the first fill to where the last decision has earned."""
+        return self.per_year(slice(None))
+
+    def per_year(self, part: slice) -> float:
+        """Decisions a year of a contiguous part of them, by its own elapsed time."""
+        start, stop, _ = part.indices(len(self))
+        end = self.end_time if stop == len(self) else int(self.fill_time[stop])
+        return float(bars_per_year(stop - start, int(self.fill_time[start]), end))
 
     @property
     def headline(self) -> str:
@@ -162,7 +173,7 @@ def stage(bars: Bars | Panel, ledger: LedgerSpec, start_row: int = 0) -> Stage:
         cap=columns(line.cap),
         volatility=columns(volatility),
         fill_time=bars.timestamp[1:-1][kept],
-        bars_per_year=bars.bars_per_year,
+        end_time=int(bars.timestamp[-1]),
         max_position_pct=ledger.max_position_pct,
     )
 
@@ -256,7 +267,7 @@ def backtests(plays: Sequence[Play], ledger: LedgerSpec, rng: np.random.Generato
         Backtest(
             symbols=play.on.symbols,
             fill_time=play.on.fill_time,
-            bars_per_year=play.on.bars_per_year,
+            end_time=play.on.end_time,
             runs={(run.strategy, run.variant.name): run for run in runs[start:end]},
         )
         for play, start, end in zip(plays, [0, *ends[:-1]], ends, strict=True)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from himari_rl.policy.account import MarketMove
-from himari_rl.schema import HOUR_MS, MAX_MULTIPLIER, Bars, BoolArray, FloatArray, IntArray
+from himari_rl.schema import HOUR_MS, MAX_MULTIPLIER, Bars, BoolArray, FloatArray, IntArray, bars_per_year
 
 ONE, HOLD_ALL, ZERO, VOLATILITY_TARGET, RANDOM = (
     "multiplier 1.0",
@@ -38,7 +38,7 @@ class Stage(NamedTuple):
     cap: FloatArray  # (D, A) regime cap on the multiplier
     volatility: FloatArray  # (D, A) causal annual volatility; 0 while unknown
     fill_time: IntArray  # (D,) ms UTC of the open where the decision fills
-    bars_per_year: float
+    end_time: int  # ms UTC of the open to which the last decision earns
     max_position_pct: float
 
 
@@ -54,13 +54,18 @@ class Orders(NamedTuple):
 def ewma_volatility(bars: Bars, half_life_ms: int = HALF_LIFE_MS) -> FloatArray:
     """(T,) annual volatility at the close of each bar, from the closes of rows <= t; 0 at the first bar.
 
-    Exponentially weighted squared log-returns, weights normalised to one from the start.
+    Exponentially weighted squared log-returns, weights normalised to one from the start; a year has as many bars as
+    the history up to that bar had. The judged span's own number would tell a policy of January how often the market
+    opens in June, and the interval's would call a stock's hours more than twice as wild as they are. In the first days
+    of a market that closes the number is rough.
     """
     keep = 0.5 ** (bars.interval_ms / half_life_ms)
     squares = np.diff(np.log(bars.close)) ** 2
     total = np.array(list(accumulate(squares.tolist(), lambda sum_, square: keep * sum_ + square)))
     weight = (1.0 - keep ** np.arange(1, len(bars))) / (1.0 - keep)
-    return np.concatenate(([0.0], np.sqrt(total / weight * bars.bars_per_year)))
+    times = bars.timestamp
+    year = bars_per_year(np.arange(2, len(bars) + 1), int(times[0]), times[1:] + bars.interval_ms)
+    return np.concatenate(([0.0], np.sqrt(total / weight * year)))
 
 
 def multipliers(stage: Stage, rng: np.random.Generator) -> dict[str, FloatArray]:

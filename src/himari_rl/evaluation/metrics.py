@@ -1,6 +1,6 @@
 """Measures of one account's history: one pure function each, per bar unless its name or argument says a year.
 
-A year is `bars_per_year` bars of the market's own calendar (24 x 365 for hourly bars), never 252 days.
+A year is 365 days of elapsed time, never 252: `bars_per_year` is how many bars the judged span had of it.
 Log-growth runs from fill to fill (open to open); drawdown is marked at closes.
 """
 

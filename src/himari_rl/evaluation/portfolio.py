@@ -110,7 +110,7 @@ def measure(
     mine, other = (PortfolioCurve(run.log_growth, run.exposure) for run in map(result.run, (policy, reference)))
     return PortfolioMeasures(
         gates=gates(mine, other, on.symbols, result.bars_per_year, rng, replications),
-        parts=_parts(result.run(policy), on, ledger.config.cost_rate, on.bars_per_year),
+        parts=_parts(result.run(policy), on, ledger.config.cost_rate, result.bars_per_year),
         diversification_ratio=diversification_ratio(mine.exposure.mean(axis=0), np.cov(on.moves.to_open.T)),
     )
 

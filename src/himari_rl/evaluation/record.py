@@ -25,6 +25,7 @@ from himari_rl.policy.manifest import Manifest
 from himari_rl.storage import read_bytes
 from himari_rl.storage.sealed import digest_of
 
+SUMMARY = "evaluation.json"  # in a bundle: what himari evaluate last found
 DOCUMENT, CURVES, COST, SETTINGS, BUNDLE = (
     "walk_forward.json",
     "curves.safetensors",
@@ -112,6 +113,7 @@ def curves_of(result: Backtest) -> bytes:
     mine = result.run(POLICY)
     arrays: dict[str, NDArray[Any]] = {
         "fill_time": result.fill_time,
+        "end_time": np.array([result.end_time]),
         "multiplier": mine.multiplier,
         "exposure": mine.exposure,
         "cost": np.cumsum(mine.cost),

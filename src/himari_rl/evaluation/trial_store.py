@@ -41,6 +41,10 @@ class TrialStore(Protocol):
         """Rows whose span has a bar in common with this one, the oldest first."""
         ...
 
+    def require_writable(self) -> None:
+        """Raises StorageError where no row could be added."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -83,6 +87,10 @@ class _File:
     def overlapping(self, first_ms: int, last_ms: int) -> list[Row]:
         asked = f"SELECT {self._COLUMNS} FROM trials WHERE first_ms <= ? AND last_ms >= ? ORDER BY id"
         return [Row._make(found) for found in self._all(asked, (last_ms, first_ms))]
+
+    def require_writable(self) -> None:
+        """An update of no row asks for the right to write."""
+        self._all("UPDATE trials SET detail = detail WHERE id < 0")
 
     def close(self) -> None:
         """Nothing is open."""
@@ -134,6 +142,15 @@ class _Database:
         try:
             with self._engine.connect() as connection:
                 return [Row._make(found) for found in connection.execute(asked.where(where).order_by(column.id))]
+        except self._sa.exc.SQLAlchemyError as error:
+            raise _refusal(self._url, error) from error
+
+    def require_writable(self) -> None:
+        """An update of no row asks for the right to write."""
+        column = self._table.c
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(self._table.update().where(column.id < 0).values(detail=column.detail))
         except self._sa.exc.SQLAlchemyError as error:
             raise _refusal(self._url, error) from error
 

@@ -63,11 +63,16 @@ def looks_so_far(market: str, first_ms: int, last_ms: int) -> int:
         return trials.count(market, first_ms, last_ms)
 
 
+def plain_name(symbol: str) -> str:
+    """A symbol however its file spells it: BTC/USDT, BTC-USDT and btcusdt are one."""
+    return "".join(c for c in symbol if c.isalnum()).upper()
+
+
 def _assets(market: str) -> frozenset[str]:
     """What a market is made of, however its files spell it; a synthetic market is like no other."""
     if " from " in market:
         return frozenset([market])
-    return frozenset("".join(c for c in name if c.isalnum()).upper() for name in market.split("+"))
+    return frozenset(plain_name(name) for name in market.split("+"))
 
 
 def span_of(history: Bars | Panel) -> tuple[str, int, int]:
@@ -93,6 +98,14 @@ class Trials:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._store.close()
+
+    def require_writable(self) -> None:
+        """Finds out whether a row could be added.
+
+        Raises:
+            StorageError: it could not.
+        """
+        self._store.require_writable()
 
     def trained(self, market: str, first_ms: int, last_ms: int, what: str, detail: Mapping[str, Any] = {}) -> None:
         """Records a training run on a span."""

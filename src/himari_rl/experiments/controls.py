@@ -53,7 +53,9 @@ def judge_walk(
     settings = work.settings
     every: dict[str, Any] = {POLICY: fold_policies(work, trained, REAL, settings.seeds)}
     every |= {f"{SEED}{s}": fold_policies(work, trained, REAL, (s,)) for s in settings.seeds if len(settings.seeds) > 1}
-    gains = [trained[REAL, fold, s].gain for fold in range(len(work.folds)) for s in settings.seeds]
+    gains = [
+        trained[REAL, fold, s].gain * work.train_year(fold) for fold in range(len(work.folds)) for s in settings.seeds
+    ]
     ledger = trained[REAL, 0, settings.seeds[0]].manifest.ledger
     return judge_parts(work, every, trained, ledger, trials, np.random.default_rng(seed), gains)
 
@@ -75,7 +77,7 @@ def judge_parts(
     Args:
         every: the judged policy under the name `policy`, its seeds beside it.
         trained: at least both twins.
-        gains: objective per bar over multiplier 1.0 on training rows, of each trained agent.
+        gains: objective a year over multiplier 1.0 on training rows, of each trained agent.
         variants: of the real part; with x1 and the lag.
         risk_aversion: of the utility of the real part; the twins keep the usual one, for which their power is known.
     """
@@ -108,7 +110,7 @@ def judge_parts(
         controls=controls,
         detectable=detectable(verdict),
         seeds={name: metrics.sharpe(result.run(name).log_growth, year) for name in every if name != POLICY},
-        training_gain=float(np.mean(gains)) * year,
+        training_gain=float(np.mean(gains)),
     )
     return judgement, result
 

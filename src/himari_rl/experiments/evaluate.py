@@ -22,16 +22,16 @@ from himari_rl.evaluation.backtest import BASE, LAGGED, Backtest, Variant, stage
 from himari_rl.evaluation.config import EvaluateConfig
 from himari_rl.evaluation.control import Control
 from himari_rl.evaluation.portfolio import PortfolioMeasures, measure
-from himari_rl.evaluation.trials import Trials, look_of, span_of
+from himari_rl.evaluation.record import SUMMARY as SUMMARY
+from himari_rl.evaluation.trials import Trials, look_of, plain_name, span_of
 from himari_rl.evaluation.verdict import Verdict
 from himari_rl.experiments.arguments import accepted_facts, require_bars, settings_from
 from himari_rl.experiments.held_out import judge_bundle
-from himari_rl.policy.manifest import TrainingData
+from himari_rl.experiments.run_folder import require_ledger
+from himari_rl.policy.manifest import Manifest, TrainingData
 from himari_rl.policy.runtime import Policy, load_policy
 from himari_rl.schema import Bars
-from himari_rl.storage import local_path, write_atomic
-
-SUMMARY = "evaluation.json"
+from himari_rl.storage import local_path, require_writable, write_atomic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +105,9 @@ def evaluate(
     found = accepted_facts(bars, accept)
     loaded = policy if isinstance(policy, Policy) else load_policy(policy)
     manifest = loaded.manifest
+    require_ledger()
+    if loaded.folder is not None:
+        require_writable(local_path(loaded.folder))
     _, test = train_test(bars, asked.test_fraction, purge_bars=0)
     seen = _seen(test, manifest.training_data)
     if seen and not asked.allow_seen:
@@ -128,12 +131,14 @@ def evaluate(
     if isinstance(bars, Panel):
         portfolio = measure(held.result, stage(bars, manifest.ledger, first), manifest.ledger, rng)
     config = {"evaluate": as_dict(asked)}
+    notes = (*_notes(bars, seen), *_elsewhere(test, manifest))
     document = {
         "model_version": manifest.version,
         "data": _described(test),
         "synthetic": bars.synthetic,
         "signals": whose_signals(bars),
         "seen_in_training": seen,
+        "notes": list(notes),
         "seed": asked.seed,
         "config": config,
         "config_hash": config_hash(config),
@@ -152,7 +157,7 @@ def evaluate(
         backtest=held.result,
         detectable=held.detectable,
         portfolio=portfolio,
-        notes=_notes(bars, seen),
+        notes=notes,
         facts=found,
         ledger=manifest.ledger.config.describe(),
         document=document,
@@ -202,6 +207,26 @@ def _described(test: Bars | Panel) -> dict[str, Any]:
         "symbol": ", ".join(test.symbols),
         "rows": len(test),
     }
+
+
+def _elsewhere(test: Bars | Panel, manifest: Manifest) -> tuple[str, ...]:
+    """What sets the judged bars apart from those the policy was trained on: another market, or an earlier time."""
+    trained, notes = manifest.training_data, []
+    if [plain_name(name) for name in test.symbols] != [plain_name(name) for name in manifest.symbols]:
+        notes.append(
+            f"This policy was trained on {', '.join(manifest.symbols)} and is judged on {', '.join(test.symbols)}: "
+            "the verdict is about a market it has not learned."
+        )
+    if test.synthetic != trained.synthetic:
+        made, other = ("a synthetic market", "recorded bars")[:: 1 if trained.synthetic else -1]
+        notes.append(f"This policy was trained on {made} and is judged on {other}.")
+    elif int(test.timestamp[-1]) < _milliseconds(trained.start):
+        notes.append(
+            f"These bars, {stamp(int(test.timestamp[0]))} to {stamp(int(test.timestamp[-1]))}, lie before the training "
+            f"span, {trained.start} to {trained.end}: nobody could have traded this policy then, and it may have "
+            "learned what these years led to."
+        )
+    return tuple(notes)
 
 
 def _notes(bars: Bars | Panel, seen: bool) -> tuple[str, ...]:

@@ -135,7 +135,7 @@ def _train(task: FoldTask) -> bytes:
     agent = trainer.agent
     stopping.restore(agent)
     gain = mean_gain(agent, measured(kept, recipe.environment, encoder))
-    run = {"bars": trainer.state.bars, "fold": task.fold, "part": task.part}
+    run = {"bars_asked": recipe.bars, "bars": trainer.state.bars, "fold": task.fold, "part": task.part}
     with tempfile.TemporaryDirectory() as folder:
         data = training_data(bars)
         export(Path(folder) / "bundle", [agent], [task.seed], encoder, recipe.environment, data, rows, run)

@@ -30,6 +30,21 @@ class Recipe(FoldConfig):
         """Bars stepped in training, for each fold and seed."""
         return self.num_episodes * self.environment.episode_bars
 
+    @property
+    def budget(self) -> str:
+        """What was asked for and what it becomes, in words: whole rollouts are trained, and no fewer than asked."""
+        return budget_line(self.agent, self.num_episodes, self.environment.episode_bars)
+
     def with_agent(self, settings: Mapping[str, Any]) -> Recipe:
         """The same recipe with other settings of its agent."""
         return replace(self, agent=replace(self.agent, **settings))
+
+
+def budget_line(agent: PPOConfig, num_episodes: int, episode_bars: int) -> str:
+    """ "20 episodes asked = 10,000 bars; 25,000 trained, whole rollouts of 500 x 50" for each seed."""
+    asked, one = num_episodes * episode_bars, agent.num_envs * agent.num_steps
+    trained = agent.rollouts(asked) * one
+    line = f"budget of each seed: {num_episodes:,} episode{'s' * (num_episodes != 1)} asked = {asked:,} bars"
+    if trained == asked:
+        return f"{line}, all trained"
+    return f"{line}; {trained:,} bars trained (whole rollouts of {agent.num_envs} accounts x {agent.num_steps} bars)"

@@ -26,7 +26,6 @@ from himari_rl.data.leaks import suspected_leaks
 from himari_rl.data.panel import Panel
 from himari_rl.data.table import stamp
 from himari_rl.envs.config import TradingEnvConfig
-from himari_rl.errors import StorageError
 from himari_rl.evaluation import metrics
 from himari_rl.evaluation.backtest import POLICY, SEED, Backtest
 from himari_rl.evaluation.baselines import ONE
@@ -38,6 +37,7 @@ from himari_rl.experiments.config import WalkForwardConfig
 from himari_rl.experiments.controls import judge_walk
 from himari_rl.experiments.fold_search import search_all
 from himari_rl.experiments.folds import TrainedFold, ensemble
+from himari_rl.experiments.run_folder import WALK_FORWARD, RunIdentity, Tell, claimed, nothing_said, require_ledger
 from himari_rl.experiments.train_all import FOLDS_FOLDER, train_all
 from himari_rl.experiments.walk_forward import REAL, Key, Settings, WalkForwardPlan, plan
 from himari_rl.policy.bundle import amend, write_bundle
@@ -79,6 +79,7 @@ def walk_forward(
     agent: PPOConfig | None = None,
     environment: TradingEnvConfig | None = None,
     jobs: int | None = 1,
+    overwrite: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
     accept: Sequence[str] = (),
     **settings: Any,
@@ -89,6 +90,7 @@ def walk_forward(
         agent, environment: the kind's defaults if not given.
         jobs: processes, the same bytes with any number; None is one a core, and needs a script with a main guard.
         accept: findings of `himari data audit` to go on with, by name; recorded in the document.
+        overwrite: sets a run that is in `out` aside, renamed with the date; the same run there is continued without it.
         settings: fields of WalkForwardConfig: train, test, step, folds, seeds (how many, or which), num_episodes ...
 
     Raises:
@@ -110,7 +112,7 @@ def walk_forward(
         **vars(settings_from(WalkForwardConfig, settings)),
     )
     pool = None if jobs == 1 else local_pool(jobs)
-    document, judgement = _run(bars, asked, Path(out), pool, progress, USD_PER_HOUR, accept)
+    document, judgement = _run(bars, asked, Path(out), pool, progress=progress, overwrite=overwrite, accept=accept)
     return WalkForwardRun(folder=Path(out), document=document, judgement=judgement)
 
 
@@ -123,8 +125,14 @@ def run_walk_forward(
     progress: Callable[[int, int], None] = lambda done, total: None,
     usd_per_hour: float = USD_PER_HOUR,
     accept: Sequence[str] = (),
+    overwrite: bool = False,
+    tell: Tell = nothing_said,
 ) -> dict[str, Any]:
     """Trains, plays and judges; continues where an earlier call of the same command stopped.
+
+    Args:
+        overwrite: sets a run that is in `out` aside.
+        tell: called with each line that a person must know before the training starts.
 
     Returns:
         the document of RUN/walk_forward.json.
@@ -133,7 +141,8 @@ def run_walk_forward(
         DataError: too few bars, or a finding not accepted.
         StorageError: the folder belongs to another run or cannot be written.
     """
-    return _run(bars, settings, out, pool, progress, usd_per_hour, accept)[0]
+    said: dict[str, Any] = {"progress": progress, "usd_per_hour": usd_per_hour, "overwrite": overwrite, "tell": tell}
+    return _run(bars, settings, out, pool, accept=accept, **said)[0]
 
 
 def _run(
@@ -141,15 +150,38 @@ def _run(
     settings: Settings,
     out: Path,
     pool: Pool | None,
+    *,
     progress: Callable[[int, int], None],
-    usd_per_hour: float,
+    overwrite: bool,
     accept: Sequence[str],
+    usd_per_hour: float = USD_PER_HOUR,
+    tell: Tell = nothing_said,
 ) -> tuple[dict[str, Any], Judgement]:
     started = time.perf_counter()
-    sha256 = bars.fingerprint
-    said = recorded(accepted_facts(bars, accept), accept)
+    facts = recorded(accepted_facts(bars, accept), accept)
     work = plan(bars, settings)
-    _claim(out, settings, sha256)
+    require_ledger()
+    this = RunIdentity(WALK_FORWARD, settings.hash, bars.fingerprint)
+    same = "a run that was cut off continues, a finished one is judged again from its folds"
+    with claimed(out, this, same=same, overwrite=overwrite, tell=tell):
+        tell(settings.recipe.budget)
+        return _judged(work, bars, out, pool, facts, progress, usd_per_hour, started)
+
+
+def _judged(
+    work: WalkForwardPlan,
+    bars: Bars | Panel,
+    out: Path,
+    pool: Pool | None,
+    facts: Mapping[str, Any],
+    progress: Callable[[int, int], None],
+    usd_per_hour: float,
+    started: float,
+) -> tuple[dict[str, Any], Judgement]:
+    """Trains what is left to train in a folder that is ours, and writes the judgement."""
+    settings, sha256 = work.settings, bars.fingerprint
+    record = {"hash": settings.hash, "data_sha256": sha256, "settings": as_dict(settings)}
+    write_atomic(out / SETTINGS, (json.dumps(record, indent=2) + "\n").encode())
     trained = train_all(work, out, pool, progress)
     trained_s = time.perf_counter() - started
     searched = search_all(work.searches((REAL,)), out / FOLDS_FOLDER, None)  # their files are all there now
@@ -162,10 +194,11 @@ def _run(
         "symbols": list(result.symbols),
         "settings": as_dict(settings),
         "settings_hash": settings.hash,
+        "budget": settings.recipe.budget,
         "data": _described(bars, sha256),
         "span": dict(zip(("market", "first_ms", "last_ms"), _judged_span(work), strict=True)),
         "leaks": [report.message for one in bars.each for report in suspected_leaks(one)],
-        **said,
+        **facts,
         "folds": _folds(work, trained, result),
         "bundle": {"weights_sha256": manifest.weights_sha256, "model_version": manifest.version},
         "judgement": judgement.to_dict(),
@@ -173,7 +206,7 @@ def _run(
     write_atomic(out / CURVES, curves_of(result))
     text = json.dumps(document, indent=2, allow_nan=False)
     write_atomic(out / DOCUMENT, text.encode())
-    summary = _summary(judgement, settings, sha256) | ({"accepted": said["accepted"]} if said["accepted"] else {})
+    summary = _summary(judgement, settings, sha256) | ({"accepted": facts["accepted"]} if facts["accepted"] else {})
     amend(out / BUNDLE, evaluation=summary | seal(out))
     seconds = time.perf_counter() - started
     cost = {
@@ -181,26 +214,18 @@ def _run(
         "training_seconds": round(trained_s, 1),
         "usd": round(seconds / 3600.0 * usd_per_hour, 4),
         "usd_per_hour": usd_per_hour,
-        "bars_trained": len(trained) * settings.recipe.bars,
+        "bars_trained": sum(_stepped(each) for each in trained.values()),
         "trials": [{"at": t.at, "purpose": t.purpose, "what": t.what} for t in history],
     }
     write_atomic(out / COST, json.dumps(cost, indent=2).encode())
     return json.loads(text), judgement
 
 
-def _claim(out: Path, settings: Settings, sha256: str) -> None:
-    """Writes the settings, or refuses a folder that holds another run."""
-    record = {"hash": settings.hash, "data_sha256": sha256, "settings": as_dict(settings)}
-    path = out / SETTINGS
-    if path.exists():
-        there = read_document(path)
-        if (there.get("hash"), there.get("data_sha256")) != (record["hash"], sha256):
-            raise StorageError(
-                f"{out} holds a walk-forward of other settings or data",
-                "the same command as before, or a new folder",
-                "choose another --out",
-            )
-    write_atomic(path, (json.dumps(record, indent=2) + "\n").encode())
+def _stepped(fold: TrainedFold) -> int:
+    """Bars that a fold was trained with, whole rollouts."""
+    run = fold.manifest.config["run"]
+    bars = run["bars"] if isinstance(run, dict) else 0
+    return bars if isinstance(bars, int) else 0
 
 
 def _counted(work: WalkForwardPlan, out: Path) -> tuple[int, Sequence[Trial]]:
@@ -273,7 +298,7 @@ def _summary(judgement: Judgement, settings: Settings, sha256: str) -> dict[str,
 
 def _folds(work: WalkForwardPlan, trained: Mapping[Key, TrainedFold], result: Backtest) -> list[dict[str, Any]]:
     """One row a fold: spans, the policy's and multiplier 1.0's growth on its test rows, each seed's too."""
-    times, year = work.bars[REAL].timestamp, result.bars_per_year
+    times = work.bars[REAL].timestamp
     starts = [fold.test.start - work.start_row for fold in work.folds]
     rows = []
     for i, fold in enumerate(work.folds):
@@ -284,8 +309,9 @@ def _folds(work: WalkForwardPlan, trained: Mapping[Key, TrainedFold], result: Ba
                 "train": [stamp(int(times[fold.train.start])), stamp(int(times[fold.train.stop - 1]))],
                 "test": [stamp(int(times[fold.test.start])), stamp(int(times[fold.test.stop - 1]))],
                 "growth": {name: float(result.run(name).log_growth[part].sum()) for name in names},
-                "sharpe": metrics.sharpe(result.run(POLICY).log_growth[part], year),
-                "training_gain": float(np.mean([trained[REAL, i, s].gain for s in work.settings.seeds])) * year,
+                "sharpe": metrics.sharpe(result.run(POLICY).log_growth[part], result.per_year(part)),
+                "training_gain": float(np.mean([trained[REAL, i, s].gain for s in work.settings.seeds]))
+                * work.train_year(i),
             }
             | _search_of(work, i)
         )

@@ -32,10 +32,11 @@ from himari_rl.experiments.arguments import accepted_facts
 from himari_rl.experiments.config import TuneConfig
 from himari_rl.experiments.folds import MEASURED_BARS, gains, measured
 from himari_rl.experiments.recipe import Recipe
+from himari_rl.experiments.run_folder import require_ledger
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.clock import decisions_of
 from himari_rl.schema import Bars, FloatArray
-from himari_rl.storage import write_atomic
+from himari_rl.storage import require_writable, write_atomic
 from himari_rl.training.device import one_thread
 from himari_rl.training.job import train_agent, training_data
 
@@ -82,7 +83,8 @@ def tune(
     """
     train, _ = train_test(bars, test_fraction)
     facts = recorded(accepted_facts(train, accept), accept)
-    out.mkdir(parents=True, exist_ok=True)
+    require_ledger()
+    require_writable(out)
 
     def record(chosen: Recipe, params: dict[str, float]) -> None:
         with Trials() as ledger:

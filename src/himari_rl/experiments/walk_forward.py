@@ -72,6 +72,10 @@ class WalkForwardPlan:
         """The training rows of a fold; the number after the last one is the bundle's."""
         return self.folds[fold].train if fold < len(self.folds) else self.bundle_rows
 
+    def train_year(self, fold: int) -> float:
+        """Bars a year of a fold's training rows, by their own elapsed time."""
+        return self.bars[REAL][self.train_rows(fold)].bars_per_year
+
     @property
     def bundle_rows(self) -> slice:
         """The newest rows, as many as the last fold trained on."""

@@ -19,7 +19,7 @@ from himari_rl.errors import not_installed
 from himari_rl.evaluation import metrics
 from himari_rl.evaluation.backtest import POLICY, is_seed
 from himari_rl.evaluation.baselines import ONE, RANDOM
-from himari_rl.evaluation.record import BUNDLE, COST, read_curves, read_run
+from himari_rl.evaluation.record import BUNDLE, COST, SUMMARY, read_curves, read_document, read_run
 from himari_rl.policy.bundle import read_manifest
 from himari_rl.policy.ledger_config import LedgerConfig
 from himari_rl.release.gate import GateAnswer
@@ -94,6 +94,7 @@ def report_page(run: str | Path, answer: GateAnswer) -> str:
         _section("controls", "Controls, without which this verdict would not be printed", _controls(document)),
         _section("trials", "What was tried on this span", _trials(document, cost)),
         _section("cost", "What it cost", _cost(document, cost)),
+        *_later_look(Path(run) / BUNDLE / SUMMARY),
     ]
     data = json.dumps(figures, allow_nan=False).replace("</", "<\\/")
     return (
@@ -301,7 +302,18 @@ def _cost(document: Mapping[str, Any], cost: Mapping[str, Any]) -> str:
     return (
         f"<p>{cost['seconds']:,.0f} s in all, {cost['training_seconds']:,.0f} s of it training on "
         f"{cost['bars_trained']:,} bars; {cost['usd']:.4f} USD at {cost['usd_per_hour']:.2f} USD an hour.</p>"
+        + (f'<p class="soft">{html.escape(document["budget"].capitalize())}.</p>' if "budget" in document else "")
     )
+
+
+def _later_look(path: Path) -> list[str]:
+    """What `himari evaluate` said of the shipped policy on other bars, with what sets those bars apart; [] if never."""
+    if not path.exists():
+        return []
+    found = read_document(path)
+    lines = [found["verdict"]["sentence"], *found.get("notes", ())]
+    inner = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+    return [_section("later", f"The shipped policy on {html.escape(found['data']['symbol'])}, as evaluated", inner)]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

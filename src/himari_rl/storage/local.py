@@ -3,9 +3,11 @@
     write_atomic(path, data)      one file:    temporary name, fsync, rename
     write_folder(path, files)     one folder:  the same for a set of files that belong together
     exchange(path, change)        one file:    read, change, write, with nobody in between
+    set_aside(path)               one folder:  renamed out of the way, with the date
+    require_writable(path)        one folder:  can files be made in it, before hours of work
     read_bytes(path)  is_file(path)  stamp(path)
 
-The last four also take gs://bucket/name (storage/gcs.py, imported only then).
+The last three and exchange also take gs://bucket/name (storage/gcs.py, imported only then).
 
 A reader never sees half a file, and a full disk, a forbidden folder or a killed process leaves what was
 there before. Every failure is a StorageError with one line that says what to do.
@@ -20,6 +22,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 
@@ -51,7 +54,7 @@ def read_bytes(path: str | Path) -> bytes:
     try:
         return local_path(path).read_bytes()
     except OSError as error:
-        raise _refusal("read", path, error) from error
+        raise refusal("read", path, error) from error
 
 
 def is_file(path: str | Path) -> bool:
@@ -78,7 +81,7 @@ def stamp(path: str | Path) -> str:
     try:
         status = local_path(path).stat()
     except OSError as error:
-        raise _refusal("read", path, error) from error
+        raise refusal("read", path, error) from error
     return f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}"
 
 
@@ -108,7 +111,7 @@ def exchange(path: str | Path, change: Callable[[bytes | None], bytes]) -> bytes
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(target.with_name(f".{target.name}.lock"), os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        raise _refusal("write", path, error) from error
+        raise refusal("write", path, error) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         data = change(read_bytes(target) if target.exists() else None)
@@ -132,7 +135,7 @@ def write_atomic(path: str | Path, data: bytes) -> None:
         temporary.replace(target)
         _sync_folder(target.parent)
     except OSError as error:
-        raise _refusal("write", path, error) from error
+        raise refusal("write", path, error) from error
     finally:
         _forget(temporary)
 
@@ -172,11 +175,49 @@ def write_folder(path: str | Path, files: Mapping[str, bytes], *, marker: str) -
             raise
         _sync_folder(target.parent)
     except OSError as error:
-        raise _refusal("write", path, error) from error
+        raise refusal("write", path, error) from error
     finally:
         _forget(temporary)
         if target.exists():
             _forget(retired)
+
+
+def set_aside(path: str | Path) -> Path:
+    """Renames a folder out of the way: NAME becomes NAME.YYYYMMDD-HHMMSS beside it. Returns the new path.
+
+    Raises:
+        StorageError: it is the working folder or holds it, or it cannot be renamed.
+    """
+    target = Path(os.path.abspath(local_path(path)))  # "." has no name, and a link is moved, not what it points to
+    if target in (Path.cwd(), *Path.cwd().parents):
+        raise StorageError(f"{target} is the working folder", "a folder that can be renamed", "choose another folder")
+    first = retired = target.with_name(f"{target.name}.{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    count = 1
+    while retired.exists():
+        count += 1
+        retired = first.with_name(f"{first.name}-{count}")
+    try:
+        target.rename(retired)
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise refusal("rename", path, error) from error
+    return Path(path).with_name(retired.name) if Path(path).name not in ("", "..") else retired
+
+
+def require_writable(folder: str | Path) -> None:
+    """Finds out whether files can be made in a folder, which is made where it is missing.
+
+    Raises:
+        StorageError: they cannot.
+    """
+    probe = _sibling(local_path(folder) / "probe")
+    try:
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        _write_new(probe, b"")
+    except OSError as error:
+        raise refusal("write", folder, error) from error
+    finally:
+        _forget(probe)
 
 
 def local_path(path: str | Path) -> Path:
@@ -237,7 +278,8 @@ def _forget(path: Path) -> None:
             path.unlink()
 
 
-def _refusal(verb: str, path: str | Path, error: OSError) -> StorageError:
+def refusal(verb: str, path: str | Path, error: OSError) -> StorageError:
+    """What an operating system's error means for whoever reads it."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     return StorageError(
         f"cannot {verb} {path}: {reason}", cure=_CURES.get(error.errno or 0, "check the path and the disk")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -109,9 +109,7 @@ def run_job(
         CollapseError: the policy degenerated; nothing is exported.
         KeyboardInterrupt: Ctrl-C, after the rollout at hand and its checkpoint.
     """
-    require_rows(bars, job.environment.episode_bars + 3, "train one episode")
-    train = training_part(bars, job.test_fraction)
-    require_rows(train, job.environment.episode_bars + 3, "train one episode")
+    train = trainable(job, bars)
     device = resolve_device(job.device)
     encoder = StateEncoder(bars.symbols)
     agent = replace(job.agent, state_dim=encoder.state_dim, action_dim=len(encoder.symbols))
@@ -127,7 +125,8 @@ def run_job(
             def prepare(trainer: Trainer, path: Path = path) -> None:
                 if resume and path.exists():
                     load_checkpoint(path, trainer, data["sha256"])
-                _start_record(out, job, data, said or {})  # not before: a refused resume leaves the run as it was
+                # not before: a refused resume leaves the run as it was
+                _start_record(out, job, data, encoder.symbols, said or {})
 
             def after_rollout(trainer: Trainer, path: Path = path, seed: int = seed) -> None:
                 every = max(1, job.save_interval * job.environment.episode_bars // _bars_per_rollout(trainer))
@@ -140,7 +139,8 @@ def run_job(
 
             trainers.append(train_agent(physics, agent, rows, total_bars, seed, prepare=prepare, watch=after_rollout))
     stepped, seconds = sum(t.state.bars for t in trainers), sum(t.seconds for t in trainers)
-    run: dict[str, Any] = {"num_episodes": job.num_episodes, "bars": stepped, "device": device}
+    asked = total_bars * len(job.seeds)
+    run: dict[str, Any] = {"num_episodes": job.num_episodes, "bars_asked": asked, "bars": stepped, "device": device}
     run |= {"accepted": said["accepted"]} if said and said["accepted"] else {}
     manifest = export(out / BUNDLE, [t.agent for t in trainers], job.seeds, encoder, job.environment, data, rows, run)
     return TrainingResult(out / BUNDLE, manifest, stepped, seconds, trainers[-1].state.metrics)
@@ -174,6 +174,18 @@ def interrupt_between_rollouts() -> Iterator[Callable[[], bool]]:
         raise KeyboardInterrupt
 
 
+def trainable(job: Job, bars: Bars | Panel) -> Bars | Panel:
+    """What a job learns from: all but the last part, and long enough for one episode.
+
+    Raises:
+        DataError: too few bars.
+    """
+    require_rows(bars, job.environment.episode_bars + 3, "train one episode")
+    train = training_part(bars, job.test_fraction)
+    require_rows(train, job.environment.episode_bars + 3, "train one episode")
+    return train
+
+
 def training_part(history: Bars | Panel, test_fraction: float) -> Bars | Panel:
     """What a job may learn from: all but the last part."""
     if isinstance(history, Panel):
@@ -202,7 +214,7 @@ def _bars_per_rollout(trainer: Trainer) -> int:
     return trainer.agent.config.num_envs * trainer.agent.config.num_steps
 
 
-def _start_record(out: Path, job: Job, data: dict[str, Any], facts: Mapping[str, Any]) -> None:
+def _start_record(out: Path, job: Job, data: dict[str, Any], symbols: Sequence[str], facts: Mapping[str, Any]) -> None:
     """Writes what is about to be trained: an unwritable folder stops the job before it costs anything."""
-    said = {"job": as_dict(job), "hash": config_hash(job), "data": data, **facts}
+    said = {"job": as_dict(job), "hash": config_hash(job), "symbols": list(symbols), "data": data, **facts}
     write_atomic(out / RECORD, (json.dumps(said, indent=2) + "\n").encode())

@@ -77,7 +77,7 @@ class Trainer:
                 "choose num_steps 20, 25 or 50 for 500 bars",
             )
         self.agent, self.physics, self.generator, self.on_rollout = agent, physics, generator, on_rollout
-        self.rollouts = max(1, math.ceil(total_bars / (config.num_envs * config.num_steps)))
+        self.rollouts = config.rollouts(total_bars)
         self.gradient_rollouts = round(config.analytic_gradient_fraction * self.rollouts)
         self.averaged_rollouts = max(1, round(config.weight_average_fraction * self.rollouts))
         adam = partial(
