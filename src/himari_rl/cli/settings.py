@@ -30,6 +30,7 @@ COMMANDS = {
     "train": ("train", "agent", "environment"),
     "walk-forward": ("walk_forward", "agent", "environment", "gate"),
     "evaluate": ("evaluate",),
+    "register": ("walk_forward", "agent", "environment", "evaluate", "gate"),
     "tune": ("tune", "agent", "environment"),
     "certify": ("certify", "agent"),
     "gate": ("gate",),

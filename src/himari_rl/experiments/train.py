@@ -8,12 +8,12 @@ from typing import Any
 from himari_rl.agents.config import PPOConfig, config_type
 from himari_rl.data.panel import Panel
 from himari_rl.envs.config import TradingEnvConfig
-from himari_rl.evaluation.trials import Trials, span_of
 from himari_rl.experiments.arguments import require_bars, settings_from
 from himari_rl.policy.runtime import Policy, load_policy
 from himari_rl.schema import Bars
 from himari_rl.training.config import TrainConfig
 from himari_rl.training.job import Job, TrainingResult, Watcher, run_job, training_part
+from himari_rl.trials.ledger import Trials, span_of
 
 
 def no_watch(trainer: object, seed: int) -> None:
