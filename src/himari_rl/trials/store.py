@@ -227,12 +227,13 @@ def _sqlalchemy(url: str) -> Any:
     return sqlalchemy
 
 
-def _engine(sa: Any, url: str) -> sa.Engine:
+def _engine(library: Any, url: str) -> sa.Engine:
+    options = {"timeout": BUSY_S} if url.startswith("sqlite") else {}
     try:
-        made: sa.Engine = sa.create_engine(url, connect_args={"timeout": BUSY_S} if url.startswith("sqlite") else {})
-        return made
-    except (sa.exc.SQLAlchemyError, ModuleNotFoundError) as error:  # no such address, or its driver is missing
+        made: sa.Engine = library.create_engine(url, connect_args=options)
+    except (library.exc.SQLAlchemyError, ModuleNotFoundError) as error:  # no such address, or its driver is missing
         raise _refusal(url, error) from error
+    return made
 
 
 def _has_table(url: str) -> bool:
