@@ -128,6 +128,7 @@ def evaluate(
     if isinstance(bars, Panel):
         portfolio = measure(held.result, stage(bars, manifest.ledger, first), manifest.ledger, rng)
     config = {"evaluate": as_dict(asked)}
+    notes = (*_notes(bars, seen), *looked[0].lines)
     document = {
         "model_version": manifest.version,
         "data": _described(test),
@@ -139,6 +140,7 @@ def evaluate(
         "config_hash": config_hash(config),
         "trials": {"used": looked[0].used, "ledger": looked[0].number, "given": asked.trials},
         "registration": looked[0].standing.to_dict(),
+        "notes": list(notes),
         "verdict": held.verdict.to_dict(),
         "controls": [control.to_dict() for control in held.controls],
         "detectable": held.detectable,
@@ -153,7 +155,7 @@ def evaluate(
         backtest=held.result,
         detectable=held.detectable,
         portfolio=portfolio,
-        notes=(*_notes(bars, seen), *looked[0].lines),
+        notes=notes,
         ledger=manifest.ledger.config.describe(),
         document=document,
     )
