@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
+from helpers.bucket import QUIET, bucket_server
 from helpers.bundle import make_bundle
 from helpers.data import shared
 from helpers.verdict import good_document, run_of
@@ -20,7 +21,7 @@ from himari_rl.cli import main
 from himari_rl.data.sources import load_bars
 from himari_rl.data.table import write_bars
 from himari_rl.schema import DAY_MS, HOUR_MS, Bars
-from himari_rl.trials.ledger import Trials
+from himari_rl.trials.ledger import Trials, has_ledger
 
 Judge = Callable[..., dict[str, Any]]
 START = 1_704_067_200_000  # 2024-01-01T00:00Z
@@ -67,6 +68,20 @@ def test_two_empty_folders_one_ledger_the_second_look_says_2(judge: Judge, tmp_p
     write_bars(recorded("BTC-USDT", seed=1), files[3])  # another asset, whatever it is called
     assert [judge(f"folder {i}", file)["verdict"]["trials"] for i, file in enumerate(files)] == [1, 2, 3, 1]
     assert judge("folder 1", files[1])["verdict"]["trials"] == 3  # the same again shows nothing new
+
+
+@pytest.mark.filterwarnings(*QUIET)
+def test_two_containers_with_a_ledger_in_a_bucket(
+    judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bars(recorded("BTC-USDT"), tmp_path / "a.parquet")
+    write_bars(recorded("BTC-USD", own=3e-4), tmp_path / "b.parquet")
+    with bucket_server():
+        monkeypatch.setenv("HIMARI_TRIALS", "gs://b/team/trials")
+        assert not has_ledger()
+        assert [judge(name, tmp_path / f"{name}.parquet")["verdict"]["trials"] for name in "ab"] == [1, 2]
+        with Trials() as trials:
+            trials.verify()
 
 
 def test_the_same_on_recorded_bars(judge: Judge, tmp_path: Path) -> None:
