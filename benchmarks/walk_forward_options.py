@@ -23,7 +23,6 @@ from himari_rl.data.sources import load_bars
 from himari_rl.evaluation import metrics, statistics
 from himari_rl.evaluation.backtest import BASE, backtest, stage
 from himari_rl.evaluation.baselines import ONE
-from himari_rl.evaluation.trials import Trials, look_of, span_of
 from himari_rl.experiments.fold_policies import FoldPolicies, fold_policies
 from himari_rl.experiments.recipe import Recipe
 from himari_rl.experiments.train_all import train_all
@@ -31,6 +30,7 @@ from himari_rl.experiments.walk_forward import REAL, Settings, plan
 from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.schema import RISK_AVERSION
 from himari_rl.training.fan_out import local_pool
+from himari_rl.trials.ledger import Trials, look_of, span_of
 
 DEFAULT = "default: 500,000 bars, five seeds"
 RECIPES: dict[str, dict[str, Any]] = {

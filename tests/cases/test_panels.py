@@ -21,7 +21,7 @@ from himari_rl.data.synthetic import synthetic_bars
 from himari_rl.data.table import write_bars
 from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.errors import StorageError
-from himari_rl.evaluation.trials import Trials
+from himari_rl.trials.ledger import Trials
 from himari_rl.experiments.evaluate import evaluate
 from himari_rl.experiments.recipe import budget_line
 from himari_rl.experiments.train import train

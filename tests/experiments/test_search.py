@@ -12,7 +12,6 @@ from helpers.verdict import small_bars, small_settings
 from himari_rl.config import as_dict
 from himari_rl.errors import ConfigError, StorageError
 from himari_rl.evaluation.record import read_run
-from himari_rl.evaluation.trials import Trials, span_of
 from himari_rl.experiments import tune as tuning
 from himari_rl.experiments.fold_search import search_all, search_fold
 from himari_rl.experiments.run import run_walk_forward
@@ -22,6 +21,7 @@ from himari_rl.experiments.walk_forward import REAL, WalkForwardPlan, plan
 from himari_rl.schema import Bars
 from himari_rl.storage import read_bytes
 from himari_rl.training.fan_out import local_pool
+from himari_rl.trials.ledger import Trials, span_of
 
 TRIALS = 2
 

@@ -13,9 +13,9 @@ from helpers.verdict import AGENT, small_bars, small_settings
 from himari_rl.agents.config import config_type
 from himari_rl.data.splits import train_test
 from himari_rl.errors import DataError
-from himari_rl.evaluation.trials import Trials, span_of
 from himari_rl.experiments import tune as tuning
 from himari_rl.experiments.tune import purged_splits, tune
+from himari_rl.trials.ledger import Trials, span_of
 
 RECIPE = replace(small_settings().recipe, num_episodes=10)
 

@@ -20,6 +20,7 @@ from himari_rl.evaluation.record import CURVES, DOCUMENT, seal
 from himari_rl.experiments.walk_forward import Settings
 from himari_rl.policy.bundle import amend, read_manifest
 from himari_rl.schema import Bars
+from himari_rl.trials.ledger import Trials
 
 AGENT = {"num_envs": 10, "num_steps": 10, "hidden_dim": 4, "minibatch": 100}
 
@@ -105,6 +106,8 @@ def run_of(
 
     The policy grows by what every run grows by, `shift` more a bar, and a noise of its own.
     """
+    with Trials():  # what a walk-forward wrote its look into
+        pass
     bundle = make_bundle(folder, kind, hidden=(4,), weights_seed=weights)
     document["bundle"]["weights_sha256"] = document["bundle"]["weights_sha256"] or read_manifest(bundle).weights_sha256
     document["kind"] = kind

@@ -18,13 +18,13 @@ from helpers.verdict import good_document, run_of
 from himari_rl.cli import main
 from himari_rl.errors import BundleError, ConfigError, RefusedError, StorageError
 from himari_rl.evaluation.record import CURVES, DOCUMENT, seal
-from himari_rl.evaluation.trials import Trials
 from himari_rl.policy.alias import read_alias
 from himari_rl.policy.bundle import amend, read_manifest
 from himari_rl.release.decision import FIXED, decide
 from himari_rl.release.gate import GateAnswer, gate
 from himari_rl.release.promotion import log_of, promote, read_log, rollback
 from himari_rl.release.rules import GateRules, load_rules
+from himari_rl.trials.ledger import Trials
 
 Spoil = Callable[[dict[str, Any]], None]
 LSTM_RULES = ("LSTM over base", "LSTM surely over base")

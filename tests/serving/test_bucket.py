@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import psutil
 import pytest
 
 from helpers import run_python
+from helpers.bucket import QUIET, Bucket, bucket_server
 from helpers.bundle import make_bundle
 from helpers.serving import cloud_run_server, wait_for
 from himari_rl.errors import StorageError
@@ -25,103 +20,13 @@ from himari_rl.policy.runtime import load_policy
 from himari_rl.serving.messages import EXAMPLE_STATE
 from himari_rl.storage import exchange, gcs, is_file, read_bytes, stamp
 
-pytestmark = pytest.mark.filterwarnings("ignore::ImportWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
-
-
-def _crc32c(data: bytes) -> str:
-    import google_crc32c
-
-    return base64.b64encode(google_crc32c.value(data).to_bytes(4)).decode()
-
-
-class Bucket(ThreadingHTTPServer):
-    """Objects with generations, as the JSON API shows them."""
-
-    daemon_threads = True
-
-    def __init__(self, address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
-        self.objects: dict[str, tuple[int, bytes]] = {}
-        self.guard = threading.Lock()
-        self.corrupt = self.lose_answer = False
-        self.asked: list[str] = []
-        super().__init__(address, Handler)
-
-    def put(self, folder: Path, name: str) -> None:
-        for file in folder.iterdir():
-            self.write(f"{name}/{file.name}", file.read_bytes())
-
-    def write(self, name: str, data: bytes, expected: int | None = None) -> dict[str, Any] | None:
-        with self.guard:
-            generation = self.objects.get(name, (0, b""))[0]
-            if expected is not None and expected != generation:
-                return None
-            self.objects[name] = (generation + 1, data)
-            return self.describe(name)
-
-    def describe(self, name: str) -> dict[str, Any]:
-        generation, data = self.objects[name]
-        md5 = base64.b64encode(hashlib.md5(data).digest()).decode()
-        return {"name": name, "bucket": "b", "generation": str(generation), "size": str(len(data)), "md5Hash": md5}
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Bucket
-
-    def do_GET(self) -> None:
-        path = urlsplit(self.path).path
-        self.server.asked.append(path)
-        name = unquote(path.rpartition("/o/")[2])
-        if name not in self.server.objects:
-            self.answer(404, json.dumps({"error": {"code": 404, "message": "No such object"}}).encode())
-        elif self.path.startswith("/download/"):
-            described, data = self.server.describe(name), self.server.objects[name][1]
-            self.answer(
-                200,
-                data[:-1] + b"?" if self.server.corrupt else data,
-                f"crc32c={_crc32c(data)},md5={described['md5Hash']}",
-            )
-        else:
-            self.answer(200, json.dumps(self.server.describe(name)).encode())
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
-        boundary = b"--" + self.headers["content-type"].partition("boundary=")[2].strip('"').encode()
-        meta, data = (part.split(b"\r\n\r\n", 1)[1].removesuffix(b"\r\n") for part in body.split(boundary)[1:3])
-        [expected] = parse_qs(urlsplit(self.path).query).get("ifGenerationMatch", [None])
-        written = self.server.write(json.loads(meta)["name"], data, None if expected is None else int(expected))
-        if written is None:
-            self.answer(412, json.dumps({"error": {"code": 412, "message": "conditionNotMet"}}).encode())
-        elif self.server.lose_answer:
-            self.server.lose_answer = False
-            self.answer(503, b"{}")
-        else:
-            self.answer(200, json.dumps(written).encode())
-
-    def answer(self, status: int, body: bytes, digest: str = "") -> None:
-        self.send_response(status)
-        self.send_header("content-length", str(len(body)))
-        if digest:
-            self.send_header("x-goog-hash", digest)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None: ...
+pytestmark = pytest.mark.filterwarnings(*QUIET)
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    server = Bucket()
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
-    gcs._client.cache_clear()
-    yield server
-    if gcs._client.cache_info().currsize:
-        gcs._client().close()
-    gcs._client.cache_clear()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def bucket() -> Iterator[Bucket]:
+    with bucket_server() as server:
+        yield server
 
 
 def test_a_bundle_and_an_alias_in_a_bucket(bucket: Bucket, tmp_path: Path) -> None:

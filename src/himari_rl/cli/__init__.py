@@ -32,6 +32,7 @@ AREAS = {
     "train": ("train",),
     "certify": ("certify",),
     "evaluate": ("evaluate",),
+    "register": ("register",),
     "tune": ("tune",),
     "walk_forward": ("walk-forward",),
     "gate": ("gate", "promote", "rollback", "decide"),

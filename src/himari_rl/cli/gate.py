@@ -22,6 +22,7 @@ ALIASES = "aliases"
 Champion = Annotated[str | None, typer.Option(help="Bundle of another walk-forward to compare with.")]
 Run = Annotated[str | None, typer.Option(help="Folder of the walk-forward (default: the bundle's parent).")]
 AcceptLeak = Annotated[str | None, typer.Option(help="Why a suspected leak is none; it is written down.")]
+NewLedger = Annotated[bool, typer.Option("--new-ledger", help="Begin a trial ledger where there is none.")]
 Folder = Annotated[str, typer.Option(help="Where the aliases are: a folder.")]
 
 
@@ -40,6 +41,7 @@ def gate(
     champion: Champion = None,
     run: Run = None,
     accept_leak: AcceptLeak = None,
+    new_ledger: NewLedger = False,
     as_json: Json = False,
 ) -> None:
     """Asks every rule of a bundle; exit 0 if all pass, 1 if one refuses.
@@ -50,7 +52,7 @@ def gate(
 
     from himari_rl.release.gate import gate as ask
 
-    answer = ask(bundle, settings["gate"], champion=champion, run=run, leak_reason=accept_leak)
+    answer = ask(bundle, settings["gate"], champion=champion, run=run, leak_reason=accept_leak, new_ledger=new_ledger)
     if as_json:
         typer.echo(json.dumps(answer.to_dict() | {"config": settings.to_dict()}, allow_nan=False))
     else:
@@ -68,6 +70,7 @@ def promote(
     champion: Champion = None,
     run: Run = None,
     accept_leak: AcceptLeak = None,
+    new_ledger: NewLedger = False,
     folder: Folder = ALIASES,
     as_json: Json = False,
 ) -> None:
@@ -80,7 +83,7 @@ def promote(
     from himari_rl.release.gate import gate as ask
     from himari_rl.release.promotion import promote as move
 
-    answer = ask(bundle, settings["gate"], champion=champion, run=run, leak_reason=accept_leak)
+    answer = ask(bundle, settings["gate"], champion=champion, run=run, leak_reason=accept_leak, new_ledger=new_ledger)
     moved = move(_path(folder, alias), bundle, answer, override=override)
     document = {"alias": alias, "bundle": moved.bundle, "step": moved.step, "gate": answer.to_dict()}
     typer.echo(json.dumps(document) if as_json else f"{alias} is {moved.bundle} (step {moved.step}); {answer.reason}")
@@ -112,6 +115,7 @@ def decide(
     lstm: Annotated[str | None, typer.Option(help="Bundle of the LSTM walk-forward, same bars.")] = None,
     multi: Annotated[str | None, typer.Option(help="Bundle of the multi-asset walk-forward.")] = None,
     accept_leak: AcceptLeak = None,
+    new_ledger: NewLedger = False,
     as_json: Json = False,
 ) -> None:
     """Walks base, LSTM, multi-asset through their gates and says which to use and why; exit 1 if none.
@@ -133,7 +137,13 @@ def decide(
         if bundle is not None and (found := read_manifest(bundle).kind) != kind:
             raise ConfigError(f"--{kind} {bundle} is a bundle of kind {found}", f"one of kind {kind}")
     answers = dict.fromkeys(given, None) | {
-        kind: ask(bundle, thresholds, champion=base if kind == "lstm" else None, leak_reason=accept_leak)
+        kind: ask(
+            bundle,
+            thresholds,
+            champion=base if kind == "lstm" else None,
+            leak_reason=accept_leak,
+            new_ledger=new_ledger,
+        )
         for kind, bundle in given.items()
         if bundle is not None
     }

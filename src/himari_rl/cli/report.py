@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from himari_rl.cli.gate import AcceptLeak, Champion
+from himari_rl.cli.gate import AcceptLeak, Champion, NewLedger
 from himari_rl.cli.options import Json, configured
 from himari_rl.config import Resolved
 
@@ -26,6 +26,7 @@ def report(
     out: Annotated[str | None, typer.Option(help="The HTML file (default: RUN/report.html).")] = None,
     champion: Champion = None,
     accept_leak: AcceptLeak = None,
+    new_ledger: NewLedger = False,
     as_json: Json = False,
 ) -> None:
     """Writes one self-contained page: verdict, gate, curves, controls, trials, cost.
@@ -41,7 +42,8 @@ def report(
     from himari_rl.storage import write_atomic
 
     read_run(run)
-    answer = gate(Path(run) / BUNDLE, settings["gate"], champion=champion, leak_reason=accept_leak)
+    bundle = Path(run) / BUNDLE
+    answer = gate(bundle, settings["gate"], champion=champion, leak_reason=accept_leak, new_ledger=new_ledger)
     place = out or str(Path(run) / "report.html")
     write_atomic(place, report_page(run, answer).encode())
     document = {"report": place, "passed": answer.passed, "reason": answer.reason}

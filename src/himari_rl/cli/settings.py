@@ -31,6 +31,7 @@ COMMANDS = {
     "train": ("train", "data", "agent", "environment"),
     "walk-forward": ("walk_forward", "data", "agent", "environment", "gate"),
     "evaluate": ("evaluate", "data"),
+    "register": ("walk_forward", "agent", "environment", "evaluate", "gate"),
     "tune": ("tune", "data", "agent", "environment"),
     "certify": ("certify", "agent"),
     "gate": ("gate",),

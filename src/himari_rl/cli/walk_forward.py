@@ -90,6 +90,7 @@ def walk_forward(
     from himari_rl.experiments.walk_forward import Settings
     from himari_rl.release.gate import gate, record
     from himari_rl.training.fan_out import dask_pool, local_pool
+    from himari_rl.trials.ledger import beginning_line
 
     environment = settings["environment"]
     asked = Settings(kind=kind, agent=settings["agent"], environment=environment, **vars(settings["walk_forward"]))
@@ -98,6 +99,8 @@ def walk_forward(
     console = Console(stderr=True, highlight=False)
     accept = settings["data"].accept
     print_facts(accepted_facts(bars, accept), console)
+    if line := beginning_line():
+        console.print(line, style="yellow", markup=False)
     with opened_progress(console, "folds x seeds") as progress:
         document = run_walk_forward(
             bars,
@@ -178,6 +181,8 @@ def show(document: dict[str, Any], console: Console, ledger: str) -> None:
         f"year ({100 * utility['lower']:+.1f} to {100 * utility['upper']:+.1f}); this much data shows "
         f"{100 * judgement['detectable']:.1f} % with 95 % power."
     )
+    looks = verdict["trials"]
+    console.print(f"look {looks} at this span ({document['registration']['line']})", markup=False)
     for leak in document["leaks"]:
         console.print(f"[red]suspected leak[/] {leak}")
     console.print(Panel(verdict["sentence"], title="verdict"))

@@ -23,7 +23,6 @@ from himari_rl.evaluation.config import EvaluateConfig
 from himari_rl.evaluation.control import Control
 from himari_rl.evaluation.portfolio import PortfolioMeasures, measure
 from himari_rl.evaluation.record import SUMMARY as SUMMARY
-from himari_rl.evaluation.trials import Trials, look_of, plain_name, span_of
 from himari_rl.evaluation.verdict import Verdict
 from himari_rl.experiments.arguments import accepted_facts, require_bars, settings_from
 from himari_rl.experiments.held_out import judge_bundle
@@ -32,6 +31,9 @@ from himari_rl.policy.manifest import Manifest, TrainingData
 from himari_rl.policy.runtime import Policy, load_policy
 from himari_rl.schema import Bars
 from himari_rl.storage import local_path, require_writable, write_atomic
+from himari_rl.trials.fingerprint import paths_of
+from himari_rl.trials.ledger import Trials, beginning_line, look_of, plain_symbol, span_of
+from himari_rl.trials.register import Standing, standing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +116,12 @@ def evaluate(
         raise _overlap(test, manifest.training_data)
     rng = np.random.default_rng(asked.seed)
     first = len(bars) - len(test)
+    looked: list[_Look] = []  # once the bars are known to be enough
+
+    def count() -> int:
+        looked.append(_counted(test, loaded, asked))
+        return looked[0].used
+
     with TemporaryDirectory() as nowhere:
         place = Path(nowhere) / "bundle" if loaded.folder is None else local_path(loaded.folder)
         held = judge_bundle(
@@ -121,7 +129,7 @@ def evaluate(
             bars,
             first,
             place,
-            lambda: _counted(test, manifest.version, asked.trials),
+            count,
             rng,
             variants=variants(asked.costs),
             risk_aversion=asked.risk_aversion,
@@ -131,7 +139,7 @@ def evaluate(
     if isinstance(bars, Panel):
         portfolio = measure(held.result, stage(bars, manifest.ledger, first), manifest.ledger, rng)
     config = {"evaluate": as_dict(asked)}
-    notes = (*_notes(bars, seen), *_elsewhere(test, manifest))
+    notes = (*_notes(bars, seen), *_elsewhere(test, manifest), *looked[0].lines)
     document = {
         "model_version": manifest.version,
         "data": _described(test),
@@ -142,6 +150,8 @@ def evaluate(
         "seed": asked.seed,
         "config": config,
         "config_hash": config_hash(config),
+        "trials": {"used": looked[0].used, "ledger": looked[0].number, "given": asked.trials},
+        "registration": looked[0].standing.to_dict(),
         "verdict": held.verdict.to_dict(),
         "controls": [control.to_dict() for control in held.controls],
         "detectable": held.detectable,
@@ -170,11 +180,35 @@ def variants(multiples: Sequence[float]) -> tuple[Variant, ...]:
     return (BASE, *more, LAGGED)
 
 
-def _counted(test: Bars | Panel, version: str, given: int | None) -> int:
-    """Writes this look at the test span into the trial ledger; the number of looks, unless another was given."""
+@dataclass(frozen=True, kw_only=True)
+class _Look:
+    """What the trial ledger said of this look."""
+
+    begins: str
+    number: int
+    used: int
+    standing: Standing
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """One line each: a ledger that begins here, the look, a number that was given instead."""
+        looks = f"Look {self.number} at this span ({self.standing.line})."
+        given = f"Number of trials given by hand: {self.used}; the ledger says {self.number}."
+        said = (self.begins[:1].upper() + self.begins[1:] + "." if self.begins else "", looks)
+        return (*(line for line in said if line), *([given] if self.used != self.number else []))
+
+
+def _counted(test: Bars | Panel, policy: Policy, asked: EvaluateConfig) -> _Look:
+    """Writes this look at the test span into the trial ledger."""
+    manifest, paths, begins = policy.manifest, paths_of(test), beginning_line()
+    folder = "" if policy.folder is None else local_path(policy.folder).resolve()
+    look = look_of(manifest.version, test, f"{Path.cwd()} {folder} {test.source}")
+    settings: dict[str, Any] = {"kind": manifest.kind, "evaluate": as_dict(asked)}
+    settings |= {name: manifest.config[name] for name in ("agent", "environment") if name in manifest.config}
     with Trials() as ledger:
-        counted = ledger.look("evaluate", *span_of(test), look_of(version, test))
-    return counted if given is None else given
+        number = ledger.look("evaluate", *span_of(test), look, paths=paths)
+        stands = standing(ledger, *span_of(test), settings, paths=paths, partial=True)
+    return _Look(begins=begins, number=number, used=number if asked.trials is None else asked.trials, standing=stands)
 
 
 def _milliseconds(moment: str) -> int:
@@ -212,7 +246,7 @@ def _described(test: Bars | Panel) -> dict[str, Any]:
 def _elsewhere(test: Bars | Panel, manifest: Manifest) -> tuple[str, ...]:
     """What sets the judged bars apart from those the policy was trained on: another market, or an earlier time."""
     trained, notes = manifest.training_data, []
-    if [plain_name(name) for name in test.symbols] != [plain_name(name) for name in manifest.symbols]:
+    if [plain_symbol(name) for name in test.symbols] != [plain_symbol(name) for name in manifest.symbols]:
         notes.append(
             f"This policy was trained on {', '.join(manifest.symbols)} and is judged on {', '.join(test.symbols)}: "
             "the verdict is about a market it has not learned."

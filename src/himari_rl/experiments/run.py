@@ -31,7 +31,6 @@ from himari_rl.evaluation.backtest import POLICY, SEED, Backtest
 from himari_rl.evaluation.baselines import ONE
 from himari_rl.evaluation.control import Judgement
 from himari_rl.evaluation.record import BUNDLE, COST, CURVES, DOCUMENT, SETTINGS, curves_of, read_document, seal
-from himari_rl.evaluation.trials import Trial, Trials, look_of, span_of
 from himari_rl.experiments.arguments import accepted_facts, require_bars, settings_from
 from himari_rl.experiments.config import WalkForwardConfig
 from himari_rl.experiments.controls import judge_walk
@@ -45,6 +44,9 @@ from himari_rl.policy.manifest import Manifest
 from himari_rl.schema import Bars
 from himari_rl.storage import write_atomic
 from himari_rl.training.fan_out import Pool, local_pool
+from himari_rl.trials.fingerprint import paths_of
+from himari_rl.trials.ledger import Trial, Trials, look_of, span_of
+from himari_rl.trials.register import standing
 
 USD_PER_HOUR = 0.10  # of a two-core machine; for the cost line only, change it with --usd-per-hour
 
@@ -186,7 +188,7 @@ def _judged(
     trained_s = time.perf_counter() - started
     searched = search_all(work.searches((REAL,)), out / FOLDS_FOLDER, None)  # their files are all there now
     work = replace(work, searched=searched)
-    number, history = _counted(work, out)
+    number, registration, history = _counted(work, out)
     judgement, result = judge_walk(work, trained, number)
     manifest = _bundled(work, trained, out)
     document = {
@@ -196,7 +198,9 @@ def _judged(
         "settings_hash": settings.hash,
         "budget": settings.recipe.budget,
         "data": _described(bars, sha256),
-        "span": dict(zip(("market", "first_ms", "last_ms"), _judged_span(work), strict=True)),
+        "span": dict(zip(("market", "first_ms", "last_ms"), span_of(_judged_bars(work)), strict=True)),
+        "look": look_of(settings.hash, _judged_bars(work)),
+        "registration": registration,
         "leaks": [report.message for one in bars.each for report in suspected_leaks(one)],
         **facts,
         "folds": _folds(work, trained, result),
@@ -228,35 +232,39 @@ def _stepped(fold: TrainedFold) -> int:
     return bars if isinstance(bars, int) else 0
 
 
-def _counted(work: WalkForwardPlan, out: Path) -> tuple[int, Sequence[Trial]]:
-    """Writes this walk-forward, and what its searches tried, to the trial ledger; the number of trials on its span."""
-    settings, span = work.settings, _judged_span(work)
+def _counted(work: WalkForwardPlan, out: Path) -> tuple[int, dict[str, Any], Sequence[Trial]]:
+    """Writes this walk-forward, and what its searches tried, to the trial ledger.
+
+    Returns:
+        the number of trials on its span, what was registered for it, the trials themselves.
+    """
+    settings, judged, place = work.settings, _judged_bars(work), str(out.resolve())
+    span, paths = span_of(judged), paths_of(judged)
     with Trials() as trials:
         for search in work.searches((REAL,)):
+            searched = paths_of(search.train)
             for what, tried in work.searched[REAL, search.fold].tried.items():
-                trials.look("tune", *span_of(search.train), look_of(what, search.train), tried)
-        what = look_of(settings.hash, _judged_bars(work))
-        number = trials.look("walk-forward", *span, what, {"kind": settings.kind, "seeds": len(settings.seeds)})
-        history = trials.history(*span)
-    return _remembered(out, number), history
+                look = look_of(what, search.train, place)
+                trials.look("tune", *span_of(search.train), look, tried, paths=searched)
+        detail = {"kind": settings.kind, "seeds": len(settings.seeds)}
+        number = trials.look("walk-forward", *span, look_of(settings.hash, judged, place), detail, paths=paths)
+        registration = standing(trials, *span, as_dict(settings), paths=paths).to_dict()
+        history = trials.history(*span, paths)
+    return *_remembered(out, number, registration), history
 
 
 def _judged_bars(work: WalkForwardPlan) -> Bars | Panel:
     return work.bars[REAL][work.start_row : work.stop_row]
 
 
-def _judged_span(work: WalkForwardPlan) -> tuple[str, int, int]:
-    """Market, first and last moment of what is judged."""
-    return span_of(_judged_bars(work))
-
-
-def _remembered(out: Path, number: int) -> int:
-    """The number of trials when this run was first judged: a run that is continued or read again stays what it was."""
+def _remembered(out: Path, number: int, registration: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """What the ledger said when this run was first judged: a run that is continued or read again stays what it was."""
     path = out / "trials.json"
     if path.exists():
-        return int(read_document(path).get("trials", number))
-    write_atomic(path, json.dumps({"trials": number}).encode())
-    return number
+        there = read_document(path)
+        return int(there.get("trials", number)), dict(there.get("registration", registration))
+    write_atomic(path, json.dumps({"trials": number, "registration": registration}).encode())
+    return number, registration
 
 
 def _bundled(work: WalkForwardPlan, trained: Mapping[Key, TrainedFold], out: Path) -> Manifest:

@@ -12,7 +12,6 @@ from himari_rl.data.facts import recorded
 from himari_rl.data.panel import Panel
 from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.errors import BundleError, StorageError
-from himari_rl.evaluation.trials import Trials, span_of
 from himari_rl.experiments.arguments import accepted_facts, require_bars, settings_from
 from himari_rl.experiments.recipe import budget_line
 from himari_rl.experiments.run_folder import (
@@ -29,6 +28,7 @@ from himari_rl.policy.runtime import Policy, load_policy
 from himari_rl.schema import Bars
 from himari_rl.training.config import TrainConfig
 from himari_rl.training.job import BUNDLE, Job, TrainingResult, Watcher, run_job, trainable
+from himari_rl.trials.ledger import Trials, span_of
 
 
 def no_watch(trainer: object, seed: int) -> None:

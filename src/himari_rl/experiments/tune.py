@@ -27,7 +27,6 @@ from himari_rl.data.splits import train_test
 from himari_rl.envs.physics import Market, Physics
 from himari_rl.errors import DataError
 from himari_rl.evaluation.overfitting import backtest_overfitting
-from himari_rl.evaluation.trials import Trials, look_of, span_of
 from himari_rl.experiments.arguments import accepted_facts
 from himari_rl.experiments.config import TuneConfig
 from himari_rl.experiments.folds import MEASURED_BARS, gains, measured
@@ -39,6 +38,8 @@ from himari_rl.schema import Bars, FloatArray
 from himari_rl.storage import require_writable, write_atomic
 from himari_rl.training.device import one_thread
 from himari_rl.training.job import train_agent, training_data
+from himari_rl.trials.fingerprint import paths_of
+from himari_rl.trials.ledger import Trials, look_of, span_of
 
 N_FOLDS, TEST_FOLDS = 6, 2  # 15 splits; every row is judged five times
 STUDY, BEST = "study.sqlite", "best.json"
@@ -85,10 +86,12 @@ def tune(
     facts = recorded(accepted_facts(train, accept), accept)
     require_ledger()
     require_writable(out)
+    paths = paths_of(train)
 
     def record(chosen: Recipe, params: dict[str, float]) -> None:
         with Trials() as ledger:
-            ledger.look("tune", *span_of(train), look_of(config_hash(chosen), train), params)
+            what = look_of(config_hash(chosen), train, str(out.resolve()))
+            ledger.look("tune", *span_of(train), what, params, paths=paths)
 
     tuned = search(train, recipe, trials, out, seed=seed, record=record, progress=progress)
     said = {"recipe": as_dict(recipe), "recipe_hash": config_hash(recipe), "test_fraction": test_fraction} | facts

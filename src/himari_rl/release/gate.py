@@ -20,9 +20,9 @@ from himari_rl.evaluation.baselines import ONE
 from himari_rl.evaluation.control import NAMES, own_deflated
 from himari_rl.evaluation.portfolio_baselines import EQUAL
 from himari_rl.evaluation.record import read_curves, read_run, require_evidence
-from himari_rl.evaluation.trials import looks_so_far
 from himari_rl.policy.bundle import Manifest, amend, read_manifest
 from himari_rl.policy.runtime import load_policy
+from himari_rl.release.looks import Looks, looks_at
 from himari_rl.release.rules import GateRules, load_rules
 from himari_rl.schema import FloatArray
 
@@ -87,6 +87,7 @@ def gate(
     champion: str | Path | None = None,
     run: str | Path | None = None,
     leak_reason: str | None = None,
+    new_ledger: bool = False,
     latency_ms: Callable[[str | Path, Manifest], float] | None = None,
 ) -> GateAnswer:
     """Asks every rule of a bundle; what `himari gate` does, same defaults.
@@ -97,6 +98,7 @@ def gate(
         champion: bundle to compare with on the same bars; an LSTM needs the base one, and no other will do.
         run: the walk-forward that made the bundle; its parent folder if not given.
         leak_reason: why a suspected leak of a supplied column is none; it is written into the answer.
+        new_ledger: begins a trial ledger where there is none, which is refused otherwise.
         latency_ms: measures a decision; the real clock if not given.
 
     Raises:
@@ -117,10 +119,12 @@ def gate(
     place = Path(run) if run is not None else Path(bundle).parent
     require_evidence(place, manifest)
     document, curves = read_run(place), read_curves(place)
-    document["judgement"] = _as_of_now(document, curves)
+    looks = looks_at(document, rules, new_ledger=new_ledger)
+    document["judgement"] = _as_of_now(document, curves, looks.number)
     measured = (latency_ms or median_latency_ms)(bundle, manifest)
     lines = [*_evidence(document, manifest), *_numbers(document, rules), *_controls(document)]
     lines += _leaks(document, leak_reason)
+    lines.append(_line("trial ledger", float(looks.counted), ">=", 1.0, looks.why))
     if manifest.kind == "multi":
         lines += _portfolio(document, curves, rules)
     rival = None
@@ -138,7 +142,7 @@ def gate(
         passed=not refused,
         lines=tuple(lines),
         reason=f"refused by {', '.join(refused)}" if refused else f"all {len(lines)} rules passed",
-        exceptions=_exceptions(document, rules, leak_reason),
+        exceptions=_exceptions(document, rules, leak_reason, looks),
         ledger=manifest.ledger.config.describe(),
     )
 
@@ -192,12 +196,15 @@ def _fails(rule: str, threshold: float, why: str) -> Line:
     return Line(rule=rule, number=0.0, threshold=threshold, comparison=">", passed=False, why=why)
 
 
-def _exceptions(document: Mapping[str, Any], rules: GateRules, leak_reason: str | None) -> tuple[str, ...]:
+def _exceptions(
+    document: Mapping[str, Any], rules: GateRules, leak_reason: str | None, looks: Looks
+) -> tuple[str, ...]:
     usual = asdict(GateRules())
     own = [
         f"{name} {value:g}, usually {usual[name]:g}" for name, value in asdict(rules).items() if value != usual[name]
     ]
-    return (*own, *([f"leak accepted: {leak_reason}"] if document["leaks"] and (leak_reason or "").strip() else []))
+    leak = [f"leak accepted: {leak_reason}"] if document["leaks"] and (leak_reason or "").strip() else []
+    return (*own, *leak, *([looks.exception] if looks.exception else []))
 
 
 def _evidence(document: Mapping[str, Any], manifest: Manifest) -> list[Line]:
@@ -261,10 +268,9 @@ def _controls(document: Mapping[str, Any]) -> list[Line]:
     return [_line(f"control: {n}", float(c["passed"]), ">=", 1.0, c["sentence"]) for n, c in asked.items()]
 
 
-def _as_of_now(document: Mapping[str, Any], curves: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _as_of_now(document: Mapping[str, Any], curves: Mapping[str, np.ndarray], looks: int) -> dict[str, Any]:
     """The judgement, deflated for every look at the span since: the first of many runs was not the only one."""
     judgement = dict(document["judgement"])
-    looks = max(judgement["verdict"]["trials"], looks_so_far(**document["span"]))
     if looks > judgement["verdict"]["trials"]:
         judgement["verdict"] = judgement["verdict"] | {"trials": looks}
         judgement["own_deflated_sharpe"] = own_deflated(curves[f"growth/{POLICY}"], looks)

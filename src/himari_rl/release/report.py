@@ -293,7 +293,8 @@ def _baselines(document: Mapping[str, Any]) -> str:
 def _trials(document: Mapping[str, Any], cost: Mapping[str, Any]) -> str:
     number = document["judgement"]["verdict"]["trials"]
     rows = [(t["at"], t["purpose"], t["what"]) for t in cost["trials"][-30:]]
-    return f"<p>{number} look(s) counted in the deflated Sharpe ratio.</p>" + _table(
+    registered = html.escape((document.get("registration") or {}).get("line", "not registered"))
+    return f"<p>{number} look(s) counted in the deflated Sharpe ratio; {registered}.</p>" + _table(
         ("when", "what for", "which"), rows
     )
 

@@ -59,6 +59,32 @@ def exchange(path: str, change: Callable[[bytes | None], bytes]) -> bytes:
     raise StorageError(f"cannot write {path}: it changed {_ATTEMPTS} times meanwhile", cure="try again")
 
 
+def create(path: str, data: bytes) -> None:
+    """Writes an object that nobody has written yet, and that nobody will write over.
+
+    Raises:
+        StorageError: there is one of other content, or it cannot be written.
+    """
+    from google.api_core.exceptions import PreconditionFailed
+
+    try:
+        with _calling("write", path, but=PreconditionFailed):
+            _blob(path).upload_from_string(
+                data, content_type="application/json", if_generation_match=0, timeout=TIMEOUT_S, retry=_retry()
+            )
+    except PreconditionFailed as error:
+        if read_bytes(path) != data:  # else it was ours: the server wrote it and the answer was lost
+            raise StorageError(f"{path} exists already", "a name that is free", "choose another one") from error
+
+
+def names(folder: str) -> list[str]:
+    """Names of the objects whose path begins with `folder`, without that part."""
+    with _calling("list", folder):
+        bucket, _, prefix = folder.removeprefix("gs://").partition("/")
+        found = _client().list_blobs(bucket, prefix=prefix, timeout=TIMEOUT_S, retry=_retry())
+        return [blob.name.removeprefix(prefix) for blob in found]
+
+
 def _existing(path: str) -> Any:
     with _calling("read", path):
         bucket, _, name = path.removeprefix("gs://").partition("/")

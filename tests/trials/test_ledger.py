@@ -18,9 +18,10 @@ import pytest
 from himari_rl.data.synthetic import synthetic_bars
 from himari_rl.errors import ConfigError, StorageError
 from himari_rl.evaluation.statistics import Moments, deflated_sharpe
-from himari_rl.evaluation.trial_store import BUSY_S, Row
-from himari_rl.evaluation.trials import Trials, look_of, looks_so_far
 from himari_rl.features.signals import reference_signals
+from himari_rl.trials.chain import Row
+from himari_rl.trials.ledger import Trials, has_ledger, look_of
+from himari_rl.trials.store import BUSY_S
 
 
 @pytest.fixture(params=["", "sqlite:///"], ids=["sqlite3", "sqlalchemy"])
@@ -69,14 +70,14 @@ def test_the_same_bars_with_other_signals_are_another_look() -> None:
     assert len(set(looks)) == 3
 
 
-def test_asking_how_often_writes_no_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HIMARI_TRIALS", str(tmp_path / "t.sqlite"))
-    assert looks_so_far("BTC", 0, 10) == 1
-    assert not (tmp_path / "t.sqlite").exists()
+def test_asking_whether_there_is_a_ledger_writes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for scheme in ("", "sqlite:///"):
+        monkeypatch.setenv("HIMARI_TRIALS", f"{scheme}{tmp_path / 't.sqlite'}")
+        assert not has_ledger()
+        assert not (tmp_path / "t.sqlite").exists()
     with Trials() as there:
         there.look("evaluate", "BTC", 0, 10, "a")
-        there.look("evaluate", "BTC", 0, 10, "b")
-    assert looks_so_far("BTC", 5, 20) == 2
+    assert has_ledger()
 
 
 def test_more_looks_deflate_the_same_record_more(ledger: Trials) -> None:
@@ -101,7 +102,7 @@ def test_eight_writers_lose_nothing(tmp_path: Path, scheme: str) -> None:
 
 def test_four_processes_make_one_ledger_and_lose_nothing(tmp_path: Path) -> None:
     place = str(tmp_path / "new" / "shared.sqlite")
-    text = "import sys; from himari_rl.evaluation.trials import Trials; trials = Trials(sys.argv[1])\n"
+    text = "import sys; from himari_rl.trials.ledger import Trials; trials = Trials(sys.argv[1])\n"
     text += "for j in range(5): trials.look('evaluate', 'BTC', 0, 1, f'{sys.argv[2]}-{j}')"
     writers = [subprocess.Popen([sys.executable, "-c", text, place, str(i)]) for i in range(4)]
     assert [writer.wait(120) for writer in writers] == [0] * 4
@@ -126,7 +127,7 @@ def test_the_table_is_the_one_that_sqlalchemy_makes(tmp_path: Path) -> None:
         with closing(sqlite3.connect(tmp_path / name)) as connection:
             described.append(connection.execute("PRAGMA table_info(trials)").fetchall())
     assert described[0] == described[1]
-    assert [column[1] for column in described[0]] == ["id", *Row._fields]
+    assert [column[1] for column in described[0]] == ["id", *Row._fields, "chain"]
 
 
 @pytest.mark.parametrize("scheme", ["", "sqlite:///"])

@@ -1,0 +1,1 @@
+"""What was tried, and on which returns: the trial ledger, price-path fingerprints, pre-registration."""
