@@ -225,7 +225,9 @@ class ArrivalRules:
         """
         if len(exposures) > 1 and (gross := sum(map(abs, exposures))) > self.most_gross:
             found = f"the exposures sum to {gross:.10g}, beyond the ledger's largest {self.most_gross:.4}"
-            raise ArrivalError("exposure", place, found, "fractions of one equity", "send each as a share of all equity")
+            raise ArrivalError(
+                "exposure", place, found, "fractions of one equity", "send each as a share of all equity"
+            )
 
     def check_close(self, close: float, before: float, place: Place) -> None:
         """Refuses a close that no market made of the one before.
@@ -240,12 +242,13 @@ class ArrivalRules:
             cure = "send the price in the unit of the earlier bars, or start another session_id with its own history"
             raise ArrivalError("close", place, found, f"within a factor of {MAX_PRICE_RATIO:g}", cure)
 
-    def history(self, rows: Sequence[tuple[int, float]], bar: Bar, symbol: str, place: Place) -> list[Bar]:
+    def history(self, rows: Sequence[tuple[int, float]], bar: Bar, who: str, place: Place) -> list[Bar]:
         """The earlier bars that fill a new stream's windows, in the order of time, each once.
 
         Args:
             rows: [timestamp, close] in any order; the same row may be there twice.
             bar: the present one, which is not among them.
+            who: whose history, for the message: "this session is new here and".
 
         Raises:
             ArrivalError: fewer than HISTORY_BARS distinct ones, of another interval or grid, two closes of one time,
@@ -257,8 +260,7 @@ class ArrivalRules:
             raise ArrivalError(
                 "few_bars",
                 place,
-                f"this session is new here and has {len(rows)} earlier bars of {symbol}: "
-                f"{len(distinct)} distinct bar{plural}, {HISTORY_BARS} needed",
+                f"{who} has {len(rows)} earlier bars: {len(distinct)} distinct bar{plural}, {HISTORY_BARS} needed",
                 f"at least {HISTORY_BARS} closed bars of different times",
                 "send `history`, the [timestamp, close] of the bars before this one",
             )
@@ -330,7 +332,9 @@ def _phase(start: str, interval_ms: int) -> int | None:
 
 
 def _per_cent(value: float) -> str:
-    return f"divide per cent by 100 ({value / 100.0:.10g})" if abs(value) <= 1e4 else "divide it by the account's equity"
+    return (
+        f"divide per cent by 100 ({value / 100.0:.10g})" if abs(value) <= 1e4 else "divide it by the account's equity"
+    )
 
 
 def _times(close: float, before: float) -> str:
