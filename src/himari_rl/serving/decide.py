@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from himari_rl.errors import DataError
+from himari_rl.features.contract import VOLATILITY, WIDTH
 from himari_rl.features.encoder import write_account
 from himari_rl.features.live import Bar, LivePanel, Signal
 from himari_rl.policy.arrival import ArrivalRules, Place, missing_bars
@@ -197,6 +198,9 @@ def encode(stream: Stream, arrived: Arrived, slot: Slot) -> tuple[list[float], d
         state = stream.update(arrived.now)
     except DataError as error:  # nothing that passed the checks should come here
         raise FieldError("bar", error.found, error.expected, error.cure) from error
+    still = [symbol for i, symbol in enumerate(slot.symbols) if state[i * WIDTH + VOLATILITY] == 0.0]
+    if still:
+        note["flat"] = still
     accounts = [asset.account for asset in arrived.assets.values()]
     write_account(
         state,

@@ -122,6 +122,9 @@ class Answer(BaseModel):
     memory_started: bool | None = Field(None, description="Recurrent policies: no memory was there, an episode began")
     repeated: bool | None = Field(None, description="Sessions: this bar was decided before, from the same memory")
     corrected: bool | None = Field(None, description="/v1/decide: this bar was decided before, with another close")
+    flat: list[str] | None = Field(
+        None, description="/v1/decide: symbols whose closes have not moved for 20 bars; no volatility limit binds"
+    )
     bar_age_s: float | None = Field(None, description="/v1/decide: the bar closed more than two intervals ago")
     gap: SessionGap | None = Field(None, description="Bars were missing before this one")
     out_of_distribution: bool | None = Field(
