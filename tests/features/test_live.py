@@ -13,7 +13,7 @@ from helpers.features import START_MS, make_bars
 from himari_rl.errors import DataError
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.features.indicators import rolling_sum
-from himari_rl.features.live import Bar, LiveEncoder, LivePanel, LiveReference, RollingSum, Signal
+from himari_rl.features.live import UNDO_DEPTH, Bar, LiveEncoder, LivePanel, LiveReference, RollingSum, Signal
 from himari_rl.features.signals import reference_signals
 from himari_rl.schema import HOUR_MS, Bars
 
@@ -145,3 +145,66 @@ def test_a_panel_update_with_one_bad_bar_leaves_every_asset_as_it_was() -> None:
         live.update({"A": (after, None), "B": (after._replace(close=-1.0), None)})
     good = dict.fromkeys("AB", (after, None))
     np.testing.assert_array_equal(live.update(good), other.update(good))
+
+
+@settings(deadline=None, max_examples=12)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    gaps=st.sampled_from([0.0, 0.3]),
+    reference=st.booleans(),
+    interval_ms=st.sampled_from([15 * 60_000, HOUR_MS, 24 * HOUR_MS]),
+)
+def test_a_bar_taken_back_leaves_no_trace_to_the_last_bit(
+    seed: int, gaps: float, reference: bool, interval_ms: int
+) -> None:
+    """Other bars come and are taken back before each right one; the rows are the batch encoder's all the same."""
+    rng = np.random.default_rng(seed)
+    symbols = ("A", "B")
+    panel = [make_bars(220, seed + i, gaps=gaps, signals=not reference, interval_ms=interval_ms) for i in range(2)]
+    clock, expected = StateEncoder(symbols).panel_rows(panel)
+    live, straight = (LivePanel(symbols, interval_ms, reference=reference) for _ in range(2))
+    at = [{int(time): row for row, time in enumerate(bars.timestamp)} for bars in panel]
+    for t, time in enumerate(clock.tolist()):
+        closed = {
+            symbol: (bar(bars, rows[time]), signal(bars, rows[time]))
+            for symbol, bars, rows in zip(symbols, panel, at, strict=True)
+            if time in rows
+        }
+        wrong = rng.integers(UNDO_DEPTH + 1)
+        for k in range(wrong):
+            live.update(
+                {s: (Bar(b.timestamp + k * interval_ms, b.close * 1.5), said) for s, (b, said) in closed.items()}
+            )
+        for _ in range(wrong):
+            live.undo()
+        found = live.update(closed)
+        np.testing.assert_array_equal(found, straight.update(closed))
+        np.testing.assert_allclose(found, expected[t], atol=1e-12)
+
+
+def test_without_the_undo_the_wrong_bars_would_be_seen() -> None:
+    """The negative control."""
+    bars = make_bars(40, 1)
+    live = LivePanel(("A",), HOUR_MS)
+    for row in range(30):
+        live.update({"A": (bar(bars, row), None)})
+    live.update({"A": (bar(bars, 30)._replace(close=float(bars.close[30]) * 1.5), None)})
+    found = live.update({"A": (bar(bars, 31), None)})
+    assert abs(found - StateEncoder().market_rows(bars)[31]).max() > 0.01
+
+
+def test_no_more_is_taken_back_than_was_kept() -> None:
+    live = LivePanel(("A",), HOUR_MS)
+    for row in range(5):
+        live.update({"A": (Bar(START_MS + row * HOUR_MS, 100.0), None)})
+    for _ in range(UNDO_DEPTH):
+        live.undo()
+    with pytest.raises(IndexError):
+        live.undo()
+
+
+def test_without_a_reference_every_bar_needs_its_signal() -> None:
+    live = LiveEncoder(HOUR_MS, reference=False)
+    with pytest.raises(DataError, match="has no signal"):
+        live.update(Bar(START_MS, 100.0))
+    assert live.update(Bar(START_MS, 100.0), Signal(1, 0.5, 4, 0.0))[0] == 0.5

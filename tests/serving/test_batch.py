@@ -21,7 +21,7 @@ from himari_rl.policy.risk import RiskLimits, limited_exposure, multiplier_cap
 from himari_rl.policy.runtime import load_policy
 from himari_rl.serving.http.app import create_app
 from himari_rl.serving.limits import Limiter
-from himari_rl.serving.messages import EXAMPLE_STATE
+from himari_rl.serving.messages import EXAMPLE_STATE, EXAMPLE_TIME
 from himari_rl.serving.settings import ServeSettings, from_environment
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "earlier_api.json"
@@ -65,7 +65,7 @@ def test_an_instance_may_be_a_whole_request(client: httpx.Client, tmp_path: Path
         (first,) = batch(lstm, {"instances": [EXAMPLE_STATE]})["predictions"]
         (second,) = batch(lstm, {"instances": [{"state": EXAMPLE_STATE, "memory": first["memory"]}]})["predictions"]
         assert (first["memory_started"], second["memory_started"]) == (True, False)
-        session = {"state": EXAMPLE_STATE, "session_id": "x", "timestamp": 0}
+        session = {"state": EXAMPLE_STATE, "session_id": "x", "timestamp": EXAMPLE_TIME}
         assert "use POST /predict" in batch(lstm, {"instances": [session]}, 422)["detail"][0]["msg"]
 
 

@@ -74,7 +74,8 @@ def base(folders: dict[str, Path]) -> Iterator[httpx.Client]:
 
 
 def decide(client: httpx.Client, status: int = 200, **body: Any) -> Any:
-    response = client.post("/v1/decide", json=body)
+    """The answer to a request of the session "own", unless `body` names another."""
+    response = client.post("/v1/decide", json={"session_id": "own"} | body)
     assert response.status_code == status, response.text
     return response.json()
 
@@ -120,17 +121,23 @@ def test_a_stream_without_history_is_refused_until_its_windows_are_full(base: ht
     assert enough["state"][13] == pytest.approx(StateEncoder().market_rows(bars)[WARM, 13], rel=1e-9)  # 20 returns
 
 
-def test_a_request_sent_twice_is_answered_the_same_and_an_older_bar_is_refused(base: httpx.Client) -> None:
+def test_a_bar_sent_twice_is_answered_the_same_or_corrected_and_an_older_one_is_refused(base: httpx.Client) -> None:
     bars = market("BTC-USDT", 5)
     decide(base, **asset(bars, WARM, history=WARM))
     first = decide(base, **asset(bars, WARM + 1))
     again = decide(base, **asset(bars, WARM + 1))
     assert again["state"] == first["state"]
+    assert "repeated" not in first
+    assert again["repeated"] is True
     other = asset(bars, WARM + 1)
     other["bar"]["close"] *= 1.01
-    for wrong in (other, asset(bars, WARM)):
-        (problem,) = decide(base, 422, **wrong)["detail"]
-        assert "in the order of time" in problem["msg"]
+    corrected = decide(base, **other)
+    assert corrected["corrected"] is True
+    assert corrected["state"][13] != first["state"][13]
+    assert decide(base, **asset(bars, WARM + 1))["state"] == first["state"]  # and back
+    (problem,) = decide(base, 422, **asset(bars, WARM))["detail"]
+    assert problem["loc"] == ["body", "bar", "timestamp"]
+    assert "in the order of time" in problem["msg"]
     untouched = decide(base, **asset(bars, WARM + 2))
     np.testing.assert_allclose(untouched["state"][13], StateEncoder().market_rows(bars)[WARM + 2, 13], atol=1e-12)
 

@@ -24,6 +24,7 @@ from himari_rl.serving.http.middleware import (
     Authentication,
     BodyLimit,
     ConcurrencyLimit,
+    HeadAsGet,
     JsonContentType,
     RenamedPaths,
     SharedPath,
@@ -255,10 +256,40 @@ def test_every_body_is_called_json_and_every_other_header_stays() -> None:
     inner = Inner()
     kept = (b"x-other", b"1")
     for given in ([], [(b"content-type", b"text/plain")]):
-        Exchange(headers=[kept, *given]).through(JsonContentType(inner))
+        Exchange(headers=[kept, *given]).through(JsonContentType(inner, Counter()))
         assert inner.scopes[-1]["headers"] == [kept, (b"content-type", b"application/json")]
-    Exchange(method="GET", headers=[kept]).through(JsonContentType(inner))
+    Exchange(method="GET", headers=[kept]).through(JsonContentType(inner, Counter()))
     assert inner.scopes[-1]["headers"] == [kept]
+
+
+@pytest.mark.parametrize(
+    ("coding", "body", "status"),
+    [
+        (b"gzip", b"\x1f\x8b\x08", 415),
+        (b"", b"\x1f\x8b\x08", 415),
+        (b"br", b"{}", 415),
+        (b"GZIP", b"{}", 415),
+        (b"identity", b"{}", 204),
+        (b"", b"{}", 204),
+    ],
+)
+def test_a_compressed_body_is_named(coding: bytes, body: bytes, status: int) -> None:
+    headers = [(b"content-encoding", coding)] if coding else []
+    errors: Counter[tuple[int, str]] = Counter()
+    found = Exchange(headers=headers, **{BODY: body}).through(JsonContentType(Inner(), errors))
+    assert found.status == status
+    assert errors == ({(415, "coded"): 1} if status == 415 else {})
+    if status == 415:
+        assert "content-encoding is" in found.detail
+        assert found.headers[b"accept-encoding"] == b"identity"
+
+
+def test_head_is_get_without_its_body() -> None:
+    inner = Inner()
+    for method in ("HEAD", "GET", "POST"):
+        found = Exchange(method=method).through(HeadAsGet(inner))
+        assert inner.scopes[-1]["method"] == ("GET" if method == "HEAD" else method)
+        assert found.status == 204
 
 
 def test_the_short_path_answers_what_is_in_order_and_hands_on_the_rest(tmp_path: Path) -> None:
@@ -309,9 +340,9 @@ def test_a_server_has_the_middlewares_that_its_settings_need_in_the_order_of_the
         "FastPath",
         "SharedPath",
     ]
-    order.append("JsonContentType")
+    order += ["JsonContentType", "HeadAsGet"]
     found = fronts(make_bundle(tmp_path, hidden=(4,)), ServeSettings(**settings))
-    always = {"ConcurrencyLimit", "BodyLimit", "FastPath", "JsonContentType"}
+    always = {"ConcurrencyLimit", "BodyLimit", "FastPath", "JsonContentType", "HeadAsGet"}
     assert found == [name for name in order if name in always or name in extra]
 
 

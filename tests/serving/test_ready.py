@@ -191,7 +191,7 @@ def test_the_openapi_document_names_every_route_and_every_refusal(tmp_path: Path
     assert documented == set(ENDPOINTS) - {"GET /docs"}
     for path in ("/predict", "/v1/batch", "/v1/decide"):
         post = document["paths"][path]["post"]
-        assert set(post["responses"]) == {"200", "401", "403", "408", "413", "422", "429", "503"}
+        assert set(post["responses"]) == {"200", "401", "403", "408", "413", "415", "422", "429", "503"}
         schema = post["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
         assert document["components"]["schemas"][schema]["examples"]
     assert set(document["paths"]["/ready"]["get"]["responses"]) == {"200", "503"}

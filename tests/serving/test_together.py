@@ -16,6 +16,7 @@ from himari_rl.policy.runtime import load_policy
 from himari_rl.serving.http.app import create_app
 from himari_rl.serving.http.fast_path import TOGETHER
 from himari_rl.serving.memory import pack
+from himari_rl.serving.messages import EXAMPLE_TIME
 from himari_rl.serving.settings import ServeSettings
 
 
@@ -105,7 +106,7 @@ def test_one_that_is_refused_leaves_its_neighbours_as_they_are(folder: Path, oth
         13: body(state=fields[13]["state"][:15]),
         14: bodies[14].replace(b'"state": [', b'"state": [NaN, ', 1),
         16: body(state=[0.5, 1, 1, 0, *fields[16]["state"][4:]]),
-        17: body(state=fields[17]["state"], memory=text, session_id="a", timestamp=HOUR),
+        17: body(state=fields[17]["state"], memory=text, session_id="a", timestamp=EXAMPLE_TIME),
     }
     found = service.predict_many([bad.get(i, one) for i, one in enumerate(bodies)])
     assert {i for i, answer in enumerate(found) if answer is None} == set(bad)
@@ -119,9 +120,9 @@ def test_sessions_and_sequences_are_answered_alone_among_them(folder: Path) -> N
     service, alone = loaded(folder), loaded(folder)
     bodies = bodies_of(alone)
     states = [json.loads(one)["state"] for one in bodies]
-    bodies[2] = body(state=states[2], session_id="a", timestamp=HOUR)
+    bodies[2] = body(state=states[2], session_id="a", timestamp=EXAMPLE_TIME)
     bodies[5] = body(sequence=states[:3])
-    bodies[9] = body(state=states[9], session_id="a", timestamp=2 * HOUR)
+    bodies[9] = body(state=states[9], session_id="a", timestamp=EXAMPLE_TIME + HOUR)
     bodies[11] = body(state=states[11], memory=None)
     found = service.predict_many(bodies)
     expected = [alone.predict_bytes(one) for one in bodies]
@@ -138,7 +139,7 @@ def test_one_that_the_network_cannot_answer_sends_its_batch_to_be_asked_alone(fo
     endless = np.full(256, np.inf, np.float32)
     assert service.slot
     bodies[6] = body(state=state, memory=pack(endless, service.slot.digest, KEY))
-    bodies[9] = body(state=state, session_id="a", timestamp=HOUR)
+    bodies[9] = body(state=state, session_id="a", timestamp=EXAMPLE_TIME)
     before = service.metrics.requests
     found = service.predict_many(bodies)
     assert [i for i, answer in enumerate(found) if answer is not None] == [9]

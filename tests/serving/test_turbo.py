@@ -1,4 +1,4 @@
-"""ServeSettings.turbo off: no private part of uvicorn is used, and every answer has the same bytes."""
+"""ServeSettings.turbo off: the shortcut of http/protocol.py is not there, and every answer has the same bytes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from helpers.wire import BAD, GOOD, HEALTH, Served, Wire, post
 from himari_rl.serving.http.app import create_app
 from himari_rl.serving.http.protocol import PredictProtocol
 from himari_rl.serving.http.run import make_server
+from himari_rl.serving.http.upgrade import Http1Protocol
 from himari_rl.serving.messages import EXAMPLE_STATE
 from himari_rl.serving.settings import ServeSettings
 
@@ -88,7 +89,7 @@ def test_memory_goes_on_from_one_to_the_other(tmp_path: Path) -> None:
 def test_turbo_is_one_setting_and_on_unless_it_is_said(tmp_path: Path) -> None:
     folder = make_bundle(tmp_path, hidden=(4,))
     assert make_server(create_app(folder)).config.http is PredictProtocol
-    assert make_server(create_app(folder, ServeSettings(turbo=False))).config.http == "httptools"
+    assert make_server(create_app(folder, ServeSettings(turbo=False))).config.http is Http1Protocol
 
 
 def test_without_turbo_the_protocol_is_not_even_imported(tmp_path: Path) -> None:

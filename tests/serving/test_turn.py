@@ -53,9 +53,9 @@ class Wires:
         app.concurrency.pending = self.state.tasks
         answers = app.fast_path.answers
 
-        def counted(bodies: Any) -> Any:
+        def counted(bodies: Any, clients: Any) -> Any:
             self.batches.append(len(bodies))
-            return answers(bodies)
+            return answers(bodies, clients)
 
         app.fast_path.answers = counted  # type: ignore[method-assign]
 
@@ -276,9 +276,9 @@ def test_under_load_every_connection_gets_its_own_answers(folder: Path) -> None:
     sizes: list[int] = []
     many = app.state.service.predict_many
 
-    def counted(bodies: Any) -> Any:
+    def counted(bodies: Any, clients: Any) -> Any:
         sizes.append(len(bodies))
-        return many(bodies)
+        return many(bodies, clients)
 
     app.state.service.predict_many = counted
 

@@ -1,7 +1,7 @@
-"""Every private part of uvicorn that http/protocol.py relies on, by name: it fails where a release changes one.
+"""Every private part of uvicorn that http/protocol.py and http/upgrade.py rely on, by name: it fails where one changes.
 
-Then read uvicorn's protocols/http/httptools_impl.py again beside protocol.py, mend what must be, write the new facts
-down here and move the upper bound in pyproject.toml; HIMARI_TURBO=0 serves without any of it meanwhile.
+Then read uvicorn's protocols/http/httptools_impl.py again beside the two, mend what must be, write the new facts down
+here and move the upper bound in pyproject.toml; HIMARI_TURBO=0 serves without protocol.py meanwhile.
 """
 
 from __future__ import annotations
@@ -65,15 +65,16 @@ PROTOCOL = {
     "_start_asgi_task": Method(("cycle", "app")),
     "shutdown": Method(()),
 }
-"""What protocol.py overrides or calls, and every callback of the parser."""
+"""What protocol.py and upgrade.py override or call, and every callback of the parser."""
 ATTRIBUTES = {
     "__init__": {
         *("config", "loop", "parser", "server_state", "connections", "tasks"),
         *("transport", "flow", "cycle", "pipeline", "headers", "expect_100_continue", "timeout_keep_alive"),
     },
+    "connection_made": {"client"},
     "on_message_begin": {"url", "expect_100_continue", "headers", "scope"},
 }
-"""What protocol.py reads of a connection, by the method that sets it anew."""
+"""What the two read of a connection, by the method that sets it anew."""
 
 
 def differences(source: str) -> list[str]:

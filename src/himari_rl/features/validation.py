@@ -143,6 +143,12 @@ def _explain(state: Any, dim: int, layout: Layout, where: str) -> None:
         raise StateError(
             f"{where}the state is {_shown(state)}", f"a list of {dim} numbers", "send them in the contract's order"
         )
+    if len(state) and isinstance(state[0], list | tuple | np.ndarray):
+        raise StateError(
+            f"{where}the state has one list too many: it holds {len(state)} list{'s' * (len(state) > 1)}",
+            f"a list of {dim} numbers",
+            "send [...] and not [[...]]; several states go to POST /v1/batch",
+        )
     _explain_length(state, dim, layout, where)
     state = [value.item() if isinstance(value, np.generic) else value for value in state]
     for name, value, feature_bounds in zip(layout.names, state, layout.bounds, strict=True):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from himari_rl.policy.arrival import END_MS, FIRST_MS, ArrivalError, Place, milliseconds, share
 
 MAX_STATES, MAX_SEQUENCE, MAX_HISTORY = 256, 64, 1000
 # confidence .82; BUY; T2; a quarter of the largest position, long, winning; a calm, rising hour
@@ -19,9 +23,38 @@ _STATE_SCHEMA: dict[str, Any] = {
 }
 # The numbers are checked by features/validation.py, which names the feature and the cure; the schema is for readers.
 State = Annotated[list[Any], WithJsonSchema(_STATE_SCHEMA)]
-Milliseconds = Annotated[int, Field(ge=0, lt=2**53, description="Opening time of the bar, ms UTC")]
+ARRIVAL = "arrival"
+"""The type of a problem that policy/arrival.py found, with its own cure."""
+
+
+def _arrival(name: str, check: Callable[[object, Place], Any]) -> PlainValidator:
+    """A field that policy/arrival.py judges: its refusal, at the field's place in the request."""
+
+    def judge(value: object) -> Any:
+        try:
+            return check(value, (name,))
+        except ArrivalError as error:
+            parts = {"found": error.found, "expected": error.expected, "cure": error.cure}
+            raise PydanticCustomError(ARRIVAL, "{found}; expected {expected}; {cure}", parts) from error
+
+    return PlainValidator(judge)
+
+
+_TIME_SCHEMA = {"type": "integer", "minimum": FIRST_MS, "exclusiveMaximum": END_MS}
+Milliseconds = Annotated[
+    int, _arrival("timestamp", milliseconds), WithJsonSchema({**_TIME_SCHEMA, "description": "Bar's opening, ms UTC"})
+]
+_SHARE = WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1})
+Confidence = Annotated[float, _arrival("confidence", share), _SHARE]
+CascadeRisk = Annotated[float, _arrival("cascade_risk", share), _SHARE]
+WinRate = Annotated[
+    float,
+    _arrival("win_rate", share),
+    WithJsonSchema(
+        {**_SHARE.json_schema, "description": "Share of the last ten closed trades that won; 0.5 before the first"}
+    ),
+]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Price = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 
@@ -68,9 +101,9 @@ class RiskNote(BaseModel):
 
 
 class SessionGap(BaseModel):
-    """What happened to a session's memory over missing bars."""
+    """Bars were missing: memory was `reset`, or `advance`d over them; the encoder takes `one_return` across them."""
 
-    rule: Literal["reset", "advance"]
+    rule: Literal["reset", "advance", "one_return"]
     missing_bars: int | None = None
     reason: str | None = None
 
@@ -88,7 +121,12 @@ class Answer(BaseModel):
     memory: str | None = Field(None, description="Recurrent policies: send it with the next state")
     memory_started: bool | None = Field(None, description="Recurrent policies: no memory was there, an episode began")
     repeated: bool | None = Field(None, description="Sessions: this bar was decided before, from the same memory")
-    gap: SessionGap | None = Field(None, description="Sessions: bars were missing before this one")
+    corrected: bool | None = Field(None, description="/v1/decide: this bar was decided before, with another close")
+    flat: list[str] | None = Field(
+        None, description="/v1/decide: symbols whose closes have not moved for 20 bars; no volatility limit binds"
+    )
+    bar_age_s: float | None = Field(None, description="/v1/decide: the bar closed more than two intervals ago")
+    gap: SessionGap | None = Field(None, description="Bars were missing before this one")
     out_of_distribution: bool | None = Field(
         None, description="Only there when true: fewer than one training state in a thousand is as unusual"
     )
@@ -132,9 +170,9 @@ class SignalNow(_Request):
     """What Layer 2 says at the close of the bar."""
 
     action: Literal["STRONG_SELL", "SELL", "HOLD", "BUY", "STRONG_BUY"]
-    confidence: Share
+    confidence: Confidence
     tier: Literal["T1", "T2", "T3", "T4"]
-    cascade_risk: Share
+    cascade_risk: CascadeRisk
 
 
 class AccountNow(_Request):
@@ -142,13 +180,13 @@ class AccountNow(_Request):
 
     exposure: Finite = Field(description="Signed, as a fraction of equity; below 0 is short")
     unrealised_pnl: Finite = Field(description="Of the open position, as a fraction of equity")
-    win_rate: Share = Field(description="Share of the last ten closed trades that won; 0.5 before the first")
+    win_rate: WinRate
 
 
 Past = Annotated[tuple[Milliseconds, Price], Field(strict=False)]  # a JSON array is a list; its numbers stay strict
 History = Annotated[
     list[Past],
-    Field(max_length=MAX_HISTORY, description="[timestamp, close] of earlier bars; a session's first request needs 20"),
+    Field(max_length=MAX_HISTORY, description="[timestamp, close] of at least 20 earlier bars; begins the stream anew"),
 ]
 
 
@@ -174,7 +212,10 @@ class DecideRequest(_Request):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"symbol": "BTC-USDT", **_ASSET_EXAMPLE}]})
 
-    session_id: Name | None = Field(None, description="Whose stream of bars this is; default: the symbol's one stream")
+    session_id: Name | None = Field(
+        None,
+        description="This client's stream of bars; without it `history` comes with the request and nothing is kept",
+    )
     symbol: Name | None = None
     bar: BarNow | None = None
     signal: SignalNow | None = None

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 
 from pydantic_core import SchemaValidator, core_schema
 
+from himari_rl.policy.arrival import END_MS, FIRST_MS
 from himari_rl.serving.messages import MAX_SEQUENCE
 
 _NUMBER = core_schema.float_schema(strict=True, allow_inf_nan=False)
 _BASE64 = core_schema.nullable_schema(core_schema.bytes_schema())
 _NAME = core_schema.nullable_schema(core_schema.str_schema(strict=True, min_length=1, max_length=100))
-_TIME = core_schema.nullable_schema(core_schema.int_schema(strict=True, ge=0, lt=2**53))
+_TIME = core_schema.nullable_schema(core_schema.int_schema(strict=True, ge=FIRST_MS, lt=END_MS))
 
 
 def body_reader(bounds: Sequence[tuple[float, float]]) -> SchemaValidator:

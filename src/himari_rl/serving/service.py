@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from time import perf_counter_ns
+from time import perf_counter_ns, time
 from typing import Any
 
 from pydantic_core import ValidationError
@@ -51,6 +51,8 @@ class Service:
         self._memories: Sessions[SessionMemory] = Sessions(settings.max_sessions, settings.session_ttl_s)
         self._streams: Sessions[raw.Stream] = Sessions(settings.max_sessions, settings.session_ttl_s)
         self._loading = asyncio.Lock()
+        self.clock = time
+        """Seconds since 1970: what the times of live bars are held against."""
 
     @property
     def policy(self) -> Policy | None:
@@ -141,12 +143,15 @@ class Service:
         slot = self.slot or self.ready()
         return self._predict(slot, slot.reader.validate_json(body), client, started, in_range=True)
 
-    def predict_many(self, bodies: Collection[bytes]) -> list[dict[str, Any] | None]:
+    def predict_many(self, bodies: Collection[bytes], clients: Sequence[str] = ()) -> list[dict[str, Any] | None]:
         """The answers to requests that came together, in order, all of one policy; never asked under a split.
 
         The network decides those that carry their memory, or start one, at once (Policy.steps); every other request is
         answered alone. None stands for what `predict_bytes` would refuse, and for all of a batch that one of it spoils:
         each of those is to be asked again, alone.
+
+        Args:
+            clients: who asks, in the order of `bodies`; none where nobody says.
 
         Raises:
             NotReadyError: no valid policy.
@@ -159,7 +164,7 @@ class Service:
         for index, body in enumerate(bodies):
             with suppress(ValidationError, HimariError):  # what is refused stays None
                 request = slot.reader.validate_json(body)
-                given = self._prepare(slot, request, in_range=True)
+                given = self._prepare(slot, request, clients[index] if clients else "", in_range=True)
                 if given.together:
                     batch[index] = given
                 else:  # at once: the next request may be of the same session
@@ -191,14 +196,17 @@ class Service:
                     f"instances[{index}]", "an instance has a session_id", "memory or none", "use POST /predict for it"
                 )
             try:
-                given = self._prepare(slot, request, in_range=False)
+                given = self._prepare(slot, request, client, in_range=False)
                 predictions.append(self._answer(slot, given, slot.policy.step(given.state, given.before)))
             except StateError as error:
                 raise within(f"instances[{index}]", error) from error
         return self._finish(slot, None, {"predictions": predictions}, started)
 
     def decide(self, request: DecideRequest, client: str = "") -> dict[str, Any]:
-        """The answer to POST /v1/decide: the server encodes.
+        """The answer to POST /v1/decide: the server encodes. A refused request leaves every stream as it was.
+
+        Args:
+            client: who asks: a stream belongs to one client and its session_id.
 
         Raises:
             as `predict`.
@@ -207,17 +215,30 @@ class Service:
         slot = self.ready()
         if self._split is not None:
             slot = self._split.choose(slot, request.session_id or client)
-        assets = raw.assets_of(request, slot)
-        name = (request.session_id, slot.symbols, slot.interval_ms)
-        self._streams.admit(name)
-        stream = self._streams.get(name) or raw.begin(assets, slot)
-        state = raw.encode(stream, assets, slot)
-        self._streams.put(name, stream)
-        validate_state(state, slot.dim, slot.symbols)
-        given = PolicyInput(state)
-        if slot.recurrent:
-            given = self._in_session(slot, state, ("decide", *name), stream.timestamp)
-        answer = self._answer(slot, given, slot.policy.step(given.state, given.before))
+        arrived = raw.arrive(request, slot, self.settings, self.clock() * 1000.0)
+        name, stream = None, None
+        if request.session_id is not None:
+            name = (client, request.session_id, slot.symbols, slot.interval_ms)
+            self._streams.admit(name)
+            stream = self._streams.get(name)
+        if stream is None or any(asset.history is not None for asset in arrived.assets.values()):
+            known = "the request has no session_id and" if name is None else "this session is new here and"
+            stream = raw.begin(arrived, slot, known if stream is None else "the request")
+        state, note = raw.encode(stream, arrived, slot)
+        try:
+            validate_state(state, slot.dim, slot.symbols)
+            given = PolicyInput(state, note=note)
+            if slot.recurrent and name is not None:
+                given = self._in_session(slot, state, ("decide", *name), stream.timestamp)
+                given = given._replace(note={**note, **given.note})
+            elif slot.recurrent:
+                given = given._replace(note=note | {"memory_started": True})
+            answer = self._answer(slot, given, slot.policy.step(given.state, given.before))
+        except BaseException:
+            stream.take_back()
+            raise
+        if name is not None:
+            self._streams.put(name, stream)
         return self._finish(slot, {"state": state}, answer, started) | {"state": state}
 
     # ---- the steps of every answer: _prepare, Policy.step, _answer (limits, memory), _finish (shadow, record)
@@ -226,11 +247,11 @@ class Service:
         """All of them for one request. `in_range`: reader.py has held the state's numbers to their ranges already."""
         if self._split is not None:
             slot = self._split.choose(slot, str(request.get("session_id") or client))
-        given = self._prepare(slot, request, in_range)
+        given = self._prepare(slot, request, client, in_range=in_range)
         answer = self._answer(slot, given, slot.policy.step(given.state, given.before))
         return self._finish(slot, request, answer, started)
 
-    def _prepare(self, slot: Slot, request: Request, in_range: bool) -> PolicyInput:
+    def _prepare(self, slot: Slot, request: Request, client: str, *, in_range: bool) -> PolicyInput:
         """Checks a request and finds the memory that it brings or that a session holds."""
         state: Any = request.get("state")
         text = request.get("memory")
@@ -244,7 +265,7 @@ class Service:
         if not slot.recurrent:
             return tuple.__new__(PolicyInput, (state, None, _NO_NOTE, False, False, None))
         if (session := request.get("session_id")) is not None:
-            return self._in_session(slot, state, session, request["timestamp"])
+            return self._in_session(slot, state, (client, session), request["timestamp"])
         before = None if text is None else memories.unpack(text, slot.digest, self._key, slot.policy.memory_size)
         return tuple.__new__(PolicyInput, (state, before, {"memory_started": text is None}, True, plain, None))
 

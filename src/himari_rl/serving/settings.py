@@ -30,6 +30,10 @@ class ServeSettings:
     """Signs the memory of recurrent policies; the same on every instance. Empty: a random key for this process."""
     gap_rule: str = ""
     """A session misses bars: `reset` its memory or `advance` it. Empty: as the manifest says."""
+    max_bar_age_s: float = 0.0
+    """/v1/decide refuses a bar that closed more seconds ago; 0: none, and the answer says bar_age_s."""
+    open_bars: bool = False
+    """/v1/decide takes a bar that has opened and not closed yet, by this machine's clock."""
     signer: str = ""
     """PEM file of an Ed25519 public key: only bundles signed with its private half are served. Empty: all are."""
 
@@ -76,6 +80,8 @@ class ServeSettings:
     def __post_init__(self) -> None:
         if self.gap_rule and self.gap_rule not in GAP_RULES:
             raise ConfigError(f"gap_rule is {self.gap_rule!r}", "reset or advance", "unset it to let the manifest say")
+        if not self.max_bar_age_s >= 0.0:
+            raise ConfigError(f"max_bar_age_s is {self.max_bar_age_s}", "seconds, or 0 for no limit", "set it to 0")
         if not 0.0 <= self.challenger_share < 1.0:
             raise ConfigError(f"challenger_share is {self.challenger_share}", "at least 0 and below 1", "0 is a shadow")
         if self.challenger_share and not self.challenger:

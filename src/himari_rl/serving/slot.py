@@ -11,6 +11,7 @@ from himari_rl.errors import BundleError, StateError
 from himari_rl.features.contract import WIDTH, state_dim
 from himari_rl.features.validation import layout_of, validate_state
 from himari_rl.policy.alias import Alias, bundle_of, read_alias
+from himari_rl.policy.arrival import ArrivalRules
 from himari_rl.policy.bundle import MANIFEST
 from himari_rl.policy.manifest import GAP_RULES
 from himari_rl.policy.runtime import Policy, load_policy
@@ -26,7 +27,7 @@ class Slot:
     """One policy, warm."""
 
     __slots__ = (
-        *("alias", "digest", "dim", "gap_rule", "interval_ms", "layout", "limiter", "policy"),
+        *("alias", "arrival", "digest", "dim", "gap_rule", "interval_ms", "layout", "limiter", "policy"),
         *("reader", "recurrent", "symbols", "version"),
     )
 
@@ -39,6 +40,7 @@ class Slot:
         self.recurrent = policy.memory_size > 0
         self.symbols = manifest.symbols
         self.interval_ms = manifest.ledger.interval_ms
+        self.arrival = ArrivalRules.of(manifest)
         self.limiter = Limiter(manifest.ledger, manifest.symbols)
         self.layout = layout_of(self.dim, self.symbols)
         self.reader = body_reader(self.layout.bounds)

@@ -31,6 +31,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from himari_rl import __version__
 from himari_rl.errors import HimariError
+from himari_rl.policy.arrival import ArrivalError
 from himari_rl.policy.runtime import Policy
 from himari_rl.serving.http.fast_path import FastPath
 from himari_rl.serving.http.guard import Guard
@@ -38,12 +39,14 @@ from himari_rl.serving.http.middleware import (
     Authentication,
     BodyLimit,
     ConcurrencyLimit,
+    HeadAsGet,
     JsonContentType,
     RenamedPaths,
     SharedPath,
 )
 from himari_rl.serving.http.refusals import NO_JSON, SCHEMA, Refusal, refusal_of
 from himari_rl.serving.http.routes import ENDPOINTS, add_routes
+from himari_rl.serving.messages import ARRIVAL
 from himari_rl.serving.service import Service
 from himari_rl.serving.settings import ServeSettings
 
@@ -114,7 +117,7 @@ def _add_front(app: Api, service: Service) -> None:
     settings, errors = service.settings, service.metrics.errors
     vertex = {settings.vertex_health_route: "/ready", settings.vertex_predict_route: "/v1/batch"}
     names = {path: own for path, own in vertex.items() if path}
-    front: ASGIApp = JsonContentType(super(Api, app).__call__)
+    front: ASGIApp = JsonContentType(HeadAsGet(super(Api, app).__call__), errors)
     if "/predict" in names:
         front = SharedPath(front)
     front = app.fast_path = FastPath(front, service)
@@ -143,8 +146,10 @@ def _add_errors(app: FastAPI, service: Service) -> None:
         if how.status != 422:
             return refused(how, str(error))
         parts = {"found": error.found, "expected": error.expected, "cure": error.cure}
-        field = getattr(error, "field", "state")
-        return refused(how, [{"type": "state_error", "loc": ["body", field], "msg": str(error), **parts}])
+        place = error.place if isinstance(error, ArrivalError) else (getattr(error, "field", "state"),)
+        kind = ARRIVAL if isinstance(error, ArrivalError) else "state_error"
+        loc = ["body", *map(_printable, place)]
+        return refused(how, [{"type": kind, "loc": loc, "msg": str(error), **parts}])
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
@@ -152,6 +157,7 @@ def _add_errors(app: FastAPI, service: Service) -> None:
         cure = _cure(service, request.url.path)
         kept = [
             {"type": part["type"], "loc": [_printable(step) for step in part["loc"]], "msg": part["msg"], "cure": cure}
+            | (part["ctx"] if part["type"] == ARRIVAL else {})  # arrival's own words, with its own cure
             for part in error.errors()[:MOST_PROBLEMS]
         ]
         return refused(SCHEMA, kept)
@@ -178,7 +184,7 @@ def _cure(service: Service, path: str) -> str:
         return f'send {{"instances": [[...], ...]}} with {dim} numbers each, at most 256 of them'
     if path == "/v1/decide":
         return 'send {"bar", "signal", "account"}, and "history" first; see the example in /docs'
-    return f'send {{"state": [...]}} with {dim} numbers'
+    return f'send {{"state": [...]}} with {dim} numbers; several states, {{"instances": [...]}}, go to POST /v1/batch'
 
 
 def _say_why_it_ended(task: asyncio.Task[None]) -> None:

@@ -5,7 +5,8 @@ Whatever is not in order goes on to the FastAPI route, whose errors are the only
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from itertools import repeat
 from typing import Any
 
 import orjson
@@ -34,7 +35,8 @@ class FastPath:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/predict" and BODY in scope:
-            answer = self.answer(scope[BODY], scope.get(CLIENT, ""))
+            client = scope[CLIENT] if CLIENT in scope else peer[0] if (peer := scope.get("client")) else ""
+            answer = self.answer(scope[BODY], client)
             if answer is not None:
                 headers = [JSON, (b"content-length", b"%d" % len(answer))]
                 await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -52,11 +54,11 @@ class FastPath:
             self._journal.answered("/predict", answer)
         return orjson.dumps(answer)
 
-    def answers(self, bodies: Collection[bytes]) -> list[bytes | None]:
-        """As `answer`, for requests that came together."""
+    def answers(self, bodies: Collection[bytes], clients: Sequence[str] = ()) -> list[bytes | None]:
+        """As `answer`, for requests that came together, of `clients` in the same order."""
         if len(bodies) < TOGETHER:
-            return [self.answer(body) for body in bodies]
-        found = self.service.predict_many(bodies)
+            return [self.answer(body, client) for body, client in zip(bodies, clients or repeat(""), strict=False)]
+        found = self.service.predict_many(bodies, clients)
         if self._journal.every:
             for answer in found:
                 if answer is not None:

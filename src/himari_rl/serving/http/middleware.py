@@ -6,7 +6,8 @@
     BodyLimit          the whole body of a POST: its size, its time    413, 408
     FastPath           POST /predict, from bytes to bytes              (fast_path.py)
     SharedPath         Vertex AI's batches where it sends them to /predict
-    JsonContentType    the body decides what a request is, not its content-type
+    JsonContentType    the body decides what a request is, not its content-type; a compressed one: 415
+    HeadAsGet          HEAD is GET without its body
 
 app.py puts them around FastAPI, in this order; a middleware that the settings do not need is left out.
 """
@@ -21,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from himari_rl.errors import HimariError
 from himari_rl.serving.http.guard import Guard
-from himari_rl.serving.http.refusals import BUSY, JSON, LARGE, SLOW, Errors, refusal_of, refuse
+from himari_rl.serving.http.refusals import BUSY, CODED, JSON, LARGE, SLOW, Errors, refusal_of, refuse
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
 """What probes may ask without a key, however busy the server is."""
@@ -29,6 +30,15 @@ CLIENT = "himari.client"
 """Where the scope says who asks."""
 BODY = "himari.body"
 """Where the scope has the whole body of a POST."""
+_GZIP = b"\x1f\x8b"  # how every gzip file begins, and no JSON
+
+
+def client_of(scope: Scope) -> str:
+    """Who asks: what the guard found, or the address where nobody asks for a key."""
+    if CLIENT in scope:
+        return str(scope[CLIENT])
+    peer = scope.get("client")
+    return str(peer[0]) if peer else ""
 
 
 class ConcurrencyLimit:
@@ -67,8 +77,7 @@ class Authentication:
         self.app, self._guard, self._errors = app, guard, errors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        peer = scope.get("client")
-        client = peer[0] if peer else ""
+        client = client_of(scope)
         if self._guard is not None and scope["path"] not in OPEN_PATHS:
             try:
                 client = await self._guard(scope["headers"])
@@ -161,16 +170,43 @@ class SharedPath:
 
 
 class JsonContentType:
-    """Calls every POST's body JSON: an earlier client that forgets its content-type is still understood."""
+    """Calls every POST's body JSON: an earlier client that forgets its content-type is still understood.
+
+    A compressed body is named: to the parser behind this it would be JSON with a fault.
+    """
+
+    def __init__(self, app: ASGIApp, errors: Errors) -> None:
+        self.app, self._errors = app, errors
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "POST":
+            coding = next((value for name, value in scope["headers"] if name == b"content-encoding"), b"").lower()
+            if scope.get(BODY, b"")[:2] == _GZIP:
+                coding = coding or b"gzip (not said)"
+            if coding not in (b"", b"identity"):
+                text = f"content-encoding is {coding[:40].decode('latin-1')}; expected none; send the body uncompressed"
+                await refuse(send, self._errors, CODED, text)
+                return
+            kept = [header for header in scope["headers"] if header[0] != JSON[0]]
+            scope = {**scope, "headers": [*kept, JSON]}
+        await self.app(scope, receive, send)
+
+
+class HeadAsGet:
+    """Answers HEAD as GET without its body (RFC 9110, 9.3.2): load balancers and uptime checks ask so."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] == "POST":
-            kept = [header for header in scope["headers"] if header[0] != JSON[0]]
-            scope = {**scope, "headers": [*kept, JSON]}
-        await self.app(scope, receive, send)
+        if scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+
+        async def bare(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        await self.app({**scope, "method": "GET"}, receive, bare)
 
 
 def _at(scope: Scope, path: str) -> Scope:

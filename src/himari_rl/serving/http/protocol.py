@@ -16,10 +16,9 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 from himari_rl.serving.http.app import Api
 from himari_rl.serving.http.fast_path import FastPath
+from himari_rl.serving.http.upgrade import Http1Protocol
 
 
 class _PlainPost:
@@ -38,7 +37,7 @@ MOST = 64
 """So many are answered without waiting for the end of the turn."""
 
 
-class PredictProtocol(HttpToolsProtocol):
+class PredictProtocol(Http1Protocol):
     """One connection of an Api."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -71,7 +70,7 @@ class PredictProtocol(HttpToolsProtocol):
             if len(fast.turn) >= min(MOST, self._concurrency.most - len(self.tasks)):
                 _end_turn(fast)
         else:
-            self._reply(fast.answer(self._held))
+            self._reply(fast.answer(self._held, self.client[0] if self.client else ""))
 
     def eof_received(self) -> None:
         """The client will send no more, and the transport closes: what waits for the turn is answered before."""
@@ -162,7 +161,8 @@ def _end_turn(fast: FastPath) -> None:
     answers: list[bytes | None] = [None] * len(turn)
     try:
         if turn:  # not answered before, by a full turn or an end of the connection
-            answers = fast.answers(turn.values())
+            clients = [connection.client[0] if connection.client else "" for connection in turn]
+            answers = fast.answers(turn.values(), clients)
     finally:
         for connection, answer in zip(turn, answers, strict=True):
             if connection.transport.is_closing():

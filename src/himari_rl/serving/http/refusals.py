@@ -9,6 +9,7 @@ import orjson
 from starlette.types import Send
 
 from himari_rl.errors import BundleError, HimariError, StateError
+from himari_rl.policy.arrival import ArrivalError
 from himari_rl.serving.errors import FieldError, NotReadyError, OfferRefusedError, TooManyError
 
 RETRY_AFTER, CLOSE = {"retry-after": "1"}, {"connection": "close"}
@@ -36,6 +37,7 @@ class Refusal(NamedTuple):
 
 REFUSALS: tuple[tuple[type[HimariError], Refusal], ...] = (
     (FieldError, Refusal(422, "field")),
+    (ArrivalError, Refusal(422, "arrival")),
     (StateError, Refusal(422, "state")),
     (NotReadyError, Refusal(503, "no_policy", RETRY_AFTER)),
     (BundleError, Refusal(503, "no_answer")),
@@ -45,6 +47,7 @@ REFUSALS: tuple[tuple[type[HimariError], Refusal], ...] = (
     (OfferRefusedError, Refusal(409, "kept")),
 )
 BUSY, SLOW, LARGE = Refusal(503, "busy", RETRY_AFTER), Refusal(408, "slow", CLOSE), Refusal(413, "large", CLOSE)
+CODED = Refusal(415, "coded", {"accept-encoding": "identity"})
 SCHEMA, NO_JSON = Refusal(422, "schema"), Refusal(422, "json")
 
 

@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request, Response
 from himari_rl import __version__
 from himari_rl.errors import StateError
 from himari_rl.serving.errors import within
-from himari_rl.serving.http.middleware import CLIENT
+from himari_rl.serving.http.middleware import client_of
 from himari_rl.serving.http.refusals import ForbiddenError
 from himari_rl.serving.messages import (
     BatchAnswer,
@@ -46,6 +46,7 @@ _MEANING = {
     408: "The body did not arrive in time",
     409: "What the source offers is refused; the policy before goes on",
     413: "The body is too large",
+    415: "The body is compressed",
     422: "The request is wrong: field and cure",
     429: "Too many sessions",
     503: "No valid policy is loaded, or too many requests at once",
@@ -56,7 +57,7 @@ def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorAnswer, "description": _MEANING[status]} for status in (401, 403, *statuses, 503)}
 
 
-_POST = _refusals(408, 413, 422, 429)
+_POST = _refusals(408, 413, 415, 422, 429)
 
 
 def add_routes(app: FastAPI, service: Service) -> None:
@@ -87,7 +88,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
     async def predict(body: PredictRequest, request: Request) -> Response:
         """One decision for one state."""
         fields = _fields(body)
-        return _answer(service, "/predict", service.predict(fields, _client(request)))
+        return _answer(service, "/predict", service.predict(fields, client_of(request.scope)))
 
     @app.post("/v1/batch", response_model=BatchAnswer, responses=_POST)
     async def batch(body: BatchRequest, request: Request) -> Response:
@@ -100,14 +101,14 @@ def add_routes(app: FastAPI, service: Service) -> None:
                 )
             except StateError as error:
                 raise within(f"instances[{index}]", error) from error
-        return _answer(service, "/v1/batch", service.batch(instances, _client(request)))
+        return _answer(service, "/v1/batch", service.batch(instances, client_of(request.scope)))
 
     @app.post("/v1/decide", response_model=DecideAnswer, responses=_POST)
     async def decide(body: DecideRequest, request: Request) -> Response:
         """One decision on raw numbers: the server keeps the bars of a session and makes the state."""
-        return _answer(service, "/v1/decide", service.decide(body, _client(request)))
+        return _answer(service, "/v1/decide", service.decide(body, client_of(request.scope)))
 
-    @app.post("/admin/reload", responses=_refusals(408, 409, 413))
+    @app.post("/admin/reload", responses=_refusals(408, 409, 413, 415))
     async def reload() -> Reloaded:
         """Looks at the alias or folder now, and swaps where it offers another valid policy."""
         if not service.settings.admin:
@@ -123,10 +124,6 @@ def _fields(body: PredictRequest) -> dict[str, Any]:
             if isinstance(value, bool):
                 raise StateError(f"state[{index}] is {str(value).lower()}", "a number", "send 1 or 0")
     return fields
-
-
-def _client(request: Request) -> str:
-    return str(request.scope.get(CLIENT, ""))
 
 
 def _answer(service: Service, path: str, answer: dict[str, Any]) -> Response:

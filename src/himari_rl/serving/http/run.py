@@ -6,12 +6,12 @@ import asyncio
 import gc
 import os
 import socket
-from typing import Literal
 
 import uvicorn
 
 from himari_rl.errors import ConfigError
 from himari_rl.serving.http.app import Api
+from himari_rl.serving.http.upgrade import Http1Protocol
 
 GRACE_S = 8  # Cloud Run kills ten seconds after SIGTERM
 BACKLOG = 2048
@@ -37,7 +37,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 def make_server(app: Api) -> uvicorn.Server:
     """A server whose requests in progress `app` can count."""
-    http: type[asyncio.Protocol] | Literal["httptools"] = "httptools"
+    http: type[asyncio.Protocol] = Http1Protocol
     if app.state.service.settings.turbo:
         from himari_rl.serving.http.protocol import PredictProtocol
 
