@@ -22,6 +22,11 @@ ALIASES = "aliases"
 Champion = Annotated[str | None, typer.Option(help="Bundle of another walk-forward to compare with.")]
 Run = Annotated[str | None, typer.Option(help="Folder of the walk-forward (default: the bundle's parent).")]
 AcceptLeak = Annotated[str | None, typer.Option(help="Why a suspected leak is none; it is written down.")]
+AcceptImplausible = Annotated[
+    str | None,
+    typer.Option(help="Why a result that is too good is true; it is written down, and passes no named leak."),
+]
+Signer = Annotated[str | None, typer.Option(help="PEM file of a public key: evidence that it did not sign is refused.")]
 Folder = Annotated[str, typer.Option(help="Where the aliases are: a folder.")]
 
 
@@ -40,6 +45,8 @@ def gate(
     champion: Champion = None,
     run: Run = None,
     accept_leak: AcceptLeak = None,
+    accept_implausible: AcceptImplausible = None,
+    signer: Signer = None,
     as_json: Json = False,
 ) -> None:
     """Asks every rule of a bundle; exit 0 if all pass, 1 if one refuses.
@@ -50,7 +57,8 @@ def gate(
 
     from himari_rl.release.gate import gate as ask
 
-    answer = ask(bundle, settings["gate"], champion=champion, run=run, leak_reason=accept_leak)
+    taken = _taken(accept_leak, accept_implausible, signer)
+    answer = ask(bundle, settings["gate"], champion=champion, run=run, **taken)
     if as_json:
         typer.echo(json.dumps(answer.to_dict() | {"config": settings.to_dict()}, allow_nan=False))
     else:
@@ -68,6 +76,8 @@ def promote(
     champion: Champion = None,
     run: Run = None,
     accept_leak: AcceptLeak = None,
+    accept_implausible: AcceptImplausible = None,
+    signer: Signer = None,
     folder: Folder = ALIASES,
     as_json: Json = False,
 ) -> None:
@@ -80,7 +90,8 @@ def promote(
     from himari_rl.release.gate import gate as ask
     from himari_rl.release.promotion import promote as move
 
-    answer = ask(bundle, settings["gate"], champion=champion, run=run, leak_reason=accept_leak)
+    taken = _taken(accept_leak, accept_implausible, signer)
+    answer = ask(bundle, settings["gate"], champion=champion, run=run, **taken)
     moved = move(_path(folder, alias), bundle, answer, override=override)
     document = {"alias": alias, "bundle": moved.bundle, "step": moved.step, "gate": answer.to_dict()}
     typer.echo(json.dumps(document) if as_json else f"{alias} is {moved.bundle} (step {moved.step}); {answer.reason}")
@@ -112,6 +123,8 @@ def decide(
     lstm: Annotated[str | None, typer.Option(help="Bundle of the LSTM walk-forward, same bars.")] = None,
     multi: Annotated[str | None, typer.Option(help="Bundle of the multi-asset walk-forward.")] = None,
     accept_leak: AcceptLeak = None,
+    accept_implausible: AcceptImplausible = None,
+    signer: Signer = None,
     as_json: Json = False,
 ) -> None:
     """Walks base, LSTM, multi-asset through their gates and says which to use and why; exit 1 if none.
@@ -132,8 +145,9 @@ def decide(
     for kind, bundle in given.items():
         if bundle is not None and (found := read_manifest(bundle).kind) != kind:
             raise ConfigError(f"--{kind} {bundle} is a bundle of kind {found}", f"one of kind {kind}")
+    taken = _taken(accept_leak, accept_implausible, signer)
     answers = dict.fromkeys(given, None) | {
-        kind: ask(bundle, thresholds, champion=base if kind == "lstm" else None, leak_reason=accept_leak)
+        kind: ask(bundle, thresholds, champion=base if kind == "lstm" else None, **taken)
         for kind, bundle in given.items()
         if bundle is not None
     }
@@ -146,6 +160,11 @@ def decide(
         typer.echo(f"Use {choice.use}{f' ({choice.bundle})' if choice.bundle else ''}.")
     if choice.use == FIXED:
         raise typer.Exit(1)
+
+
+def _taken(accept_leak: str | None, accept_implausible: str | None, signer: str | None) -> dict[str, str | None]:
+    """What somebody takes on himself, and whose evidence counts, as `gate` names it."""
+    return {"leak_reason": accept_leak, "implausible_reason": accept_implausible, "signer": signer}
 
 
 def _path(folder: str, alias: str) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from himari_rl.cli.gate import AcceptLeak, Champion
+from himari_rl.cli.gate import AcceptImplausible, AcceptLeak, Champion, Signer
 from himari_rl.cli.options import Json, configured
 from himari_rl.config import Resolved
 
@@ -26,6 +26,8 @@ def report(
     out: Annotated[str | None, typer.Option(help="The HTML file (default: RUN/report.html).")] = None,
     champion: Champion = None,
     accept_leak: AcceptLeak = None,
+    accept_implausible: AcceptImplausible = None,
+    signer: Signer = None,
     as_json: Json = False,
 ) -> None:
     """Writes one self-contained page: verdict, gate, curves, controls, trials, cost.
@@ -41,7 +43,8 @@ def report(
     from himari_rl.storage import write_atomic
 
     read_run(run)
-    answer = gate(Path(run) / BUNDLE, settings["gate"], champion=champion, leak_reason=accept_leak)
+    taken = {"leak_reason": accept_leak, "implausible_reason": accept_implausible, "signer": signer}
+    answer = gate(Path(run) / BUNDLE, settings["gate"], champion=champion, **taken)
     place = out or str(Path(run) / "report.html")
     write_atomic(place, report_page(run, answer).encode())
     document = {"report": place, "passed": answer.passed, "reason": answer.reason}

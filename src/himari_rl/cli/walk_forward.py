@@ -60,6 +60,9 @@ def walk_forward(
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes; one a core by default.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="A Dask scheduler, tcp://HOST:8786, instead.")] = None,
     out: Annotated[str, typer.Option(help="Folder of the run; a killed one continues.")] = "runs/walk-forward",
+    key: Annotated[
+        str | None, typer.Option(help="PEM file of an Ed25519 private key: signs bundle, judgement and curves.")
+    ] = None,
     usd_per_hour: Annotated[float, typer.Option(min=0.0, help="Price of this machine, for the cost line.")] = 0.10,
     as_json: Json = False,
 ) -> None:
@@ -81,6 +84,10 @@ def walk_forward(
     from himari_rl.release.gate import gate, record
     from himari_rl.training.fan_out import dask_pool, local_pool
 
+    if key is not None:
+        from himari_rl.policy.signature import private_key, sign
+
+        private_key(key)  # hours before it is needed
     environment = settings["environment"]
     asked = Settings(kind=kind, agent=settings["agent"], environment=environment, **vars(settings["walk_forward"]))
     bars = history_of(kind, data, symbol, symbols, funding)
@@ -90,6 +97,8 @@ def walk_forward(
         document = run_walk_forward(bars, asked, Path(out), pool, progress=progress, usd_per_hour=usd_per_hour)
     answer = gate(Path(out) / BUNDLE, settings["gate"])
     record(Path(out) / BUNDLE, answer)
+    if key is not None:  # last: the signature is over all of the manifest, the digests of judgement and curves in it
+        sign(Path(out) / BUNDLE, key)
     if as_json:
         typer.echo(json.dumps(document, allow_nan=False))
     else:

@@ -19,6 +19,7 @@ import numpy as np
 
 from himari_rl.errors import ConfigError, not_installed
 from himari_rl.evaluation import metrics
+from himari_rl.evaluation.resampling import block_length as block_length
 from himari_rl.schema import FloatArray
 
 NORMAL = NormalDist()
@@ -111,15 +112,6 @@ class Interval:
             positive=self.positive,
             standard_error=self.standard_error * factor,
         )
-
-
-def block_length(series: FloatArray) -> float:
-    """Expected block of the stationary bootstrap for (T,) or (T, K): the largest column's, at least 1 bar."""
-    columns = series.reshape(len(series), -1)
-    moving = columns[:, columns.std(axis=0) > 0.0]
-    if moving.shape[1] == 0:
-        return 1.0
-    return max(1.0, float(_arch().optimal_block_length(moving)["stationary"].max()))
 
 
 def resample(
