@@ -45,8 +45,8 @@ CONTRACT = {
     "tune": f"{SHARED} {LEDGER} {AGENT} --num-episodes --data --funding --out --seed --symbol --symbols "
     "--test-fraction --trials",
     "walk-forward": f"{SHARED} {LEDGER} {AGENT} --anchored --num-episodes --bootstrap-paths --data --embargo-bars "
-    "--folds --funding --jobs --out --rules --scheduler --seed --seeds --step --symbol --symbols --synthetic-paths "
-    "--test --train --tune-trials --usd-per-hour --validation-fraction --warm-start",
+    "--folds --funding --jobs --key --out --rules --scheduler --seed --seeds --step --symbol --symbols "
+    "--synthetic-paths --test --train --tune-trials --usd-per-hour --validation-fraction --warm-start",
 }
 
 

@@ -123,6 +123,9 @@ def figures_of(curves: dict[str, np.ndarray]) -> dict[str, Any]:
         z = (path - path.mean()) / path.std()
         each = float(path.mean() / path.std(ddof=1))
         variance = 1.0 - (z**3).mean() * each + ((z**4).mean() - 1.0) / 4.0 * each**2
+        lags = int(4.0 * (len(z) / 100.0) ** (2.0 / 9.0))  # Newey & West (1994)
+        memory = [(1.0 - k / (lags + 1)) * (z[k:] * z[:-k]).sum() / len(z) for k in range(1, lags + 1)]
+        variance *= max(1.0, 1.0 + 2.0 * sum(memory))
         return NormalDist().cdf(each * np.sqrt((len(path) - 1) / variance))
 
     def depth(path: np.ndarray) -> float:

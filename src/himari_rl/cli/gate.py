@@ -24,7 +24,7 @@ Run = Annotated[str | None, typer.Option(help="Folder of the walk-forward (defau
 AcceptLeak = Annotated[str | None, typer.Option(help="Why a suspected leak is none; it is written down.")]
 AcceptImplausible = Annotated[
     str | None,
-    typer.Option(help="Why a result that is too good is true; it is written down, and passes no named leak."),
+    typer.Option(help="Why a result that is too good is true; written down, passes no named leak."),
 ]
 Signer = Annotated[str | None, typer.Option(help="PEM file of a public key: evidence that it did not sign is refused.")]
 Folder = Annotated[str, typer.Option(help="Where the aliases are: a folder.")]

@@ -1,7 +1,7 @@
 """The stationary bootstrap of means in numpy alone, many series at once: for whoever checks, without arch.
 
     block = block_length(paired)                        Politis & White (2004), corrected 2009
-    draws = resampled_means(columns, rng, block=block)  (B, K)
+    draws = resampled_means(columns, 0, block=block)  (B, K)
 
 The mean of a resample needs the rows only through their sums, so rows are summed into at most GROUPS groups first and
 the groups are resampled in blocks of the same expected length. Blocks are then at least one group long, which the
@@ -11,13 +11,14 @@ stationary bootstrap allows: blocks that are longer than they need be cost a lit
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from himari_rl.schema import FloatArray
 
 GROUPS = 2000
-_CHUNK = 250  # resamples at a time, for memory
 
 
 def block_length(series: FloatArray) -> float:
@@ -34,7 +35,8 @@ def _optimal_block(x: FloatArray) -> float:
     most = math.ceil(math.sqrt(count)) + run
     band = 2.0 * math.sqrt(math.log10(count) / count)
     squares = np.concatenate([[0.0], np.cumsum(e**2)])
-    covariance = np.array([e[k:] @ e[: count - k] for k in range(most + 1)])
+    power = np.abs(np.fft.rfft(e, 1 << (count + most).bit_length())) ** 2  # long enough that no lag goes around
+    covariance = np.fft.irfft(power)[: most + 1]
     lags = np.arange(most + 1)  # with the sums of squares that arch divides by: without the first and last k + 1 rows
     size = np.sqrt((squares[-1] - squares[lags + 1]) * squares[count - lags - 1])
     small = np.abs(covariance) < band * size
@@ -48,12 +50,11 @@ def _optimal_block(x: FloatArray) -> float:
     return float(min((slope**2 / long_run**2) ** (1 / 3) * count ** (1 / 3), longest))
 
 
-def resampled_means(
-    columns: FloatArray, rng: np.random.Generator, *, replications: int = 4000, block: float = 1.0
-) -> FloatArray:
+def resampled_means(columns: FloatArray, seed: int, *, replications: int = 2000, block: float = 1.0) -> FloatArray:
     """Means of (T, K) over stationary bootstrap resamples; rows stay whole, so what is paired stays paired.
 
     Args:
+        seed: of the draws; the same one resamples series of one length alike.
         block: expected block length in rows.
 
     Returns:
@@ -63,24 +64,24 @@ def resampled_means(
     starts = np.arange(0, len(columns) - size + 1, size)
     sums = np.add.reduceat(columns, starts, axis=0)  # the last group takes the rows that are left
     counts = np.diff(np.append(starts, len(columns))).astype(float)
-    whole = np.column_stack([sums, counts])
-    drawn = [
-        _weights(len(starts), min(_CHUNK, replications - done), max(1.0, block / size), rng) @ whole
-        for done in range(0, replications, _CHUNK)
-    ]
-    found = np.concatenate(drawn)
-    return np.asarray(found[:, :-1] / found[:, -1:])
+    drawn = _weights(len(starts), replications, max(1.0, round(block / size, 1)), seed) @ np.column_stack(
+        [sums, counts]
+    )
+    return np.asarray(drawn[:, :-1] / drawn[:, -1:])
 
 
-def _weights(groups: int, replications: int, block: float, rng: np.random.Generator) -> FloatArray:
+@lru_cache(maxsize=4)
+def _weights(groups: int, replications: int, block: float, seed: int) -> NDArray[np.float32]:
     """(B, G) how often each group is in each resample: blocks of geometric length from anywhere, around the end."""
-    fresh = rng.random((replications, groups)) < 1.0 / block
-    fresh[:, 0] = True
-    place = np.arange(groups)
-    began = np.maximum.accumulate(np.where(fresh, place, 0), axis=1)
-    first = np.take_along_axis(rng.integers(0, groups, (replications, groups)), began, axis=1)
-    index = (first + place - began) % groups + groups * np.arange(replications)[:, None]
-    return np.bincount(index.ravel(), minlength=groups * replications).reshape(replications, groups).astype(float)
+    rng = np.random.default_rng(seed)
+    place, found = np.arange(groups), np.empty((replications, groups), np.float32)
+    for row in found:
+        fresh = rng.random(groups) < 1.0 / block
+        fresh[0] = True
+        began = np.maximum.accumulate(np.where(fresh, place, 0))
+        first = rng.integers(0, groups, groups)[began]
+        row[:] = np.bincount((first + place - began) % groups, minlength=groups)
+    return found
 
 
 def dependence(series: FloatArray) -> float:

@@ -20,6 +20,7 @@ import numpy as np
 from himari_rl.errors import ConfigError, not_installed
 from himari_rl.evaluation import metrics
 from himari_rl.evaluation.resampling import block_length as block_length
+from himari_rl.evaluation.resampling import dependence
 from himari_rl.schema import FloatArray
 
 NORMAL = NormalDist()
@@ -34,6 +35,7 @@ class Moments:
     sharpe: float  # per period
     skew: float = 0.0
     kurtosis: float = 3.0  # not excess: 3 for the normal
+    dependence: float = 1.0  # long-run variance over variance, at least 1: what memory does to the mean's
 
 
 def moments(returns: FloatArray) -> Moments:
@@ -43,12 +45,17 @@ def moments(returns: FloatArray) -> Moments:
     if deviation == 0.0:
         return Moments(len(returns), ratio)
     z = (returns - returns.mean()) / deviation
-    return Moments(len(returns), ratio, float((z**3).mean()), float((z**4).mean()))
+    return Moments(len(returns), ratio, float((z**3).mean()), float((z**4).mean()), dependence(returns))
 
 
 def sharpe_variance(of: Moments) -> float:
-    """Variance of a Sharpe ratio's estimate times (count - 1): 1 - g3 SR + (g4 - 1) / 4 SR^2."""
-    return 1.0 - of.skew * of.sharpe + (of.kurtosis - 1.0) / 4.0 * of.sharpe**2
+    """Variance of a Sharpe ratio's estimate times (count - 1): (1 - g3 SR + (g4 - 1) / 4 SR^2) times the dependence.
+
+    The published formula, of independent returns, has no last factor. Lo, "The statistics of Sharpe ratios" (2002): an
+    autocorrelation of .3 nearly doubles the variance; without the factor the gate passed 8 % of the best of 100 such
+    noises (benchmarks/gate_curve.py).
+    """
+    return (1.0 - of.skew * of.sharpe + (of.kurtosis - 1.0) / 4.0 * of.sharpe**2) * of.dependence
 
 
 def probabilistic_sharpe(of: Moments, benchmark: float = 0.0) -> float:
@@ -74,10 +81,10 @@ def deflated_sharpe(of: Moments, trials: int, trial_variance: float | None = Non
     """DSR: PSR against the Sharpe ratio that the best of `trials` worthless strategies would show.
 
     Args:
-        trial_variance: variance of the per-period Sharpe ratios over the trials; without it 1 / (count - 1), which
-            is what independent worthless strategies of this length have.
+        trial_variance: variance of the per-period Sharpe ratios over the trials; without it dependence / (count - 1),
+            which is what worthless strategies of this length and memory have.
     """
-    variance = 1.0 / (of.count - 1) if trial_variance is None else trial_variance
+    variance = of.dependence / (of.count - 1) if trial_variance is None else trial_variance
     return probabilistic_sharpe(of, math.sqrt(variance) * expected_maximum(trials))
 
 

@@ -161,7 +161,7 @@ def measured(accounts: Accounts, year: float, replications: int = REPLICATIONS) 
     paired = np.column_stack([mine - one, accounts.useful[0] - accounts.useful[1]])
     draws = resampling.resampled_means(
         np.column_stack([mine, mine**2, paired]),
-        np.random.default_rng(0),
+        0,
         replications=replications,
         block=resampling.block_length(paired),
     )
@@ -231,9 +231,7 @@ def _controls(accounts: Accounts, document: Mapping[str, Any], curves: Curves, y
     at = {part["name"]: i for i, part in enumerate(document["judgement"]["controls"])}
     now, late = (np.log1p(np.asarray(curves[name], float)) for name in (f"return/{POLICY}", _late()))
     loss = now - late
-    draws = resampling.resampled_means(
-        loss[:, None], np.random.default_rng(1), replications=400, block=resampling.block_length(loss)
-    )
+    draws = resampling.resampled_means(loss[:, None], 1, replications=400, block=resampling.block_length(loss))
     error = float(draws.std(ddof=1))
     z = float(loss.mean()) / error if error > 0.0 else 0.0
     gain = metrics.growth(accounts.useful[0] - accounts.useful[1], year)
