@@ -8,7 +8,7 @@ himari decide --base runs/btc/bundle --lstm runs/btc-lstm/bundle
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
@@ -28,6 +28,14 @@ AcceptImplausible = Annotated[
 ]
 Signer = Annotated[str | None, typer.Option(help="PEM file of a public key: evidence that it did not sign is refused.")]
 Folder = Annotated[str, typer.Option(help="Where the aliases are: a folder.")]
+
+
+class Taken(TypedDict):
+    """What somebody takes on himself, and whose evidence counts, as `gate` names it."""
+
+    leak_reason: str | None
+    implausible_reason: str | None
+    signer: str | None
 
 
 def register(app: typer.Typer) -> None:
@@ -57,7 +65,7 @@ def gate(
 
     from himari_rl.release.gate import gate as ask
 
-    taken = _taken(accept_leak, accept_implausible, signer)
+    taken = Taken(leak_reason=accept_leak, implausible_reason=accept_implausible, signer=signer)
     answer = ask(bundle, settings["gate"], champion=champion, run=run, **taken)
     if as_json:
         typer.echo(json.dumps(answer.to_dict() | {"config": settings.to_dict()}, allow_nan=False))
@@ -90,7 +98,7 @@ def promote(
     from himari_rl.release.gate import gate as ask
     from himari_rl.release.promotion import promote as move
 
-    taken = _taken(accept_leak, accept_implausible, signer)
+    taken = Taken(leak_reason=accept_leak, implausible_reason=accept_implausible, signer=signer)
     answer = ask(bundle, settings["gate"], champion=champion, run=run, **taken)
     moved = move(_path(folder, alias), bundle, answer, override=override)
     document = {"alias": alias, "bundle": moved.bundle, "step": moved.step, "gate": answer.to_dict()}
@@ -145,7 +153,7 @@ def decide(
     for kind, bundle in given.items():
         if bundle is not None and (found := read_manifest(bundle).kind) != kind:
             raise ConfigError(f"--{kind} {bundle} is a bundle of kind {found}", f"one of kind {kind}")
-    taken = _taken(accept_leak, accept_implausible, signer)
+    taken = Taken(leak_reason=accept_leak, implausible_reason=accept_implausible, signer=signer)
     answers = dict.fromkeys(given, None) | {
         kind: ask(bundle, thresholds, champion=base if kind == "lstm" else None, **taken)
         for kind, bundle in given.items()
@@ -160,11 +168,6 @@ def decide(
         typer.echo(f"Use {choice.use}{f' ({choice.bundle})' if choice.bundle else ''}.")
     if choice.use == FIXED:
         raise typer.Exit(1)
-
-
-def _taken(accept_leak: str | None, accept_implausible: str | None, signer: str | None) -> dict[str, str | None]:
-    """What somebody takes on himself, and whose evidence counts, as `gate` names it."""
-    return {"leak_reason": accept_leak, "implausible_reason": accept_implausible, "signer": signer}
 
 
 def _path(folder: str, alias: str) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from himari_rl.cli.gate import AcceptImplausible, AcceptLeak, Champion, Signer
+from himari_rl.cli.gate import AcceptImplausible, AcceptLeak, Champion, Signer, Taken
 from himari_rl.cli.options import Json, configured
 from himari_rl.config import Resolved
 
@@ -43,7 +43,7 @@ def report(
     from himari_rl.storage import write_atomic
 
     read_run(run)
-    taken = {"leak_reason": accept_leak, "implausible_reason": accept_implausible, "signer": signer}
+    taken = Taken(leak_reason=accept_leak, implausible_reason=accept_implausible, signer=signer)
     answer = gate(Path(run) / BUNDLE, settings["gate"], champion=champion, **taken)
     place = out or str(Path(run) / "report.html")
     write_atomic(place, report_page(run, answer).encode())

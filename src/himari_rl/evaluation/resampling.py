@@ -64,9 +64,8 @@ def resampled_means(columns: FloatArray, seed: int, *, replications: int = 2000,
     starts = np.arange(0, len(columns) - size + 1, size)
     sums = np.add.reduceat(columns, starts, axis=0)  # the last group takes the rows that are left
     counts = np.diff(np.append(starts, len(columns))).astype(float)
-    drawn = _weights(len(starts), replications, max(1.0, round(block / size, 1)), seed) @ np.column_stack(
-        [sums, counts]
-    )
+    whole = np.column_stack([sums, counts]).astype(np.float32)  # a bound needs no more digits
+    drawn = (_weights(len(starts), replications, max(1.0, round(block / size, 1)), seed) @ whole).astype(float)
     return np.asarray(drawn[:, :-1] / drawn[:, -1:])
 
 

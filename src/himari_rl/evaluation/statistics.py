@@ -45,7 +45,10 @@ def moments(returns: FloatArray) -> Moments:
     if deviation == 0.0:
         return Moments(len(returns), ratio)
     z = (returns - returns.mean()) / deviation
-    return Moments(len(returns), ratio, float((z**3).mean()), float((z**4).mean()), dependence(returns))
+    square = z * z  # a power of an array takes ten times as long
+    return Moments(
+        len(returns), ratio, float((square * z).mean()), float((square * square).mean()), dependence(returns)
+    )
 
 
 def sharpe_variance(of: Moments) -> float:

@@ -90,7 +90,7 @@ def _examined(document: Mapping[str, Any], curves: Curves) -> tuple[list[str], d
     for figure in found:
         part: Any = own
         for step in figure.path[:-1]:
-            part = part[step] if isinstance(part, list) else part.setdefault(step, {})
+            part = part.setdefault(step, {}) if isinstance(part, dict) else part[step]
         part[figure.path[-1]] = figure.value
     objections += _remade(document, own)
     return [objection for objection in objections if objection], own
