@@ -14,8 +14,7 @@ import pytest
 
 from himari_rl.evaluation import statistics
 from himari_rl.evaluation.overfitting import backtest_overfitting
-from himari_rl.evaluation.resampling import block_length, dependence, resampled_means
-from himari_rl.evaluation.statistics import Moments
+from himari_rl.evaluation.statistics import Moments, block_length, dependence, resampled_means
 
 CLOSE = 1e-6
 

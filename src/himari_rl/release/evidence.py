@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from himari_rl.errors import StorageError
-from himari_rl.evaluation import metrics, resampling, statistics
+from himari_rl.evaluation import metrics, statistics
 from himari_rl.evaluation.backtest import BASE, LAGGED, POLICY, VARIANTS
 from himari_rl.evaluation.baselines import ONE
 from himari_rl.evaluation.control import NAMES, control, own_deflated
@@ -159,11 +159,11 @@ def measured(accounts: Accounts, year: float, replications: int = REPLICATIONS) 
     """The accounts' figures; blocks are as long as the paired differences remember, as in evaluation/comparison.py."""
     mine, one = accounts.growth
     paired = np.column_stack([mine - one, accounts.useful[0] - accounts.useful[1]])
-    draws = resampling.resampled_means(
+    draws = statistics.resampled_means(
         np.column_stack([mine, mine**2, paired]),
         0,
         replications=replications,
-        block=resampling.block_length(paired),
+        block=statistics.block_length(paired),
     )
     deviation = np.sqrt(np.maximum(draws[:, 1] - draws[:, 0] ** 2, 0.0) * len(mine) / (len(mine) - 1))
     ratio = [metrics.sharpe(growth) for growth in accounts.growth]
@@ -231,7 +231,7 @@ def _controls(accounts: Accounts, document: Mapping[str, Any], curves: Curves, y
     at = {part["name"]: i for i, part in enumerate(document["judgement"]["controls"])}
     now, late = (np.log1p(np.asarray(curves[name], float)) for name in (f"return/{POLICY}", _late()))
     loss = now - late
-    draws = resampling.resampled_means(loss[:, None], 1, replications=400, block=resampling.block_length(loss))
+    draws = statistics.resampled_means(loss[:, None], 1, replications=400, block=statistics.block_length(loss))
     error = float(draws.std(ddof=1))
     z = float(loss.mean()) / error if error > 0.0 else 0.0
     gain = metrics.growth(accounts.useful[0] - accounts.useful[1], year)
