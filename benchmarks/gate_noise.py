@@ -34,8 +34,8 @@ from himari_rl.experiments.fold_policies import fold_policies
 from himari_rl.experiments.folds import TrainedFold
 from himari_rl.experiments.train_all import train_all
 from himari_rl.experiments.walk_forward import REAL, Key, Settings, WalkForwardPlan, plan
-from himari_rl.release.gate import statistical_lines
 from himari_rl.release.rules import GateRules
+from himari_rl.release.statistical import statistical_lines
 from himari_rl.training.fan_out import local_pool
 
 ROWS = 2 * 365 * 24

@@ -21,7 +21,6 @@ from himari_rl.data.synthetic import synthetic_bars
 from himari_rl.data.table import write_bars
 from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.errors import StorageError
-from himari_rl.trials.ledger import Trials
 from himari_rl.experiments.evaluate import evaluate
 from himari_rl.experiments.recipe import budget_line
 from himari_rl.experiments.train import train
@@ -29,6 +28,7 @@ from himari_rl.policy.bundle import read_bundle, read_manifest
 from himari_rl.policy.runtime import Policy, load_policy
 from himari_rl.schema import DAY_MS, Bars
 from himari_rl.storage.lock import LOCK, writer
+from himari_rl.trials.ledger import Trials
 
 SMALL = PPOConfig(num_envs=10, num_steps=10, hidden_dim=4, minibatch=100)
 SHORT = TradingEnvConfig(episode_bars=20)

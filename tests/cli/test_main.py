@@ -29,14 +29,15 @@ CONTRACT = {
     "data audit": "--accept --interval --json --symbol",
     "data fetch": "--exchange --json --out --since --timeframe --until",
     "data join": "--json --max-age --out --symbol",
-    "decide": f"{SHARED} --accept-leak --base --lstm --multi --new-ledger --rules",
+    "decide": f"{SHARED} --accept-implausible --accept-leak --base --lstm --multi --new-ledger --rules --signer",
     "demo": "--data --json --num-episodes --out --seed --symbol",
     "evaluate": f"{SHARED} --accept --allow-seen --costs --data --funding --html --risk-aversion --seed --symbol "
     "--test-fraction --trials",
-    "gate": f"{SHARED} --accept-leak --champion --new-ledger --rules --run",
-    "promote": f"{SHARED} --accept-leak --champion --folder --new-ledger --override --rules --run",
+    "gate": f"{SHARED} --accept-implausible --accept-leak --champion --new-ledger --rules --run --signer",
+    "promote": f"{SHARED} --accept-implausible --accept-leak --champion --folder --new-ledger --override --rules --run "
+    "--signer",
     "register": f"{SHARED} --data --kind --rules --span --symbol --symbols",
-    "report": f"{SHARED} --accept-leak --champion --new-ledger --out --rules",
+    "report": f"{SHARED} --accept-implausible --accept-leak --champion --new-ledger --out --rules --signer",
     "rollback": "--folder --json --reason",
     "export": "--json --out",
     "sign": "--json --key",
@@ -47,8 +48,8 @@ CONTRACT = {
     "tune": f"{SHARED} {LEDGER} {AGENT} --accept --num-episodes --data --funding --out --seed --symbol --symbols "
     "--test-fraction --trials",
     "walk-forward": f"{SHARED} {LEDGER} {AGENT} --accept --anchored --num-episodes --bootstrap-paths --data "
-    "--embargo-bars --folds --funding --jobs --out --overwrite --rules --scheduler --seed --seeds --step --symbol "
-    "--symbols "
+    "--embargo-bars --folds --funding --jobs --key --out --overwrite --rules --scheduler --seed --seeds --step "
+    "--symbol --symbols "
     "--synthetic-paths --test --train --tune-trials --usd-per-hour --validation-fraction --warm-start",
 }
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from helpers.evaluation import Rule, bars_from, ledger, walk
-from helpers.verdict import AGENT, good_document, run_of, small_settings
+from helpers.verdict import AGENT, accounts, figures_of, small_settings
 from himari_rl.data.leaks import suspected_leaks
 from himari_rl.data.panel import panel_of
 from himari_rl.data.synthetic import synthetic_bars
@@ -18,8 +19,8 @@ from himari_rl.evaluation.verdict import judge
 from himari_rl.experiments.controls import _lag
 from himari_rl.experiments.train_all import train_all
 from himari_rl.experiments.walk_forward import PARTS, plan
-from himari_rl.release.gate import gate
 from himari_rl.release.rules import GateRules
+from himari_rl.release.statistical import statistical_lines
 
 
 def judged(bar_known: int) -> tuple[bool, dict[str, object], int]:
@@ -36,15 +37,20 @@ def judged(bar_known: int) -> tuple[bool, dict[str, object], int]:
     return control.passed, asdict(control), len(suspected_leaks(bars))
 
 
+def judgement_with(control: dict[str, Any]) -> dict[str, Any]:
+    """A judgement on which every rule passes, but for this control in the place of its own."""
+    figures = figures_of(accounts())
+    controls = [control if each["name"] == control["name"] else each for each in figures["controls"]]
+    return figures | {"controls": controls}
+
+
 def test_the_bar_it_earns_is_caught_by_the_lag_test_and_by_the_column_test_and_refused(tmp_path: Path) -> None:
     passed, control, leaks = judged(bar_known=1)
     assert not passed
     assert "look-ahead" in control["sentence"]
     assert leaks > 0
-    document = good_document()
-    document["judgement"]["controls"][3] = control
-    answer = gate(run_of(tmp_path, document), GateRules(), latency_ms=lambda bundle, manifest: 0.01)
-    assert answer.reason == "refused by control: lag"
+    found = statistical_lines({"kind": "base", "leaks": [], "judgement": judgement_with(control)}, GateRules())
+    assert [line.rule for line in found if not line.passed] == ["control: lag"]
 
 
 def test_the_bar_that_has_closed_is_no_leak() -> None:

@@ -55,7 +55,14 @@ def test_it_says_what_the_data_says_of_itself(page: str) -> None:
 
 def test_it_says_why_refused_and_shows_every_rule_and_control(page: str) -> None:
     assert "Why refused" in page
-    for words in ("better than 1.0", "deflated Sharpe", "control: planted", "look(s) counted", "USD an hour"):
+    for words in (
+        "better than 1.0",
+        "deflated Sharpe",
+        "control: planted",
+        "look(s) counted",
+        "USD an hour",
+        "judged: the policies of",
+    ):
         assert words in page
 
 

@@ -10,15 +10,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from safetensors.numpy import save
 
-from helpers.verdict import good_document, run_of
-from himari_rl.evaluation.record import COST, CURVES, seal
-from himari_rl.policy.bundle import amend
+from helpers.verdict import run_of
+from himari_rl.evaluation.record import COST
 from himari_rl.trials.ledger import Trials
 
 ABSENT = (
@@ -45,25 +41,9 @@ def himari(folder: Path, *words: str, absent: tuple[str, ...] = ABSENT) -> subpr
 
 def finished_run(folder: Path, weights: int = 0) -> Path:
     """A walk-forward's folder with everything that its run card shows."""
-    document = good_document()
-    interval = {"estimate": 0.1, "lower": 0.0, "upper": 0.2, "standard_error": 0.05}
-    verdict = document["judgement"]["verdict"]
-    verdict |= {name: verdict.get(name, interval) for name in ("growth", "utility", "sharpe", "drawdown")}
-    verdict["own"] |= dict.fromkeys(("growth", "utility"), interval)
-    verdict |= {"sentence": "Better than multiplier 1.0.", "decisions": 3000, "start": "2020", "end": "2021"}
-    costs: dict[str, Any] = next(c for c in document["judgement"]["controls"] if c["name"] == "costs")
-    costs["numbers"] = {"x1": 1.0, "x2": 0.9, "x3": 0.8}
-    document["folds"] = [{"test": ["2020-01-01", "2020-02-01"], "growth": {"policy": 0.1, "multiplier 1.0": 0.0}}]
-    bundle = run_of(folder, document, weights=weights)
-    rng = np.random.default_rng(5)
-    growth = rng.normal(0.0, 0.01, 3000)
-    curves = {"fill_time": 3_600_000 * np.arange(3000), "growth/policy": growth, "growth/multiplier 1.0": growth}
-    curves |= {f"equity/{name}": growth.cumsum() for name in ("policy", "multiplier 1.0")}
-    curves |= {"exposure": np.full((3000, 1), 0.5), "multiplier": np.ones((3000, 1)), "cost": np.zeros(3000)}
-    (folder / CURVES).write_bytes(save(curves))
+    bundle = run_of(folder, weights=weights)
     cost = {"seconds": 1.0, "training_seconds": 1.0, "usd": 0.0, "usd_per_hour": 0.1, "bars_trained": 1, "trials": []}
     (folder / COST).write_text(json.dumps(cost))
-    amend(bundle, evaluation=seal(folder))
     return bundle
 
 

@@ -8,7 +8,7 @@ himari decide --base runs/btc/bundle --lstm runs/btc-lstm/bundle
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
@@ -23,7 +23,21 @@ Champion = Annotated[str | None, typer.Option(help="Bundle of another walk-forwa
 Run = Annotated[str | None, typer.Option(help="Folder of the walk-forward (default: the bundle's parent).")]
 AcceptLeak = Annotated[str | None, typer.Option(help="Why a suspected leak is none; it is written down.")]
 NewLedger = Annotated[bool, typer.Option("--new-ledger", help="Begin a trial ledger where there is none.")]
+AcceptImplausible = Annotated[
+    str | None,
+    typer.Option(help="Why a result that is too good is true; written down, passes no named leak."),
+]
+Signer = Annotated[str | None, typer.Option(help="PEM file of a public key: evidence that it did not sign is refused.")]
 Folder = Annotated[str, typer.Option(help="Where the aliases are: a folder.")]
+
+
+class Taken(TypedDict):
+    """What somebody takes on himself, and whose evidence counts, as `gate` names it."""
+
+    leak_reason: str | None
+    implausible_reason: str | None
+    signer: str | None
+    new_ledger: bool
 
 
 def register(app: typer.Typer) -> None:
@@ -42,6 +56,8 @@ def gate(
     run: Run = None,
     accept_leak: AcceptLeak = None,
     new_ledger: NewLedger = False,
+    accept_implausible: AcceptImplausible = None,
+    signer: Signer = None,
     as_json: Json = False,
 ) -> None:
     """Asks every rule of a bundle; exit 0 if all pass, 1 if one refuses.
@@ -52,7 +68,8 @@ def gate(
 
     from himari_rl.release.gate import gate as ask
 
-    answer = ask(bundle, settings["gate"], champion=champion, run=run, leak_reason=accept_leak, new_ledger=new_ledger)
+    taken = Taken(leak_reason=accept_leak, implausible_reason=accept_implausible, signer=signer, new_ledger=new_ledger)
+    answer = ask(bundle, settings["gate"], champion=champion, run=run, **taken)
     if as_json:
         typer.echo(json.dumps(answer.to_dict() | {"config": settings.to_dict()}, allow_nan=False))
     else:
@@ -71,6 +88,8 @@ def promote(
     run: Run = None,
     accept_leak: AcceptLeak = None,
     new_ledger: NewLedger = False,
+    accept_implausible: AcceptImplausible = None,
+    signer: Signer = None,
     folder: Folder = ALIASES,
     as_json: Json = False,
 ) -> None:
@@ -83,7 +102,8 @@ def promote(
     from himari_rl.release.gate import gate as ask
     from himari_rl.release.promotion import promote as move
 
-    answer = ask(bundle, settings["gate"], champion=champion, run=run, leak_reason=accept_leak, new_ledger=new_ledger)
+    taken = Taken(leak_reason=accept_leak, implausible_reason=accept_implausible, signer=signer, new_ledger=new_ledger)
+    answer = ask(bundle, settings["gate"], champion=champion, run=run, **taken)
     moved = move(_path(folder, alias), bundle, answer, override=override)
     document = {"alias": alias, "bundle": moved.bundle, "step": moved.step, "gate": answer.to_dict()}
     typer.echo(json.dumps(document) if as_json else f"{alias} is {moved.bundle} (step {moved.step}); {answer.reason}")
@@ -116,6 +136,8 @@ def decide(
     multi: Annotated[str | None, typer.Option(help="Bundle of the multi-asset walk-forward.")] = None,
     accept_leak: AcceptLeak = None,
     new_ledger: NewLedger = False,
+    accept_implausible: AcceptImplausible = None,
+    signer: Signer = None,
     as_json: Json = False,
 ) -> None:
     """Walks base, LSTM, multi-asset through their gates and says which to use and why; exit 1 if none.
@@ -136,14 +158,9 @@ def decide(
     for kind, bundle in given.items():
         if bundle is not None and (found := read_manifest(bundle).kind) != kind:
             raise ConfigError(f"--{kind} {bundle} is a bundle of kind {found}", f"one of kind {kind}")
+    taken = Taken(leak_reason=accept_leak, implausible_reason=accept_implausible, signer=signer, new_ledger=new_ledger)
     answers = dict.fromkeys(given, None) | {
-        kind: ask(
-            bundle,
-            thresholds,
-            champion=base if kind == "lstm" else None,
-            leak_reason=accept_leak,
-            new_ledger=new_ledger,
-        )
+        kind: ask(bundle, thresholds, champion=base if kind == "lstm" else None, **taken)
         for kind, bundle in given.items()
         if bundle is not None
     }

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from himari_rl.cli.gate import AcceptLeak, Champion, NewLedger
+from himari_rl.cli.gate import AcceptImplausible, AcceptLeak, Champion, NewLedger, Signer, Taken
 from himari_rl.cli.options import Json, configured
 from himari_rl.config import Resolved
 
@@ -27,6 +27,8 @@ def report(
     champion: Champion = None,
     accept_leak: AcceptLeak = None,
     new_ledger: NewLedger = False,
+    accept_implausible: AcceptImplausible = None,
+    signer: Signer = None,
     as_json: Json = False,
 ) -> None:
     """Writes one self-contained page: verdict, gate, curves, controls, trials, cost.
@@ -42,8 +44,8 @@ def report(
     from himari_rl.storage import write_atomic
 
     read_run(run)
-    bundle = Path(run) / BUNDLE
-    answer = gate(bundle, settings["gate"], champion=champion, leak_reason=accept_leak, new_ledger=new_ledger)
+    taken = Taken(leak_reason=accept_leak, implausible_reason=accept_implausible, signer=signer, new_ledger=new_ledger)
+    answer = gate(Path(run) / BUNDLE, settings["gate"], champion=champion, **taken)
     place = out or str(Path(run) / "report.html")
     write_atomic(place, report_page(run, answer).encode())
     document = {"report": place, "passed": answer.passed, "reason": answer.reason}

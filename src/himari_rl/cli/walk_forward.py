@@ -68,6 +68,9 @@ def walk_forward(
             "refused; the same one continues, or if it has finished is judged again from its folds.",
         ),
     ] = False,
+    key: Annotated[
+        str | None, typer.Option(help="PEM file of an Ed25519 private key: signs bundle, judgement and curves.")
+    ] = None,
     usd_per_hour: Annotated[float, typer.Option(min=0.0, help="Price of this machine, for the cost line.")] = 0.10,
     as_json: Json = False,
 ) -> None:
@@ -92,6 +95,10 @@ def walk_forward(
     from himari_rl.training.fan_out import dask_pool, local_pool
     from himari_rl.trials.ledger import beginning_line
 
+    if key is not None:
+        from himari_rl.policy.signature import private_key, sign
+
+        private_key(key)  # hours before it is needed
     environment = settings["environment"]
     asked = Settings(kind=kind, agent=settings["agent"], environment=environment, **vars(settings["walk_forward"]))
     bars = history_of(kind, data, symbol, symbols, funding)
@@ -115,6 +122,8 @@ def walk_forward(
         )
     answer = gate(Path(out) / BUNDLE, settings["gate"])
     record(Path(out) / BUNDLE, answer)
+    if key is not None:  # last: the signature is over all of the manifest, the digests of judgement and curves in it
+        sign(Path(out) / BUNDLE, key)
     if as_json:
         typer.echo(json.dumps(document, allow_nan=False))
     else:

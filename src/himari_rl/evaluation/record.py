@@ -2,13 +2,14 @@
 
 RUN/bundle/                 the policy that would be shipped
 RUN/walk_forward.json       the judgement; the same bytes however often the run was killed
-RUN/curves.safetensors      equity of every strategy, multiplier, exposure, cost
+RUN/curves.safetensors      equity of every strategy, multiplier, exposure, cost; what the shipped bundle answers
 RUN/cost.json               time and money of the last call
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ DOCUMENT, CURVES, COST, SETTINGS, BUNDLE = (
     "settings.json",
     "bundle",
 )
+SHIPPED = "shipped/"  # before the names of curves of the bundle that ships, and not of the policies that were judged
 _AGAIN = "run himari walk-forward again"
 
 
@@ -108,19 +110,30 @@ def read_document(path: Path) -> dict[str, Any]:
     return document
 
 
-def curves_of(result: Backtest) -> bytes:
-    """Equity of every strategy, and what the policy did, as safetensors bytes."""
+def curves_of(result: Backtest, shipped: Mapping[str, NDArray[Any]]) -> bytes:
+    """Equity of every strategy, what the policy did, and all that the gate needs to compute its figures again.
+
+    Args:
+        shipped: states and answers of the bundle that ships, see experiments/shipped.py.
+    """
     mine = result.run(POLICY)
     arrays: dict[str, NDArray[Any]] = {
         "fill_time": result.fill_time,
         "end_time": np.array([result.end_time]),
         "multiplier": mine.multiplier,
+        "active": mine.active,
         "exposure": mine.exposure,
         "cost": np.cumsum(mine.cost),
+        **shipped,
     }
     arrays |= {f"equity/{name}": result.run(name).marked_log_equity for name in result.strategies}
     compared = [name for name in (POLICY, ONE, EQUAL) if name in result.strategies]
     arrays |= {f"growth/{name}": result.run(name).log_growth for name in compared}
+    arrays |= {f"return/{name}": result.run(name).portfolio_return for name in (POLICY, ONE)}
     if EQUAL in compared:
         arrays[f"exposure/{EQUAL}"] = result.run(EQUAL).exposure
+    for variant in result.variants[1:]:
+        run = result.run(POLICY, variant.name)
+        kind, values = ("return", run.portfolio_return) if variant.lag else ("growth", run.log_growth)
+        arrays[f"{kind}/{POLICY} {variant.name}"] = values
     return bytes(save({name: np.ascontiguousarray(values) for name, values in arrays.items()}))

@@ -174,7 +174,12 @@ def lag_test(now: Run, later: Run, bars_per_year: float, rng: np.random.Generato
     drop = statistics.mean_interval(gross - lagged, rng, replications=replications)
     before, after = metrics.sharpe(gross, bars_per_year), metrics.sharpe(lagged, bars_per_year)
     z = drop.estimate / drop.standard_error if drop.standard_error > 0.0 else 0.0
-    return LagTest(sharpe=before, lagged_sharpe=after, z=z, suspected=z > LEAK_Z and after < LEAK_RETAINED * before)
+    return LagTest(sharpe=before, lagged_sharpe=after, z=z, suspected=look_ahead_suspected(before, after, z))
+
+
+def look_ahead_suspected(sharpe: float, lagged_sharpe: float, z: float) -> bool:
+    """The rule of `lag_test` on its three numbers."""
+    return z > LEAK_Z and lagged_sharpe < LEAK_RETAINED * sharpe
 
 
 def judge(

@@ -32,12 +32,12 @@ from himari_rl.evaluation.backtest import (
     stage,
 )
 from himari_rl.evaluation.baselines import ONE
-from himari_rl.evaluation.control import Control, Judgement, own_deflated
+from himari_rl.evaluation.control import POWER, Control, Judgement, control, own_deflated
 from himari_rl.evaluation.portfolio_baselines import allocations_of
 from himari_rl.evaluation.verdict import BETTER, LOOK_AHEAD, NO_EDGE, Verdict, judge
 from himari_rl.experiments.fold_policies import fold_policies
 from himari_rl.experiments.folds import TrainedFold
-from himari_rl.experiments.power import POWER, Power
+from himari_rl.experiments.power import Power
 from himari_rl.experiments.walk_forward import DRIFTLESS, PLANTED, REAL, Key, WalkForwardPlan
 from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.schema import RISK_AVERSION, FloatArray
@@ -98,7 +98,7 @@ def judge_parts(
     year = result.bars_per_year
     mine = result.run(POLICY).log_growth
     controls = (
-        _driftless(nothing, rng),
+        control("driftless", _twin(nothing, rng)),
         _planted(edge, work.planted, rng),
         _shuffled(elsewhere, result, rng, risk_aversion),
         _lag(verdict),
@@ -130,42 +130,23 @@ def detectable(verdict: Verdict) -> float:
     return reach * verdict.utility.standard_error
 
 
-def convincing(result: Backtest, rng: np.random.Generator) -> tuple[bool, dict[str, float]]:
-    """What both twins are asked: own Sharpe ratio deflated for one trial, and the paired difference, both 95 % sure."""
+def _twin(result: Backtest, rng: np.random.Generator) -> dict[str, float]:
+    """What both twins are asked (control.py): own Sharpe ratio deflated for one trial, and the paired difference."""
     verdict = judge(result, rng, replications=CONTROL_REPLICATIONS, every=False)
-    deflated = own_deflated(result.run(POLICY).log_growth, 1)
-    numbers = {
+    mine = result.run(POLICY).log_growth
+    return {
         "utility": verdict.utility.estimate,
         "utility_lower": verdict.utility.lower,
-        "sharpe": metrics.sharpe(result.run(POLICY).log_growth, result.bars_per_year),
-        "deflated_sharpe": deflated,
+        "sharpe": metrics.sharpe(mine, result.bars_per_year),
+        "deflated_sharpe": own_deflated(mine, 1),
+        "look_ahead": float(verdict.answer == LOOK_AHEAD),
     }
-    honest = verdict.answer != LOOK_AHEAD
-    return honest and verdict.utility.lower > 0.0 and deflated > 0.95, numbers
-
-
-def _driftless(result: Backtest, rng: np.random.Generator) -> Control:
-    found, numbers = convincing(result, rng)
-    sharpe = f"Sharpe ratio {numbers['sharpe']:+.2f}, deflated {numbers['deflated_sharpe']:.2f}"
-    sentence = f"On a driftless twin of these bars the same pipeline is {'NOT ' if found else ''}refused ({sharpe})."
-    return Control(name="driftless", passed=not found, sentence=sentence, numbers=numbers)
 
 
 def _planted(result: Backtest, planted: Power | None, rng: np.random.Generator) -> Control:
-    found, numbers = convincing(result, rng)
     if planted is None:
         raise RefusedError("the planted twin has no stated edge", "a plan with twins")
-    sentence = (
-        f"A planted edge (correlation {planted.edge:g} with the next bar) is {'found' if found else 'NOT found'}: "
-        f"{100.0 * numbers['utility']:+.1f} % a year over multiplier 1.0, Sharpe ratio {numbers['sharpe']:+.2f}. "
-    )
-    if planted.enough:
-        power = "more than 99" if planted.power > 0.995 else f"{100.0 * planted.power:.0f}"
-        sentence += f"So much data shows an edge of that size with {power} % power."
-    else:
-        sentence += f"TOO LITTLE DATA: even that edge is shown with a power of {100.0 * planted.power:.0f} % only."
-    numbers |= {"edge": planted.edge, "power": planted.power}
-    return Control(name="planted", passed=found and planted.enough, sentence=sentence, numbers=numbers)
+    return control("planted", _twin(result, rng) | {"edge": planted.edge, "power": planted.power})
 
 
 def _shuffled(there: Backtest, result: Backtest, rng: np.random.Generator, risk_aversion: float) -> Control:
@@ -173,19 +154,17 @@ def _shuffled(there: Backtest, result: Backtest, rng: np.random.Generator, risk_
     shifted = [name for name in there.strategies if name.startswith("shift ")]
     useful = {name: _utility(there, name, risk_aversion) for name in (*shifted, ONE)}
     true = _utility(result, POLICY, risk_aversion)
-    gain = metrics.growth(true - useful[ONE], result.bars_per_year)
     mean = np.mean([useful[name] for name in shifted], axis=0)
-    left = metrics.growth(mean - useful[ONE], result.bars_per_year)
     information = statistics.mean_interval(true - mean, rng, replications=CONTROL_REPLICATIONS)
     information = information.scaled(result.bars_per_year)
-    passed = gain <= 0.0 or left < 0.5 * gain
-    sentence = (
-        f"With inputs of another time {100.0 * left:+.1f} % a year is left of {100.0 * gain:+.1f} %; what the inputs "
-        f"are worth: {100.0 * information.estimate:+.1f} % "
-        f"({100.0 * information.lower:+.1f} to {100.0 * information.upper:+.1f})."
-    )
-    numbers = {"gain": gain, "left": left, "inputs": information.estimate, "inputs_lower": information.lower}
-    return Control(name="shuffled", passed=passed, sentence=sentence, numbers=numbers)
+    numbers = {
+        "gain": metrics.growth(true - useful[ONE], result.bars_per_year),
+        "left": metrics.growth(mean - useful[ONE], result.bars_per_year),
+        "inputs": information.estimate,
+        "inputs_lower": information.lower,
+        "inputs_upper": information.upper,
+    }
+    return control("shuffled", numbers)
 
 
 def _utility(result: Backtest, name: str, risk_aversion: float) -> FloatArray:
@@ -196,17 +175,10 @@ def _utility(result: Backtest, name: str, risk_aversion: float) -> FloatArray:
 
 def _lag(verdict: Verdict) -> Control:
     lag = verdict.lag
-    sentence = (
-        f"One bar late the Sharpe ratio before costs is {lag.lagged_sharpe:.2f} instead of {lag.sharpe:.2f} "
-        f"(z of the loss {lag.z:.1f}){': a look-ahead is suspected' if lag.suspected else ''}."
-    )
-    numbers = {"sharpe": lag.sharpe, "lagged_sharpe": lag.lagged_sharpe, "z": lag.z}
-    return Control(name="lag", passed=not lag.suspected, sentence=sentence, numbers=numbers)
+    return control("lag", {"sharpe": lag.sharpe, "lagged_sharpe": lag.lagged_sharpe, "z": lag.z})
 
 
 def _costs(result: Backtest) -> Control:
     year = result.bars_per_year
     at = {v.name: metrics.sharpe(result.run(POLICY, v.name).log_growth, year) for v in result.variants if not v.lag}
-    told = ", ".join(f"{name} {value:+.2f}" for name, value in at.items())
-    falls = all(earlier >= later - 1e-9 for earlier, later in zip(at.values(), list(at.values())[1:], strict=False))
-    return Control(name="costs", passed=falls, sentence=f"Sharpe ratio at costs {told}.", numbers=at)
+    return control("costs", at)

@@ -25,6 +25,7 @@ from himari_rl.data.surrogates import MEMORY, planted
 from himari_rl.evaluation import metrics, statistics
 from himari_rl.evaluation.backtest import BASE, Backtest, Play, backtests, stage
 from himari_rl.evaluation.baselines import ONE
+from himari_rl.evaluation.control import POWER
 from himari_rl.features.contract import ACTION, CONFIDENCE, WIDTH
 from himari_rl.policy.bands import Bands
 from himari_rl.policy.manifest import LedgerSpec
@@ -32,7 +33,6 @@ from himari_rl.policy.protocol import DecidesBatch
 from himari_rl.schema import MAX_MULTIPLIER, RISK_AVERSION, Bars, FloatArray
 
 EDGES = (0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6)
-POWER = 0.95
 KEPT = 0.5  # of the rule's advantage, by a learner
 TAUGHT = 7.2  # edge x sqrt(training rows): twice the sum of the two normal quantiles of a 5 % test with 95 % power
 PATHS = 3

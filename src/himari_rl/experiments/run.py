@@ -37,10 +37,12 @@ from himari_rl.experiments.controls import judge_walk
 from himari_rl.experiments.fold_search import search_all
 from himari_rl.experiments.folds import TrainedFold, ensemble
 from himari_rl.experiments.run_folder import WALK_FORWARD, RunIdentity, Tell, claimed, nothing_said, require_ledger
+from himari_rl.experiments.shipped import shipped_answers
 from himari_rl.experiments.train_all import FOLDS_FOLDER, train_all
 from himari_rl.experiments.walk_forward import REAL, Key, Settings, WalkForwardPlan, plan
 from himari_rl.policy.bundle import amend, write_bundle
 from himari_rl.policy.manifest import Manifest
+from himari_rl.policy.runtime import load_policy
 from himari_rl.schema import Bars
 from himari_rl.storage import write_atomic
 from himari_rl.training.fan_out import Pool, local_pool
@@ -207,7 +209,8 @@ def _judged(
         "bundle": {"weights_sha256": manifest.weights_sha256, "model_version": manifest.version},
         "judgement": judgement.to_dict(),
     }
-    write_atomic(out / CURVES, curves_of(result))
+    shipped = shipped_answers(load_policy(out / BUNDLE), bars[work.bundle_rows])
+    write_atomic(out / CURVES, curves_of(result, shipped))
     text = json.dumps(document, indent=2, allow_nan=False)
     write_atomic(out / DOCUMENT, text.encode())
     summary = _summary(judgement, settings, sha256) | ({"accepted": facts["accepted"]} if facts["accepted"] else {})

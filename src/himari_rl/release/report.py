@@ -210,8 +210,14 @@ def _head(document: Mapping[str, Any], answer: GateAnswer, title: str) -> str:
         f'<section id="verdict"><p class="sentence">{mark}. {html.escape(verdict["sentence"])}</p>{synthetic}{why}'
         f'<p class="soft">{html.escape(answer.version)}, {verdict["decisions"]:,} decisions out of sample, '
         f"{verdict['start']} to {verdict['end']}; data {html.escape(Path(data['source']).name)}, sha256 "
-        f"{data['sha256'][:12]}, signals: {data['signals']}.</p></section>"
+        f"{data['sha256'][:12]}, signals: {data['signals']}.</p>{_whose(answer)}</section>"
     )
+
+
+def _whose(answer: GateAnswer) -> str:
+    """Which policies were judged and which one ships; or what is wrong with the evidence."""
+    found = [line.why for line in answer.lines if line.rule == "evidence"]
+    return "".join(f'<p class="soft">{html.escape(why)}.</p>' for why in found)
 
 
 def _why(answer: GateAnswer) -> str:

@@ -40,6 +40,8 @@ class GateRules:
     """Standard deviation of the multipliers: below it the policy answers the same to every state."""
     max_saturation: float = 0.95
     """Share of the multipliers at a bound."""
+    max_plausible_sharpe: float = 3.0
+    """Lower end of the Sharpe ratio's 95 % interval: above it the result is too good, and a leak is looked for."""
     max_latency_ms: float = 1.0
     """Median time of one decision of the bundle on this machine."""
 
