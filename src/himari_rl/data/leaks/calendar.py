@@ -1,0 +1,187 @@
+"""Calendar: a column knows the rest of the candle that it stands in, as a daily candle merged without a shift does.
+
+For candles of P bars (4 h, 8 h, day, week) that start at a phase, pairs of a row and a later return j bars ahead are
+either in the same candle or not. An honest predictor of any memory does as well at equal j, so
+
+  s_b = sum over j < P of x_{b-j} * ((other_j / all_j) if in b's candle, else -(same_j / all_j)),   Z = White's t of y s
+
+compares like with like: `other` and `same` are the numbers of such pairs, so the weights are (P - j) / P and j / P where
+no bar is missing, and are balanced where bars are (stock hours). r is the correlation of the candle's first row with
+the rest of its candle. What changes at midnight and forecasts honestly has both too, but of the size of a forecast.
+All phases are tried: a day may begin at 16:00 UTC, and a week on Monday.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from himari_rl.schema import DAY_MS, HOUR_MS, BoolArray, FloatArray, IntArray
+
+CANDLES_MS = (HOUR_MS // 4, HOUR_MS, 4 * HOUR_MS, 8 * HOUR_MS, DAY_MS, 7 * DAY_MS)
+MIN_CANDLE_BARS = 4
+MIN_CANDLES = 30
+PHASES = 168  # of a candle, at most: a longer one is tried at every hour
+Z_WEAK, R_STRONG = 3.0, 0.7
+Z_STRONG, R_WEAK = 6.0, 0.2
+R_ERRORS = 3.0  # standard errors that r must be from 0: 30 candles correlate by .18 with anything
+SPARSE = 8  # grid places a bar, above which there is no clock to speak of
+_EVEN = 0.9  # least share of the mean number of bars that any place in the candle has, to use j / P
+_THURSDAY = 3  # 1970-01-01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clock:
+    """The bars on a grid without gaps: one place for each interval from the first bar to the last."""
+
+    interval_ms: int
+    first_ms: int  # open of place 0
+    place: IntArray  # (n,) of each row
+    size: int
+    y: FloatArray  # (size,) the return of the bar at each place (not the one earned by deciding there); 0 where unknown
+    y_known: BoolArray  # (size,)
+
+    @staticmethod
+    def of(timestamp: IntArray, interval_ms: int, y: FloatArray) -> Clock | None:
+        """None where bars are so rare that candles of a few bars do not exist.
+
+        Args:
+            timestamp: (T,) open times. y: (n,) what deciding at row t earns: the return of the bar of row t + 1.
+        """
+        place = (timestamp - timestamp[0]) // interval_ms
+        size = int(place[-1]) + 1
+        if size > SPARSE * len(timestamp):
+            return None
+        on_grid, known = np.zeros(size), np.zeros(size, bool)
+        on_grid[place[1 : len(y) + 1]], known[place[1 : len(y) + 1]] = y, True
+        return Clock(
+            interval_ms=interval_ms,
+            first_ms=int(timestamp[0]),
+            place=place[: len(y)],
+            size=size,
+            y=on_grid,
+            y_known=known,
+        )
+
+    def spread(self, scores: FloatArray, known: BoolArray) -> tuple[FloatArray, BoolArray]:
+        """A column's (n,) rows on the grid, 0 where unknown, and where it is known."""
+        x, have = np.zeros(self.size), np.zeros(self.size, bool)
+        x[self.place[known]], have[self.place[known]] = scores[known], True
+        return x, have
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandleTest:
+    """The strongest candle of a column, by Z; of those with an alarm if there are any."""
+
+    bars: int  # P; 0 where no candle could be tried
+    z: float
+    r: float
+    starts: str  # "00:00 UTC", "Monday 00:00 UTC"
+    candle: str  # "daily", "4-hour"
+    alarm: bool
+
+
+NOTHING = CandleTest(bars=0, z=0.0, r=0.0, starts="", candle="", alarm=False)
+
+
+def candle_test(scores: FloatArray, known: BoolArray, clock: Clock) -> CandleTest:
+    """The strongest of all candles and phases."""
+    x, have = clock.spread(scores, known)
+    best = NOTHING
+    for candle_ms in CANDLES_MS:
+        bars = candle_ms // clock.interval_ms
+        if bars * clock.interval_ms != candle_ms or bars < MIN_CANDLE_BARS or clock.size < MIN_CANDLES * bars:
+            continue
+        phases = phases_of(bars, clock)
+        for phase, z, r, candles in zip(phases, *candle_statistics(x, have, clock, bars, phases), strict=True):
+            sure = abs(r) * np.sqrt(candles) > R_ERRORS and candles >= MIN_CANDLES
+            alarm = bool(sure and ((z > Z_STRONG and abs(r) > R_WEAK) or (z > Z_WEAK and abs(r) > R_STRONG)))
+            if (alarm, abs(z)) > (best.alarm, abs(best.z)):
+                starts, name = _names(candle_ms, (clock.first_ms + int(phase) * clock.interval_ms) % candle_ms)
+                best = CandleTest(bars=bars, z=float(z), r=float(r), starts=starts, candle=name, alarm=alarm)
+    return best
+
+
+def phases_of(bars: int, clock: Clock) -> IntArray:
+    """The places at which a first candle may begin: every bar, or every full hour of the clock for long candles."""
+    hour = max(HOUR_MS // clock.interval_ms, 1)
+    if bars <= PHASES or hour == 1:
+        return np.arange(bars)
+    first = -(clock.first_ms // clock.interval_ms) % hour
+    return np.arange(first, bars, hour)
+
+
+def candle_statistics(
+    x: FloatArray, have: BoolArray, clock: Clock, bars: int, phases: IntArray
+) -> tuple[FloatArray, FloatArray, IntArray]:
+    """Z (signed as the relation of x and y is), r and the number of candles, for each phase. x, have on the grid."""
+    y, size = clock.y, clock.size
+    running = np.concatenate(([0.0], np.cumsum(x)))
+    total = np.concatenate(([0.0], np.cumsum(y)))
+    lags = np.arange(bars)
+    even = _is_even(have & clock.y_known, bars)
+    ramp = _filtered(x, lags / bars) if even else np.zeros(size)
+    places = np.arange(bars - 1, size)
+    live = y[bars - 1 :]
+    z, r, count = np.zeros(len(phases)), np.zeros(len(phases)), np.zeros(len(phases), np.int64)
+    for i, phase in enumerate(phases.tolist()):
+        weighted = ramp if even else _filtered(x, _other_share(have, clock.y_known, bars, phase))
+        start = places - (places - phase) % bars  # of the candle of each place, at most bars - 1 before it
+        products = live * (weighted[bars - 1 :] - (running[start] - running[places - bars + 1]))
+        error = float(np.sqrt(np.sum(products**2)))
+        z[i] = products.sum() / error if error > 0.0 else 0.0
+        first = np.arange(phase, size - bars + 1, bars)
+        first = first[have[first]]
+        rest = total[first + bars] - total[first + 1]
+        count[i] = len(first)
+        r[i] = _correlation(x[first], rest) if len(first) > 2 else 0.0
+    return np.where(np.sign(z) == np.sign(r), np.abs(z), -np.abs(z)), r, count
+
+
+def _filtered(x: FloatArray, weights: FloatArray) -> FloatArray:
+    """(size,) sum over j of weights_j x_{b-j}."""
+    size = 1 << (len(x) + len(weights)).bit_length()
+    return np.asarray(np.fft.irfft(np.fft.rfft(x, size) * np.fft.rfft(weights, size), size)[: len(x)])
+
+
+def _is_even(known: BoolArray, bars: int) -> bool:
+    """Whether bars are missing, if any, as often at one place of the candle as at another."""
+    whole = known[: len(known) // bars * bars].reshape(-1, bars).mean(axis=0)
+    return bool(whole.min() >= _EVEN * max(float(whole.mean()), 1e-9) and whole.mean() > 0.0)
+
+
+def _other_share(have: BoolArray, y_known: BoolArray, bars: int, phase: int) -> FloatArray:
+    """(bars,) the share of pairs j bars apart that are not in the same candle, as counted; 0 for j = 0."""
+    end = phase + (len(have) - phase) // bars * bars
+    rows, earned = (part[phase:end].reshape(-1, bars).astype(float) for part in (have, y_known))
+    width = 2 * bars
+    same = np.fft.irfft((np.conj(np.fft.rfft(rows, width)) * np.fft.rfft(earned, width)).sum(axis=0), width)[:bars]
+    size = 1 << (2 * len(have)).bit_length()
+    pairs = np.fft.irfft(np.conj(np.fft.rfft(have, size)) * np.fft.rfft(y_known, size), size)[:bars]
+    share = 1.0 - np.round(same) / np.maximum(np.round(pairs), 1.0)
+    share[0] = 0.0
+    return np.clip(share, 0.0, 1.0)
+
+
+def _correlation(a: FloatArray, b: FloatArray) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    power = float(np.sum(a**2)) * float(np.sum(b**2))
+    return float(np.sum(a * b)) / np.sqrt(power) if power > 0.0 else 0.0
+
+
+def _names(candle_ms: int, phase_ms: int) -> tuple[str, str]:
+    """When a candle starts, in words, and what it is called."""
+    minutes = phase_ms // 60_000
+    if candle_ms == 7 * DAY_MS:
+        days = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+        day = days[(minutes // 1440 + _THURSDAY) % 7]
+        return f"{day} {minutes % 1440 // 60:02d}:{minutes % 60:02d} UTC", "weekly"
+    at = f"{minutes // 60:02d}:{minutes % 60:02d} UTC"
+    if candle_ms == DAY_MS:
+        return at, "daily"
+    hours = candle_ms // HOUR_MS
+    if hours:
+        return f"{at} and every {hours} h after" if hours > 1 else f"minute {minutes} of the hour", f"{hours}-hour"
+    return f"minute {minutes} and every {candle_ms // 60_000} after", f"{candle_ms // 60_000}-minute"
