@@ -49,9 +49,9 @@ def predicted(bars: Bars, z: FloatArray, rho: float, rng: np.random.Generator) -
     """
     share = rho * np.pi / 2.0
     chance = ndtr(share / np.sqrt(1.0 - share**2) * np.concatenate(([0.0], z[:-1])))
-    sign = np.where(rng.random(len(bars)) < chance, 1.0, -1.0)
     before = np.log(np.concatenate((bars.open[:1], bars.close[:-1])))
     high, low, close = (np.log(part) - before for part in (bars.high, bars.low, bars.close))
+    sign = np.where((rng.random(len(bars)) < chance) == (close > 0.0), 1.0, -1.0)
     upper, lower = np.where(sign > 0.0, high, -low), np.where(sign > 0.0, low, -high)
     move = sign * close
     after = np.cumsum(move) + np.log(bars.open[0])

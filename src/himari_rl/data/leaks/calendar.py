@@ -13,10 +13,11 @@ All phases are tried: a day may begin at 16:00 UTC, and a week on Monday.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from himari_rl.data.leaks.target import normal_scores
 from himari_rl.schema import DAY_MS, HOUR_MS, BoolArray, FloatArray, IntArray
 
 CANDLES_MS = (HOUR_MS // 4, HOUR_MS, 4 * HOUR_MS, 8 * HOUR_MS, DAY_MS, 7 * DAY_MS)
@@ -80,10 +81,30 @@ class CandleTest:
     r: float
     starts: str  # "00:00 UTC", "Monday 00:00 UTC"
     candle: str  # "daily", "4-hour"
+    of_changes: bool  # found in the column's changes from bar to bar, not in its level
     alarm: bool
 
 
-NOTHING = CandleTest(bars=0, z=0.0, r=0.0, starts="", candle="", alarm=False)
+NOTHING = CandleTest(bars=0, z=0.0, r=0.0, starts="", candle="", of_changes=False, alarm=False)
+
+
+def strongest_candle(column: FloatArray, known: BoolArray, clock: Clock) -> CandleTest:
+    """The strongest candle of the column itself, or of its changes: a slow indicator of unshifted candles tells by the
+    step it makes at midnight, and a value interpolated to the next midnight by its slope.
+    """
+    level = candle_test(_scores(column, known), known, clock)
+    both = known[1:] & known[:-1]
+    steps, moved = np.zeros_like(column), np.concatenate(([False], both))
+    steps[moved] = np.diff(column)[both]
+    changes = replace(candle_test(_scores(steps, moved), moved, clock), of_changes=True)
+    return changes if changes.alarm and not level.alarm else level
+
+
+def _scores(column: FloatArray, known: BoolArray) -> FloatArray:
+    out = np.zeros_like(column)
+    if known.any():
+        out[known] = normal_scores(column[known])
+    return out
 
 
 def candle_test(scores: FloatArray, known: BoolArray, clock: Clock) -> CandleTest:
@@ -100,7 +121,7 @@ def candle_test(scores: FloatArray, known: BoolArray, clock: Clock) -> CandleTes
             alarm = bool(sure and ((z > Z_STRONG and abs(r) > R_WEAK) or (z > Z_WEAK and abs(r) > R_STRONG)))
             if (alarm, abs(z)) > (best.alarm, abs(best.z)):
                 starts, name = _names(candle_ms, (clock.first_ms + int(phase) * clock.interval_ms) % candle_ms)
-                best = CandleTest(bars=bars, z=float(z), r=float(r), starts=starts, candle=name, alarm=alarm)
+                best = CandleTest(bars=bars, z=float(z), r=float(r), starts=starts, candle=name, of_changes=False, alarm=alarm)
     return best
 
 

@@ -22,9 +22,7 @@ from himari_rl.schema import BoolArray, FloatArray, IntArray
 ORDER = 48  # of the autoregression, bars
 HORIZON = 168  # bars ahead
 SHARE = 0.04
-HONEST_SHARE = 0.0225  # an honest predictor of correlation .15
-SHARE_ERRORS = 5.0  # standard errors of S beyond the honest share, which ask for more than SHARE below 13,000 bars
-OWN_SHARE, OWN_MARGIN = 1.25, 0.01  # S of an honest column is the square of its correlation, however large that is
+HONEST_SHARES = ((0.0225, 5.0), (0.0324, 3.0))  # honest correlations of .15 and .18, and standard errors beyond each
 SPIKE_T, SPIKE_EXCESS, SPIKE_SIZE = 7.0, 6.0, 0.05
 VOLATILITY_T, VOLATILITY_EXCESS, VOLATILITY_SIZE = 25.0, 10.0, 0.15
 NO_NEWS = 1e-10  # of the variance: the column is a function of its own past, what is left is rounding
@@ -61,12 +59,12 @@ class News:
         return self.volatility_t > least
 
 
-def news_of(scores: FloatArray, known: BoolArray, y: FloatArray, movement: FloatArray, rho: float) -> News:
+def news_of(scores: FloatArray, known: BoolArray, y: FloatArray, movement: FloatArray) -> News:
     """The statistics of a column.
 
     Args:
         scores: (n,) normal scores. known: (n,) where the column has a number. y: (n,) the return that row t earns.
-        movement: (n,) as `movement_of` makes it. rho: the column's correlation with y.
+        movement: (n,) as `movement_of` makes it.
     """
     horizon = min(HORIZON, len(y) // 4)
     e = innovations(held(scores, known))
@@ -77,8 +75,6 @@ def news_of(scores: FloatArray, known: BoolArray, y: FloatArray, movement: Float
     t, null = lag_t(e, y, horizon)
     n = int(known.sum())
     share = float(np.sum(t**2 - np.maximum(null, 1.0))) / n / _colour(e, horizon) if not none else 0.0
-    error = np.sqrt(2.0 * horizon + 4.0 * n * HONEST_SHARE) / n
-    limit = max(SHARE, HONEST_SHARE + SHARE_ERRORS * float(error), OWN_SHARE * rho**2 + OWN_MARGIN)
     # of the plain t and White's the smaller: a column of few events makes the one heavy-tailed, clustering the other
     robust = np.abs(t) / np.sqrt(np.maximum(null, 1.0))
     moved, null_moved = lag_t(e, movement, horizon)
@@ -87,7 +83,7 @@ def news_of(scores: FloatArray, known: BoolArray, y: FloatArray, movement: Float
     return News(
         bars=n,
         share=share,
-        share_limit=limit,
+        share_limit=share_limit(n, horizon),
         spike_t=float(robust[k]),
         spike_bars=k + 1,
         first_t=float(np.abs(t[0])),
@@ -95,6 +91,11 @@ def news_of(scores: FloatArray, known: BoolArray, y: FloatArray, movement: Float
         volatility_bars=kv + 1,
         volatility_first_t=float(np.abs(moved[0])),
     )
+
+
+def share_limit(n: int, horizon: int = HORIZON) -> float:
+    """SHARE, or what an honest column is not seen to reach on so few bars; S has a variance of (2 K + 4 n S) / n^2."""
+    return max(SHARE, *(s + k * float(np.sqrt(2.0 * horizon + 4.0 * n * s)) / n for s, k in HONEST_SHARES))
 
 
 def held(scores: FloatArray, known: BoolArray) -> FloatArray:

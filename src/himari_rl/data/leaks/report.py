@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from himari_rl.data.leaks.bins import BinTest, bin_test
-from himari_rl.data.leaks.calendar import NOTHING, CandleTest, Clock, candle_test
+from himari_rl.data.leaks.calendar import NOTHING, CandleTest, Clock, strongest_candle
 from himari_rl.data.leaks.news import News, movement_of, news_of
 from himari_rl.data.leaks.stop import lagged_t, memory_of, sudden_end
 from himari_rl.data.leaks.target import MIN_BARS, normal_scores, unexplained_return
@@ -153,8 +153,8 @@ def _examine_column(name: str, column: FloatArray, known: BoolArray, market: _Ma
     rho = float(both[0][0] / np.sqrt(n))
     news, candle, bins = None, None, None
     if n >= MIN_BARS_SHAPES:
-        news = news_of(scores, known, earned, market.movement, rho)
-        candle = candle_test(scores, known, market.clock) if market.clock is not None else NOTHING
+        news = news_of(scores, known, earned, market.movement)
+        candle = strongest_candle(column, known, market.clock) if market.clock is not None else NOTHING
         bins = bin_test(column, known, earned)
     alarms = tuple(_alarms(horizon, rho, n, news, candle, bins, market.interval_ms))
     return LeakReport(
@@ -181,8 +181,9 @@ def _alarms(
     """What each test says of a column, the surest cause first."""
     said: list[tuple[str, bool, str, str]] = []
     if candle is not None and candle.alarm:
-        cause = f"changes at {candle.starts} and knows the rest of the {candle.candle} candle (r {candle.r:+.2f})"
-        said.append((CALENDAR, True, cause, f"shift the {candle.candle} candle by one before merging it"))
+        own = "moves with a candle that starts" if candle.of_changes else "changes"
+        cause = f"{own} at {candle.starts} and knows the rest of the {candle.candle} candle (r {candle.r:+.2f})"
+        said.append((CALENDAR, True, cause, f"shift the {candle.candle} candle by one before merging or filling it"))
     if horizon:
         cause = f"knows the next {horizon} return(s) and nothing after"
         said.append((STOP, True, cause, f"it was known {horizon} bar(s) later than it says: shift it by as many"))
