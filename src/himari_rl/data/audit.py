@@ -18,7 +18,7 @@ import numpy as np
 
 from himari_rl.data.cells import NOT_A_TIME
 from himari_rl.data.checks import Problem, grid_problems, interval_name, problems, step
-from himari_rl.data.leaks import LeakReport, suspected_leaks
+from himari_rl.data.leaks import LeakReport, doubtful_columns
 from himari_rl.data.sources import Paths, choose, find, join
 from himari_rl.data.table import Table, name_parts, read_table, stamp
 from himari_rl.errors import DataError
@@ -77,6 +77,7 @@ class AuditReport:
     sha256: str | None  # None where the data is unusable
     problems: tuple[str, ...]
     suspected_leaks: tuple[LeakReport, ...]
+    implausible_columns: tuple[LeakReport, ...]  # size alone: too good, by no mechanism that a test could name
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -152,6 +153,7 @@ def _report(tables: Sequence[Table], found: Sequence[Problem], bars: Bars | None
     known = raw[raw != NOT_A_TIME]
     rows = [_Rows.of(table) for table in tables]
     outliers = [outlier for table in tables for outlier in _outliers(table)]
+    named, too_good = doubtful_columns(bars) if bars is not None and not found else ([], [])
     return AuditReport(
         source=", ".join(table.source for table in tables),
         symbol=tables[0].symbol,
@@ -178,7 +180,8 @@ def _report(tables: Sequence[Table], found: Sequence[Problem], bars: Bars | None
         synthetic=bars.synthetic if bars is not None else False,
         sha256=bars.fingerprint if bars is not None and not found else None,
         problems=tuple(str(problem.error()) for problem in found),
-        suspected_leaks=tuple(suspected_leaks(bars)) if bars is not None and not found else (),
+        suspected_leaks=tuple(named),
+        implausible_columns=tuple(too_good),
     )
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from himari_rl.agents.config import PPOConfig, config_type
 from himari_rl.config import as_dict
-from himari_rl.data.leaks import suspected_leaks
+from himari_rl.data.leaks import doubtful_columns
 from himari_rl.data.panel import Panel
 from himari_rl.data.table import stamp
 from himari_rl.envs.config import TradingEnvConfig
@@ -148,6 +148,7 @@ def _run(
     number, history = _counted(work, out)
     judgement, result = judge_walk(work, trained, number)
     manifest = _bundled(work, trained, out)
+    doubtful = [doubtful_columns(one) for one in bars.each]
     document = {
         "kind": settings.kind,
         "symbols": list(result.symbols),
@@ -155,7 +156,8 @@ def _run(
         "settings_hash": settings.hash,
         "data": _described(bars, sha256),
         "span": dict(zip(("market", "first_ms", "last_ms"), _judged_span(work), strict=True)),
-        "leaks": [report.message for one in bars.each for report in suspected_leaks(one)],
+        "leaks": [report.message for named, _ in doubtful for report in named],
+        "implausible": [report.message for _, too_good in doubtful for report in too_good],
         "folds": _folds(work, trained, result),
         "bundle": {"weights_sha256": manifest.weights_sha256, "model_version": manifest.version},
         "judgement": judgement.to_dict(),

@@ -8,13 +8,13 @@ bins.py      some of its values know the next bar, as repainted highs and lows d
 report.py    all of it for a column, with a cause and a cure for each alarm
 """
 
-from himari_rl.data.leaks.report import LeakReport, examine, implausible_columns, suspected_leaks
+from himari_rl.data.leaks.report import LeakReport, doubtful_columns, examine, suspected_leaks
 from himari_rl.data.leaks.target import normal_scores, unexplained_return
 
 __all__ = [
     "LeakReport",
+    "doubtful_columns",
     "examine",
-    "implausible_columns",
     "normal_scores",
     "suspected_leaks",
     "unexplained_return",

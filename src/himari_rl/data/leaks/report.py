@@ -75,15 +75,18 @@ class LeakReport:
         )
 
 
+def doubtful_columns(bars: Bars) -> tuple[list[LeakReport], list[LeakReport]]:
+    """The supplied columns that a named test caught, and those that are only too good to be believed; strongest first.
+
+    Two empty lists are the good answer.
+    """
+    found = sorted(examine(bars), key=lambda report: -abs(report.t))
+    return [r for r in found if r.suspected], [r for r in found if r.implausible and not r.suspected]
+
+
 def suspected_leaks(bars: Bars) -> list[LeakReport]:
     """The supplied columns that a named test caught, strongest first; empty is the good answer."""
-    return sorted((r for r in examine(bars) if r.suspected), key=lambda report: -abs(report.t))
-
-
-def implausible_columns(bars: Bars) -> list[LeakReport]:
-    """The columns that no named test caught but that are too good to be believed, strongest first."""
-    found = (r for r in examine(bars) if r.implausible and not r.suspected)
-    return sorted(found, key=lambda report: -abs(report.t))
+    return doubtful_columns(bars)[0]
 
 
 def examine(bars: Bars) -> list[LeakReport]:
