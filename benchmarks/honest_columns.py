@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from leak_kinds import frame_of
 from scipy.signal import lfilter
 from scipy.special import ndtr
 
 from himari_rl.schema import Bars, FloatArray
+from leak_kinds import frame_of
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,9 @@ def _of_the_past() -> Iterator[Honest]:
             risk = _of(lambda f, k=k: f.r.ewm(span=k).std(), flip)
             yield Honest("past", f"EWM volatility {k}{suffix}", risk, "cascade_risk")
             yield Honest("past", f"EWM {k}{suffix}", _of(lambda f, k=k: f.r.ewm(span=k).mean(), flip))
-            yield Honest("past", f"mean over close {k}{suffix}", _of(lambda f, k=k: f.close.rolling(k).mean() / f.close, flip))
+            yield Honest(
+                "past", f"mean over close {k}{suffix}", _of(lambda f, k=k: f.close.rolling(k).mean() / f.close, flip)
+            )
             yield Honest("past", f"place {k}{suffix}", _of(lambda f, k=k: _place(f, k), flip))
             act = _of(lambda f, k=k: f.close - f.close.ewm(span=k).mean(), flip)
             yield Honest("past", f"cross {k} as action{suffix}", act, "signal_action")
@@ -105,7 +107,9 @@ def _of_the_past() -> Iterator[Honest]:
         yield Honest("past", f"range{suffix}", _of(lambda f: f.high / f.low, flip), "cascade_risk")
         yield Honest("past", f"volume{suffix}", _of(lambda f: f.volume, flip))
         yield Honest("past", f"signed volume{suffix}", _of(lambda f: f.volume * np.sign(f.close - f.open), flip))
-        yield Honest("past", f"volume over its mean{suffix}", _of(lambda f: f.volume / f.volume.rolling(24).mean(), flip))
+        yield Honest(
+            "past", f"volume over its mean{suffix}", _of(lambda f: f.volume / f.volume.rolling(24).mean(), flip)
+        )
         yield Honest("past", f"price{suffix}", _of(lambda f: f.close, flip))
         yield Honest("past", f"MACD{suffix}", _of(_macd, flip))
         yield Honest("past", f"own return a day ago{suffix}", _of(lambda f: f.r.shift(23), flip))

@@ -97,7 +97,9 @@ def _shifted() -> Iterator[LeakKind]:
 def _centred() -> Iterator[LeakKind]:
     for bars in (5, 11, 21, 49, 97):
         yield LeakKind(
-            CENTRED, f"rolling({bars}, center=True)", lambda f, k=bars: f.r.rolling(k, center=True, min_periods=1).mean()
+            CENTRED,
+            f"rolling({bars}, center=True)",
+            lambda f, k=bars: f.r.rolling(k, center=True, min_periods=1).mean(),
         )
     for bars in (11, 49):
         yield LeakKind(
@@ -116,14 +118,18 @@ def _centred() -> Iterator[LeakKind]:
             CENTRED, f"filtfilt {cut}", lambda f, w=cut: _less(f, signal.filtfilt(*signal.butter(3, w), f.close))
         )
     for bars in (24, 168):
-        yield LeakKind(CENTRED, f"FFT low pass {bars}", lambda f, k=bars: _less(f, np.exp(_low_pass(np.log(f.close), k))))
+        yield LeakKind(
+            CENTRED, f"FFT low pass {bars}", lambda f, k=bars: _less(f, np.exp(_low_pass(np.log(f.close), k)))
+        )
     yield LeakKind(CENTRED, "Hilbert phase", lambda f: np.angle(signal.hilbert(_detrended(f, 48))))
     yield LeakKind(CENTRED, "Hilbert of returns", lambda f: np.imag(signal.hilbert(f.r)))
     for gain in (0.3, 0.05):
         yield LeakKind(
             CENTRED, f"Kalman smoother {gain}", lambda f, g=gain: _less(f, np.exp(_smoother(np.log(f.close), g)))
         )
-    yield LeakKind(CENTRED, "Hodrick-Prescott cycle", lambda f: np.log(f.close) - _hodrick_prescott(np.log(f.close), 1e5))
+    yield LeakKind(
+        CENTRED, "Hodrick-Prescott cycle", lambda f: np.log(f.close) - _hodrick_prescott(np.log(f.close), 1e5)
+    )
     yield LeakKind(CENTRED, "Hodrick-Prescott slope", lambda f: np.gradient(_hodrick_prescott(np.log(f.close), 1600.0)))
     yield LeakKind(CENTRED, "smoothed HMM", lambda f: _smoothed_hmm(f.r.to_numpy()))
 
@@ -149,7 +155,10 @@ def _candle(f: pd.DataFrame, rule: str, offset: str = "0h") -> pd.DataFrame:
     groups = f.assign(pv=f.close * f.volume).groupby(by)
     out = groups[["close"]].transform("last").assign(open=groups.open.transform("first"))
     out["high"], out["low"] = groups.high.transform("max"), groups.low.transform("min")
-    out["mean"], out["vwap"] = groups.close.transform("mean"), groups.pv.transform("sum") / groups.volume.transform("sum")
+    out["mean"], out["vwap"] = (
+        groups.close.transform("mean"),
+        groups.pv.transform("sum") / groups.volume.transform("sum"),
+    )
     return out
 
 
@@ -195,16 +204,24 @@ def _point_in_time() -> Iterator[LeakKind]:
     for bars in (12, 24, 168):
         future = lambda f, k=bars: f.r.rolling(k).std().shift(-k)  # noqa: E731
         yield LeakKind(POINT_IN_TIME, f"future volatility {bars}", future, "cascade_risk")
-    yield LeakKind(POINT_IN_TIME, "future volatility as tier", lambda f: f.r.rolling(24).std().shift(-24), "signal_tier")
+    yield LeakKind(
+        POINT_IN_TIME, "future volatility as tier", lambda f: f.r.rolling(24).std().shift(-24), "signal_tier"
+    )
     yield LeakKind(POINT_IN_TIME, "size of a move 6 h ahead", lambda f: f.r.abs().shift(-6), "cascade_risk")
     yield LeakKind(POINT_IN_TIME, "size of the next move", lambda f: f.r.abs().shift(-1), "cascade_risk")
-    yield LeakKind(POINT_IN_TIME, "future drawdown", lambda f: f.close / f.low[::-1].rolling(24).min()[::-1], "cascade_risk")
+    yield LeakKind(
+        POINT_IN_TIME, "future drawdown", lambda f: f.close / f.low[::-1].rolling(24).min()[::-1], "cascade_risk"
+    )
     yield LeakKind(POINT_IN_TIME, "future high", lambda f: f.high[::-1].rolling(24).max()[::-1] / f.close)
     yield LeakKind(POINT_IN_TIME, "label of 12 bars", lambda f: f.r.rolling(12).sum().shift(-12), "signal_action")
     yield LeakKind(POINT_IN_TIME, "volume stamped early", lambda f: f.volume.shift(-1))
     yield LeakKind(POINT_IN_TIME, "signed volume stamped early", lambda f: (np.sign(f.r) * f.volume).shift(-1))
-    yield LeakKind(POINT_IN_TIME, "the day's news index", lambda f: _body(_candle(f, "D")) + _noise(f, 0.02, daily=True))
-    yield LeakKind(POINT_IN_TIME, "forward return in noise", lambda f: f.r.rolling(24).sum().shift(-24) + _noise(f, 0.05))
+    yield LeakKind(
+        POINT_IN_TIME, "the day's news index", lambda f: _body(_candle(f, "D")) + _noise(f, 0.02, daily=True)
+    )
+    yield LeakKind(
+        POINT_IN_TIME, "forward return in noise", lambda f: f.r.rolling(24).sum().shift(-24) + _noise(f, 0.05)
+    )
 
 
 def _fitted() -> Iterator[LeakKind]:
@@ -213,16 +230,24 @@ def _fitted() -> Iterator[LeakKind]:
     yield LeakKind(FITTED, "min-max of the volume", lambda f: (f.volume - f.volume.min()) / np.ptp(f.volume))
     for degree in (1, 5, 20):
         yield LeakKind(FITTED, f"detrended, degree {degree}", lambda f, d=degree: _polynomial(np.log(f.close), d))
-    yield LeakKind(FITTED, "target encoding, hour of week", lambda f: _encoded(f, f.index.dayofweek * 24 + f.index.hour))
-    yield LeakKind(FITTED, "target encoding, day of year", lambda f: _encoded(f, f.index.year * 400 + f.index.dayofyear))
+    yield LeakKind(
+        FITTED, "target encoding, hour of week", lambda f: _encoded(f, f.index.dayofweek * 24 + f.index.hour)
+    )
+    yield LeakKind(
+        FITTED, "target encoding, day of year", lambda f: _encoded(f, f.index.year * 400 + f.index.dayofyear)
+    )
     yield LeakKind(FITTED, "target encoding, day in noise", lambda f: _encoded(f, f.index.floor("12h")))
-    yield LeakKind(FITTED, "target encoding, bins", lambda f: _encoded(f, pd.qcut(f.r.rolling(24).sum(), 50, labels=False)))
+    yield LeakKind(
+        FITTED, "target encoding, bins", lambda f: _encoded(f, pd.qcut(f.r.rolling(24).sum(), 50, labels=False))
+    )
     for depth in (3, 12):
         yield LeakKind(FITTED, f"forest in sample, depth {depth}", lambda f, d=depth: _forest(f, d))
     yield LeakKind(FITTED, "nearest neighbours in sample", lambda f: _neighbours(f))
     yield LeakKind(FITTED, "least squares in sample", lambda f: _least_squares(f))
     yield LeakKind(FITTED, "best of 200 noises", lambda f: _best_noise(f, 200))
-    yield LeakKind(FITTED, "principal component", lambda f: _features(f) @ np.linalg.svd(_features(f), full_matrices=False)[2][0])
+    yield LeakKind(
+        FITTED, "principal component", lambda f: _features(f) @ np.linalg.svd(_features(f), full_matrices=False)[2][0]
+    )
 
 
 def _less(f: pd.DataFrame, smooth: Any) -> Any:

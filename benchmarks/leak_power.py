@@ -19,13 +19,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from honest_columns import honest_columns
-from leak_kinds import frame_of, leak_kinds, with_column
 
 from himari_rl.data.leaks import examine
 from himari_rl.data.leaks.report import BINS, CALENDAR, SHARE, SIZE, SPIKE, STOP, VOLATILITY
 from himari_rl.data.sources import load_bars
 from himari_rl.schema import Bars
+from honest_columns import honest_columns
+from leak_kinds import frame_of, leak_kinds, with_column
 
 TESTS = (STOP, SHARE, SPIKE, CALENDAR, BINS, VOLATILITY, SIZE)
 CAUGHT, ACCUSED = 0.75, 0.01

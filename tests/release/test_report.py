@@ -49,7 +49,14 @@ def test_it_is_one_file_that_asks_no_network(page: str) -> None:
 
 def test_it_says_why_refused_and_shows_every_rule_and_control(page: str) -> None:
     assert "Why refused" in page
-    for words in ("better than 1.0", "deflated Sharpe", "control: planted", "look(s) counted", "USD an hour"):
+    for words in (
+        "better than 1.0",
+        "deflated Sharpe",
+        "control: planted",
+        "look(s) counted",
+        "USD an hour",
+        "bars late",
+    ):
         assert words in page
 
 

@@ -69,6 +69,7 @@ class Backtest:
     symbols: tuple[str, ...]
     fill_time: IntArray  # (D,) ms UTC of each decision's fill
     bars_per_year: float
+    asset_return: FloatArray  # (D, A) simple returns, fill to fill
     runs: Mapping[tuple[str, str], Run]  # by strategy and variant name
 
     def run(self, strategy: str, variant: str = BASE.name) -> Run:
@@ -257,6 +258,7 @@ def backtests(plays: Sequence[Play], ledger: LedgerSpec, rng: np.random.Generato
             symbols=play.on.symbols,
             fill_time=play.on.fill_time,
             bars_per_year=play.on.bars_per_year,
+            asset_return=play.on.moves.to_open,
             runs={(run.strategy, run.variant.name): run for run in runs[start:end]},
         )
         for play, start, end in zip(plays, [0, *ends[:-1]], ends, strict=True)

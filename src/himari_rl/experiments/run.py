@@ -32,6 +32,7 @@ from himari_rl.evaluation.baselines import ONE
 from himari_rl.evaluation.control import Judgement
 from himari_rl.evaluation.record import BUNDLE, COST, CURVES, DOCUMENT, SETTINGS, curves_of, read_document, seal
 from himari_rl.evaluation.trials import Trial, Trials, look_of, span_of
+from himari_rl.evaluation.verdict import lag_profile
 from himari_rl.experiments.arguments import require_bars, settings_from
 from himari_rl.experiments.config import WalkForwardConfig
 from himari_rl.experiments.controls import judge_walk
@@ -158,6 +159,7 @@ def _run(
         "span": dict(zip(("market", "first_ms", "last_ms"), _judged_span(work), strict=True)),
         "leaks": [report.message for named, _ in doubtful for report in named],
         "implausible": [report.message for _, too_good in doubtful for report in too_good],
+        "lag_profile": lag_profile(result.run(POLICY).exposure, result.asset_return),
         "folds": _folds(work, trained, result),
         "bundle": {"weights_sha256": manifest.weights_sha256, "model_version": manifest.version},
         "judgement": judgement.to_dict(),

@@ -27,8 +27,13 @@ PHASES = 168  # of a candle, at most: a longer one is tried at every hour
 Z_WEAK, R_STRONG = 3.0, 0.7
 Z_STRONG, R_WEAK = 6.0, 0.2
 R_ERRORS = 3.0  # standard errors that r must be from 0: 30 candles correlate by .18 with anything
+NEAR = 0.85  # of the largest Z: phases that are as good
 SPARSE = 8  # grid places a bar, above which there is no clock to speak of
-_EVEN = 0.9  # least share of the mean number of bars that any place in the candle has, to use j / P
+_ROUNDING = 1e-6  # of a typical y: where no distance has pairs of both kinds, s is 0 but for rounding
+_FULL, _EVEN = (
+    0.98,
+    0.9,
+)  # shares of bars that are there: of all, and of any hour of the week beside the mean, for j / P
 _THURSDAY = 3  # 1970-01-01
 
 
@@ -116,13 +121,33 @@ def candle_test(scores: FloatArray, known: BoolArray, clock: Clock) -> CandleTes
         if bars * clock.interval_ms != candle_ms or bars < MIN_CANDLE_BARS or clock.size < MIN_CANDLES * bars:
             continue
         phases = phases_of(bars, clock)
-        for phase, z, r, candles in zip(phases, *candle_statistics(x, have, clock, bars, phases), strict=True):
-            sure = abs(r) * np.sqrt(candles) > R_ERRORS and candles >= MIN_CANDLES
-            alarm = bool(sure and ((z > Z_STRONG and abs(r) > R_WEAK) or (z > Z_WEAK and abs(r) > R_STRONG)))
-            if (alarm, abs(z)) > (best.alarm, abs(best.z)):
-                starts, name = _names(candle_ms, (clock.first_ms + int(phase) * clock.interval_ms) % candle_ms)
-                best = CandleTest(bars=bars, z=float(z), r=float(r), starts=starts, candle=name, of_changes=False, alarm=alarm)
+        z, r, candles = candle_statistics(x, have, clock, bars, phases)
+        sure = (np.abs(r) * np.sqrt(candles) > R_ERRORS) & (candles >= MIN_CANDLES)
+        alarms = sure & (((z > Z_STRONG) & (np.abs(r) > R_WEAK)) | ((z > Z_WEAK) & (np.abs(r) > R_STRONG)))
+        i = _clearest(z, alarms, x, bars, phases)
+        if (alarms[i], abs(z[i])) > (best.alarm, abs(best.z)):
+            starts, name = _names(candle_ms, (clock.first_ms + int(phases[i]) * clock.interval_ms) % candle_ms)
+            best = CandleTest(
+                bars=bars,
+                z=float(z[i]),
+                r=float(r[i]),
+                starts=starts,
+                candle=name,
+                of_changes=False,
+                alarm=bool(alarms[i]),
+            )
     return best
+
+
+def _clearest(z: FloatArray, alarms: BoolArray, x: FloatArray, bars: int, phases: IntArray) -> int:
+    """The phase to name: of the strongest, which are often neighbours, the one at which the column steps."""
+    strength = np.where(alarms, z, 0.0) if alarms.any() else np.abs(z)
+    first = int(np.argmax(strength))
+    rows = len(x) // bars * bars
+    steps = (np.diff(x[:rows], prepend=x[0]) ** 2).reshape(-1, bars).mean(axis=0)[phases]
+    near = np.flatnonzero(strength >= NEAR * strength[first])
+    at = int(near[np.argmax(steps[near])])
+    return at if alarms.any() and steps[at] > 2.0 * np.median(steps) else first
 
 
 def phases_of(bars: int, clock: Clock) -> IntArray:
@@ -142,7 +167,7 @@ def candle_statistics(
     running = np.concatenate(([0.0], np.cumsum(x)))
     total = np.concatenate(([0.0], np.cumsum(y)))
     lags = np.arange(bars)
-    even = _is_even(have & clock.y_known, bars)
+    even = _is_even(have & clock.y_known, 7 * DAY_MS // clock.interval_ms)
     ramp = _filtered(x, lags / bars) if even else np.zeros(size)
     places = np.arange(bars - 1, size)
     live = y[bars - 1 :]
@@ -152,7 +177,7 @@ def candle_statistics(
         start = places - (places - phase) % bars  # of the candle of each place, at most bars - 1 before it
         products = live * (weighted[bars - 1 :] - (running[start] - running[places - bars + 1]))
         error = float(np.sqrt(np.sum(products**2)))
-        z[i] = products.sum() / error if error > 0.0 else 0.0
+        z[i] = products.sum() / error if error > _ROUNDING * np.sqrt(size) else 0.0
         first = np.arange(phase, size - bars + 1, bars)
         first = first[have[first]]
         rest = total[first + bars] - total[first + 1]
@@ -167,16 +192,19 @@ def _filtered(x: FloatArray, weights: FloatArray) -> FloatArray:
     return np.asarray(np.fft.irfft(np.fft.rfft(x, size) * np.fft.rfft(weights, size), size)[: len(x)])
 
 
-def _is_even(known: BoolArray, bars: int) -> bool:
-    """Whether bars are missing, if any, as often at one place of the candle as at another."""
-    whole = known[: len(known) // bars * bars].reshape(-1, bars).mean(axis=0)
-    return bool(whole.min() >= _EVEN * max(float(whole.mean()), 1e-9) and whole.mean() > 0.0)
+def _is_even(known: BoolArray, week: int) -> bool:
+    """Whether hardly a bar is missing, or as often in one hour of the week as in another."""
+    if known.mean() > _FULL or len(known) < week:
+        return bool(known.mean() > _FULL)
+    whole = known[: len(known) // week * week].reshape(-1, week).mean(axis=0)
+    return bool(whole.min() >= _EVEN * float(whole.mean()) > 0.0)
 
 
 def _other_share(have: BoolArray, y_known: BoolArray, bars: int, phase: int) -> FloatArray:
     """(bars,) the share of pairs j bars apart that are not in the same candle, as counted; 0 for j = 0."""
-    end = phase + (len(have) - phase) // bars * bars
-    rows, earned = (part[phase:end].reshape(-1, bars).astype(float) for part in (have, y_known))
+    before = -phase % bars
+    around = (before, -(before + len(have)) % bars)  # whole candles only
+    rows, earned = (np.pad(part.astype(float), around).reshape(-1, bars) for part in (have, y_known))
     width = 2 * bars
     same = np.fft.irfft((np.conj(np.fft.rfft(rows, width)) * np.fft.rfft(earned, width)).sum(axis=0), width)[:bars]
     size = 1 << (2 * len(have)).bit_length()

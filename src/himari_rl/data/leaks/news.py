@@ -13,6 +13,7 @@ seven years of bars, real and useless effects have a t of 9. S is asked for more
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,12 +51,12 @@ class News:
 
     @property
     def spike_alarm(self) -> bool:
-        least = max(SPIKE_T, self.first_t + SPIKE_EXCESS, SPIKE_SIZE * self.bars**0.5)
+        least = max(SPIKE_T, self.first_t + SPIKE_EXCESS, SPIKE_SIZE * math.sqrt(self.bars))
         return self.spike_t > least
 
     @property
     def volatility_alarm(self) -> bool:
-        least = max(VOLATILITY_T, self.volatility_first_t + VOLATILITY_EXCESS, VOLATILITY_SIZE * self.bars**0.5)
+        least = max(VOLATILITY_T, self.volatility_first_t + VOLATILITY_EXCESS, VOLATILITY_SIZE * math.sqrt(self.bars))
         return self.volatility_t > least
 
 

@@ -37,7 +37,9 @@ def unexplained_return(bars: Bars) -> tuple[FloatArray, FloatArray]:
     place = np.where(span > 0.0, (close - bars.low) / np.where(span > 0.0, span, 1.0), 0.5)
     past = [_lagged(normal_scores(base), lag) for base in (bar_return / scale, place) for lag in range(4)]
     past += [normal_scores(_momentum(close, length) / scale) for length in (4, 24)]
-    ago = (period // bars.interval_ms - 1 for period in (DAY_MS, 7 * DAY_MS))  # the earned bar's hour, a day, a week ago
+    ago = (
+        period // bars.interval_ms - 1 for period in (DAY_MS, 7 * DAY_MS)
+    )  # the earned bar's hour, a day, a week ago
     past += [_lagged(normal_scores(bar_return / scale), lag) for lag in ago if 4 <= lag < rows // 4]
     controls = np.column_stack([column[:rows] for column in past] + [np.ones(rows)])
     weights, *_ = np.linalg.lstsq(controls, target, rcond=None)
