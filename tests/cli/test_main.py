@@ -28,6 +28,7 @@ CONTRACT = {
     "config show": SHARED,
     "data audit": "--interval --json --symbol",
     "data fetch": "--exchange --json --out --since --timeframe --until",
+    "features check": "--cuts --data --json --rows --symbol",
     "decide": f"{SHARED} --accept-leak --base --lstm --multi --rules",
     "demo": "--data --json --num-episodes --out --seed --symbol",
     "evaluate": f"{SHARED} --allow-seen --costs --data --funding --html --risk-aversion --seed --symbol "

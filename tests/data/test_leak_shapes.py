@@ -9,7 +9,7 @@ import pytest
 
 from himari_rl.data.leaks import examine, normal_scores
 from himari_rl.data.leaks.bins import bin_test, f_statistic, quantile_bins
-from himari_rl.data.leaks.calendar import Clock, candle_statistics, candle_test, phases_of, strongest_candle
+from himari_rl.data.leaks.calendar import Clock, candle_statistics, candle_test, hourly, phases_of, strongest_candle
 from himari_rl.data.leaks.news import SHARE, held, innovations, lag_t, movement_of, news_of, share_limit
 from himari_rl.data.leaks.report import MIN_BARS_SHAPES
 from himari_rl.data.synthetic import synthetic_bars
@@ -127,14 +127,30 @@ def test_hours_of_an_exchange_do_not_make_a_candle_of_an_honest_predictor() -> N
     assert not found.alarm
 
 
-def test_long_candles_of_minutes_are_tried_at_full_hours_only() -> None:
+def test_long_candles_of_minutes_are_looked_for_in_hours() -> None:
     y = white(1, 3000)
     clock = Clock.of(17 * 60_000 + 60_000 * np.arange(3002), 60_000, y)
     assert clock is not None
-    assert phases_of(60, clock).tolist() == list(range(60))
-    phases = phases_of(1440, clock)
-    assert len(phases) == 24
-    assert all((clock.first_ms + p * 60_000) % HOUR_MS == 0 for p in phases.tolist())
+    phases = phases_of(60, clock)
+    assert len(phases) == 12
+    assert all((clock.first_ms + p * 60_000) % (HOUR_MS // 12) == 0 for p in phases.tolist())
+    x, have = clock.spread(y, everywhere(3000))
+    whole, said, there = hourly(x, have, clock)
+    assert (whole.first_ms, whole.size) == (0, 51)  # from 00:17 to 50:18
+    assert there.all()
+    assert said[0] == y[42]  # 00:59
+    assert whole.y[0] == pytest.approx(y[:42].sum())  # earned in the bars 00:18 to 00:59, each by the row before
+
+
+def test_a_daily_candle_in_minutes_is_found_with_its_hour() -> None:
+    rows = 1440 * 60
+    y = white(14, rows)
+    total = np.repeat(y.reshape(-1, 1440).sum(axis=1), 1440)
+    clock = Clock.of(60_000 * np.arange(rows + 2), 60_000, y)
+    assert clock is not None
+    found = candle_test(normal_scores(np.r_[0.0, total][:rows]), everywhere(rows), clock)
+    assert (found.alarm, found.candle, found.starts) == (True, "daily", "00:00 UTC")
+    assert not candle_test(normal_scores(np.r_[np.zeros(1441), total][:rows]), everywhere(rows), clock).alarm
 
 
 def test_t_of_each_lag_is_the_plain_correlation_and_white_s_variance() -> None:

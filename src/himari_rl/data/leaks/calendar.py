@@ -5,9 +5,9 @@ either in the same candle or not. An honest predictor of any memory does as well
 
   s_b = sum over j < P of x_{b-j} * ((other_j / all_j) if in b's candle, else -(same_j / all_j)),   Z = White's t of y s
 
-compares like with like: `other` and `same` are the numbers of such pairs, so the weights are (P - j) / P and j / P where
-no bar is missing, and are balanced where bars are (stock hours). r is the correlation of the candle's first row with
-the rest of its candle. What changes at midnight and forecasts honestly has both too, but of the size of a forecast.
+compares like with like: `other` and `same` are the numbers of such pairs, so the weights are j / P and (P - j) / P
+where no bar is missing, and are balanced where bars are (stock hours). r is the correlation of the candle's first row
+with the rest of its candle. What changes at midnight and forecasts honestly has both, of the size of a forecast.
 All phases are tried: a day may begin at 16:00 UTC, and a week on Monday.
 """
 
@@ -23,7 +23,7 @@ from himari_rl.schema import DAY_MS, HOUR_MS, BoolArray, FloatArray, IntArray
 CANDLES_MS = (HOUR_MS // 4, HOUR_MS, 4 * HOUR_MS, 8 * HOUR_MS, DAY_MS, 7 * DAY_MS)
 MIN_CANDLE_BARS = 4
 MIN_CANDLES = 30
-PHASES = 168  # of a candle, at most: a longer one is tried at every hour
+FINEST_MS = HOUR_MS // 12  # nobody's candle starts between two fives of the minute hand
 Z_WEAK, R_STRONG = 3.0, 0.7
 Z_STRONG, R_WEAK = 6.0, 0.2
 R_ERRORS = 3.0  # standard errors that r must be from 0: 30 candles correlate by .18 with anything
@@ -115,8 +115,14 @@ def _scores(column: FloatArray, known: BoolArray) -> FloatArray:
 def candle_test(scores: FloatArray, known: BoolArray, clock: Clock) -> CandleTest:
     """The strongest of all candles and phases."""
     x, have = clock.spread(scores, known)
+    fine, coarse = (clock, x, have), None
     best = NOTHING
     for candle_ms in CANDLES_MS:
+        if candle_ms > HOUR_MS > clock.interval_ms and HOUR_MS % clock.interval_ms == 0:
+            coarse = coarse or hourly(x, have, clock)
+            clock, x, have = coarse
+        else:
+            clock, x, have = fine
         bars = candle_ms // clock.interval_ms
         if bars * clock.interval_ms != candle_ms or bars < MIN_CANDLE_BARS or clock.size < MIN_CANDLES * bars:
             continue
@@ -151,12 +157,28 @@ def _clearest(z: FloatArray, alarms: BoolArray, x: FloatArray, bars: int, phases
 
 
 def phases_of(bars: int, clock: Clock) -> IntArray:
-    """The places at which a first candle may begin: every bar, or every full hour of the clock for long candles."""
-    hour = max(HOUR_MS // clock.interval_ms, 1)
-    if bars <= PHASES or hour == 1:
-        return np.arange(bars)
-    first = -(clock.first_ms // clock.interval_ms) % hour
-    return np.arange(first, bars, hour)
+    """The places at which a first candle may begin: every bar, or every five minutes where bars are finer."""
+    every = max(FINEST_MS // clock.interval_ms, 1)
+    first = -(clock.first_ms // clock.interval_ms) % every
+    return np.arange(first, bars, every)
+
+
+def hourly(x: FloatArray, have: BoolArray, clock: Clock) -> tuple[Clock, FloatArray, BoolArray]:
+    """Grid and column in whole hours: what the column last said in each, and all that was earned in it.
+
+    Candles of four hours and more are looked for in these: years of minutes have a hundred million pairs a day.
+    """
+    start = clock.first_ms // HOUR_MS
+    group = (clock.first_ms + clock.interval_ms * np.arange(clock.size)) // HOUR_MS - start
+    size = int(group[-1]) + 1
+    known = np.bincount(group, clock.y_known, size) > 0
+    said, there = np.zeros(size), np.zeros(size, bool)
+    said[group[have]], there[group[have]] = x[have], True  # the last of equal places stays
+    earned = np.bincount(group, clock.y, size).astype(np.float64)
+    whole = replace(
+        clock, interval_ms=HOUR_MS, first_ms=start * HOUR_MS, place=group, size=size, y=earned, y_known=known
+    )
+    return whole, said, there
 
 
 def candle_statistics(
