@@ -29,6 +29,7 @@ CONTRACT = {
     "data audit": "--accept --interval --json --symbol",
     "data fetch": "--exchange --json --out --since --timeframe --until",
     "data join": "--json --max-age --out --symbol",
+    "features check": "--cuts --data --json --rows --symbol",
     "decide": f"{SHARED} --accept-implausible --accept-leak --base --lstm --multi --new-ledger --rules --signer",
     "demo": "--data --json --num-episodes --out --seed --symbol",
     "evaluate": f"{SHARED} --accept --allow-seen --costs --data --funding --html --risk-aversion --seed --symbol "

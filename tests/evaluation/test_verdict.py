@@ -18,7 +18,7 @@ from himari_rl.evaluation.backtest import Backtest, backtest, stage
 from himari_rl.evaluation.control import NAMES, Control, Judgement
 from himari_rl.evaluation.display import equity_html, render
 from himari_rl.evaluation.statistics import Interval, moments, probabilistic_sharpe
-from himari_rl.evaluation.verdict import Verdict, judge
+from himari_rl.evaluation.verdict import Verdict, judge, lag_profile
 from himari_rl.schema import BUY, SELL, Bars
 
 ROWS = 5000
@@ -305,3 +305,23 @@ def test_a_printed_judgement_shows_its_controls() -> None:
     assert "5.1 % a year (power 95 %)" in page
     assert all(len(line) <= 80 for line in page.splitlines())
     assert "failed: ['lag']" in repr(judgement)
+
+
+def test_the_lag_profile_is_the_share_of_the_return_that_late_decisions_keep() -> None:
+    rng = np.random.default_rng(3)
+    days = np.repeat(rng.standard_normal(500), 24)[:, None]  # known for the day, and nothing after it
+    profile = lag_profile(days, 0.001 * days)
+    assert profile["bars"] == [1, 2, 4, 8, 24, 48, 168]
+    own = days - days.mean()
+    for i, lag in enumerate((1, 2, 4, 8, 24, 48, 168)):  # by the definition
+        kept = sum(float(days[t - lag, 0] * days[t, 0]) for t in range(lag, len(days))) / (len(days) - lag)
+        assert profile["retained"][i] == pytest.approx(kept / float(np.mean(days**2)))
+        alike = sum(float(own[t - lag, 0] * own[t, 0]) for t in range(lag, len(days))) / (len(days) - lag)
+        assert profile["autocorrelation"][i] == pytest.approx(alike / float(np.mean(own**2)))
+    assert profile["retained"][0] == pytest.approx(23 / 24, abs=0.02)  # one bar in 24 is of another day
+    assert profile["retained"][4] == pytest.approx(0.0, abs=0.15)
+
+
+def test_the_lag_profile_of_nothing_and_of_a_short_span_is_no_error() -> None:
+    assert lag_profile(np.zeros((100, 2)), np.ones((100, 2)))["retained"] == [0.0] * 5
+    assert lag_profile(np.ones((100, 1)), np.ones((100, 1)))["autocorrelation"] == [0.0] * 5

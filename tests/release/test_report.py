@@ -62,6 +62,7 @@ def test_it_says_why_refused_and_shows_every_rule_and_control(page: str) -> None
         "look(s) counted",
         "USD an hour",
         "judged: the policies of",
+        "bars late",
     ):
         assert words in page
 

@@ -29,6 +29,7 @@ from himari_rl.errors import HimariError
 
 AREAS = {
     "data": ("data",),
+    "features": ("features",),
     "train": ("train",),
     "certify": ("certify",),
     "evaluate": ("evaluate",),

@@ -220,5 +220,6 @@ def _lines(report: AuditReport) -> list[tuple[str, str, bool]]:
     lines += [("ignored", ", ".join(report.ignored_columns), True)] if report.ignored_columns else []
     lines += [(fact.name, fact.sentence, fact.level != "note") for fact in report.facts]
     lines += [("suspected leak", leak.message, True) for leak in report.suspected_leaks]
+    lines += [("too good", column.message, True) for column in report.implausible_columns]
     lines += [("problem", problem, True) for problem in report.problems]
     return lines

@@ -194,4 +194,6 @@ def show(document: dict[str, Any], console: Console, ledger: str) -> None:
     console.print(f"look {looks} at this span ({document['registration']['line']})", markup=False)
     for leak in document["leaks"]:
         console.print(f"[red]suspected leak[/] {leak}")
+    for column in document.get("implausible", ()):
+        console.print(f"[yellow]too good[/] {column}")
     console.print(Panel(verdict["sentence"], title="verdict"))

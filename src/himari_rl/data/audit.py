@@ -21,7 +21,7 @@ from himari_rl.data.cells import NOT_A_TIME
 from himari_rl.data.checks import Problem, grid_problems, of_events, problems
 from himari_rl.data.facts import WARNING, Fact, facts, facts_together, unaccepted
 from himari_rl.data.grid import interval_name, step
-from himari_rl.data.leaks import LeakReport, suspected_leaks
+from himari_rl.data.leaks import LeakReport, doubtful_columns
 from himari_rl.data.orders import broken
 from himari_rl.data.panel import panel_of
 from himari_rl.data.readers import kind_of
@@ -84,6 +84,7 @@ class AuditReport:
     sha256: str | None  # None where the data is unusable
     problems: tuple[str, ...]
     suspected_leaks: tuple[LeakReport, ...]
+    implausible_columns: tuple[LeakReport, ...]  # size alone: too good, by no mechanism that a test could name
     facts: tuple[Fact, ...]  # what the data says of itself; none where it cannot be read
     refused: tuple[str, ...]  # the facts that stop train, evaluate and walk-forward, less those accepted
 
@@ -216,6 +217,7 @@ def _report(
     known = raw[raw != NOT_A_TIME]
     rows = [_Rows.of(table) for table in tables]
     outliers = [outlier for table in tables for outlier in _outliers(table)]
+    named, too_good = doubtful_columns(bars) if bars is not None and not found else ([], [])
     return AuditReport(
         source=", ".join(table.source for table in tables),
         symbol=tables[0].symbol,
@@ -242,7 +244,8 @@ def _report(
         synthetic=bars.synthetic if bars is not None else False,
         sha256=bars.fingerprint if bars is not None and not found else None,
         problems=tuple(str(problem.error()) for problem in found),
-        suspected_leaks=tuple(suspected_leaks(bars)) if bars is not None and not found else (),
+        suspected_leaks=tuple(named),
+        implausible_columns=tuple(too_good),
         facts=said,
         refused=tuple(dict.fromkeys(fact.name for fact in unaccepted(said, accept))),
     )

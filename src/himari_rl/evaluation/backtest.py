@@ -69,6 +69,7 @@ class Backtest:
     symbols: tuple[str, ...]
     fill_time: IntArray  # (D,) ms UTC of each decision's fill
     end_time: int  # ms UTC of the open to which the last decision earns
+    asset_return: FloatArray  # (D, A) simple returns, fill to fill
     runs: Mapping[tuple[str, str], Run]  # by strategy and variant name
 
     def run(self, strategy: str, variant: str = BASE.name) -> Run:
@@ -268,6 +269,7 @@ def backtests(plays: Sequence[Play], ledger: LedgerSpec, rng: np.random.Generato
             symbols=play.on.symbols,
             fill_time=play.on.fill_time,
             end_time=play.on.end_time,
+            asset_return=play.on.moves.to_open,
             runs={(run.strategy, run.variant.name): run for run in runs[start:end]},
         )
         for play, start, end in zip(plays, [0, *ends[:-1]], ends, strict=True)

@@ -21,13 +21,14 @@ from himari_rl.evaluation.backtest import LAGGED, POLICY, Backtest, Run, is_seed
 from himari_rl.evaluation.baselines import ONE
 from himari_rl.evaluation.comparison import Measures, compare
 from himari_rl.evaluation.statistics import Interval
-from himari_rl.schema import RISK_AVERSION
+from himari_rl.schema import RISK_AVERSION, FloatArray
 
 BETTER, NO_EDGE, WORSE, COLLAPSED, LOOK_AHEAD = "better", "no_edge", "worse", "collapsed", "look_ahead"
 ASIDE_EXPOSURE = 0.02  # mean |w| below which a policy stands aside
 COLLAPSED_SPREAD = 0.01  # standard deviation of the multipliers: below it the policy answers the same to every state
 OTHERS_REPLICATIONS = 400  # against baselines that decide nothing
 LEAK_Z = 3.0  # standard errors by which one bar of lag must cost return ...
+LAGS = (1, 2, 4, 8, 24, 48, 168)  # bars, of the lag profile
 LEAK_RETAINED = 0.5  # ... and the share of the Sharpe ratio that survives, to suspect a look-ahead
 
 _PRINTED = {  # measures on the printed page: their labels, and the unit as a multiple of the figure
@@ -180,6 +181,32 @@ def lag_test(now: Run, later: Run, bars_per_year: float, rng: np.random.Generato
 def look_ahead_suspected(sharpe: float, lagged_sharpe: float, z: float) -> bool:
     """The rule of `lag_test` on its three numbers."""
     return z > LEAK_Z and lagged_sharpe < LEAK_RETAINED * sharpe
+
+
+def lag_profile(exposure: FloatArray, asset_return: FloatArray) -> dict[str, list[float]]:
+    """How the return before costs fades when decisions are used k bars late, beside how fast the exposure changes.
+
+    For reading, not a rule: an honest edge fades about as the exposure forgets; a daily candle merged without a shift
+    keeps .96 .92 .85 .73 at 1, 2, 4, 8 bars and .02 at 24, and forgets in the same way.
+
+    Args:
+        exposure, asset_return: (D, A).
+
+    Returns:
+        `bars`, `retained` (return at that lag over the return as decided; 0 where that is none) and `autocorrelation`
+        of the exposure, for the LAGS that fit into a quarter of the span.
+    """
+    lags = [lag for lag in LAGS if 4 * lag <= len(exposure)]
+    now = float(np.mean(np.sum(exposure * asset_return, axis=1)))
+    centred = exposure - exposure.mean(axis=0)
+    power = float(np.mean(np.sum(centred**2, axis=1)))
+
+    def late(values: FloatArray, lag: int, against: FloatArray) -> float:
+        return float(np.mean(np.sum(values[:-lag] * against[lag:], axis=1)))
+
+    retained = [late(exposure, lag, asset_return) / now if now else 0.0 for lag in lags]
+    own = [late(centred, lag, centred) / power if power > 0.0 else 0.0 for lag in lags]
+    return {"bars": [float(lag) for lag in lags], "retained": retained, "autocorrelation": own}
 
 
 def judge(

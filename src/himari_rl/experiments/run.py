@@ -22,7 +22,7 @@ import numpy as np
 from himari_rl.agents.config import PPOConfig, config_type
 from himari_rl.config import as_dict
 from himari_rl.data.facts import recorded, whose_signals
-from himari_rl.data.leaks import suspected_leaks
+from himari_rl.data.leaks import doubtful_columns
 from himari_rl.data.panel import Panel
 from himari_rl.data.table import stamp
 from himari_rl.envs.config import TradingEnvConfig
@@ -31,6 +31,7 @@ from himari_rl.evaluation.backtest import POLICY, SEED, Backtest
 from himari_rl.evaluation.baselines import ONE
 from himari_rl.evaluation.control import Judgement
 from himari_rl.evaluation.record import BUNDLE, COST, CURVES, DOCUMENT, SETTINGS, curves_of, read_document, seal
+from himari_rl.evaluation.verdict import lag_profile
 from himari_rl.experiments.arguments import accepted_facts, require_bars, settings_from
 from himari_rl.experiments.config import WalkForwardConfig
 from himari_rl.experiments.controls import judge_walk
@@ -193,6 +194,7 @@ def _judged(
     number, registration, history = _counted(work, out)
     judgement, result = judge_walk(work, trained, number)
     manifest = _bundled(work, trained, out)
+    doubtful = [doubtful_columns(one) for one in bars.each]
     document = {
         "kind": settings.kind,
         "symbols": list(result.symbols),
@@ -203,7 +205,9 @@ def _judged(
         "span": dict(zip(("market", "first_ms", "last_ms"), span_of(_judged_bars(work)), strict=True)),
         "look": look_of(settings.hash, _judged_bars(work)),
         "registration": registration,
-        "leaks": [report.message for one in bars.each for report in suspected_leaks(one)],
+        "leaks": [report.message for named, _ in doubtful for report in named],
+        "implausible": [report.message for _, too_good in doubtful for report in too_good],
+        "lag_profile": lag_profile(result.run(POLICY).exposure, result.asset_return),
         **facts,
         "folds": _folds(work, trained, result),
         "bundle": {"weights_sha256": manifest.weights_sha256, "model_version": manifest.version},

@@ -92,6 +92,7 @@ def report_page(run: str | Path, answer: GateAnswer) -> str:
         *(_section(name, _TITLES[name], f'<div class="plot" id="{name}"></div>') for name in PANELS),
         _section("baselines", "The policy alone, and minus each baseline on the same bars", _baselines(document)),
         _section("controls", "Controls, without which this verdict would not be printed", _controls(document)),
+        _section("lags", "Every decision k bars late, for reading: no rule rests on it", _lag_profile(document)),
         _section("trials", "What was tried on this span", _trials(document, cost)),
         _section("cost", "What it cost", _cost(document, cost)),
         *_later_look(Path(run) / BUNDLE / SUMMARY),
@@ -278,6 +279,14 @@ def _controls(document: Mapping[str, Any]) -> str:
     rows = [(c["name"], c["passed"], c["sentence"]) for c in judgement["controls"]]
     power = f"This much data shows an advantage of {100 * judgement['detectable']:.1f} % a year with 95 % power."
     return _table(("control", "", "what was found"), rows) + f'<p class="soft">{power}</p>'
+
+
+def _lag_profile(document: Mapping[str, Any]) -> str:
+    """How the edge fades with the lag, beside how fast the exposure itself forgets; runs of old have none."""
+    found = document.get("lag_profile", {"bars": [], "retained": [], "autocorrelation": []})
+    told = [[f"{value:.2f}" for value in found[name]] for name in ("retained", "autocorrelation")]
+    head = ("bars late", *(f"{lag:g}" for lag in found["bars"]))
+    return _table(head, [("return before costs kept", *told[0]), ("own autocorrelation of the exposure", *told[1])])
 
 
 def _baselines(document: Mapping[str, Any]) -> str:

@@ -1,0 +1,112 @@
+"""himari features: whether your own feature code knows the future.
+
+himari features check mine.py:momentum
+himari features check mypackage.features:build --data BTC-USDT_1h.parquet
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from himari_rl.cli.options import Json
+from himari_rl.errors import ConfigError
+
+ROWS = 2000  # of the synthetic bars: two months of hours and more, as weekly and monthly statistics need
+
+features = typer.Typer(no_args_is_help=True, help="Does your own feature code know the future?")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `himari features`."""
+    app.add_typer(features, name="features")
+
+
+@features.callback()
+def _features() -> None:
+    """Does your own feature code know the future?
+
+    Example: himari features check mine.py:momentum
+    """
+
+
+@features.command()
+def check(
+    function: Annotated[str, typer.Argument(help="MODULE:FUNCTION or FILE.py:FUNCTION; takes a DataFrame or Bars.")],
+    data: Annotated[list[str] | None, typer.Option(help="Bars to try it on; synthetic ones by default.")] = None,
+    symbol: Annotated[str | None, typer.Option(help="Which symbol, where the data has several.")] = None,
+    rows: Annotated[int, typer.Option(help="Bars to try it on, the newest of the data; 0 is all.")] = ROWS,
+    cuts: Annotated[int, typer.Option(help="At how many places the history is cut; each costs a call.")] = 8,
+    as_json: Json = False,
+) -> None:
+    """Asks a feature function about the whole history and about its first rows only, and compares: the prefix test.
+
+    Exit code 0 where later bars change nothing, 1 where they do, 2 where the function cannot be tested.
+
+    Example: himari features check mine.py:momentum --data BTC-USDT_1h.parquet
+    """
+    from rich.console import Console
+
+    from himari_rl.cli.walk_forward import opened_progress
+    from himari_rl.data.sources import load_bars
+    from himari_rl.data.synthetic import synthetic_bars
+    from himari_rl.errors import RefusedError
+    from himari_rl.features.check import check_features
+
+    asked = loaded(function)
+    bars = load_bars(data, symbol) if data else synthetic_bars(rows or ROWS, 0)
+    if rows and len(bars) > rows:
+        bars = bars[len(bars) - rows :]
+    with opened_progress(Console(stderr=True), "calls", quiet=as_json) as progress:
+        reports = check_features(asked, bars, cuts=cuts, progress=progress)
+    leaks = [report for report in reports if report.leaks]
+    if as_json:
+        document = {"function": function, "rows": len(bars), "source": bars.source, "passed": not leaks}
+        typer.echo(json.dumps(document | {"columns": [report.to_dict() for report in reports]}, allow_nan=False))
+    else:
+        console = Console(soft_wrap=True, highlight=False)
+        console.print(f"{function} on {len(bars):,} bars of {bars.source}, cut at {cuts} places", markup=False)
+        for report in reports:
+            console.print(f"{'LEAK' if report.leaks else 'ok  '} {report.message}", markup=False)
+    if leaks:
+        raise RefusedError(
+            f"{len(leaks)} of {len(reports)} columns know later bars: {', '.join(r.column for r in leaks[:5])}",
+            "values that later rows cannot change",
+            "no negative shift, centred window, backfill, whole-file fit or unfinished candle",
+        )
+
+
+def loaded(name: str) -> Callable[..., Any]:
+    """The function that MODULE:FUNCTION or FILE.py:FUNCTION names.
+
+    Raises:
+        ConfigError: there is no such module, file or function.
+    """
+    where, _, called = name.rpartition(":")
+    expected = "MODULE:FUNCTION or FILE.py:FUNCTION"
+    if not where or not called:
+        raise ConfigError(f"function {name!r}", expected, "name both, with a colon between")
+    try:
+        if where.endswith(".py"):
+            spec = spec_from_file_location(Path(where).stem, where)
+            if spec is None or spec.loader is None or not Path(where).is_file():
+                raise ConfigError(f"no file {where}", expected, "check the path")
+            module = module_from_spec(spec)
+            sys.modules[spec.name] = module  # dataclasses and pickle look their module up
+            spec.loader.exec_module(module)
+        else:
+            sys.path.insert(0, "")  # as `python -m` does: a module beside you
+            module = import_module(where)
+    except (ImportError, SyntaxError) as error:
+        raise ConfigError(f"{where} cannot be imported: {error}", expected, "run it where the module is") from error
+    found = getattr(module, called, None)
+    if not callable(found):
+        raise ConfigError(f"{where} has no function {called}", expected, "check its name")
+    return found  # type: ignore[no-any-return]
