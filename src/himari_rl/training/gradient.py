@@ -14,14 +14,14 @@ from himari_rl.agents.networks import Memory, map_memory
 from himari_rl.agents.ppo_agent import PPOAgent
 from himari_rl.envs.physics import EnvState, Physics
 from himari_rl.policy.account import Account
-from himari_rl.training.optimiser import FlatOptimiser
+from himari_rl.training.optimiser import FlatAdamW
 from himari_rl.training.rollout import Trajectory, unroll
 
 
 def gradient_step(
     agent: PPOAgent,
     physics: Physics,
-    optimiser: FlatOptimiser,
+    optimiser: FlatAdamW,
     state: EnvState,
     memory: Memory,
     scale: Tensor,

@@ -29,7 +29,7 @@ from himari_rl.schema import Bars, BoolArray, FloatArray
 from himari_rl.storage import write_atomic
 from himari_rl.training.checkpoint import load_checkpoint, save_checkpoint
 from himari_rl.training.config import TrainConfig
-from himari_rl.training.device import fast_products, keep_freed_memory, resolve_device, threads_for
+from himari_rl.training.device import fast_products, keep_freed_memory, one_thread, resolve_device
 from himari_rl.training.export import export
 from himari_rl.training.trainer import Trainer
 
@@ -80,7 +80,7 @@ def train_agent(
     """
     keep_freed_memory()
     generator = torch.Generator(physics.device).manual_seed(seed)
-    with fast_products(), threads_for(config.hidden_dim):  # the first weights come from a decomposition: products too
+    with fast_products(), one_thread():  # the first weights come from a decomposition: products too
         agent = build(config, torch.Generator().manual_seed(seed)).to(physics.device)
         agent.normaliser.fit(rows, np.ones(rows.shape[1], bool) if visible is None else visible, config.account_inputs)
         trainer = Trainer(agent, physics, total_bars, generator, watch)

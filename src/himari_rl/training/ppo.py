@@ -17,7 +17,7 @@ from himari_rl.agents.distributions import log_prob
 from himari_rl.agents.kernels import fused_clipped_surrogate, fused_weighted_half_mse
 from himari_rl.agents.networks import Memory, map_memory
 from himari_rl.agents.ppo_agent import PPOAgent
-from himari_rl.training.optimiser import FlatOptimiser
+from himari_rl.training.optimiser import FlatAdamW
 
 
 class Batch(NamedTuple):
@@ -118,7 +118,7 @@ def ppo_loss(batch: Batch, new: NewPolicy, config: PPOConfig) -> tuple[Tensor, L
 
 def update(
     agent: PPOAgent,
-    optimiser: FlatOptimiser,
+    optimiser: FlatAdamW,
     batch: Batch,
     std: float,
     generator: torch.Generator,

@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ from himari_rl.envs.physics import EnvState, Physics
 from himari_rl.errors import ConfigError
 from himari_rl.training.collapse import CollapseGuard
 from himari_rl.training.gradient import counterfactual_advantage, gradient_step, mean_reward
-from himari_rl.training.optimiser import FlatOptimiser
+from himari_rl.training.optimiser import FlatAdamW
 from himari_rl.training.ppo import Batch, explained_variance, gae, normalised, update
 from himari_rl.training.rollout import Trajectory, unroll
 from himari_rl.training.states import random_positions
@@ -80,10 +79,7 @@ class Trainer:
         self.rollouts = max(1, math.ceil(total_bars / (config.num_envs * config.num_steps)))
         self.gradient_rollouts = round(config.analytic_gradient_fraction * self.rollouts)
         self.averaged_rollouts = max(1, round(config.weight_average_fraction * self.rollouts))
-        adam = partial(
-            torch.optim.AdamW, lr=config.learning_rate, eps=1e-7, weight_decay=config.weight_decay, fused=True
-        )
-        self.optimiser = FlatOptimiser(agent, adam, config.max_grad_norm)
+        self.optimiser = FlatAdamW(agent, config.learning_rate, config.weight_decay, config.max_grad_norm)
         self.guard = CollapseGuard(physics)
         self.average = [torch.zeros_like(p) for p in agent.actor_parameters()]
         self.seconds = 0.0
@@ -103,15 +99,13 @@ class Trainer:
     def one_rollout(self) -> None:
         """One rollout of all accounts and what is learned from it."""
         config, state = self.agent.config, self.state
-        for group in self.optimiser.inner.param_groups:
-            left = 1.0 - state.rollout / self.rollouts
-            fraction = config.final_learning_rate + (1.0 - config.final_learning_rate) * left
-            group["lr"] = config.learning_rate * fraction
+        left = 1.0 - state.rollout / self.rollouts
+        fraction = config.final_learning_rate + (1.0 - config.final_learning_rate) * left
+        self.optimiser.learning_rate = config.learning_rate * fraction
         state.env = random_positions(self.physics, state.env, config.random_position_fraction, self.generator)
         by_gradient = state.rollout < self.gradient_rollouts
         if state.rollout == self.gradient_rollouts:
-            # Adam's moments of one loss are the wrong step size for the other (LOG.md)
-            self.optimiser.inner.state.clear()
+            self.optimiser.forget()  # Adam's moments of one loss are the wrong step size for the other (LOG.md)
         trajectory, metrics, ruined = self._gradient_rollout() if by_gradient else self._ppo_rollout()
         self._count(trajectory)
         state.rollout += 1
@@ -217,7 +211,7 @@ class Trainer:
             traded = (trajectory.multiplier - trajectory.previous).abs().mean()
             numbers = torch.stack([trajectory.reward.mean(), mean.mean(), mean.std(), saturated, traded]).tolist()
         names = ("reward", "multiplier", "action_spread", "saturation", "traded")
-        return dict(zip(names, numbers, strict=True)) | {"learning_rate": self.optimiser.inner.param_groups[0]["lr"]}
+        return dict(zip(names, numbers, strict=True)) | {"learning_rate": self.optimiser.learning_rate}
 
     def _first_accounts(self) -> EnvState:
         """Accounts spread evenly over the phases of an episode, so that they do not all end together."""
