@@ -18,6 +18,7 @@ from torch import Tensor
 from himari_rl.agents.ppo_agent import PPOAgent
 from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.envs.physics import EnvState, Physics
+from himari_rl.policy.account import Account
 from himari_rl.policy.ledger import namespace
 from himari_rl.schema import MAX_MULTIPLIER
 from himari_rl.training.adjoint import Array, BandBatch, BandEdges, MarketBars, PlayedPath, LedgerRules, RewardSlopes, AccountStart, mean_of, share
@@ -54,7 +55,7 @@ class BandLedger:
     """Plays bands on the accounts of one market.
 
     Args:
-        gross_penalty: weight of the gross exposure above the cap, in units of the objective.
+        gross_penalty: weight of the gross exposure above the cap, in units of the scaled objective.
     """
 
     def __init__(self, physics: Physics, gross_penalty: float = 0.0) -> None:
@@ -151,7 +152,7 @@ class Turn:
         Args:
             low, high: edges as `BandLedger.to_bars` gives them.
             shift: exploration added to the mean; then there are no slopes.
-            slopes: also asks for the slopes of unit times (mean reward of the living less the gross penalty).
+            slopes: also asks for the slopes of unit times the mean reward of the living, less the gross penalty.
         """
         batch = BandBatch(self.market, self.start, BandEdges(low, high, shift, carried))
         self.edges = batch.edges
@@ -169,12 +170,12 @@ class Turn:
         def weighted(slope: Array | float) -> Array | float:
             return slope if isinstance(slope, float) and not slope else slope * each
 
-        gross = self._gross_slope(batch, path, unit)
+        gross = self._gross_slope(batch, path)
         return RewardSlopes(slopes.growth * weight, weighted(slopes.exposure), weighted(slopes.traded), gross)
 
-    def _gross_slope(self, batch: BandBatch, path: PlayedPath, unit: float) -> Array | None:
+    def _gross_slope(self, batch: BandBatch, path: PlayedPath) -> Array | None:
         """Of -gross_penalty times the mean gross exposure above the cap (Physics.gross_excess), in the mean."""
-        penalty, most = self.ledger.gross_penalty * unit, self.ledger.rules.max_leverage
+        penalty, most = self.ledger.gross_penalty, self.ledger.rules.max_leverage
         if not penalty:
             return None
         xp, market = namespace(path.growth), batch.market
@@ -223,6 +224,17 @@ class Turn:
             alive=ledger.tensor(self.alive),
             terminated=ledger.tensor(self.terminated),
         )
+
+    def before(self, answer: LedgerAnswer) -> Account:
+        """The accounts before every bar, (T, N, ...), as far as the bar's money depends on them: its levels are 0."""
+        path, ledger, account = answer.path, self.ledger, self.first.account
+        held, marked = (
+            torch.cat([own[None], ledger.from_bars(array)[:-1]])
+            for own, array in ((account.held, path.held), (account.marked, path.marked))
+        )
+        free = ledger.tensor(path.free)
+        level = torch.zeros_like(held[..., 0])
+        return Account(held, marked, level, level, level, free == 0.0 if len(free) else level != 0.0)
 
     def _after(self, path: PlayedPath, last: AccountStart) -> EnvState:
         """The accounts after the last bar; trades are not followed, only an observation needs them."""

@@ -19,14 +19,20 @@ from himari_rl.agents.ppo_agent import PPOAgent
 from himari_rl.envs.batch import join, pick, where_over
 from himari_rl.envs.physics import EnvState, Physics
 from himari_rl.errors import ConfigError
+from himari_rl.training.band_ledger import BandLedger, Rollout, by_hand
 from himari_rl.training.collapse import CollapseGuard
-from himari_rl.training.gradient import counterfactual_advantage, gradient_step, mean_reward
+from himari_rl.training.engine import Asking, run
+from himari_rl.training.exploration import explored
+from himari_rl.training.gradient import autograd_step, counterfactual_advantage, gradient_step, mean_reward
 from himari_rl.training.optimiser import FlatAdamW
 from himari_rl.training.ppo import Batch, explained_variance, gae, normalised, update
 from himari_rl.training.rollout import Trajectory, unroll
+from himari_rl.training.sight import Sight
 from himari_rl.training.states import random_positions
 
 MIN_SCALE = 1e-8
+
+Learned = tuple["Trajectory | Rollout", dict[str, float], Tensor]  # what was played, metrics, (N,) ruined
 
 
 @dataclass
@@ -83,21 +89,59 @@ class Trainer:
         self.guard = CollapseGuard(physics)
         self.average = [torch.zeros_like(p) for p in agent.actor_parameters()]
         self.seconds = 0.0
+        self.paused = False
+        self._ledger: BandLedger | None = None
+        self._sight: Sight | None = None
         self.state = TrainerState(self._first_accounts(), agent.initial_memory(config.num_envs))
+
+    @property
+    def ledger(self) -> BandLedger | None:
+        """What plays this agent's bands; None where autograd steps bar by bar (by_hand)."""
+        if self._ledger is None and by_hand(self.agent, self.physics):
+            self._ledger = BandLedger(self.physics, self.agent.config.gross_penalty)
+        return self._ledger
+
+    @property
+    def sight(self) -> Sight | None:
+        """What the agent sees, prepared at the first rollout: the normaliser stays as it is from there on."""
+        if self._sight is None and by_hand(self.agent, self.physics):
+            self._sight = Sight(self.agent, self.physics)
+        return self._sight
 
     def run(self) -> None:
         """Trains to the end of the budget and leaves the averaged weights in the agent."""
-        while self.state.rollout < self.rollouts:
-            started = time.perf_counter()
-            self.one_rollout()
-            self.seconds += time.perf_counter() - started
+        run([self.training()])
+
+    def one_rollout(self) -> None:
+        """One rollout of all accounts and what is learned from it."""
+        run([self.rolling()])
+
+    def training(self) -> Asking[None]:
+        """`run` as a coroutine, for engine.run; it ends early where `paused` is set after a rollout."""
+        while self.state.rollout < self.rollouts and not self.paused:
+            yield from self.rolling()
             self.on_rollout(self)
+        if self.paused:
+            return
         with torch.no_grad():
             for parameter, mean in zip(self.agent.actor_parameters(), self.average, strict=True):
                 parameter.copy_(mean)
 
-    def one_rollout(self) -> None:
-        """One rollout of all accounts and what is learned from it."""
+    def rolling(self) -> Asking[None]:
+        """`one_rollout` as a coroutine; counts the seconds that are this net's."""
+        rollout, answer = self._rolling(), None
+        while True:
+            started = time.perf_counter()
+            try:
+                ask = rollout.send(answer)
+            except StopIteration:
+                return
+            finally:
+                self.seconds += time.perf_counter() - started
+            answer = yield ask
+            self.seconds += answer.seconds
+
+    def _rolling(self) -> Asking[None]:
         config, state = self.agent.config, self.state
         left = 1.0 - state.rollout / self.rollouts
         fraction = config.final_learning_rate + (1.0 - config.final_learning_rate) * left
@@ -106,7 +150,8 @@ class Trainer:
         by_gradient = state.rollout < self.gradient_rollouts
         if state.rollout == self.gradient_rollouts:
             self.optimiser.forget()  # Adam's moments of one loss are the wrong step size for the other (LOG.md)
-        trajectory, metrics, ruined = self._gradient_rollout() if by_gradient else self._ppo_rollout()
+        stage = self._gradient_rollout() if by_gradient else self._ppo_rollout()
+        trajectory, metrics, ruined = yield from stage
         self._count(trajectory)
         state.rollout += 1
         state.metrics = metrics | self._diagnostics(trajectory)
@@ -118,31 +163,31 @@ class Trainer:
                 for mean, parameter in zip(self.average, self.agent.actor_parameters(), strict=True):
                     mean.add_((parameter - mean) / state.averaged)
 
-    def _gradient_rollout(self) -> tuple[Trajectory, dict[str, float], Tensor]:
+    def _gradient_rollout(self) -> Asking[Learned]:
         config, state = self.agent.config, self.state
-        scale = torch.tensor(state.reward_scale, dtype=torch.float64, device=self.physics.device)
         chunk = max(1, min(config.num_envs, config.minibatch // config.num_steps))
         envs: list[EnvState] = []
         memories: list[Memory] = []
-        trajectories: list[Trajectory] = []
+        ruined: list[Tensor] = []
         for part in torch.split(torch.arange(config.num_envs, device=self.physics.device), chunk):
-            env, memory, trajectory = gradient_step(
-                self.agent,
-                self.physics,
-                self.optimiser,
-                pick(state.env, part),
-                map_memory(lambda leaf, part=part: leaf[:, part], state.memory),
-                scale,
-            )
+            env, own = pick(state.env, part), map_memory(lambda leaf, part=part: leaf[:, part], state.memory)
+            env, memory, trajectory = yield from self._gradient_step(env, own)
             envs.append(env)
             memories.append(memory)
-            trajectories.append(trajectory)
+            ruined.append(trajectory.terminated.any(0))
         state.env = join(envs)
         state.memory = map_memory(lambda *parts: torch.cat(parts, 1), *memories)
-        ruined = torch.cat([t.terminated.any(0) for t in trajectories])
-        return trajectories[-1], {}, ruined
+        return trajectory, {}, torch.cat(ruined)
 
-    def _ppo_rollout(self) -> tuple[Trajectory, dict[str, float], Tensor]:
+    def _gradient_step(self, env: EnvState, memory: Memory) -> Asking[tuple[EnvState, Memory, Trajectory | Rollout]]:
+        agent, optimiser, scale = self.agent, self.optimiser, self.state.reward_scale
+        if self.ledger is None or self.sight is None:
+            unit = torch.tensor(scale, dtype=torch.float64, device=self.physics.device)
+            return autograd_step(agent, self.physics, optimiser, env, memory, unit)
+        memory, rollout = yield from gradient_step(agent, self.sight, self.ledger, optimiser, env, memory, scale)
+        return rollout.after, memory, rollout
+
+    def _ppo_rollout(self) -> Asking[Learned]:
         config, state, physics = self.agent.config, self.state, self.physics
         steps, count, assets = config.num_steps, config.num_envs, physics.market.assets
         done = (state.rollout - self.gradient_rollouts) / max(1, self.rollouts - self.gradient_rollouts - 1)
@@ -150,9 +195,14 @@ class Trainer:
         noise = torch.randn(steps, count, assets, generator=self.generator, device=physics.device, dtype=torch.float64)
         critic = config.advantage == "gae"
         memory = state.memory
-        with torch.no_grad():
-            state.env, state.memory, trajectory = unroll(
-                self.agent, physics, state.env, steps, memory, std=std, noise=noise, observed=critic
+        if critic or self.ledger is None or self.sight is None:
+            with torch.no_grad():
+                state.env, state.memory, trajectory = unroll(
+                    self.agent, physics, state.env, steps, memory, std=std, noise=noise, observed=critic
+                )
+        else:
+            state.env, state.memory, trajectory = yield from explored(
+                self.agent, self.sight, self.ledger, state.env, memory, std, noise
             )
         metrics: dict[str, float] = {}
         target = None
@@ -176,7 +226,7 @@ class Trainer:
         return trajectory, metrics, trajectory.terminated.any(0)
 
     @torch.no_grad()
-    def _gae(self, trajectory: Trajectory) -> tuple[Tensor, Tensor, dict[str, float]]:
+    def _gae(self, trajectory: Trajectory | Rollout) -> tuple[Tensor, Tensor, dict[str, float]]:
         config, physics = self.agent.config, self.physics
         reward = trajectory.reward
         if config.control_variate:
@@ -193,7 +243,7 @@ class Trainer:
         explained = explained_variance(value[:-1], target)
         return advantage, target.float(), {"explained_variance": float(explained)}
 
-    def _count(self, trajectory: Trajectory) -> None:
+    def _count(self, trajectory: Trajectory | Rollout) -> None:
         """Chan's parallel update of the reward's running moments."""
         state, reward = self.state, trajectory.reward.detach()
         count, mean, variance = reward.numel(), float(reward.mean()), float(reward.var(unbiased=False))
@@ -204,7 +254,7 @@ class Trainer:
         state.reward_count = float(total)
         state.bars += self.agent.config.num_envs * self.agent.config.num_steps
 
-    def _diagnostics(self, trajectory: Trajectory) -> dict[str, float]:
+    def _diagnostics(self, trajectory: Trajectory | Rollout) -> dict[str, float]:
         with torch.no_grad():
             mean = trajectory.mean
             saturated = ((mean <= 0.01) | (mean >= 1.99)).double().mean()
