@@ -21,9 +21,9 @@ from himari_rl.envs.physics import Physics, market_of
 from himari_rl.errors import BundleError, ConfigError
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.runtime import load_policy
-from himari_rl.training.export import export
 from himari_rl.training.band_ledger import BandLedger
 from himari_rl.training.engine import run
+from himari_rl.training.export import export
 from himari_rl.training.gradient import autograd_step, gradient_step
 from himari_rl.training.job import training_data
 from himari_rl.training.optimiser import FlatAdamW

@@ -2,78 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from helpers.envs import bars_of
+from helpers.worlds import F64, accounts, world
 from himari_rl.agents.distributions import Band
-from himari_rl.data.panel import panel_of
-from himari_rl.envs.config import TradingEnvConfig
-from himari_rl.envs.physics import EnvState, Physics, market_of
-from himari_rl.features.encoder import StateEncoder
+from himari_rl.envs.physics import EnvState, Physics
 from himari_rl.policy.risk import RiskLimits
 from himari_rl.training import engine
 from himari_rl.training.band_ledger import BandLedger
 
-T, N = 12, 40
-F64 = torch.float64
-
-
-def world(seed: int, assets: int, *, wild: float = 0.0, stuck: float = 0.0, **config) -> Physics:
-    """A market drawn at random: BUY, SELL and HOLD, caps of 0 to 2, funding, gaps and bars that cannot be traded.
-
-    Args:
-        wild: share of bars that move by up to everything.
-        stuck: share of bars that cannot be traded.
-    """
-    rng = np.random.default_rng(seed)
-    each = [
-        bars_of(100.0 * np.exp(np.cumsum(rng.normal(0, 0.01, 80))), symbol=f"S{a}", action=rng.integers(-1, 2, 80))
-        for a in range(assets)
-    ]
-    bars = each[0] if assets == 1 else panel_of(each)
-    encoder = StateEncoder(bars.symbols)
-    environment = TradingEnvConfig(**{"episode_bars": 20, "allow_short": True, "max_position_pct": 0.4, **config})
-    physics = Physics(market_of(bars, encoder, environment)[1], environment, encoder)
-    market, shape = physics.market, physics.market.base.shape
-
-    def drawn(values: np.ndarray) -> Tensor:
-        return torch.as_tensor(values, dtype=F64)
-
-    jumps = np.where(rng.random(shape) < wild, rng.uniform(-1.0, 2.0, shape), 0.0)
-    moves = market.moves._replace(
-        tradable=torch.as_tensor(rng.random(shape) >= stuck),
-        to_close=drawn(rng.normal(0, 0.01, shape) + jumps),
-        to_open=drawn(rng.normal(0, 0.01, shape) + jumps),
-        funding=drawn(rng.normal(0, 1e-4, shape) * (rng.random(shape) < 0.2)),
-        new_day=torch.as_tensor(rng.random(shape[0]) < 0.2),
-    )
-    caps = drawn(rng.choice([0.0, 1.0, 1.5, 2.0], shape))
-    physics.market = replace(market, moves=moves, cap=caps)
-    return physics
-
-
-def accounts(physics: Physics, seed: int) -> EnvState:
-    """Accounts in mid-episode: some in cash, some with a position, some stopped, some near ruin."""
-    rng = np.random.default_rng(seed)
-    state = physics.reset(N, torch.Generator().manual_seed(seed))
-    shape = state.account.held.shape
-    sign = 1.0 if physics.config.allow_short is False else rng.choice([-1.0, 1.0], shape)
-    held = torch.as_tensor(sign * rng.uniform(0, 0.8, shape) / shape[1] * (rng.random((N, 1)) < 0.8))
-    equity = torch.as_tensor(np.where(rng.random(N) < 0.2, np.log(physics.config.ruin) + 0.01, rng.normal(0, 0.1, N)))
-    account = state.account._replace(
-        held=held,
-        marked=held * torch.as_tensor(rng.uniform(0.98, 1.02, shape)),
-        log_equity=equity,
-        marked_log_equity=equity,
-        day_log_equity=equity + torch.as_tensor(rng.uniform(0.0, 0.015, N)),
-        stopped=torch.as_tensor(rng.random(N) < 0.1) & (physics.config.limits.daily_loss_stop < 1.0),
-    )
-    return state._replace(account=account)
+T, N = 12, 40  # bars, accounts
 
 
 def edges(physics: Physics, seed: int, kind: str) -> tuple[Tensor, Tensor]:
@@ -156,3 +97,57 @@ def test_the_adjoint_is_autograds(case: str, kind: str, assets: int) -> None:
         for mine, theirs in zip(own, slopes, strict=True):
             agree(mine, theirs)
         assert any(bool(each.any()) for each in slopes)
+
+
+@pytest.mark.parametrize(
+    ("case", "assets"), [("ruin", 1), ("ruin and stop", 3), ("cannot be traded, tight", 3), ("plain", 1)]
+)
+def test_the_worlds_hold_what_they_are_for(case: str, assets: int) -> None:
+    """Ruin, growth held above nothing, the daily stop, the gross cap, shorts, positions in cash: each is met."""
+    settings = dict(CASES[case])
+    settings.pop("gross", None)
+    physics = world(0, assets, **settings)
+    state = accounts(physics, 0)
+    low, high = (edge.detach() for edge in edges(physics, 0, "band"))
+    ledger = BandLedger(physics)
+    turn = ledger.turn(state, T)
+    (answer,) = engine.answered([turn.ask(ledger.to_bars(low), ledger.to_bars(high), carried=True)])
+    path, most = answer.path, ledger.rules.max_leverage
+    gross = np.abs(path.exposure).reshape(T, -1, N).sum(1)
+    assert (path.exposure < 0).any()
+    assert (path.exposure == 0).any()
+    assert (turn.market.cap < 2.0).any()
+    assert (turn.market.side == 0).any()
+    if "ruin" in case:
+        assert 0 < turn.alive.sum() < turn.alive.size
+        assert (path.growth == 1e-9).any() or case != "ruin"
+    if "tight" in case:
+        assert turn.market.cannot.any()
+        assert (np.abs(gross - most) < 1e-12).any()
+    if case != "ruin":
+        assert (path.free == 0.0).any()
+    assert (path.position == ledger.to_bars(low)).any()  # a tie
+
+
+def once(ask: engine.LedgerAsk) -> engine.Asking[engine.LedgerAnswer]:
+    """A net that asks once."""
+    return (yield ask)
+
+
+@pytest.mark.parametrize("assets", [1, 3])
+def test_the_company_changes_no_bit(assets: int) -> None:
+    """1, 2, 5, 40 nets' accounts together, on markets of every kind: each gets the bits that it gets alone."""
+    kinds = [{"stuck": 0.2}, {"allow_short": False}, {}, {"wild": 0.2}, {"limits": RiskLimits.off()}]
+    worlds = [world(seed, assets, **kind) for seed, kind in enumerate(kinds)]
+    asks = []
+    for k in range(40):
+        ledger = BandLedger(worlds[k % 5], 0.1 * (k % 3 == 0))
+        low, high = (ledger.to_bars(edge.detach()) for edge in edges(worlds[k % 5], k, "band"))
+        asks.append(ledger.turn(accounts(worlds[k % 5], k), T).ask(low, high, carried=True))
+    alone = [engine.run([once(ask)])[0] for ask in asks]
+    for count in (2, 5, 40):
+        for first in range(0, 40, count):
+            together = engine.run([once(ask) for ask in asks[first : first + count]])
+            for one, other in zip(alone[first : first + count], together, strict=True):
+                pairs = zip((*one.path, *one.after, *one[2:4]), (*other.path, *other.after, *other[2:4]), strict=True)
+                assert all(np.array_equal(a, b) for a, b in pairs)

@@ -68,7 +68,7 @@ def watched(work: Callable, inside: list[int]) -> Callable:
 def test_the_weights_do_not_depend_on_the_number_of_threads_there_are(width: int, monkeypatch) -> None:
     """A run that is stopped on one machine may go on on another, with more cores; none takes more than it is given."""
     before, found, inside = torch.get_num_threads(), [], []
-    monkeypatch.setattr(Trainer, "one_rollout", watched(Trainer.one_rollout, inside))
+    monkeypatch.setattr(Trainer, "rolling", watched(Trainer.rolling, inside))
     for config in (PPOConfig(**SMALL, hidden_dim=width), LSTMPPOConfig(**SMALL, hidden_dim=width)):
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)

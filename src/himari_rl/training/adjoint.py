@@ -15,7 +15,7 @@ No operation mixes accounts, so nets may be grouped at will: not a bit depends o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -162,7 +162,10 @@ def joined_or_none(leaves: Sequence[Array | None], shapes: Sequence[Array]) -> A
     return joined([shape * 0.0 if leaf is None else leaf for leaf, shape in zip(leaves, shapes, strict=True)])
 
 
-def alive(raw: Array) -> Array | float:
-    """1.0 where a growth factor moves with its bar; 0.0 where it was held above nothing."""
-    moves = raw >= RUINED
-    return 1.0 if bool(moves.all()) else moves * 1.0
+def moving(growth: Array, raw: Callable[[], Array]) -> Array | float:
+    """1.0 where a growth factor moves with its bar; 0.0 where it was held above nothing.
+
+    Args:
+        raw: what it was before that, asked for only where some was.
+    """
+    return 1.0 if bool((growth > RUINED).all()) else (raw() >= RUINED) * 1.0

@@ -2,7 +2,7 @@
 
 A band that does not depend on the account lets all its bars be played at once, by the loops of engine.py. Rewards are
 functions of what a bar was (exposure, trade, growth): their slopes in those are all that the way back needs, so another
-reward is another function like `_earned`. A reward that carries a memory of its own (differential Sharpe ratio,
+reward is another function like `earned`. A reward that carries a memory of its own (differential Sharpe ratio,
 drawdown penalty) is left to autograd, and so is a net that reads the account: `playable` says which.
 """
 
@@ -21,7 +21,18 @@ from himari_rl.envs.physics import EnvState, Physics
 from himari_rl.policy.account import Account
 from himari_rl.policy.ledger import namespace
 from himari_rl.schema import MAX_MULTIPLIER
-from himari_rl.training.adjoint import Array, BandBatch, BandEdges, MarketBars, PlayedPath, LedgerRules, RewardSlopes, AccountStart, mean_of, share
+from himari_rl.training.adjoint import (
+    AccountStart,
+    Array,
+    BandBatch,
+    BandEdges,
+    LedgerRules,
+    MarketBars,
+    PlayedPath,
+    RewardSlopes,
+    mean_of,
+    share,
+)
 from himari_rl.training.engine import LedgerAnswer, LedgerAsk
 
 PLAYED_REWARDS = ("log_growth", "mean_variance")
@@ -49,6 +60,7 @@ class Rollout(NamedTuple):
     reward: Tensor  # (T, N) unscaled
     alive: Tensor  # (T, N) 1.0 until the account was ruined, 0.0 after
     terminated: Tensor  # (T, N) bool
+    log_prob: Tensor  # (T, N) of the draw; empty where none was drawn
 
 
 class BandLedger:
@@ -145,7 +157,14 @@ class Turn:
     marked: Array = None  # (T, N) equity at the close over equity at the first bar
 
     def ask(
-        self, low: Array, high: Array, *, carried: bool, shift: Array | None = None, slopes: bool = True, unit: float = 1.0
+        self,
+        low: Array,
+        high: Array,
+        *,
+        carried: bool,
+        shift: Array | None = None,
+        slopes: bool = True,
+        unit: float = 1.0,
     ) -> LedgerAsk:
         """What is asked of the engine for a band.
 
@@ -201,7 +220,7 @@ class Turn:
         self.alive = xp.ones_like(path.growth)
         if bool(self.terminated.any()):
             self.alive[1:] = xp.cumprod(xp.where(self.terminated, 0.0, self.alive)[:-1], 0)
-        self.reward, slopes = _earned(physics.config, path, self.log_growth, self.market)
+        self.reward, slopes = earned(physics.config, path, self.log_growth, self.market)
         return slopes
 
     def result(self, answer: LedgerAnswer) -> Rollout:
@@ -223,6 +242,7 @@ class Turn:
             reward=ledger.tensor(self.reward),
             alive=ledger.tensor(self.alive),
             terminated=ledger.tensor(self.terminated),
+            log_prob=torch.empty(0),
         )
 
     def before(self, answer: LedgerAnswer) -> Account:
@@ -250,7 +270,7 @@ class Turn:
                 marked=self._held(last.marked),
                 log_equity=ledger.tensor(total),
                 marked_log_equity=ledger.tensor(marked),
-                day_log_equity=ledger.tensor(self._day()),
+                day_log_equity=ledger.tensor(self._day(total, last)),
                 stopped=ledger.tensor(last.free) == 0.0,
             ),
             log_peak=torch.maximum(first.log_peak, ledger.tensor(peak)),
@@ -261,24 +281,28 @@ class Turn:
         tensor = self.ledger.tensor(array)
         return tensor[:, None].clone() if tensor.ndim == 1 else tensor.T.contiguous()
 
-    def _day(self) -> Array:
+    def _day(self, total: Array, last: AccountStart) -> Array:
         """(N,) log-equity at the first open of each account's day."""
         xp, new_day = namespace(self.log_growth), self.market.new_day
+        if self.ledger.rules.daily_loss_stop < 1.0:  # followed bar by bar
+            return total - xp.log(last.over_stop / self.ledger.rules.fresh)
         steps, count = new_day.shape
         turns = xp.arange(1, steps + 1, device=new_day.device)[:, None] * new_day
-        last = xp.amax(turns, 0)  # 1 is the first bar, 0 is none
+        newest = xp.amax(turns, 0)  # 1 is the first bar, 0 is none
         before = self.log_equity + xp.cumsum(self.log_growth, 0) - self.log_growth
-        there = before[xp.clip(last - 1, 0, None), xp.arange(count, device=new_day.device)]
-        return xp.where(last > 0, there, self.ledger.array(self.first.account.day_log_equity))
+        there = before[xp.clip(newest - 1, 0, None), xp.arange(count, device=new_day.device)]
+        return xp.where(newest > 0, there, self.ledger.array(self.first.account.day_log_equity))
 
 
-def _earned(config: TradingEnvConfig, path: PlayedPath, log_growth: Array, market: MarketBars) -> tuple[Array, RewardSlopes]:
+def earned(
+    config: TradingEnvConfig, path: PlayedPath, log_growth: Array, market: MarketBars
+) -> tuple[Array, RewardSlopes]:
     """envs/rewards.py's reward of each bar (T, N), and its slopes in growth, exposure and |trade|."""
     reward, slopes = log_growth, RewardSlopes(1.0 / path.growth, 0.0, 0.0)
     if config.reward == "mean_variance" and config.risk_aversion:
-        earned = _over_assets(path.exposure * market.to_open)
-        reward = reward - 0.5 * config.risk_aversion * earned**2
-        each = earned if market.to_open.ndim == 2 else earned[:, None]
+        gained = _over_assets(path.exposure * market.to_open)
+        reward = reward - 0.5 * config.risk_aversion * gained**2
+        each = gained if market.to_open.ndim == 2 else gained[:, None]
         slopes = slopes._replace(exposure=(-config.risk_aversion * each) * market.to_open)
     if config.turnover_penalty:
         reward = reward - config.turnover_penalty * _over_assets(abs(path.traded))

@@ -19,14 +19,14 @@ import numpy as np
 from himari_rl.policy.ledger import RUINED
 from himari_rl.training import one_asset, several_assets
 from himari_rl.training.adjoint import (
+    AccountStart,
     Array,
     BandBatch,
     BandEdges,
+    LedgerRules,
     MarketBars,
     PlayedPath,
-    LedgerRules,
     RewardSlopes,
-    AccountStart,
     joined,
     joined_or_none,
 )
@@ -56,8 +56,9 @@ class LedgerAsk(NamedTuple):
     @property
     def kind(self) -> Hashable:
         """Those of one kind are played together."""
-        shape, edges = tuple(self.batch.market.base.shape[:-1]), self.batch.edges
-        return self.rules, shape, edges.carried, edges.shift is None, self.slopes is None, type(edges.low)
+        market, edges = self.batch.market, self.batch.edges
+        whole = market.cannot is None, edges.shift is None, self.slopes is None, edges.carried
+        return self.rules, tuple(market.base.shape[:-1]), whole, type(edges.low)
 
 
 Asking = Generator[LedgerAsk, LedgerAnswer, T]
@@ -97,7 +98,7 @@ def _groups(waiting: dict[int, LedgerAsk]) -> list[list[int]]:
 
 
 def answered(asks: Sequence[LedgerAsk]) -> list[LedgerAnswer]:
-    """Answers asks of one kind."""
+    """Answers asks of one kind (LedgerAsk.kind)."""
     started = time.perf_counter()
     batches, rules = [ask.batch for ask in asks], asks[0].rules
     played = play(batches, rules)
@@ -158,11 +159,9 @@ def _together(batches: Sequence[BandBatch]) -> BandBatch:
         return batches[0]
     markets, starts, edges = zip(*batches, strict=True)
     shapes = [market.base for market in markets]
-    cannot = joined_or_none([market.cannot for market in markets], shapes)
-    bare = [market._replace(cannot=market.new_day) for market in markets]
-    market = MarketBars(*(joined(leaves) for leaves in zip(*bare, strict=True)))
+    market = MarketBars(*(joined_or_none(leaves, shapes) for leaves in zip(*markets, strict=True)))
     return BandBatch(
-        market._replace(cannot=None if cannot is None else cannot != 0),
+        market,
         AccountStart(*(joined(leaves) for leaves in zip(*starts, strict=True))),
         BandEdges(
             joined([each.low for each in edges]),

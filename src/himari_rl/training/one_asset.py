@@ -14,17 +14,17 @@ from collections.abc import Iterator, Sequence
 from himari_rl.policy.ledger import RUINED, namespace
 from himari_rl.schema import MAX_MULTIPLIER
 from himari_rl.training.adjoint import (
+    AccountStart,
     Array,
     BandBatch,
-    PlayedPath,
     LedgerRules,
+    PlayedPath,
     RewardSlopes,
-    AccountStart,
-    alive,
     edge_shares,
     joined,
     joined_or_none,
     mean_of,
+    moving,
     set_from,
     set_where,
     share,
@@ -150,6 +150,32 @@ def _loop(columns: Sequence[Array], mean_at_marked: Array | None, cannot: Array 
     return found
 
 
+def carry_slopes(
+    growth: Array, carried: Array, moved: Array, earned: Array, fee: Array, moves: Array | float
+) -> tuple[Array, Array, Array, Array]:
+    """Slopes of w (1 + moved) / growth in w and in held, and those of growth, whose own rate is `earned`."""
+    at_w, at_held = earned - fee, fee
+    if not isinstance(moves, float):
+        at_w, at_held = at_w * moves, fee * moves
+    ratio = carried / growth
+    at_carried = moved + 1.0
+    at_carried /= growth
+    at_carried -= ratio * at_w
+    ratio *= at_held
+    return at_carried, -ratio, at_w, at_held
+
+
+def own_slopes(reward: RewardSlopes, at_w: Array, at_held: Array, sign: Array) -> tuple[Array, Array]:
+    """Slopes of a bar's own reward in w and in held."""
+    rho, sigma = reward.growth * at_w, reward.growth * at_held
+    if not isinstance(reward.exposure, float) or reward.exposure:
+        rho += reward.exposure
+    if not isinstance(reward.traded, float) or reward.traded:
+        rho += reward.traded * sign
+        sigma -= reward.traded * sign
+    return rho, sigma
+
+
 def _local(
     batch: BandBatch, path: PlayedPath, reward: RewardSlopes, rules: LedgerRules
 ) -> tuple[list[Array], Array | None, tuple[Array, Array], tuple[Array, Array] | None]:
@@ -159,20 +185,14 @@ def _local(
     xp = namespace(market.base)
     sign = xp.sign(path.traded)
     fee = rules.cost_rate * sign
-    moves, marked_moves = (
-        alive(1.0 + path.exposure * rate - fee * path.traded) for rate in (market.earned, market.to_close)
+    moves = moving(path.growth, lambda: 1.0 + path.exposure * market.earned - fee * path.traded)
+    marked_moves = moving(path.marked_growth, lambda: 1.0 + path.exposure * market.to_close - fee * path.traded)
+    alpha, gamma, at_w, at_held = carry_slopes(path.growth, path.held, market.to_open, market.earned, fee, moves)
+    beta, delta, _, _ = carry_slopes(
+        path.marked_growth, path.marked, market.to_close, market.to_close, fee, marked_moves
     )
-    at_w, marked_at_w = (market.earned - fee) * moves, (market.to_close - fee) * marked_moves
-    at_held, marked_at_held = fee * moves, fee * marked_moves
-    ratio, marked_ratio = path.held / path.growth, path.marked / path.marked_growth
-    columns = [
-        (market.to_open + 1.0) / path.growth - ratio * at_w,
-        (market.to_close + 1.0) / path.marked_growth - marked_ratio * marked_at_w,
-        -ratio * at_held,
-        -marked_ratio * marked_at_held,
-        reward.growth * at_w + reward.exposure + reward.traded * sign,
-        reward.growth * at_held - reward.traded * sign,
-    ]
+    rho, sigma = own_slopes(reward, at_w, at_held, sign)
+    columns = [alpha, beta, gamma, delta, rho, sigma]
     mean = mean_of(edges, path.position)
     wanted = abs(xp.minimum(mean, market.cap) * market.base)
     at_mean = market.base * share(market.cap, mean) * (wanted < rules.max_leverage)  # the gross cap lets nothing grow

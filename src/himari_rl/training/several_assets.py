@@ -12,17 +12,17 @@ from typing import NamedTuple
 from himari_rl.policy.ledger import RUINED, namespace
 from himari_rl.schema import MAX_MULTIPLIER
 from himari_rl.training.adjoint import (
+    AccountStart,
     Array,
     BandBatch,
-    PlayedPath,
     LedgerRules,
+    PlayedPath,
     RewardSlopes,
-    AccountStart,
-    alive,
     edge_shares,
     joined,
     joined_or_none,
     mean_of,
+    moving,
     set_where,
     share,
     sides,
@@ -65,7 +65,7 @@ def forward(batch: BandBatch, rules: LedgerRules, *, floored: bool) -> tuple[Pla
             w *= free
         w *= most / xp.clip(abs(w).sum(0), most, None)
         if market.cannot is not None:
-            w[:] = _beside_carried(w, held, market.cannot[t] != 0, most)[0]
+            w[:] = _beside_carried(w, held, market.cannot[t], most)[0]
         xp.subtract(w, held, out=traded)
         fee = abs(traded).sum(0) * rules.cost_rate
         growth, marked_growth = growths[t], marked_growths[t]
@@ -129,7 +129,9 @@ def backward(
     columns = _Columns(*(joined(leaves) for leaves in zip(*(columns for columns, _, _ in local), strict=True)))
     extra = joined_or_none([each.mean for each in slopes], shapes)
     cannot = joined_or_none([batch.market.cannot for batch in batches], shapes)
-    held = None if cannot is None else joined([_before(b.start.held, p.held) for b, p in zip(batches, paths, strict=True)])
+    held = (
+        None if cannot is None else joined([_before(b.start.held, p.held) for b, p in zip(batches, paths, strict=True)])
+    )
     found = _loop(columns, extra, cannot, held, rules)
     first = 0
     for shape, (_, at_low, at_high) in zip(shapes, local, strict=True):
@@ -139,7 +141,9 @@ def backward(
         first = last
 
 
-def _loop(columns: _Columns, extra: Array | None, cannot: Array | None, held: Array | None, rules: LedgerRules) -> Array:
+def _loop(
+    columns: _Columns, extra: Array | None, cannot: Array | None, held: Array | None, rules: LedgerRules
+) -> Array:
     """(T, A, M) the slope in the mean multiplier of every bar."""
     xp = namespace(columns.sign)
     most = rules.max_leverage
@@ -190,14 +194,15 @@ def _before(first: Array, after: Array) -> Array:
     return before
 
 
-def _local(batch: BandBatch, path: PlayedPath, reward: RewardSlopes, rules: LedgerRules) -> tuple[_Columns, Array, Array]:
+def _local(
+    batch: BandBatch, path: PlayedPath, reward: RewardSlopes, rules: LedgerRules
+) -> tuple[_Columns, Array, Array]:
     """One net's columns, and what the mean's slope is multiplied with for low and high."""
     market, _, edges = batch
     xp = namespace(market.base)
     fee = abs(path.traded).sum(1) * rules.cost_rate
-    moves, marked_moves = (
-        alive((path.exposure * rate).sum(1) + 1.0 - fee) for rate in (market.earned, market.to_close)
-    )
+    moves = moving(path.growth, lambda: (path.exposure * market.earned).sum(1) + 1.0 - fee)
+    marked_moves = moving(path.marked_growth, lambda: (path.exposure * market.to_close).sum(1) + 1.0 - fee)
     growth, marked_growth = path.growth[:, None], path.marked_growth[:, None]
     whole, account = xp.ones_like(market.base), xp.ones_like(path.growth)
     mean = mean_of(edges, path.position)

@@ -48,6 +48,19 @@ class Seen(NamedTuple):
         count = torch.bincount(self.rows.flatten(), minlength=shape[0])
         return (count / (self.rows.numel() * shape[1])).to(self.band.excess.dtype)[:, None].expand(shape)
 
+    def whole(self) -> Band:
+        """The band of every bar, (T, N, A) with its gradients."""
+        band, rows = self.band, self.rows
+        if rows is None:
+            return band
+        index = rows.flatten()
+
+        def at(edge: Tensor) -> Tensor:
+            return edge.index_select(0, index).view(*rows.shape, -1)
+
+        low = at(band.low)
+        return Band(low, low if band.high is band.low else at(band.high), band.excess)
+
 
 class Sight:
     """The bands of one agent on one market. Ask for nothing else while its normaliser stays as it is."""
@@ -63,6 +76,16 @@ class Sight:
             with torch.no_grad():
                 parts = [agent.normalised_states(part)[:, self._columns] for part in torch.split(self._rows, PART)]
                 self._table = torch.cat(parts)
+
+    @property
+    def prepared(self) -> bool:
+        """Whether what the net reads of a row is kept; if not, it is made anew each time."""
+        return self._columns is not None
+
+    def whole(self, rows: Tensor) -> tuple[Band, Tensor]:
+        """The band of every bar of rows (T, N) with its gradients, and the mean of its excess; without memory."""
+        seen, _ = self.bands(rows, None)
+        return seen.whole(), (seen.band.excess * seen.visits()).sum()
 
     def bands(self, rows: Tensor, memory: Memory) -> tuple[Seen, Memory]:
         """The bands at decision rows (T, N), with their gradients if those are on, and the memory after the last."""

@@ -10,6 +10,8 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,6 +35,15 @@ from himari_rl.training.states import random_positions
 MIN_SCALE = 1e-8
 
 Learned = tuple["Trajectory | Rollout", dict[str, float], Tensor]  # what was played, metrics, (N,) ruined
+
+
+class Drawn(NamedTuple):
+    """What PPO learns from besides what was played."""
+
+    states: Tensor  # (T, N, F) of the actor; no features where a `Sight` knows its rows
+    critic_states: Tensor | None
+    advantage: Tensor  # (T, N)
+    target: Tensor | None  # (T, N) for the critic
 
 
 @dataclass
@@ -129,17 +140,19 @@ class Trainer:
 
     def rolling(self) -> Asking[None]:
         """`one_rollout` as a coroutine; counts the seconds that are this net's."""
-        rollout, answer = self._rolling(), None
+        rollout = self._rolling()
+        go_on = partial(next, rollout)
         while True:
             started = time.perf_counter()
             try:
-                ask = rollout.send(answer)
+                ask = go_on()
             except StopIteration:
                 return
             finally:
                 self.seconds += time.perf_counter() - started
             answer = yield ask
             self.seconds += answer.seconds
+            go_on = partial(rollout.send, answer)
 
     def _rolling(self) -> Asking[None]:
         config, state = self.agent.config, self.state
@@ -193,40 +206,52 @@ class Trainer:
         done = (state.rollout - self.gradient_rollouts) / max(1, self.rollouts - self.gradient_rollouts - 1)
         std = config.initial_std * (config.final_std / config.initial_std) ** done
         noise = torch.randn(steps, count, assets, generator=self.generator, device=physics.device, dtype=torch.float64)
-        critic = config.advantage == "gae"
-        memory = state.memory
-        if critic or self.ledger is None or self.sight is None:
-            with torch.no_grad():
-                state.env, state.memory, trajectory = unroll(
-                    self.agent, physics, state.env, steps, memory, std=std, noise=noise, observed=critic
-                )
+        memory, rows = state.memory, state.env.row + torch.arange(steps, device=physics.device)[:, None]
+        sight = self.sight
+        played: Trajectory | Rollout
+        if sight is None or self.ledger is None or config.advantage == "gae":
+            played, drawn, metrics = self._unrolled(std, noise)
+            sight = None
         else:
-            state.env, state.memory, trajectory = yield from explored(
-                self.agent, self.sight, self.ledger, state.env, memory, std, noise
+            state.memory, played, advantage = yield from explored(
+                self.agent, sight, self.ledger, state.env, memory, std, noise
             )
-        metrics: dict[str, float] = {}
-        target = None
-        if critic:
-            advantage, target, metrics = self._gae(trajectory)
-        else:
-            advantage = counterfactual_advantage(physics, trajectory, config.gamma)
+            state.env, metrics = played.after, {}
+            states = torch.empty(steps, count, 0) if sight.prepared else physics.market.rows[rows]
+            drawn = Drawn(states, None, advantage, None)
         batch = Batch(
-            states=trajectory.states[:-1] if self.agent.reads_account else trajectory.window.rows,
-            critic_states=trajectory.states[:-1] if critic else None,
+            states=drawn.states,
+            critic_states=drawn.critic_states,
             memory=memory,
-            previous=trajectory.previous,
-            latent=trajectory.latent,
-            log_prob=trajectory.log_prob,
-            advantage=normalised(advantage, trajectory.alive),
-            target=target,
-            alive=trajectory.alive,
+            previous=played.previous,
+            latent=played.latent,
+            log_prob=played.log_prob,
+            advantage=normalised(drawn.advantage, played.alive),
+            target=drawn.target,
+            alive=played.alive,
+            rows=rows,
         )
-        stats = update(self.agent, self.optimiser, batch, std, self.generator)
+        bands = sight.whole if sight is not None and sight.prepared else None
+        stats = update(self.agent, self.optimiser, batch, std, self.generator, bands)
         metrics |= {name: float(value) for name, value in stats.items()} | {"std": std}
-        return trajectory, metrics, trajectory.terminated.any(0)
+        return played, metrics, played.terminated.any(0)
 
     @torch.no_grad()
-    def _gae(self, trajectory: Trajectory | Rollout) -> tuple[Tensor, Tensor, dict[str, float]]:
+    def _unrolled(self, std: float, noise: Tensor) -> tuple[Trajectory, Drawn, dict[str, float]]:
+        """PPO's rollout bar by bar through the physics: any reward, any net, and the critic."""
+        config, state, physics = self.agent.config, self.state, self.physics
+        critic = config.advantage == "gae"
+        state.env, state.memory, played = unroll(
+            self.agent, physics, state.env, config.num_steps, state.memory, std=std, noise=noise, observed=critic
+        )
+        states = played.states[:-1] if self.agent.reads_account else played.window.rows
+        if not critic:
+            return played, Drawn(states, None, counterfactual_advantage(physics, played, config.gamma), None), {}
+        advantage, target, metrics = self._gae(played)
+        return played, Drawn(states, played.states[:-1], advantage, target), metrics
+
+    @torch.no_grad()
+    def _gae(self, trajectory: Trajectory) -> tuple[Tensor, Tensor, dict[str, float]]:
         config, physics = self.agent.config, self.physics
         reward = trajectory.reward
         if config.control_variate:
