@@ -18,7 +18,6 @@ from torch import Tensor
 from himari_rl.agents.ppo_agent import PPOAgent
 from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.envs.physics import EnvState, Physics
-from himari_rl.policy.account import Account
 from himari_rl.policy.ledger import namespace
 from himari_rl.schema import MAX_MULTIPLIER
 from himari_rl.training.adjoint import (
@@ -244,17 +243,6 @@ class Turn:
             terminated=ledger.tensor(self.terminated),
             log_prob=torch.empty(0),
         )
-
-    def before(self, answer: LedgerAnswer) -> Account:
-        """The accounts before every bar, (T, N, ...), as far as the bar's money depends on them: its levels are 0."""
-        path, ledger, account = answer.path, self.ledger, self.first.account
-        held, marked = (
-            torch.cat([own[None], ledger.from_bars(array)[:-1]])
-            for own, array in ((account.held, path.held), (account.marked, path.marked))
-        )
-        free = ledger.tensor(path.free)
-        level = torch.zeros_like(held[..., 0])
-        return Account(held, marked, level, level, level, free == 0.0 if len(free) else level != 0.0)
 
     def _after(self, path: PlayedPath, last: AccountStart) -> EnvState:
         """The accounts after the last bar; trades are not followed, only an observation needs them."""

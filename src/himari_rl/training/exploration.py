@@ -1,7 +1,6 @@
 """PPO's rollouts played by the engine: the band of every bar at once, noise around its mean, one loop over the bars.
 
-`rollout.unroll` with noise is the definition, and `gradient.counterfactual_advantage` that of the advantage; a
-portfolio still takes the latter, which is one pass over all bars and not one a bar.
+`rollout.unroll` with noise is the definition, and `gradient.counterfactual_advantage` that of the advantage.
 """
 
 from __future__ import annotations
@@ -14,12 +13,11 @@ from himari_rl.agents.networks import Memory
 from himari_rl.agents.ppo_agent import PPOAgent
 from himari_rl.envs.physics import EnvState
 from himari_rl.policy.ledger import RUINED, namespace
-from himari_rl.training.adjoint import Array, PlayedPath, share
+from himari_rl.training import several_assets
+from himari_rl.training.adjoint import Array, BandBatch, PlayedPath, share
 from himari_rl.training.band_ledger import BandLedger, Rollout, Turn, earned
-from himari_rl.training.engine import Asking, LedgerAnswer
-from himari_rl.training.gradient import counterfactual_advantage
+from himari_rl.training.engine import Asking
 from himari_rl.training.one_asset import carry_slopes, own_slopes
-from himari_rl.training.rollout import Trajectory
 from himari_rl.training.sight import Sight
 
 
@@ -50,14 +48,12 @@ def explored(
         if not banded:
             rollout = rollout._replace(mean=low, latent=latent, multiplier=multiplier)
         rollout = rollout._replace(log_prob=log_prob(head, rollout.latent, rollout.mean, deviation))
-        if turn.market.base.ndim == 2:
-            advantage = ledger.tensor(_one_asset(turn, rollout, answer.path, agent.config.gamma))
-        else:
-            advantage = counterfactual_advantage(ledger.physics, _trajectory(turn, rollout, answer), agent.config.gamma)
+        by_hand = _one_asset if turn.market.base.ndim == 2 else _several_assets
+        advantage = ledger.tensor(by_hand(turn, rollout, ask.batch, answer.path, agent.config.gamma))
     return memory, rollout, advantage
 
 
-def _one_asset(turn: Turn, rollout: Rollout, path: PlayedPath, gamma: float) -> Array:
+def _one_asset(turn: Turn, rollout: Rollout, batch: BandBatch, path: PlayedPath, gamma: float) -> Array:
     """(T, N) `gradient.counterfactual_advantage` with its slopes written out."""
     market, rules, ledger = turn.market, turn.ledger.rules, turn.ledger
     config = ledger.config
@@ -100,21 +96,18 @@ def _one_asset(turn: Turn, rollout: Rollout, path: PlayedPath, gamma: float) -> 
     return advantage
 
 
-def _trajectory(turn: Turn, rollout: Rollout, answer: LedgerAnswer) -> Trajectory:
-    """What `counterfactual_advantage` reads."""
-    none = torch.empty(0, device=rollout.reward.device)
-    before = turn.first._replace(account=turn.before(answer), log_peak=torch.zeros_like(rollout.reward))
-    return Trajectory(
-        window=turn.ledger.physics.window(turn.rows),
-        states=none,
-        before=before,
-        previous=rollout.previous,
-        mean=rollout.mean,
-        latent=rollout.latent,
-        multiplier=rollout.multiplier,
-        log_prob=rollout.log_prob,
-        reward=rollout.reward,
-        alive=rollout.alive,
-        terminated=rollout.terminated,
-        excess=none,
-    )
+def _several_assets(turn: Turn, rollout: Rollout, batch: BandBatch, path: PlayedPath, gamma: float) -> Array:
+    """The same for a portfolio, where the slope goes back through one bar after the other."""
+    market, rules, ledger = turn.market, turn.ledger.rules, turn.ledger
+    xp = namespace(path.growth)
+    mean, multiplier = ledger.to_bars(rollout.mean), ledger.to_bars(rollout.multiplier)
+    held = path.exposure - path.traded
+    side = xp.where(market.side == 0, xp.sign(held), market.side) / rules.max_position_pct
+    reward, slopes = earned(ledger.config, path, turn.log_growth, market)
+    columns, beside = several_assets.columns_of(batch, path, slopes, rules, multiplier, (mean == path.position) * side)
+    slope = several_assets.way_back(columns, beside, rules, discount=gamma, alive=turn.alive)
+    other = several_assets.played_instead(batch, path, mean, rules)
+    mean_reward, _ = earned(ledger.config, other, xp.log(other.growth), market)
+    advantage = reward - mean_reward
+    advantage[:-1] += gamma * (slope[1:] * (path.held - other.held)[:-1]).sum(1)
+    return advantage

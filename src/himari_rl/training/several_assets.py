@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from himari_rl.policy.ledger import RUINED, namespace
 from himari_rl.schema import MAX_MULTIPLIER
 from himari_rl.training.adjoint import (
@@ -42,6 +44,8 @@ def forward(batch: BandBatch, rules: LedgerRules, *, floored: bool) -> tuple[Pla
     frees = xp.empty_like(growths) if stops else growths[:0]
     free, over = start.free + 0.0, start.over_stop + 0.0
     held, marked = start.held, start.marked
+    each, fee = xp.empty_like(held), xp.empty_like(over)
+    stuck = stuck_bars(market.cannot, len(market.base))
     for t in range(len(market.base)):
         x, w, traded = positions[t], exposures[t], trades[t]
         xp.multiply(side[t], marked, out=x)
@@ -63,14 +67,22 @@ def forward(batch: BandBatch, rules: LedgerRules, *, floored: bool) -> tuple[Pla
             set_where(free, market.new_day[t], 1.0)
             frees[t] = free
             w *= free
-        w *= most / xp.clip(abs(w).sum(0), most, None)
-        if market.cannot is not None:
-            w[:] = _beside_carried(w, held, market.cannot[t], most)[0]
+        xp.abs(w, out=each)
+        add_assets(each, fee)
+        xp.clip(fee, most, None, out=fee)
+        w *= most / fee
+        if market.cannot is not None and stuck[t]:
+            w[:] = beside_carried(w, held, market.cannot[t], most)
         xp.subtract(w, held, out=traded)
-        fee = abs(traded).sum(0) * rules.cost_rate
+        xp.abs(traded, out=each)
+        add_assets(each, fee)
+        fee *= rules.cost_rate
         growth, marked_growth = growths[t], marked_growths[t]
-        growth[:] = (w * market.earned[t]).sum(0) + 1.0 - fee
-        marked_growth[:] = (w * market.to_close[t]).sum(0) + 1.0 - fee
+        for factor, rate in ((growth, market.earned[t]), (marked_growth, market.to_close[t])):
+            xp.multiply(w, rate, out=each)
+            add_assets(each, factor)
+            factor += 1.0
+            factor -= fee
         if floored:
             xp.clip(growth, RUINED, None, out=growth)
             xp.clip(marked_growth, RUINED, None, out=marked_growth)
@@ -86,22 +98,40 @@ def forward(batch: BandBatch, rules: LedgerRules, *, floored: bool) -> tuple[Pla
     return path, AccountStart(held, marked, free, over)
 
 
-def _beside_carried(wanted: Array, held: Array, cannot: Array, most: float) -> tuple[Array, Array, Array]:
-    """What is held after the fill where some assets cannot be traded (policy/risk.py's beside_carried, then fill).
+def add_assets(each: Array, out: Array) -> None:
+    """out = each[0] + each[1] + ..., rows (M,) of (A, M)."""
+    if isinstance(each, np.ndarray):
+        np.add.reduce(each, 0, out=out)
+    else:
+        namespace(each).sum(each, 0, out=out)
 
-    Returns:
-        exposure (A, M), the room that carried positions leave and the gross that asks for it, (M,) each.
+
+def stuck_bars(cannot: Array | None, steps: int) -> list[bool]:
+    """Which bars some asset cannot be traded at, of any account."""
+    return [False] * steps if cannot is None else cannot.reshape(steps, -1).any(1).tolist()
+
+
+def beside_carried(wanted: Array, held: Array, cannot: Array, most: float) -> Array:
+    """(A, ...) what is held after the fill where some assets cannot be traded: policy/risk.py's function, then `fill`.
+
+    An account whose assets can all be traded keeps what it wants to the bit, whoever else is in the batch.
     """
+    room, asked, over = _room(wanted, held, cannot, most)
+    xp = namespace(wanted)
+    factor = xp.where(over, room / xp.where(over, asked, 1.0), 1.0)
+    return xp.where(cannot, held, wanted * factor)
+
+
+def _room(wanted: Array, held: Array, cannot: Array, most: float) -> tuple[Array, Array, Array]:
+    """The gross that carried positions leave, the gross that asks for it, and whether that is too much."""
     xp = namespace(wanted)
     room = xp.clip(most - xp.where(cannot, abs(held), 0.0).sum(0), 0.0, None)
     asked = xp.where(cannot, 0.0, abs(wanted)).sum(0)
-    over = asked > room
-    factor = xp.where(over, room / xp.where(over, asked, 1.0), 1.0)
-    return xp.where(cannot, held, wanted * factor), room, asked
+    return room, asked, (asked > room) & cannot.any(0)
 
 
-class _Columns(NamedTuple):
-    """What the way back reads, one net's or all nets'."""
+class Columns(NamedTuple):
+    """What the way back reads, one net's or all nets'; (T, A, M), or (T, M) where it says so."""
 
     growth: Array  # dr/dG, (T, M)
     exposure: Array  # dr/dw besides
@@ -115,76 +145,120 @@ class _Columns(NamedTuple):
     kept_marked: Array
     earned: Array
     to_close: Array
-    before_cap: Array  # exposure before the gross cap
-    at_mean: Array  # of that, in the mean
-    at_marked: Array  # of the mean, in marked
+    shared: Array  # what a slope in exposure says about the gross cap's factor
+    side: Array  # what that factor says about each exposure
+    at_mean: Array  # of the exposure, in the mean
+    at_position: Array  # of the mean, in marked; or in held
+
+
+class Beside(NamedTuple):
+    """The way back through `beside_carried`: None where every bar can be traded."""
+
+    able: Array  # 1.0 where it can be traded
+    stuck: Array  # 1.0 where not
+    factor: Array  # (T, M) of what is wanted
+    at_factor: Array  # what a slope in exposure says about the factor
+    at_held: Array  # what that says about the carried positions
+    at_wanted: Array  # and about the wanted ones
 
 
 def backward(
     batches: Sequence[BandBatch], paths: Sequence[PlayedPath], slopes: Sequence[RewardSlopes], rules: LedgerRules
 ) -> Iterator[tuple[Array, Array]]:
     """`engine.pull_back`: one loop over the bars for all nets, what needs no loop net by net."""
-    local = [_local(*each, rules) for each in zip(batches, paths, slopes, strict=True)]
+    local = []
+    for batch, path, reward in zip(batches, paths, slopes, strict=True):
+        mean = mean_of(batch.edges, path.position)
+        whole = namespace(mean).ones_like(mean)
+        low, high, marked = (
+            edge_shares(batch, path, rules) if batch.edges.carried else (whole, whole * 0.0, whole * 0.0)
+        )
+        local.append((*columns_of(batch, path, reward, rules, mean, marked), low, high))
     shapes = [batch.market.base for batch in batches]
-    columns = _Columns(*(joined(leaves) for leaves in zip(*(columns for columns, _, _ in local), strict=True)))
+    columns = Columns(*(joined(leaves) for leaves in zip(*(each[0] for each in local), strict=True)))
     extra = joined_or_none([each.mean for each in slopes], shapes)
-    cannot = joined_or_none([batch.market.cannot for batch in batches], shapes)
-    held = (
-        None if cannot is None else joined([_before(b.start.held, p.held) for b, p in zip(batches, paths, strict=True)])
-    )
-    found = _loop(columns, extra, cannot, held, rules)
+    known = [each[1] for each in local if each[1] is not None]
+    beside = Beside(*(joined(leaves) for leaves in zip(*known, strict=True))) if known else None
+    found = way_back(columns, beside, rules, extra=extra)
     first = 0
-    for shape, (_, at_low, at_high) in zip(shapes, local, strict=True):
+    for shape, (_, _, low, high) in zip(shapes, local, strict=True):
         last = first + shape.shape[-1]
         own = found[..., first:last]
-        yield own * at_low, own * at_high
+        yield own * low, own * high
         first = last
 
 
-def _loop(
-    columns: _Columns, extra: Array | None, cannot: Array | None, held: Array | None, rules: LedgerRules
+def way_back(
+    columns: Columns,
+    beside: Beside | None,
+    rules: LedgerRules,
+    *,
+    extra: Array | None = None,
+    discount: float | None = None,
+    alive: Array | None = None,
 ) -> Array:
-    """(T, A, M) the slope in the mean multiplier of every bar."""
+    """(T, A, M) the slope in the mean multiplier of every bar, later bars included.
+
+    Args:
+        extra: slope in the mean besides.
+        discount: then it is the slope in held before every bar, where what the mean depends on is held and not marked,
+            and later bars count so much less; `alive` (T, M) is 0.0 where an account counts no more.
+    """
     xp = namespace(columns.sign)
-    most = rules.max_leverage
     found = xp.empty_like(columns.sign)
     h, k = xp.zeros_like(found[0]), xp.zeros_like(found[0])
-    gross = abs(columns.before_cap).sum(1)
-    capped, factor = (gross >= most) * 1.0, most / xp.clip(gross, most, None)
-    side = xp.sign(columns.before_cap)
+    each, total, fee = xp.empty_like(h), xp.empty_like(columns.growth[0]), xp.empty_like(columns.growth[0])
+    stuck = stuck_bars(None if beside is None else beside.stuck != 0.0, len(found))
     for t in range(len(found) - 1, -1, -1):
-        c = _Columns(*(leaf[t] for leaf in columns))
-        at_growth = (c.growth - (h * c.ratio).sum(0)) * c.moves
-        at_marked_growth = -(k * c.marked_ratio).sum(0) * c.marked_moves
-        trade = (c.traded - rules.cost_rate * (at_growth + at_marked_growth)) * c.sign
-        w = c.exposure + h * c.kept + k * c.kept_marked + at_growth * c.earned + at_marked_growth * c.to_close + trade
+        c = Columns(*(leaf[t] for leaf in columns))
+        w = h * c.kept
+        w += c.exposure
+        xp.multiply(h, c.ratio, out=each)
+        add_assets(each, total)
+        xp.subtract(c.growth, total, out=total)
+        total *= c.moves
+        xp.multiply(total, c.earned, out=each)
+        w += each
+        fee[:] = total
+        if discount is None:
+            xp.multiply(k, c.marked_ratio, out=each)
+            add_assets(each, total)
+            total *= c.marked_moves
+            fee -= total
+            xp.multiply(total, c.to_close, out=each)
+            w -= each
+            xp.multiply(k, c.kept_marked, out=each)
+            w += each
+        fee *= -rules.cost_rate
+        trade = c.traded + fee
+        trade *= c.sign
+        w += trade
         h = -trade
-        capped_exposure = c.before_cap * factor[t]
-        if cannot is not None and held is not None:
-            stuck = cannot[t] != 0
-            h += xp.where(stuck, w, 0.0)
-            w, more = _before_beside(w, capped_exposure, held[t], stuck, most)
-            h += more
-        shared = (w * capped_exposure).sum(0) * (capped[t] / most)
-        mean = (w - side[t] * shared) * factor[t] * c.at_mean
+        if beside is not None and stuck[t]:
+            b = Beside(*(leaf[t] for leaf in beside))
+            h += w * b.stuck
+            w *= b.able
+            xp.multiply(w, b.at_factor, out=each)
+            add_assets(each, total)
+            h += b.at_held * total
+            w *= b.factor
+            w += b.at_wanted * total
+        xp.multiply(w, c.shared, out=each)
+        add_assets(each, total)
+        xp.multiply(total, c.side, out=each)
+        w -= each
+        w *= c.at_mean
         if extra is not None:
-            mean += extra[t]
-        found[t] = mean
-        k = mean * c.at_marked
+            w += extra[t]
+        if discount is None or alive is None:
+            found[t] = w
+            k = w * c.at_position
+        else:
+            h += w * c.at_position
+            h *= alive[t]
+            found[t] = h
+            h *= discount
     return found
-
-
-def _before_beside(slope: Array, exposure: Array, held: Array, stuck: Array, most: float) -> tuple[Array, Array]:
-    """The way back through `_beside_carried`: the slopes in the exposure before it, and in held besides."""
-    xp = namespace(slope)
-    carried = most - xp.where(stuck, abs(held), 0.0).sum(0)
-    room, asked = xp.clip(carried, 0.0, None), xp.where(stuck, 0.0, abs(exposure)).sum(0)
-    over = asked > room
-    factor = xp.where(over, room / xp.where(over, asked, 1.0), 1.0)
-    slope = xp.where(stuck, 0.0, slope)
-    at_factor = (slope * exposure).sum(0) * over / xp.where(over, asked, 1.0)
-    at_held = -xp.where(stuck, xp.sign(held), 0.0) * (at_factor * (carried >= 0.0))
-    return slope * factor - xp.where(stuck, 0.0, xp.sign(exposure)) * (at_factor * factor), at_held
 
 
 def _before(first: Array, after: Array) -> Array:
@@ -194,26 +268,29 @@ def _before(first: Array, after: Array) -> Array:
     return before
 
 
-def _local(
-    batch: BandBatch, path: PlayedPath, reward: RewardSlopes, rules: LedgerRules
-) -> tuple[_Columns, Array, Array]:
-    """One net's columns, and what the mean's slope is multiplied with for low and high."""
-    market, _, edges = batch
+def columns_of(
+    batch: BandBatch, path: PlayedPath, reward: RewardSlopes, rules: LedgerRules, wanted: Array, at_position: Array
+) -> tuple[Columns, Beside | None]:
+    """What one net's way back reads.
+
+    Args:
+        wanted: (T, A, M) multipliers, before the cap.
+        at_position: slopes of those in what is held.
+    """
+    market, most = batch.market, rules.max_leverage
     xp = namespace(market.base)
     fee = abs(path.traded).sum(1) * rules.cost_rate
     moves = moving(path.growth, lambda: (path.exposure * market.earned).sum(1) + 1.0 - fee)
     marked_moves = moving(path.marked_growth, lambda: (path.exposure * market.to_close).sum(1) + 1.0 - fee)
     growth, marked_growth = path.growth[:, None], path.marked_growth[:, None]
     whole, account = xp.ones_like(market.base), xp.ones_like(path.growth)
-    mean = mean_of(edges, path.position)
-    before_cap, at_mean = xp.minimum(mean, market.cap) * market.base, market.base * share(market.cap, mean)
+    before_cap, at_mean = before_gross_cap(batch, path, wanted), market.base * share(market.cap, wanted)
     if len(path.free):
-        before_cap, at_mean = before_cap * path.free[:, None], at_mean * path.free[:, None]
-    if edges.carried:
-        low, high, marked = edge_shares(batch, path, rules)
-    else:
-        low, high, marked = whole, whole * 0.0, whole * 0.0
-    columns = _Columns(
+        at_mean = at_mean * path.free[:, None]
+    gross = abs(before_cap).sum(1)[:, None]
+    factor = most / xp.clip(gross, most, None)
+    exposure = before_cap * factor
+    columns = Columns(
         growth=reward.growth * account,
         exposure=reward.exposure * whole,
         traded=reward.traded * whole,
@@ -226,8 +303,48 @@ def _local(
         kept_marked=(market.to_close + 1.0) / marked_growth,
         earned=market.earned,
         to_close=market.to_close,
-        before_cap=before_cap,
-        at_mean=at_mean,
-        at_marked=marked,
+        shared=exposure * ((gross >= most) / most),
+        side=xp.sign(before_cap),
+        at_mean=at_mean * factor,
+        at_position=at_position,
     )
-    return columns, low, high
+    if market.cannot is None:
+        return columns, None
+    held, cannot = _before(batch.start.held, path.held), market.cannot
+    first = exposure.swapaxes(0, 1), held.swapaxes(0, 1), cannot.swapaxes(0, 1)
+    room, asked, over = _room(*first, most)
+    safe = xp.where(over, asked, 1.0)
+    part = xp.where(over, room / safe, 1.0)[:, None]
+    moves = ((most - xp.where(first[2], abs(first[1]), 0.0).sum(0)) >= 0.0)[:, None]
+    beside = Beside(
+        able=~cannot * whole,
+        stuck=cannot * whole,
+        factor=part[:, 0],
+        at_factor=exposure * (over / safe)[:, None],
+        at_held=-xp.where(cannot, xp.sign(held), 0.0) * moves,
+        at_wanted=-xp.where(cannot, 0.0, xp.sign(exposure)) * part,
+    )
+    return columns, beside
+
+
+def before_gross_cap(batch: BandBatch, path: PlayedPath, wanted: Array) -> Array:
+    """(T, A, M) exposure of multipliers after the regime's cap and the daily stop."""
+    market = batch.market
+    exposure = namespace(wanted).minimum(wanted, market.cap) * market.base
+    return exposure * path.free[:, None] if len(path.free) else exposure
+
+
+def played_instead(batch: BandBatch, path: PlayedPath, wanted: Array, rules: LedgerRules) -> PlayedPath:
+    """Every bar alone with other multipliers, from the same accounts: exposure, trade, growth and held of a path."""
+    xp, market, most = namespace(wanted), batch.market, rules.max_leverage
+    exposure = before_gross_cap(batch, path, wanted)
+    exposure = exposure * (most / xp.clip(abs(exposure).sum(1), most, None))[:, None]
+    held = _before(batch.start.held, path.held)
+    if market.cannot is not None:
+        moved = beside_carried(exposure.swapaxes(0, 1), held.swapaxes(0, 1), market.cannot.swapaxes(0, 1), most)
+        exposure = moved.swapaxes(0, 1)
+    traded = exposure - held
+    growth = (exposure * market.earned).sum(1) + 1.0 - rules.cost_rate * abs(traded).sum(1)
+    growth = xp.clip(growth, RUINED, None)
+    after = exposure * (market.to_open + 1.0) / growth[:, None]
+    return path._replace(exposure=exposure, traded=traded, growth=growth, held=after)
