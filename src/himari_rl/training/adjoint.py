@@ -108,6 +108,14 @@ def set_where(array: Array, mask: Array, value: float) -> None:
         array.masked_fill_(mask, value)
 
 
+def at_least(array: Array, low: float) -> None:
+    """array = max(array, low), in place; numpy's clip takes five times as long."""
+    if isinstance(array, np.ndarray):
+        np.maximum(array, low, out=array)
+    else:
+        array.clamp_(min=low)
+
+
 def set_from(array: Array, mask: Array, values: Array) -> None:
     """array[mask] = values[mask], in place."""
     if isinstance(array, np.ndarray):

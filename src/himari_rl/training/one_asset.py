@@ -20,6 +20,7 @@ from himari_rl.training.adjoint import (
     LedgerRules,
     PlayedPath,
     RewardSlopes,
+    at_least,
     edge_shares,
     joined,
     joined_or_none,
@@ -68,7 +69,7 @@ def forward(batch: BandBatch, rules: LedgerRules, *, floored: bool) -> tuple[Pla
             minimum(w, high[t], out=w)
             if edges.shift is not None:
                 add(w, edges.shift[t], out=w)
-                xp.clip(w, 0.0, None, out=w)
+                at_least(w, 0.0)
                 minimum(w, limit[t], out=w)
             multiply(w, market.base[t], out=w)
         else:
@@ -90,8 +91,8 @@ def forward(batch: BandBatch, rules: LedgerRules, *, floored: bool) -> tuple[Pla
         add(marked_growth, 1.0, out=marked_growth)
         subtract(marked_growth, fee, out=marked_growth)
         if floored:
-            xp.clip(growth, RUINED, None, out=growth)
-            xp.clip(marked_growth, RUINED, None, out=marked_growth)
+            at_least(growth, RUINED)
+            at_least(marked_growth, RUINED)
         held, marked = helds[t], markeds[t]
         multiply(w, kept[t], out=held)
         divide(held, growth, out=held)

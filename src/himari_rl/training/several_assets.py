@@ -20,6 +20,7 @@ from himari_rl.training.adjoint import (
     LedgerRules,
     PlayedPath,
     RewardSlopes,
+    at_least,
     edge_shares,
     joined,
     joined_or_none,
@@ -57,7 +58,7 @@ def forward(batch: BandBatch, rules: LedgerRules, *, floored: bool) -> tuple[Pla
             xp.minimum(w, edges.high[t], out=w)
             if edges.shift is not None:
                 w += edges.shift[t]
-                xp.clip(w, 0.0, None, out=w)
+                at_least(w, 0.0)
             xp.minimum(w, cap[t], out=w)
         else:
             xp.minimum(edges.low[t], cap[t], out=w)
@@ -69,7 +70,7 @@ def forward(batch: BandBatch, rules: LedgerRules, *, floored: bool) -> tuple[Pla
             w *= free
         xp.abs(w, out=each)
         add_assets(each, fee)
-        xp.clip(fee, most, None, out=fee)
+        at_least(fee, most)
         w *= most / fee
         if market.cannot is not None and stuck[t]:
             w[:] = beside_carried(w, held, market.cannot[t], most)
@@ -84,8 +85,8 @@ def forward(batch: BandBatch, rules: LedgerRules, *, floored: bool) -> tuple[Pla
             factor += 1.0
             factor -= fee
         if floored:
-            xp.clip(growth, RUINED, None, out=growth)
-            xp.clip(marked_growth, RUINED, None, out=marked_growth)
+            at_least(growth, RUINED)
+            at_least(marked_growth, RUINED)
         held, marked = helds[t], markeds[t]
         xp.multiply(w, kept[t], out=held)
         held /= growth
