@@ -69,18 +69,19 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("in_numpy", [True, False], ids=["numpy", "torch"])
 @pytest.mark.parametrize("assets", [1, 3])
 @pytest.mark.parametrize("kind", ["band", "centre"])
 @pytest.mark.parametrize("case", CASES)
-def test_the_adjoint_is_autograds(case: str, kind: str, assets: int) -> None:
-    for seed in range(4):
+def test_the_adjoint_is_autograds(case: str, kind: str, assets: int, in_numpy: bool) -> None:
+    for seed in range(3 if in_numpy else 1):  # torch's arrays are a GPU's
         settings = dict(CASES[case])
         gross = settings.pop("gross", 0.0)
         physics = world(seed, assets, **settings)
         state = accounts(physics, seed)
         low, high = edges(physics, seed, kind)
         objective, slopes, after, alive, mean = by_definition(physics, state, low, high, gross)
-        ledger = BandLedger(physics, gross_penalty=gross)
+        ledger = BandLedger(physics, gross, in_numpy=in_numpy)
         played = ledger.turn(state, T)
         (answer,) = engine.answered([played.ask(ledger.to_bars(low), ledger.to_bars(high), carried=kind == "band")])
         found = played.result(answer)

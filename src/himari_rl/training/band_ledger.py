@@ -67,15 +67,16 @@ class BandLedger:
 
     Args:
         gross_penalty: weight of the gross exposure above the cap, in units of the scaled objective.
+        in_numpy: whether the engine is given numpy's arrays or torch's; numpy's on a CPU, unless somebody says so.
     """
 
-    def __init__(self, physics: Physics, gross_penalty: float = 0.0) -> None:
+    def __init__(self, physics: Physics, gross_penalty: float = 0.0, *, in_numpy: bool | None = None) -> None:
         config, market = physics.config, physics.market
         self.physics, self.config, self.gross_penalty = physics, config, gross_penalty
         self.rules = LedgerRules(
             config.max_position_pct, config.cost_rate, config.limits.max_leverage, config.limits.daily_loss_stop
         )
-        self._numpy = physics.device.type == "cpu"
+        self._numpy = physics.device.type == "cpu" if in_numpy is None else in_numpy
         moves = market.moves
         self._columns = [self.array(x) for x in (market.side, market.base, market.cap, moves.to_close, moves.to_open)]
         self._funding = self.array(moves.funding) if bool((moves.funding != 0).any()) else None

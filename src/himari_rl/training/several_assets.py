@@ -304,7 +304,7 @@ def columns_of(
         kept_marked=(market.to_close + 1.0) / marked_growth,
         earned=market.earned,
         to_close=market.to_close,
-        shared=exposure * ((gross >= most) / most),
+        shared=exposure * (gross >= most) / most,
         side=xp.sign(before_cap),
         at_mean=at_mean * factor,
         at_position=at_position,
