@@ -48,10 +48,11 @@ def gradient_step(
     low = ledger.to_bars(seen.at_bars(band.low))
     high = ledger.to_bars(seen.at_bars(band.high)) if carried else low
     answer = yield turn.ask(low, high, carried=carried, unit=1.0 / scale)
-    slopes = [answer.low, answer.high] if carried else [answer.low]
-    tensors = [band.low, band.high, band.excess] if carried else [band.low, band.excess]
+    tensors, slopes = ([band.low, band.high], [answer.low, answer.high]) if carried else ([band.low], [answer.low])
     descent = [(-seen.from_bars(ledger.from_bars(slope))).to(band.low.dtype) for slope in slopes]
-    optimiser.follow(tensors, [*descent, config.range_penalty * seen.visits()])
+    if bool((band.excess > 0.0).any()):  # without any it has no slope
+        tensors, descent = [*tensors, band.excess], [*descent, config.range_penalty * seen.visits()]
+    optimiser.follow(tensors, descent)
     return map_memory(Tensor.detach, memory), turn.result(answer)
 
 

@@ -37,8 +37,9 @@ class Seen(NamedTuple):
         """The inverse for slopes (T, N, A): what all visits to a row add up to."""
         if self.rows is None:
             return slope
-        zeros = torch.zeros_like(self.band.low, dtype=slope.dtype)
-        return zeros.index_add_(0, self.rows.flatten(), slope.flatten(0, 1))
+        rows, count = self.rows.flatten(), len(self.band.low)
+        each = slope.flatten(0, 1).unbind(-1)
+        return torch.stack([torch.bincount(rows, own.contiguous(), count) for own in each], -1)
 
     def visits(self) -> Tensor:
         """(..., A) share of the bars that each number of the band stands for."""
