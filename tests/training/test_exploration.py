@@ -25,7 +25,7 @@ CASES: dict[str, dict[str, Any]] = {
     "plain": {},
     "cannot be traded": {"stuck": 0.3, "turnover_penalty": 0.01},
     "no limits": {"limits": RiskLimits.off(), "reward": "log_growth"},
-    "tight gross cap": {"limits": RiskLimits(max_leverage=0.3)},
+    "tight gross cap": {"limits": RiskLimits(max_leverage=0.4)},
     "ruin": {"wild": 0.1, "max_position_pct": 1.0, "limits": RiskLimits.off(2.0)},
 }
 
@@ -33,7 +33,8 @@ CASES: dict[str, dict[str, Any]] = {
 def moving_agent(physics: Physics, head: str) -> PPOAgent:
     """A net of double precision whose bands differ from bar to bar."""
     features, assets = physics.market.rows.shape[1], physics.market.assets
-    agent = build(PPOConfig(state_dim=features, action_dim=assets, hidden_dim=8, head=head)).double()
+    config = PPOConfig(state_dim=features, action_dim=assets, hidden_dim=8, head=head)
+    agent = build(config, torch.Generator().manual_seed(0)).double()
     with torch.no_grad():
         agent.out.weight.normal_(0.0, 0.5, generator=torch.Generator().manual_seed(1))
     return agent
