@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +21,13 @@ from himari_rl.envs.physics import Physics, market_of
 from himari_rl.errors import BundleError, ConfigError
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.runtime import load_policy
+from himari_rl.training.band_ledger import BandLedger
+from himari_rl.training.engine import run
 from himari_rl.training.export import export
-from himari_rl.training.gradient import gradient_step
+from himari_rl.training.gradient import autograd_step, gradient_step
 from himari_rl.training.job import training_data
-from himari_rl.training.optimiser import FlatOptimiser
+from himari_rl.training.optimiser import FlatAdamW
+from himari_rl.training.sight import Sight
 
 
 def test_the_promised_line_makes_an_agent_of_52_numbers_and_three_multipliers() -> None:
@@ -95,18 +97,29 @@ def still_physics() -> Physics:
     return Physics(market_of(panel, encoder, environment)[1], environment, encoder)
 
 
+class Descent(FlatAdamW):
+    """No momentum: it stops where the pull stops."""
+
+    def _step(self, gradient: torch.Tensor) -> None:
+        self._weights.sub_(gradient, alpha=self.learning_rate)
+
+
+@pytest.mark.parametrize("hand", [True, False])
 @pytest.mark.parametrize("pull", [0.1, 0.0])
-def test_the_gross_pull_brings_wishes_inside_the_cap_and_nothing_else_does(pull: float) -> None:
+def test_the_gross_pull_brings_wishes_inside_the_cap_and_nothing_else_does(pull: float, hand: bool) -> None:
     physics = still_physics()
     config = replace(config_type("multi")(), num_envs=8, num_steps=10, hidden_dim=8, head="centre", gross_penalty=pull,
                      first_gross=1.5)  # fmt: skip
     agent = build(config, torch.Generator().manual_seed(0))
-    sgd = partial(torch.optim.SGD, lr=0.2)  # no momentum: it stops where the pull stops
-    optimiser = FlatOptimiser(agent, sgd, agent.config.max_grad_norm)
+    optimiser = Descent(agent, 0.2, 0.0, agent.config.max_grad_norm)
+    sight, ledger = Sight(agent, physics), BandLedger(physics, pull)
     for _ in range(60):
         state = physics.reset(8, torch.Generator().manual_seed(1))
-        _, _, trajectory = gradient_step(agent, physics, optimiser, state, None, torch.tensor(1.0))
-    wanted = (0.5 * trajectory.mean.detach()).sum(-1)
+        if hand:
+            ((_, played),) = run([gradient_step(agent, sight, ledger, optimiser, state, None, 1.0)])
+        else:
+            _, _, played = autograd_step(agent, physics, optimiser, state, None, torch.tensor(1.0))
+    wanted = (0.5 * played.mean.detach()).sum(-1)
     if pull:
         assert 0.95 < float(wanted.max()) < 1.02
     else:

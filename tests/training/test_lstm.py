@@ -228,7 +228,7 @@ def test_ppo_begins_with_an_optimiser_of_its_own() -> None:
     steps = []
     for _ in range(4):
         trainer.one_rollout()
-        steps.append(int(next(iter(trainer.optimiser.inner.state.values()))["step"]))
+        steps.append(trainer.optimiser.steps)
     each = 120 // 60  # gradient steps of a pass over one rollout
     ppo = each * agent.config.epochs
     assert steps == [each, 2 * each, ppo, 2 * ppo]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ from himari_rl.agents.config import PPOConfig
 from himari_rl.agents.distributions import log_prob
 from himari_rl.errors import ConfigError
 from himari_rl.training import trainer as trainer_module
-from himari_rl.training.optimiser import FlatOptimiser
+from himari_rl.training.optimiser import FlatAdamW
 from himari_rl.training.ppo import Batch, NewPolicy, explained_variance, gae, normalised, ppo_loss, update
 
 F64 = torch.float64
@@ -137,7 +136,7 @@ def test_the_first_gradient_step_sees_no_divergence_and_the_next_ones_do() -> No
         played.window.rows, None, None, played.previous, played.latent, played.log_prob,
         normalised(played.reward, played.alive), None, played.alive,
     )  # fmt: skip
-    optimiser = FlatOptimiser(agent, partial(torch.optim.AdamW, lr=1e-3), 1.0)
+    optimiser = FlatAdamW(agent, 1e-3, 0.0, 1.0)
     first = update(agent, optimiser, made, 0.05, torch.Generator().manual_seed(0))
     assert float(first["kl"]) == pytest.approx(0.0, abs=1e-15)
     assert float(first["clip_fraction"]) == 0.0

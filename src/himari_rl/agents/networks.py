@@ -66,10 +66,16 @@ class MLPTrunk(Trunk):
         self, x: Tensor, out: nn.Linear, memory: Memory = None, fresh: Tensor | None = None
     ) -> tuple[Tensor, Memory]:
         """`Trunk.forward`; nothing to forget here."""
+        return self.on_columns(x, out, None), memory
+
+    def on_columns(self, x: Tensor, out: nn.Linear, columns: Tensor | None) -> Tensor:
+        """(..., F) -> (..., K); with `columns` x holds those of its inputs only, and the others are 0."""
         layers = [cast(nn.Linear, layer) for layer in (*self.layers, out)]
         weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+        if columns is not None:
+            weights[0] = weights[0].index_select(1, columns)
         flat = fused_tanh_layers(x.flatten(0, -2), weights, biases)  # kernels.tanh_layers is the plain formula
-        return flat.view(*x.shape[:-1], flat.shape[-1]), memory
+        return flat.view(*x.shape[:-1], flat.shape[-1])
 
     def initial_memory(self, count: int, device: torch.device) -> Memory:
         """None."""

@@ -1,4 +1,4 @@
-"""One seed on one market: simulated, learned, exported, loaded back and graded.
+"""Seeds on one market: simulated, learned, exported, loaded back and graded.
 
 The same encoder contract, physics, trainer, export and numpy runtime as on real data; only the bars come from a
 generator whose law is known. What is graded, on paths that are the same for all seeds, is the exported bundle.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,12 +30,13 @@ from himari_rl.policy.risk import RiskLimits
 from himari_rl.policy.runtime import Policy, load_policy
 from himari_rl.schema import HOUR_MS, MAX_MULTIPLIER, FloatArray
 from himari_rl.training.export import export
-from himari_rl.training.job import train_agent
+from himari_rl.training.job import NetJob, train_many
 from himari_rl.training.trainer import Trainer
 
 GRADING_SEED = 1_000_003  # never a training seed
 PATH_ROWS = 2_001  # an episode of 500 bars fits four times
 ONE_HISTORY, ONE_HISTORY_BARS = 35_000, 500_000  # bars of the only history, and how many are drawn from it
+MOST_TOGETHER, MOST_ROWS = 5, 2_000_000  # seeds trained in one program, and different bars of all of them
 HIDDEN_CHAINS = 20_000  # on 1,000 the exact memoryless policy of M3z itself scores .169 +- .010 where .150 is true
 
 
@@ -129,13 +130,31 @@ def learn(
     watch: Callable[[Trainer], None] = lambda trainer: None,
 ) -> tuple[Trainer, FloatArray]:
     """Trains one seed on one market; returns the trainer and the rows it saw."""
+    job = to_learn(name, seed, config, budget, device, watch)
+    return train_many([job])[0], job.rows
+
+
+def to_learn(
+    name: str,
+    seed: int,
+    config: PPOConfig,
+    budget: Budget,
+    device: str = "cpu",
+    watch: Callable[[Trainer], None] = lambda trainer: None,
+) -> NetJob:
+    """What one seed learns from on one market."""
     market, one_history = market_for(name)
     require_learnable_from(name, budget)
     rows, built = training_market(market, draw_training(market, budget, one_history, seed), device)
-    physics = Physics(built, environment_for(market), encoder_for(market))
-    total = min(budget.bars, ONE_HISTORY_BARS) if one_history else budget.bars
-    trainer = train_agent(physics, config_for(market, config), rows, total, seed, visible=visible(market), watch=watch)
-    return trainer, rows
+    return NetJob(
+        physics=Physics(built, environment_for(market), encoder_for(market)),
+        config=config_for(market, config),
+        rows=rows,
+        total_bars=min(budget.bars, ONE_HISTORY_BARS) if one_history else budget.bars,
+        seed=seed,
+        visible=visible(market),
+        watch=watch,
+    )
 
 
 def bundle_of(name: str, trainer: Trainer, rows: FloatArray, seed: int, folder: Path) -> Policy:
@@ -159,13 +178,31 @@ def bundle_of(name: str, trainer: Trainer, rows: FloatArray, seed: int, folder: 
 def attempt(
     name: str, seed: int, config: PPOConfig, budget: Budget, device: str = "cpu", bundles: Path | None = None
 ) -> tuple[Attempt, Policy]:
-    """Trains, exports, loads and grades one seed. Its bundle stays in the folder `bundles`, if there is one."""
-    trainer, rows = learn(name, seed, config, budget, device)
-    with tempfile.TemporaryDirectory() as folder:
-        policy = bundle_of(name, trainer, rows, seed, bundle_folder(bundles or Path(folder), name, seed))
+    """`attempts` of one seed."""
+    return attempts(name, [seed], config, budget, device, bundles)[0]
+
+
+def attempts(
+    name: str, seeds: Sequence[int], config: PPOConfig, budget: Budget, device: str = "cpu", bundles: Path | None = None
+) -> list[tuple[Attempt, Policy]]:
+    """Trains seeds in one program; exports, loads and grades each. Their bundles stay in the folder `bundles`."""
+    jobs = [to_learn(name, seed, config, budget, device) for seed in seeds]
+    trained = train_many(jobs)
     market, _ = market_for(name)
-    graded = grade(market, policy, GRADING_SEED, **grading_size(market))
-    return Attempt(name, seed, graded, trainer.seconds, trainer.state.bars), policy
+    found = []
+    for seed, job, trainer in zip(seeds, jobs, trained, strict=True):
+        with tempfile.TemporaryDirectory() as folder:
+            policy = bundle_of(name, trainer, job.rows, seed, bundle_folder(bundles or Path(folder), name, seed))
+        graded = grade(market, policy, GRADING_SEED, **grading_size(market))
+        found.append((Attempt(name, seed, graded, trainer.seconds, trainer.state.bars), policy))
+    return found
+
+
+def seeds_together(name: str, seeds: Sequence[int], budget: Budget) -> list[Sequence[int]]:
+    """Seeds that one process trains in one program: as many as their different bars leave memory for."""
+    bars = ONE_HISTORY if market_for(name)[1] else budget.distinct
+    count = max(1, min(MOST_TOGETHER, MOST_ROWS // max(1, bars)))
+    return [seeds[first : first + count] for first in range(0, len(seeds), count)]
 
 
 def bundle_folder(bundles: Path, name: str, seed: int) -> Path:

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from himari_rl.agents.config import PPOConfig
-from himari_rl.certification.attempts import Attempt, attempt, bundle_folder, market_for, require_learnable_from
+from himari_rl.certification.attempts import (
+    Attempt,
+    bundle_folder,
+    market_for,
+    require_learnable_from,
+    seeds_together,
+)
+from himari_rl.certification.attempts import attempts as train_attempts
 from himari_rl.certification.certificates import Certificate, judged
 from himari_rl.certification.grading import Grade
 from himari_rl.certification.thresholds import Budget, Rivals, Suite
@@ -18,10 +25,10 @@ from himari_rl.training.fan_out import fan_out, local_pool
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptTask:
-    """One seed on one market, for a worker."""
+    """Seeds on one market, for a worker."""
 
     market: str
-    seed: int
+    seeds: Sequence[int]
     config: PPOConfig
     budget: Budget
     device: str
@@ -65,11 +72,12 @@ def certify(
     attempts: list[Attempt] = []
     rivals: dict[tuple[str, int], Mapping[str, Grade]] = {}
 
-    def keep(task: Task, found: Attempt | dict[str, Grade]) -> list[Task]:
-        if isinstance(found, Attempt):
-            attempts.append(found)
-            done(found)
-        else:
+    def keep(task: Task, found: list[Attempt] | dict[str, Grade]) -> list[Task]:
+        if isinstance(task, AttemptTask) and isinstance(found, list):
+            attempts.extend(found)
+            for each in found:
+                done(each)
+        elif isinstance(task, RivalTask) and isinstance(found, dict):
             rivals[task.market, task.seed] = found
         return []
 
@@ -91,9 +99,9 @@ def _tasks(names: Sequence[str], seeds: Sequence[int], suite: Suite, device: str
     """Every attempt, and behind them the rivals."""
     budgets = {name: suite.budget_for(name) for name in names}
     attempts: list[Task] = [
-        AttemptTask(market=name, seed=seed, config=suite.config, budget=budgets[name], device=device, bundles=bundles)
+        AttemptTask(market=name, seeds=some, config=suite.config, budget=budgets[name], device=device, bundles=bundles)
         for name in names
-        for seed in seeds
+        for some in seeds_together(name, seeds, budgets[name])
     ]
     if suite.rivals is None:
         return attempts
@@ -104,12 +112,13 @@ def _tasks(names: Sequence[str], seeds: Sequence[int], suite: Suite, device: str
     ]
 
 
-def work_on(task: Task) -> Attempt | dict[str, Grade]:
+def work_on(task: Task) -> list[Attempt] | dict[str, Grade]:
     """One task, on one thread: a process a core."""
     with one_thread():
         if isinstance(task, RivalTask):
             return task.rivals(task.market, task.seed, task.budget)
-        return attempt(task.market, task.seed, task.config, task.budget, task.device, task.bundles)[0]
+        found = train_attempts(task.market, task.seeds, task.config, task.budget, task.device, task.bundles)
+    return [each for each, _ in found]
 
 
 def _median_of(found: Sequence[Mapping[str, Grade]]) -> dict[str, Grade]:

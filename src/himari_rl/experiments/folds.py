@@ -1,4 +1,4 @@
-"""One fold, one seed: training rows in, one file's bytes out. The unit that a walk-forward fans out.
+"""Folds and seeds: training rows in, one file's bytes out for each. What a walk-forward fans out.
 
 A task holds the training rows and nothing else, so neither the policy nor its normaliser can have seen a test row.
 Its key is a hash of everything that shapes the answer; a file is trusted only under its own key and digest.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import torch
 from safetensors.numpy import load, save
 from torch import Tensor
 
+from himari_rl.agents.config import PPOConfig
 from himari_rl.agents.ppo_agent import PPOAgent
 from himari_rl.config import as_dict
 from himari_rl.data.panel import Panel
@@ -34,7 +36,7 @@ from himari_rl.schema import Bars, FloatArray
 from himari_rl.storage.sealed import sealed, unsealed
 from himari_rl.training.device import one_thread
 from himari_rl.training.export import export
-from himari_rl.training.job import train_agent, training_data
+from himari_rl.training.job import NetJob, train_many, training_data
 from himari_rl.training.rollout import unroll
 from himari_rl.training.trainer import Trainer
 
@@ -111,35 +113,76 @@ class EarlyStopping:
 
 
 def train_fold(task: FoldTask) -> bytes:
-    """Trains one seed on one fold's training rows; the bytes of its file. Same task, same weights, on any machine."""
+    """`train_folds` of one task."""
+    return train_folds([task])[0]
+
+
+def train_folds(tasks: Sequence[FoldTask]) -> list[bytes]:
+    """Trains seeds, folds and twins in one program; the bytes of each one's file.
+
+    Same task, same bytes, whatever it is trained together with; the first weights' bits are those of the machine.
+    """
     with one_thread():
-        return _train(task)
+        places: dict[Hashable, Place] = {}
+        begun = [_begun(task, places) for task in tasks]
+        trained = train_many([job for job, _ in begun])
+        ends = zip(tasks, trained, begun, strict=True)
+        return [_ended(task, trainer, place) for task, trainer, (_, place) in ends]
 
 
-def _train(task: FoldTask) -> bytes:
-    recipe, bars = task.recipe, task.train
-    encoder = StateEncoder(bars.symbols)
-    config = replace(recipe.agent, state_dim=encoder.state_dim, action_dim=len(encoder.symbols))
-    kept, held_out = _split(bars, recipe)
-    seed = int(np.random.SeedSequence([task.seed, task.fold]).generate_state(1)[0])
-    rng = np.random.default_rng([task.seed, task.fold, 1])
-    rows, physics = _physics(kept, recipe, encoder, rng)
-    judge = None if held_out is None else measured(held_out, recipe.environment, encoder)
-    stopping = EarlyStopping(judge)
+@dataclass(frozen=True)
+class Place:
+    """Where one task's agent learns and is measured; seeds of the same rows and recipe share it."""
+
+    encoder: StateEncoder
+    rows: FloatArray  # (D, F) of the real history
+    physics: Physics
+    measured: Physics
+    judge: Physics | None  # of the validation slice
+
+
+def _place(task: FoldTask, places: dict[Hashable, Place]) -> Place:
+    recipe, copied = task.recipe, task.recipe.bootstrap_paths + task.recipe.synthetic_paths
+    key = id(task.train), repr(replace(recipe, agent=PPOConfig())), (task.seed, task.fold) if copied else None
+    if key not in places:
+        encoder = StateEncoder(task.train.symbols)
+        kept, held_out = _split(task.train, recipe)
+        rows, physics = _physics(kept, recipe, encoder, np.random.default_rng([task.seed, task.fold, 1]))
+        judge = None if held_out is None else measured(held_out, recipe.environment, encoder)
+        places[key] = Place(encoder, rows, physics, measured(kept, recipe.environment, encoder), judge)
+    return places[key]
+
+
+def _begun(task: FoldTask, places: dict[Hashable, Place]) -> tuple[NetJob, tuple[Place, EarlyStopping]]:
+    place, start = _place(task, places), task.start
+    stopping = EarlyStopping(place.judge)
 
     def prepare(trainer: Trainer) -> None:
-        if task.start is not None:
-            trainer.agent.start_from({name.split(".", 1)[1]: values for name, values in task.start.items()})
+        if start is not None:
+            trainer.agent.start_from({name.split(".", 1)[1]: values for name, values in start.items()})
 
-    trainer = train_agent(physics, config, rows, recipe.bars, seed, prepare=prepare, watch=stopping)
+    job = NetJob(
+        physics=place.physics,
+        config=replace(task.recipe.agent, state_dim=place.encoder.state_dim, action_dim=len(place.encoder.symbols)),
+        rows=place.rows,
+        total_bars=task.recipe.bars,
+        seed=int(np.random.SeedSequence([task.seed, task.fold]).generate_state(1)[0]),
+        prepare=prepare,
+        watch=stopping,
+    )
+    return job, (place, stopping)
+
+
+def _ended(task: FoldTask, trainer: Trainer, begun: tuple[Place, EarlyStopping]) -> bytes:
+    place, stopping = begun
     agent = trainer.agent
     stopping.restore(agent)
-    gain = mean_gain(agent, measured(kept, recipe.environment, encoder))
-    run = {"bars_asked": recipe.bars, "bars": trainer.state.bars, "fold": task.fold, "part": task.part}
+    gain = mean_gain(agent, place.measured)
+    run = {"bars_asked": task.recipe.bars, "bars": trainer.state.bars, "fold": task.fold, "part": task.part}
     with tempfile.TemporaryDirectory() as folder:
-        data = training_data(bars)
-        export(Path(folder) / "bundle", [agent], [task.seed], encoder, recipe.environment, data, rows, run)
-        manifest, tensors = read_bundle(Path(folder) / "bundle")
+        data, to = training_data(task.train), Path(folder) / "bundle"
+        export(to, [agent], [task.seed], place.encoder, task.recipe.environment, data, place.rows, run)
+        manifest, tensors = read_bundle(to)
     return packed(task.key, TrainedFold(manifest, tensors, gain))
 
 

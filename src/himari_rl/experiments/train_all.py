@@ -6,17 +6,18 @@ before it. Each result is one file under RUN/folds that is whole or not there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from himari_rl.experiments.fold_search import search_all
-from himari_rl.experiments.folds import FoldTask, TrainedFold, train_fold, unpacked
+from himari_rl.experiments.folds import FoldTask, TrainedFold, train_folds, unpacked
 from himari_rl.experiments.walk_forward import PARTS, Key, WalkForwardPlan
 from himari_rl.storage import read_bytes, write_atomic
 from himari_rl.training.fan_out import Pool, fan_out
 
 FOLDS_FOLDER = "folds"
+TOGETHER = 5  # nets of one program: more gain little, and leave the last cores without work
 
 
 def train_all(
@@ -48,17 +49,32 @@ def train_all(
             ready += _next(work, out, key, None, found)
     progress(len(searches) + len(found), total)
 
-    def done(task: FoldTask, data: bytes) -> list[FoldTask]:
-        path = out / FOLDS_FOLDER / task.name
-        write_atomic(path, data)
-        key = (task.part, task.fold, task.seed)
-        found[key] = unpacked(data, task.key, str(path))
-        follow = _next(work, out, _after(key), found[key], found) if chained and _after(key) in keys else []
+    def done(group: Sequence[FoldTask], files: Sequence[bytes]) -> list[Sequence[FoldTask]]:
+        follow: list[FoldTask] = []
+        for task, data in zip(group, files, strict=True):
+            path = out / FOLDS_FOLDER / task.name
+            write_atomic(path, data)
+            key = (task.part, task.fold, task.seed)
+            found[key] = unpacked(data, task.key, str(path))
+            follow += _next(work, out, _after(key), found[key], found) if chained and _after(key) in keys else []
         progress(len(searches) + len(found), total)
-        return follow
+        return together(follow)
 
-    fan_out(train_fold, ready, done, pool)
+    fan_out(train_folds, together(ready), done, pool)
     return found
+
+
+def together(tasks: Sequence[FoldTask]) -> list[Sequence[FoldTask]]:
+    """What one worker trains in one program: up to TOGETHER neighbours of one part, a fold's seeds above all.
+
+    The files do not depend on it.
+    """
+    groups: list[list[FoldTask]] = []
+    for task in tasks:
+        if not groups or len(groups[-1]) == TOGETHER or groups[-1][-1].part != task.part:
+            groups.append([])
+        groups[-1].append(task)
+    return list(groups)
 
 
 def _after(key: Key) -> Key:

@@ -37,7 +37,7 @@ from himari_rl.policy.clock import decisions_of
 from himari_rl.schema import Bars, FloatArray
 from himari_rl.storage import require_writable, write_atomic
 from himari_rl.training.device import one_thread
-from himari_rl.training.job import train_agent, training_data
+from himari_rl.training.job import NetJob, train_many, training_data
 from himari_rl.trials.fingerprint import paths_of
 from himari_rl.trials.ledger import Trials, look_of, span_of
 
@@ -176,16 +176,18 @@ def judged_rows(
     """(T,) objective over multiplier 1.0 at each row, mean over the splits that tested it."""
     encoder = StateEncoder(bars.symbols)
     environment = recipe.environment
-    total, count = np.zeros(len(bars)), np.zeros(len(bars))
-    for kept, tests in splits:
+    config = replace(recipe.agent, state_dim=encoder.state_dim, action_dim=len(encoder.symbols))
+    jobs = []
+    for kept, _ in splits:
         made = [decisions_of(bars[int(run[0]) : int(run[-1]) + 1], encoder, environment) for run in kept]
         physics = Physics(Market.build([rows for rows, _ in made], [line for _, line in made]), environment, encoder)
-        config = replace(recipe.agent, state_dim=encoder.state_dim, action_dim=len(encoder.symbols))
         rows = np.concatenate([rows for rows, _ in made])
-        agent = train_agent(physics, config, rows, recipe.bars, seed).agent
+        jobs.append(NetJob(physics=physics, config=config, rows=rows, total_bars=recipe.bars, seed=seed))
+    total, count = np.zeros(len(bars)), np.zeros(len(bars))
+    for trainer, (_, tests) in zip(train_many(jobs), splits, strict=True):
         for run in tests:
             first, last = int(run[0]), int(run[-1])
-            found = _gain_by_row(agent, measured(bars[first : last + 1], environment, encoder))
+            found = _gain_by_row(trainer.agent, measured(bars[first : last + 1], environment, encoder))
             total[first : first + len(found)] += found
             count[first : first + len(found)] += 1
     return np.divide(total, count, out=np.zeros(len(bars)), where=count > 0)

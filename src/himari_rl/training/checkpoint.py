@@ -23,7 +23,7 @@ from himari_rl.errors import StorageError
 from himari_rl.storage import read_bytes, write_atomic
 from himari_rl.training.trainer import Trainer
 
-FORMAT = 2  # of the file; 1 kept Adam's moments layer by layer
+FORMAT = 3  # of the file; 1 kept Adam's moments layer by layer, 2 as torch.optim names them
 _COUNTERS = ("rollout", "bars", "reward_count", "reward_mean", "reward_m2", "averaged")
 
 
@@ -39,8 +39,7 @@ def save_checkpoint(path: Path, trainer: Trainer, fingerprint: str) -> None:
     agent, state = trainer.agent, trainer.state
     tensors = {f"agent.{name}": value for name, value in agent.state_dict().items()}
     tensors |= {f"average.{i}": value for i, value in enumerate(trainer.average)}
-    for i, slots in trainer.optimiser.inner.state_dict()["state"].items():
-        tensors |= {f"optimiser.{i}.{name}": value for name, value in slots.items()}
+    tensors |= {f"optimiser.{name}": value for name, value in trainer.optimiser.state().items()}
     tensors |= {f"env.{i}": leaf for i, leaf in enumerate(batch.leaves(state.env))}
     tensors |= {f"memory.{i}": leaf for i, leaf in enumerate(state.memory or ())}
     tensors["generator"] = trainer.generator.get_state()
@@ -77,13 +76,8 @@ def load_checkpoint(path: Path, trainer: Trainer, fingerprint: str) -> None:
     agent.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("agent.")})
     for i, mean in enumerate(trainer.average):
         mean.copy_(tensors[f"average.{i}"])
-    adam = trainer.optimiser.inner.state_dict()
-    slots: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimiser."):
-            _, index, slot = name.split(".")
-            slots.setdefault(int(index), {})[slot] = value
-    trainer.optimiser.inner.load_state_dict(adam | {"state": slots})
+    moments = {name[10:]: value for name, value in tensors.items() if name.startswith("optimiser.")}
+    trainer.optimiser.load(moments)
     count = sum(name.startswith("env.") for name in tensors)
     state.env = batch.from_leaves([tensors[f"env.{i}"].to(device) for i in range(count)])
     if "memory.0" in tensors:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import torch
 
-from himari_rl.envs.batch import mapped
 from himari_rl.envs.physics import Physics
 from himari_rl.errors import CollapseError
 from himari_rl.schema import MAX_MULTIPLIER
+from himari_rl.training.band_ledger import Rollout
 from himari_rl.training.rollout import Trajectory
 
 PATIENCE = 5  # rollouts in a row
@@ -29,7 +29,7 @@ class CollapseGuard:
         self.better: dict[float, list[torch.Tensor]] = {}
 
     @torch.no_grad()
-    def check(self, trajectory: Trajectory, rollout: int, rollouts: int) -> None:
+    def check(self, trajectory: Trajectory | Rollout, rollout: int, rollouts: int) -> None:
         """Raises CollapseError when the policy is stuck at a bound that costs it reward."""
         low, high = trajectory.mean.amin(), trajectory.mean.amax()
         if not bool((high <= 1e-3) | (low >= 2.0 - 1e-3)):
@@ -55,13 +55,14 @@ class CollapseGuard:
                     "lower --learning-rate, or check the features and the reward",
                 )
 
-    def _constant_reward(self, trajectory: Trajectory, constant: float) -> torch.Tensor:
+    def _constant_reward(self, trajectory: Trajectory | Rollout, constant: float) -> torch.Tensor:
         """(T, N) reward of holding one multiplier over the same bars from the same accounts."""
-        first = mapped(lambda leaf: leaf[0], trajectory.before)
+        first, steps = trajectory.first, trajectory.reward.shape[0]
         account, log_peak, moments = first.account, first.log_peak, first.moments
+        window = self.physics.window(first.row + torch.arange(steps, device=first.row.device)[:, None])
         rewards = []
-        for t in range(trajectory.reward.shape[0]):
-            now = trajectory.window.at(t)
+        for t in range(steps):
+            now = window.at(t)
             held = account.held
             account, moved = self.physics.advance(account, torch.full_like(held, constant), now)
             log_peak = torch.maximum(log_peak, account.marked_log_equity)

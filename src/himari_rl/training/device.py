@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
 import torch
 
@@ -46,38 +46,25 @@ def keep_freed_memory() -> None:
     mallopt(m_trim_threshold, 512 * 1024 * 1024)
 
 
-NARROW = 128  # units below which a net's products are too small to share
-
-
 @contextmanager
-def threads(count: int) -> Iterator[None]:
-    """torch uses `count` threads for one operation inside; puts the setting back after, whatever happens."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def one_thread() -> Iterator[None]:
+    """torch uses one thread for an operation inside, whatever the caller, OMP_NUM_THREADS or the affinity allow.
 
-
-def one_thread() -> AbstractContextManager[None]:
-    """One thread inside: for one process on each core, where the same sums must come out on every machine.
+    A rollout is thousands of operations on a few hundred accounts. Shared between threads they gain little, and each
+    waits for the slower thread: on a busy machine two were ten times as slow as one. The number is fixed because a
+    product's last bits depend on it: a run that goes on on a machine with more cores must end in the same weights.
+    More cores train more seeds, folds and markets at once (fan_out.py).
 
     >>> with one_thread():
     ...     torch.get_num_threads()
     1
     """
-    return threads(1)
-
-
-def threads_for(width: int) -> AbstractContextManager[None]:
-    """One thread for a narrow net, two for a wide one, on every machine.
-
-    A rollout is thousands of operations on a few hundred accounts. Shared between threads they gain nothing, and each
-    waits for the slower thread: on a busy machine two were ten times as slow as one. The number is fixed because a
-    product's last bits depend on it: a run that goes on on a machine with more cores must end in the same weights.
-    """
-    return threads(1 if width < NARROW else 2)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -3,6 +3,9 @@
     dJ/dtheta = sum_t dr_t/dw_t dw_t/dtheta,   w_t flowing into every later bar through the drift and the no-trade band
 
 No likelihood ratio, no exploration noise, no critic. See docs/decisions/LOG.md for what it adds to PPO and PPO to it.
+
+gradient_step       the ledger's slopes by the adjoint written by hand (engine.py), many nets at once
+autograd_step       the same by autograd, bar by bar: the definition, and what every reward and every net can take
 """
 
 from __future__ import annotations
@@ -14,19 +17,54 @@ from himari_rl.agents.networks import Memory, map_memory
 from himari_rl.agents.ppo_agent import PPOAgent
 from himari_rl.envs.physics import EnvState, Physics
 from himari_rl.policy.account import Account
-from himari_rl.training.optimiser import FlatOptimiser
+from himari_rl.training.band_ledger import BandLedger, Rollout
+from himari_rl.training.engine import Asking
+from himari_rl.training.optimiser import FlatAdamW
 from himari_rl.training.rollout import Trajectory, unroll
+from himari_rl.training.sight import Sight
 
 
 def gradient_step(
     agent: PPOAgent,
+    sight: Sight,
+    ledger: BandLedger,
+    optimiser: FlatAdamW,
+    state: EnvState,
+    memory: Memory,
+    scale: float,
+) -> Asking[tuple[Memory, Rollout]]:
+    """One ascent step on the mean reward of the next num_steps bars of these accounts.
+
+    Args:
+        scale: running standard deviation of the reward: Adam's epsilon and the clip then mean the same on every market.
+
+    Returns:
+        the memory after those bars, detached, and what was played.
+    """
+    config = agent.config
+    turn = ledger.turn(state, config.num_steps)
+    seen, memory = sight.bands(turn.rows, memory)
+    band, carried = seen.band, seen.band.high is not seen.band.low
+    low = ledger.to_bars(seen.at_bars(band.low))
+    high = ledger.to_bars(seen.at_bars(band.high)) if carried else low
+    answer = yield turn.ask(low, high, carried=carried, unit=1.0 / scale)
+    tensors, slopes = ([band.low, band.high], [answer.low, answer.high]) if carried else ([band.low], [answer.low])
+    descent = [(-seen.from_bars(ledger.from_bars(slope))).to(band.low.dtype) for slope in slopes]
+    if bool((band.excess > 0.0).any()):  # without any it has no slope
+        tensors, descent = [*tensors, band.excess], [*descent, config.range_penalty * seen.visits()]
+    optimiser.follow(tensors, descent)
+    return map_memory(Tensor.detach, memory), turn.result(answer)
+
+
+def autograd_step(
+    agent: PPOAgent,
     physics: Physics,
-    optimiser: FlatOptimiser,
+    optimiser: FlatAdamW,
     state: EnvState,
     memory: Memory,
     scale: Tensor,
 ) -> tuple[EnvState, Memory, Trajectory]:
-    """One ascent step on the mean reward of the next num_steps bars of these accounts.
+    """`gradient_step` by autograd through the physics, which any reward and any net can take.
 
     Args:
         scale: running standard deviation of the reward: Adam's epsilon and the clip then mean the same on every market.

@@ -29,7 +29,8 @@ from himari_rl.schema import Bars, BoolArray, FloatArray
 from himari_rl.storage import write_atomic
 from himari_rl.training.checkpoint import load_checkpoint, save_checkpoint
 from himari_rl.training.config import TrainConfig
-from himari_rl.training.device import fast_products, keep_freed_memory, resolve_device, threads_for
+from himari_rl.training.device import fast_products, keep_freed_memory, one_thread, resolve_device
+from himari_rl.training.engine import run
 from himari_rl.training.export import export
 from himari_rl.training.trainer import Trainer
 
@@ -60,6 +61,45 @@ class TrainingResult:
 Watcher = Callable[[Trainer, int], None]  # (trainer, seed), after each rollout
 
 
+@dataclass(frozen=True, kw_only=True)
+class NetJob:
+    """One agent to train; every random number comes from one generator made from `seed`."""
+
+    physics: Physics
+    config: PPOConfig
+    rows: FloatArray  # (D, F) training rows, on which the normaliser is fitted
+    total_bars: int
+    seed: int
+    visible: BoolArray | None = None  # (F,) which features anything may read; None is all of them
+    prepare: Callable[[Trainer], None] = lambda trainer: None
+    """Called once before the first rollout (a resume loads its checkpoint here)."""
+    watch: Callable[[Trainer], None] = lambda trainer: None
+    """Called after each rollout."""
+
+
+def train_many(jobs: Sequence[NetJob]) -> list[Trainer]:
+    """Trains several agents in one program, in step (engine.py); each ends in the weights that it would have alone.
+
+    Their markets, configs and budgets may differ; those that fit are stepped together. An error in one ends them all.
+    """
+    keep_freed_memory()
+    with fast_products(), one_thread():  # the first weights come from a decomposition: products too
+        trainers = [_begun(job) for job in jobs]
+        run([trainer.training() for trainer in trainers])
+    return trainers
+
+
+def _begun(job: NetJob) -> Trainer:
+    device, rows = job.physics.device, job.rows
+    agent = build(job.config, torch.Generator().manual_seed(job.seed)).to(device)
+    visible = np.ones(rows.shape[1], bool) if job.visible is None else job.visible
+    agent.normaliser.fit(rows, visible, job.config.account_inputs)
+    generator = torch.Generator(device).manual_seed(job.seed)
+    trainer = Trainer(agent, job.physics, job.total_bars, generator, job.watch)
+    job.prepare(trainer)
+    return trainer
+
+
 def train_agent(
     physics: Physics,
     config: PPOConfig,
@@ -71,21 +111,21 @@ def train_agent(
     prepare: Callable[[Trainer], None] = lambda trainer: None,
     watch: Callable[[Trainer], None] = lambda trainer: None,
 ) -> Trainer:
-    """Trains one agent; every random number comes from one generator made from `seed`.
-
-    Args:
-        rows: (D, F) training rows, on which the normaliser is fitted.
-        visible: (F,) bool, which features anything may read; all of them by default.
-        prepare: called once before the first rollout (a resume loads its checkpoint here).
-    """
-    keep_freed_memory()
-    generator = torch.Generator(physics.device).manual_seed(seed)
-    with fast_products(), threads_for(config.hidden_dim):  # the first weights come from a decomposition: products too
-        agent = build(config, torch.Generator().manual_seed(seed)).to(physics.device)
-        agent.normaliser.fit(rows, np.ones(rows.shape[1], bool) if visible is None else visible, config.account_inputs)
-        trainer = Trainer(agent, physics, total_bars, generator, watch)
-        prepare(trainer)
-        trainer.run()
+    """`train_many` of one agent."""
+    (trainer,) = train_many(
+        [
+            NetJob(
+                physics=physics,
+                config=config,
+                rows=rows,
+                total_bars=total_bars,
+                seed=seed,
+                visible=visible,
+                prepare=prepare,
+                watch=watch,
+            )
+        ]
+    )
     return trainer
 
 
@@ -107,7 +147,7 @@ def run_job(
         DataError: too few bars for one episode.
         StorageError: `out` cannot be written, or a checkpoint does not belong to this job.
         CollapseError: the policy degenerated; nothing is exported.
-        KeyboardInterrupt: Ctrl-C, after the rollout at hand and its checkpoint.
+        KeyboardInterrupt: Ctrl-C, after each seed's rollout at hand and its checkpoint.
     """
     train = trainable(job, bars)
     device = resolve_device(job.device)
@@ -117,7 +157,7 @@ def run_job(
     physics = Physics(market, job.environment, encoder)
     data = training_data(train)
     total_bars = job.num_episodes * job.environment.episode_bars
-    trainers = []
+    jobs = []
     with interrupt_between_rollouts() as interrupted:
         for seed in job.seeds:
             path = out / CHECKPOINT.format(seed=seed)
@@ -134,10 +174,20 @@ def run_job(
                 if stop or trainer.state.rollout % every == 0 or trainer.state.rollout == trainer.rollouts:
                     save_checkpoint(path, trainer, data["sha256"])
                 watch(trainer, seed)
-                if stop:
-                    raise KeyboardInterrupt
+                trainer.paused = stop  # the others too, each after its own rollout and checkpoint
 
-            trainers.append(train_agent(physics, agent, rows, total_bars, seed, prepare=prepare, watch=after_rollout))
+            jobs.append(
+                NetJob(
+                    physics=physics,
+                    config=agent,
+                    rows=rows,
+                    total_bars=total_bars,
+                    seed=seed,
+                    prepare=prepare,
+                    watch=after_rollout,
+                )
+            )
+        trainers = train_many(jobs)
     stepped, seconds = sum(t.state.bars for t in trainers), sum(t.seconds for t in trainers)
     asked = total_bars * len(job.seeds)
     run: dict[str, Any] = {"num_episodes": job.num_episodes, "bars_asked": asked, "bars": stepped, "device": device}

@@ -7,17 +7,18 @@ update       epochs of minibatches of whole environments
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from himari_rl.agents.config import PPOConfig
-from himari_rl.agents.distributions import log_prob
+from himari_rl.agents.distributions import Band, log_prob
 from himari_rl.agents.kernels import fused_clipped_surrogate, fused_weighted_half_mse
 from himari_rl.agents.networks import Memory, map_memory
 from himari_rl.agents.ppo_agent import PPOAgent
-from himari_rl.training.optimiser import FlatOptimiser
+from himari_rl.training.optimiser import FlatAdamW
 
 
 class Batch(NamedTuple):
@@ -32,6 +33,7 @@ class Batch(NamedTuple):
     advantage: Tensor  # (T, N)
     target: Tensor | None  # (T, N) for the critic
     alive: Tensor  # (T, N) weight, 0 after ruin
+    rows: Tensor | None = None  # (T, N) decision rows; with them, and `bands`, the actor needs no states
 
 
 def gae(
@@ -118,12 +120,16 @@ def ppo_loss(batch: Batch, new: NewPolicy, config: PPOConfig) -> tuple[Tensor, L
 
 def update(
     agent: PPOAgent,
-    optimiser: FlatOptimiser,
+    optimiser: FlatAdamW,
     batch: Batch,
     std: float,
     generator: torch.Generator,
+    bands: Callable[[Tensor], tuple[Band, Tensor]] | None = None,
 ) -> dict[str, Tensor]:
     """Several epochs over one rollout, each in a new order of environments.
+
+    Args:
+        bands: what the actor makes of rows (T, n), and its mean excess; None asks its net about the batch's states.
 
     Returns:
         means of the loss terms over all gradient steps, as tensors: reading them is the only synchronisation.
@@ -133,21 +139,25 @@ def update(
     envs_per_minibatch = max(1, min(count, config.minibatch // steps))
     deviation = torch.as_tensor(std, dtype=batch.latent.dtype, device=batch.latent.device)
     critic_states = None if batch.critic_states is None else agent.critic_inputs(batch.critic_states)
-    # normalised once, not once a minibatch
-    gather = Gather(batch._replace(states=agent.normalised_states(batch.states), critic_states=critic_states))
+    states = batch.states if bands is not None else agent.normalised_states(batch.states)  # not once a minibatch
+    gather = Gather(batch._replace(states=states, critic_states=critic_states))
     history: list[LossStats] = []
     for _ in range(config.epochs):
         order = torch.randperm(count, generator=generator, device=batch.latent.device)
         for environments in torch.split(order, envs_per_minibatch):
             part = gather(environments)
-            band, _ = agent.band_of_normalised(part.states, part.memory)
+            if bands is None or part.rows is None:
+                band, _ = agent.band_of_normalised(part.states, part.memory)
+                excess = band.excess.mean()
+            else:
+                band, excess = bands(part.rows)
             mean = band.mean(part.previous)
             new = NewPolicy(
                 log_prob=log_prob(config.head, part.latent, mean, deviation),
                 value=None if part.critic_states is None else agent.critic(part.critic_states),
             )
             loss, stats = ppo_loss(part, new, config)
-            optimiser.minimise(loss + config.range_penalty * band.excess.mean())
+            optimiser.minimise(loss + config.range_penalty * excess)
             history.append(stats)
     return {name: torch.stack([getattr(stats, name) for stats in history]).mean() for name in LossStats._fields}
 
@@ -159,7 +169,7 @@ class Gather:
     """
 
     def __init__(self, batch: Batch) -> None:
-        self._memory, self._critic = batch.memory, batch.critic_states is not None
+        self._memory, self._critic, self._rows = batch.memory, batch.critic_states is not None, batch.rows
         states = [batch.states] if batch.critic_states is None else [batch.states, batch.critic_states]
         target = torch.zeros_like(batch.alive) if batch.target is None else batch.target
         scalars = [batch.log_prob, batch.advantage, target, batch.alive]
@@ -185,4 +195,5 @@ class Gather:
             advantage=advantage,
             target=target if self._critic else None,
             alive=alive,
+            rows=None if self._rows is None else self._rows.index_select(1, environments),
         )

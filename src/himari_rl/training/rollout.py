@@ -17,7 +17,7 @@ from torch import Tensor
 from himari_rl.agents.distributions import Band, log_prob, sample
 from himari_rl.agents.networks import Memory
 from himari_rl.agents.ppo_agent import PPOAgent
-from himari_rl.envs.batch import stack
+from himari_rl.envs.batch import mapped, stack
 from himari_rl.envs.physics import EnvState, Physics, Window
 
 
@@ -36,6 +36,11 @@ class Trajectory(NamedTuple):
     alive: Tensor  # (T, N) 1.0 until the account was ruined, 0.0 after
     terminated: Tensor  # (T, N) bool
     excess: Tensor  # () mean distance of the raw band edges outside [0, 2]
+
+    @property
+    def first(self) -> EnvState:
+        """The accounts before the first bar."""
+        return mapped(lambda leaf: leaf[0], self.before)
 
 
 def unroll(

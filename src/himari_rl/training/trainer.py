@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,14 +21,29 @@ from himari_rl.agents.ppo_agent import PPOAgent
 from himari_rl.envs.batch import join, pick, where_over
 from himari_rl.envs.physics import EnvState, Physics
 from himari_rl.errors import ConfigError
+from himari_rl.training.band_ledger import BandLedger, Rollout, by_hand
 from himari_rl.training.collapse import CollapseGuard
-from himari_rl.training.gradient import counterfactual_advantage, gradient_step, mean_reward
-from himari_rl.training.optimiser import FlatOptimiser
+from himari_rl.training.engine import Asking, run
+from himari_rl.training.exploration import explored
+from himari_rl.training.gradient import autograd_step, counterfactual_advantage, gradient_step, mean_reward
+from himari_rl.training.optimiser import FlatAdamW
 from himari_rl.training.ppo import Batch, explained_variance, gae, normalised, update
 from himari_rl.training.rollout import Trajectory, unroll
+from himari_rl.training.sight import Sight
 from himari_rl.training.states import random_positions
 
 MIN_SCALE = 1e-8
+
+Learned = tuple["Trajectory | Rollout", dict[str, float], Tensor]  # what was played, metrics, (N,) ruined
+
+
+class Drawn(NamedTuple):
+    """What PPO learns from besides what was played."""
+
+    states: Tensor  # (T, N, F) of the actor; no features where a `Sight` knows its rows
+    critic_states: Tensor | None
+    advantage: Tensor  # (T, N)
+    target: Tensor | None  # (T, N) for the critic
 
 
 @dataclass
@@ -80,39 +96,75 @@ class Trainer:
         self.rollouts = config.rollouts(total_bars)
         self.gradient_rollouts = round(config.analytic_gradient_fraction * self.rollouts)
         self.averaged_rollouts = max(1, round(config.weight_average_fraction * self.rollouts))
-        adam = partial(
-            torch.optim.AdamW, lr=config.learning_rate, eps=1e-7, weight_decay=config.weight_decay, fused=True
-        )
-        self.optimiser = FlatOptimiser(agent, adam, config.max_grad_norm)
+        self.optimiser = FlatAdamW(agent, config.learning_rate, config.weight_decay, config.max_grad_norm)
         self.guard = CollapseGuard(physics)
         self.average = [torch.zeros_like(p) for p in agent.actor_parameters()]
         self.seconds = 0.0
+        self.paused = False
+        self._ledger: BandLedger | None = None
+        self._sight: Sight | None = None
         self.state = TrainerState(self._first_accounts(), agent.initial_memory(config.num_envs))
+
+    @property
+    def ledger(self) -> BandLedger | None:
+        """What plays this agent's bands; None where autograd steps bar by bar (by_hand)."""
+        if self._ledger is None and by_hand(self.agent, self.physics):
+            self._ledger = BandLedger(self.physics, self.agent.config.gross_penalty)
+        return self._ledger
+
+    @property
+    def sight(self) -> Sight | None:
+        """What the agent sees, prepared at the first rollout: the normaliser stays as it is from there on."""
+        if self._sight is None and by_hand(self.agent, self.physics):
+            self._sight = Sight(self.agent, self.physics)
+        return self._sight
 
     def run(self) -> None:
         """Trains to the end of the budget and leaves the averaged weights in the agent."""
-        while self.state.rollout < self.rollouts:
-            started = time.perf_counter()
-            self.one_rollout()
-            self.seconds += time.perf_counter() - started
+        run([self.training()])
+
+    def one_rollout(self) -> None:
+        """One rollout of all accounts and what is learned from it."""
+        run([self.rolling()])
+
+    def training(self) -> Asking[None]:
+        """`run` as a coroutine, for engine.run; it ends early where `paused` is set after a rollout."""
+        while self.state.rollout < self.rollouts and not self.paused:
+            yield from self.rolling()
             self.on_rollout(self)
+        if self.paused:
+            return
         with torch.no_grad():
             for parameter, mean in zip(self.agent.actor_parameters(), self.average, strict=True):
                 parameter.copy_(mean)
 
-    def one_rollout(self) -> None:
-        """One rollout of all accounts and what is learned from it."""
+    def rolling(self) -> Asking[None]:
+        """`one_rollout` as a coroutine; counts the seconds that are this net's."""
+        rollout = self._rolling()
+        go_on = partial(next, rollout)
+        while True:
+            started = time.perf_counter()
+            try:
+                ask = go_on()
+            except StopIteration:
+                return
+            finally:
+                self.seconds += time.perf_counter() - started
+            answer = yield ask
+            self.seconds += answer.seconds
+            go_on = partial(rollout.send, answer)
+
+    def _rolling(self) -> Asking[None]:
         config, state = self.agent.config, self.state
-        for group in self.optimiser.inner.param_groups:
-            left = 1.0 - state.rollout / self.rollouts
-            fraction = config.final_learning_rate + (1.0 - config.final_learning_rate) * left
-            group["lr"] = config.learning_rate * fraction
+        left = 1.0 - state.rollout / self.rollouts
+        fraction = config.final_learning_rate + (1.0 - config.final_learning_rate) * left
+        self.optimiser.learning_rate = config.learning_rate * fraction
         state.env = random_positions(self.physics, state.env, config.random_position_fraction, self.generator)
         by_gradient = state.rollout < self.gradient_rollouts
         if state.rollout == self.gradient_rollouts:
-            # Adam's moments of one loss are the wrong step size for the other (LOG.md)
-            self.optimiser.inner.state.clear()
-        trajectory, metrics, ruined = self._gradient_rollout() if by_gradient else self._ppo_rollout()
+            self.optimiser.forget()  # Adam's moments of one loss are the wrong step size for the other (LOG.md)
+        stage = self._gradient_rollout() if by_gradient else self._ppo_rollout()
+        trajectory, metrics, ruined = yield from stage
         self._count(trajectory)
         state.rollout += 1
         state.metrics = metrics | self._diagnostics(trajectory)
@@ -124,62 +176,79 @@ class Trainer:
                 for mean, parameter in zip(self.average, self.agent.actor_parameters(), strict=True):
                     mean.add_((parameter - mean) / state.averaged)
 
-    def _gradient_rollout(self) -> tuple[Trajectory, dict[str, float], Tensor]:
+    def _gradient_rollout(self) -> Asking[Learned]:
         config, state = self.agent.config, self.state
-        scale = torch.tensor(state.reward_scale, dtype=torch.float64, device=self.physics.device)
         chunk = max(1, min(config.num_envs, config.minibatch // config.num_steps))
         envs: list[EnvState] = []
         memories: list[Memory] = []
-        trajectories: list[Trajectory] = []
+        ruined: list[Tensor] = []
         for part in torch.split(torch.arange(config.num_envs, device=self.physics.device), chunk):
-            env, memory, trajectory = gradient_step(
-                self.agent,
-                self.physics,
-                self.optimiser,
-                pick(state.env, part),
-                map_memory(lambda leaf, part=part: leaf[:, part], state.memory),
-                scale,
-            )
+            env, own = pick(state.env, part), map_memory(lambda leaf, part=part: leaf[:, part], state.memory)
+            env, memory, trajectory = yield from self._gradient_step(env, own)
             envs.append(env)
             memories.append(memory)
-            trajectories.append(trajectory)
+            ruined.append(trajectory.terminated.any(0))
         state.env = join(envs)
         state.memory = map_memory(lambda *parts: torch.cat(parts, 1), *memories)
-        ruined = torch.cat([t.terminated.any(0) for t in trajectories])
-        return trajectories[-1], {}, ruined
+        return trajectory, {}, torch.cat(ruined)
 
-    def _ppo_rollout(self) -> tuple[Trajectory, dict[str, float], Tensor]:
+    def _gradient_step(self, env: EnvState, memory: Memory) -> Asking[tuple[EnvState, Memory, Trajectory | Rollout]]:
+        agent, optimiser, scale = self.agent, self.optimiser, self.state.reward_scale
+        if self.ledger is None or self.sight is None:
+            unit = torch.tensor(scale, dtype=torch.float64, device=self.physics.device)
+            return autograd_step(agent, self.physics, optimiser, env, memory, unit)
+        memory, rollout = yield from gradient_step(agent, self.sight, self.ledger, optimiser, env, memory, scale)
+        return rollout.after, memory, rollout
+
+    def _ppo_rollout(self) -> Asking[Learned]:
         config, state, physics = self.agent.config, self.state, self.physics
         steps, count, assets = config.num_steps, config.num_envs, physics.market.assets
         done = (state.rollout - self.gradient_rollouts) / max(1, self.rollouts - self.gradient_rollouts - 1)
         std = config.initial_std * (config.final_std / config.initial_std) ** done
         noise = torch.randn(steps, count, assets, generator=self.generator, device=physics.device, dtype=torch.float64)
-        critic = config.advantage == "gae"
-        memory = state.memory
-        with torch.no_grad():
-            state.env, state.memory, trajectory = unroll(
-                self.agent, physics, state.env, steps, memory, std=std, noise=noise, observed=critic
-            )
-        metrics: dict[str, float] = {}
-        target = None
-        if critic:
-            advantage, target, metrics = self._gae(trajectory)
+        memory, rows = state.memory, state.env.row + torch.arange(steps, device=physics.device)[:, None]
+        sight = self.sight
+        played: Trajectory | Rollout
+        if sight is None or self.ledger is None or config.advantage == "gae":
+            played, drawn, metrics = self._unrolled(std, noise)
+            sight = None
         else:
-            advantage = counterfactual_advantage(physics, trajectory, config.gamma)
+            state.memory, played, advantage = yield from explored(
+                self.agent, sight, self.ledger, state.env, memory, std, noise
+            )
+            state.env, metrics = played.after, {}
+            states = torch.empty(steps, count, 0) if sight.prepared else physics.market.rows[rows]
+            drawn = Drawn(states, None, advantage, None)
         batch = Batch(
-            states=trajectory.states[:-1] if self.agent.reads_account else trajectory.window.rows,
-            critic_states=trajectory.states[:-1] if critic else None,
+            states=drawn.states,
+            critic_states=drawn.critic_states,
             memory=memory,
-            previous=trajectory.previous,
-            latent=trajectory.latent,
-            log_prob=trajectory.log_prob,
-            advantage=normalised(advantage, trajectory.alive),
-            target=target,
-            alive=trajectory.alive,
+            previous=played.previous,
+            latent=played.latent,
+            log_prob=played.log_prob,
+            advantage=normalised(drawn.advantage, played.alive),
+            target=drawn.target,
+            alive=played.alive,
+            rows=rows,
         )
-        stats = update(self.agent, self.optimiser, batch, std, self.generator)
+        bands = sight.whole if sight is not None and sight.prepared else None
+        stats = update(self.agent, self.optimiser, batch, std, self.generator, bands)
         metrics |= {name: float(value) for name, value in stats.items()} | {"std": std}
-        return trajectory, metrics, trajectory.terminated.any(0)
+        return played, metrics, played.terminated.any(0)
+
+    @torch.no_grad()
+    def _unrolled(self, std: float, noise: Tensor) -> tuple[Trajectory, Drawn, dict[str, float]]:
+        """PPO's rollout bar by bar through the physics: any reward, any net, and the critic."""
+        config, state, physics = self.agent.config, self.state, self.physics
+        critic = config.advantage == "gae"
+        state.env, state.memory, played = unroll(
+            self.agent, physics, state.env, config.num_steps, state.memory, std=std, noise=noise, observed=critic
+        )
+        states = played.states[:-1] if self.agent.reads_account else played.window.rows
+        if not critic:
+            return played, Drawn(states, None, counterfactual_advantage(physics, played, config.gamma), None), {}
+        advantage, target, metrics = self._gae(played)
+        return played, Drawn(states, played.states[:-1], advantage, target), metrics
 
     @torch.no_grad()
     def _gae(self, trajectory: Trajectory) -> tuple[Tensor, Tensor, dict[str, float]]:
@@ -199,7 +268,7 @@ class Trainer:
         explained = explained_variance(value[:-1], target)
         return advantage, target.float(), {"explained_variance": float(explained)}
 
-    def _count(self, trajectory: Trajectory) -> None:
+    def _count(self, trajectory: Trajectory | Rollout) -> None:
         """Chan's parallel update of the reward's running moments."""
         state, reward = self.state, trajectory.reward.detach()
         count, mean, variance = reward.numel(), float(reward.mean()), float(reward.var(unbiased=False))
@@ -210,14 +279,14 @@ class Trainer:
         state.reward_count = float(total)
         state.bars += self.agent.config.num_envs * self.agent.config.num_steps
 
-    def _diagnostics(self, trajectory: Trajectory) -> dict[str, float]:
+    def _diagnostics(self, trajectory: Trajectory | Rollout) -> dict[str, float]:
         with torch.no_grad():
             mean = trajectory.mean
             saturated = ((mean <= 0.01) | (mean >= 1.99)).double().mean()
             traded = (trajectory.multiplier - trajectory.previous).abs().mean()
             numbers = torch.stack([trajectory.reward.mean(), mean.mean(), mean.std(), saturated, traded]).tolist()
         names = ("reward", "multiplier", "action_spread", "saturation", "traded")
-        return dict(zip(names, numbers, strict=True)) | {"learning_rate": self.optimiser.inner.param_groups[0]["lr"]}
+        return dict(zip(names, numbers, strict=True)) | {"learning_rate": self.optimiser.learning_rate}
 
     def _first_accounts(self) -> EnvState:
         """Accounts spread evenly over the phases of an episode, so that they do not all end together."""
