@@ -55,7 +55,7 @@ def test_good_states_pass_in_every_form(dtype: str) -> None:
         ("0.5", "the state is '0.5'"),
         ({"state": 1}, "the state is {'state': 1}"),
         (np.array(0.5), "the state is 0.5"),
-        (np.zeros((2, 2, 2)), "bundle expects 16 features, the request has 2"),
+        (np.zeros((2, 2, 2)), "one list too many: it holds 2 lists"),
         (np.array([changed(9, 0.5)]), "row 0: position_side is 0.5"),
         (np.array([GOOD, changed(3, 0.0)]), r"row 1: action one-hot is \[0, 0, 0\]"),
         (np.array([GOOD[:15]]), "row 0: bundle expects 16 features, the request has 15"),
