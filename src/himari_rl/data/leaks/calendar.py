@@ -118,7 +118,7 @@ def candle_test(scores: FloatArray, known: BoolArray, clock: Clock) -> CandleTes
     fine, coarse = (clock, x, have), None
     best = NOTHING
     for candle_ms in CANDLES_MS:
-        if candle_ms > HOUR_MS > clock.interval_ms and HOUR_MS % clock.interval_ms == 0:
+        if candle_ms > HOUR_MS > fine[0].interval_ms and HOUR_MS % fine[0].interval_ms == 0:
             coarse = coarse or hourly(x, have, clock)
             clock, x, have = coarse
         else:
