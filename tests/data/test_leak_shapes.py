@@ -9,7 +9,14 @@ import pytest
 
 from himari_rl.data.leaks import examine, normal_scores
 from himari_rl.data.leaks.bins import bin_test, f_statistic, quantile_bins
-from himari_rl.data.leaks.calendar import Clock, candle_statistics, candle_test, hourly, phases_of, strongest_candle
+from himari_rl.data.leaks.calendar import (
+    CandleClock,
+    candle_statistics,
+    candle_test,
+    hourly,
+    phases_of,
+    strongest_candle,
+)
 from himari_rl.data.leaks.news import SHARE, held, innovations, lag_t, movement_of, news_of, share_limit
 from himari_rl.data.leaks.report import MIN_BARS_SHAPES
 from himari_rl.data.synthetic import synthetic_bars
@@ -31,14 +38,14 @@ def daily(values: FloatArray) -> FloatArray:
     return np.repeat(values, 24)
 
 
-def clock_of(y: FloatArray, *, start_ms: int = 0, hours: IntArray | None = None) -> Clock:
+def clock_of(y: FloatArray, *, start_ms: int = 0, hours: IntArray | None = None) -> CandleClock:
     hours = np.arange(len(y) + 2) if hours is None else hours
-    clock = Clock.of(start_ms + HOUR_MS * hours, HOUR_MS, y)
+    clock = CandleClock.of(start_ms + HOUR_MS * hours, HOUR_MS, y)
     assert clock is not None
     return clock
 
 
-def z_by_definition(x: FloatArray, have: BoolArray, clock: Clock, bars: int, phase: int) -> float:
+def z_by_definition(x: FloatArray, have: BoolArray, clock: CandleClock, bars: int, phase: int) -> float:
     """Pair by pair: j bars apart, in one candle or not, weighted by the other kind's share."""
     size = clock.size
     candle = (np.arange(size) - phase) // bars
@@ -129,7 +136,7 @@ def test_hours_of_an_exchange_do_not_make_a_candle_of_an_honest_predictor() -> N
 
 def test_long_candles_of_minutes_are_looked_for_in_hours() -> None:
     y = white(1, 3000)
-    clock = Clock.of(17 * 60_000 + 60_000 * np.arange(3002), 60_000, y)
+    clock = CandleClock.of(17 * 60_000 + 60_000 * np.arange(3002), 60_000, y)
     assert clock is not None
     phases = phases_of(60, clock)
     assert len(phases) == 12
@@ -146,7 +153,7 @@ def test_a_daily_candle_in_minutes_is_found_with_its_hour() -> None:
     rows = 1440 * 60
     y = white(14, rows)
     total = np.repeat(y.reshape(-1, 1440).sum(axis=1), 1440)
-    clock = Clock.of(60_000 * np.arange(rows + 2), 60_000, y)
+    clock = CandleClock.of(60_000 * np.arange(rows + 2), 60_000, y)
     assert clock is not None
     found = candle_test(normal_scores(np.r_[0.0, total][:rows]), everywhere(rows), clock)
     assert (found.alarm, found.candle, found.starts) == (True, "daily", "00:00 UTC")

@@ -100,11 +100,12 @@ def _moves(bars: Bars) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
 def _rebuilt(bars: Bars, opened: FloatArray, high: FloatArray, low: FloatArray, close: FloatArray, source: str) -> Bars:
     after = np.log(bars.open[0]) + np.cumsum(close)
     before = after - close
+    first, last = np.exp(before + opened), np.exp(after)
     return replace(
         bars,
-        open=np.exp(before + opened),
-        high=np.exp(before + high),
-        low=np.exp(before + low),
-        close=np.exp(after),
+        open=first,
+        high=np.maximum.reduce([np.exp(before + high), first, last]),  # rounding alone would leave them outside
+        low=np.minimum.reduce([np.exp(before + low), first, last]),
+        close=last,
         source=source,
     )

@@ -38,7 +38,7 @@ _THURSDAY = 3  # 1970-01-01
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clock:
+class CandleClock:
     """The bars on a grid without gaps: one place for each interval from the first bar to the last."""
 
     interval_ms: int
@@ -49,7 +49,7 @@ class Clock:
     y_known: BoolArray  # (size,)
 
     @staticmethod
-    def of(timestamp: IntArray, interval_ms: int, y: FloatArray) -> Clock | None:
+    def of(timestamp: IntArray, interval_ms: int, y: FloatArray) -> CandleClock | None:
         """None where bars are so rare that candles of a few bars do not exist.
 
         Args:
@@ -61,7 +61,7 @@ class Clock:
             return None
         on_grid, known = np.zeros(size), np.zeros(size, bool)
         on_grid[place[1 : len(y) + 1]], known[place[1 : len(y) + 1]] = y, True
-        return Clock(
+        return CandleClock(
             interval_ms=interval_ms,
             first_ms=int(timestamp[0]),
             place=place[: len(y)],
@@ -93,7 +93,7 @@ class CandleTest:
 NOTHING = CandleTest(bars=0, z=0.0, r=0.0, starts="", candle="", of_changes=False, alarm=False)
 
 
-def strongest_candle(column: FloatArray, known: BoolArray, clock: Clock) -> CandleTest:
+def strongest_candle(column: FloatArray, known: BoolArray, clock: CandleClock) -> CandleTest:
     """The strongest candle of the column itself, or of its changes: a slow indicator of unshifted candles tells by the
     step it makes at midnight, and a value interpolated to the next midnight by its slope.
     """
@@ -112,7 +112,7 @@ def _scores(column: FloatArray, known: BoolArray) -> FloatArray:
     return out
 
 
-def candle_test(scores: FloatArray, known: BoolArray, clock: Clock) -> CandleTest:
+def candle_test(scores: FloatArray, known: BoolArray, clock: CandleClock) -> CandleTest:
     """The strongest of all candles and phases."""
     x, have = clock.spread(scores, known)
     fine, coarse = (clock, x, have), None
@@ -156,14 +156,14 @@ def _clearest(z: FloatArray, alarms: BoolArray, x: FloatArray, bars: int, phases
     return at if alarms.any() and steps[at] > 2.0 * np.median(steps) else first
 
 
-def phases_of(bars: int, clock: Clock) -> IntArray:
+def phases_of(bars: int, clock: CandleClock) -> IntArray:
     """The places at which a first candle may begin: every bar, or every five minutes where bars are finer."""
     every = max(FINEST_MS // clock.interval_ms, 1)
     first = -(clock.first_ms // clock.interval_ms) % every
     return np.arange(first, bars, every)
 
 
-def hourly(x: FloatArray, have: BoolArray, clock: Clock) -> tuple[Clock, FloatArray, BoolArray]:
+def hourly(x: FloatArray, have: BoolArray, clock: CandleClock) -> tuple[CandleClock, FloatArray, BoolArray]:
     """Grid and column in whole hours: what the column last said in each, and all that was earned in it.
 
     Candles of four hours and more are looked for in these: years of minutes have a hundred million pairs a day.
@@ -182,7 +182,7 @@ def hourly(x: FloatArray, have: BoolArray, clock: Clock) -> tuple[Clock, FloatAr
 
 
 def candle_statistics(
-    x: FloatArray, have: BoolArray, clock: Clock, bars: int, phases: IntArray
+    x: FloatArray, have: BoolArray, clock: CandleClock, bars: int, phases: IntArray
 ) -> tuple[FloatArray, FloatArray, IntArray]:
     """Z (signed as the relation of x and y is), r and the number of candles, for each phase. x, have on the grid."""
     y, size = clock.y, clock.size

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from himari_rl.data.leaks.bins import BinTest, bin_test
-from himari_rl.data.leaks.calendar import NOTHING, CandleTest, Clock, strongest_candle
+from himari_rl.data.leaks.calendar import NOTHING, CandleClock, CandleTest, strongest_candle
 from himari_rl.data.leaks.news import News, movement_of, news_of
 from himari_rl.data.leaks.stop import lagged_t, memory_of, sudden_end
 from himari_rl.data.leaks.target import MIN_BARS, normal_scores, unexplained_return
@@ -128,7 +128,7 @@ class _Market:
     earned: FloatArray  # (n,) what deciding at a row earns
     weight: FloatArray  # (n,)
     movement: FloatArray  # (n,) its size, less what is usual in that hour of the week
-    clock: Clock | None
+    clock: CandleClock | None
     interval_ms: int
 
     @staticmethod
@@ -139,7 +139,7 @@ class _Market:
             earned=earned,
             weight=weight,
             movement=movement_of(earned, hour_of_week),
-            clock=Clock.of(bars.timestamp, bars.interval_ms, earned),
+            clock=CandleClock.of(bars.timestamp, bars.interval_ms, earned),
             interval_ms=bars.interval_ms,
         )
 
