@@ -303,3 +303,12 @@ def test_seven_years_of_real_hours_load_by_whole_columns_and_not_row_by_row() ->
     assert calls_of(lambda: load_bars(path)) < len(bars) / 20  # in calls, not in seconds
     assert len(bars) == 63_406
     assert bars.fingerprint == load_bars(shared("binance-spot/BTC-USDT_1h.csv.gz")).fingerprint
+
+
+@pytest.mark.parametrize("second", ["", ",,,,,", "a,b,c,d,e,f"])
+@pytest.mark.parametrize("third", ["", "\n", "x"])
+def test_lines_of_nothing_below_the_header_are_a_data_error(tmp_path: Path, second: str, third: str) -> None:
+    path = tmp_path / "BTC-USD_1h.csv"
+    path.write_text(f"timestamp,open,high,low,close,volume\n{second}\n{third}\n")
+    with pytest.raises(DataError):
+        load_bars(path)

@@ -303,12 +303,13 @@ def _is_values(cells: list[str]) -> bool:
 def _header_rows(rows: list[list[str]]) -> tuple[int, list[tuple[str, str]]] | None:
     """yfinance's header rows: prices, tickers, and in most versions one with the index's name alone."""
     first, second, third = rows[0], rows[1], rows[2]
-    if len(first) != len(second) or any(_VALUE.fullmatch(cell.strip()) for cell in second if cell.strip()):
+    filled = [cell.strip() for cell in second if cell.strip()]
+    if len(first) != len(second) or not filled or any(_VALUE.fullmatch(cell) for cell in filled):
         return None
     known = {cell.strip().lower() for cell in (*first, *second)}
     if not {*PRICES} <= known or _is_values(second):
         return None
-    alone = bool(third[0].strip()) and not any(cell.strip() for cell in third[1:])
+    alone = bool(third and third[0].strip()) and not any(cell.strip() for cell in third[1:])
     index = third[0].strip() if alone else "Date"
     pairs = [(index, ""), *zip((c.strip() for c in first[1:]), (c.strip() for c in second[1:]), strict=True)]
     return 2 + alone, pairs

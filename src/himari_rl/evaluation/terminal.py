@@ -34,7 +34,13 @@ def print_check(console: Console, passed: bool, head: str, why: str = "") -> Non
 
 def wrapped(text: str, indent: int = 0) -> str:
     """Prose in lines of eighty columns, the second and later ones indented."""
-    return textwrap.fill(text, COLUMNS, subsequent_indent=" " * indent, break_on_hyphens=False)
+    whole_words = textwrap.TextWrapper(
+        COLUMNS,
+        subsequent_indent=" " * indent,
+        break_on_hyphens=False,
+        break_long_words=False,  # a path is copied whole
+    )
+    return whole_words.fill(text)
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
