@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers import shared_case
 from helpers.data import HEADER
 from helpers.layouts import NAMES, READ, at, frame, headed, iso, lines, market, refused, same, text, write
 from himari_rl.data.audit import audit_files
@@ -332,10 +332,7 @@ SHARED = {
 
 @pytest.mark.parametrize("name", SHARED)
 def test_the_shared_file_gives_its_bars_or_the_refusal(name: str) -> None:
-    root = Path(os.environ.get("HIMARI_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data")).parent
-    path, right = root / "cases" / "files" / name, SHARED[name]
-    if not path.exists():
-        pytest.skip(f"no shared cases: {path}")
+    path, right = shared_case("files", name), SHARED[name]
     if isinstance(right, str):
         refused(path, right)
         return

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import random
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers import shared_case
 from helpers.asgi import AsgiClient
 from helpers.bundle import SYMBOLS, make_bundle
 from helpers.serving import cloud_run_server, running
@@ -95,10 +95,7 @@ def refusal(client: Any, body: dict[str, Any], *said: str) -> dict[str, Any]:
 
 
 def shared_request(name: str) -> Any:
-    root = Path(os.environ.get("HIMARI_SHARED_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
-    path = root.parent / "cases" / "requests" / name
-    if not path.exists():
-        pytest.skip(f"no shared cases: {path} (set HIMARI_SHARED_DATA)")
+    path = shared_case("requests", name)
     return json.loads(path.read_bytes())
 
 

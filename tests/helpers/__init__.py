@@ -35,6 +35,11 @@ def shared_data(*parts: str) -> Path:
     return path
 
 
+def shared_case(*parts: str) -> Path:
+    """A file of the list of cases, which stands beside the real market data; a visible skip where it is absent."""
+    return shared_data("..", "cases", *parts)
+
+
 def run_python(code: str, *, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs `code` in a fresh interpreter with warnings as errors, so that nothing this process imported helps it."""
     return subprocess.run(

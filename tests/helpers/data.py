@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
-import pytest
 
+from helpers import shared_data
 from himari_rl.schema import HOUR_MS, Bars
 
 START = 1_704_067_200_000  # 2024-01-01T00:00Z
@@ -46,7 +45,4 @@ def row(hour: int, text: str = "10,12,9,11,5") -> str:
 
 def shared(name: str) -> Path:
     """A file of the real data, or a visible skip."""
-    root = Path(os.environ.get("HIMARI_SHARED_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
-    if not (root / name).exists():
-        pytest.skip(f"no real data: {root / name} (set HIMARI_SHARED_DATA)")
-    return root / name
+    return shared_data(name)
