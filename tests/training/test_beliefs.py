@@ -7,7 +7,7 @@ import pytest
 
 from himari_rl.features import contract
 from himari_rl.policy import beliefs as policy_beliefs
-from himari_rl.policy.beliefs import Seen, anchor, believed_input, bent_names, moving_average, seen, slow_volatility
+from himari_rl.policy.beliefs import Seen, anchor, believed_input, bent_forms, moving_average, seen, slow_volatility
 from himari_rl.training import beliefs
 from himari_rl.training.beliefs import Prior, Rows, fit_evidence, fit_scores, future_variance, prior_drift
 
@@ -141,9 +141,9 @@ def test_fifty_seven_bent_columns_each_with_its_name() -> None:
     raw = rows_of(rows, np.zeros(500)).seen
     scores = fit_scores([raw])
     bent = scores.bent(scores.linear(raw))
-    assert bent.shape[1] == len(bent_names()) == len(set(bent_names())) == 57
+    assert bent.shape[1] == len({form.name for form in bent_forms()}) == 57
     z = scores.linear(raw)
-    named = dict(zip(bent_names(), bent.T, strict=True))
+    named = dict(zip((form.name for form in bent_forms()), bent.T, strict=True))
     np.testing.assert_array_equal(named["confidence > 1.625"], z[:, 0] > 1.625)
     np.testing.assert_array_equal(named["cascade_risk < -1.625"], z[:, 1] < -1.625)
     np.testing.assert_array_equal(named["hinge of log s at -0.842"], np.maximum(-0.842 - z[:, 5], 0.0))

@@ -55,6 +55,8 @@ class PPOConfig:
     """band, centre or squash: see agents/distributions.py."""
     account_inputs: bool = False
     """True also feeds the account's own features to the net. The band reads the held position either way."""
+    anchored: bool = False
+    """The band is a multiple of the one-liner's, and the net also reads what the beliefs say; a job sets it."""
     input_clip: float = 5.0
     """Normalised features are clipped to this many standard deviations."""
 
@@ -108,6 +110,11 @@ class PPOConfig:
         if self.advantage not in ("gae", "counterfactual"):
             raise ConfigError(f"advantage {self.advantage!r}", "gae or counterfactual")
         require_ranges(self, _RANGES)
+
+    @property
+    def inputs(self) -> int:
+        """Numbers that the net reads: the state, and per asset anchor, slow volatility and believed drift."""
+        return self.state_dim + (3 * self.action_dim if self.anchored else 0)
 
     @property
     def hidden(self) -> tuple[int, ...]:

@@ -22,19 +22,20 @@ from himari_rl.config import as_dict
 from himari_rl.data.panel import Panel
 from himari_rl.data.surrogates import bootstrapped, driftless
 from himari_rl.envs.config import TradingEnvConfig
-from himari_rl.envs.physics import Market, Physics, market_of
+from himari_rl.envs.physics import Market, Physics
 from himari_rl.errors import ConfigError, StorageError
 from himari_rl.experiments.recipe import Recipe
 from himari_rl.features.encoder import StateEncoder
+from himari_rl.policy.beliefs import Beliefs, moments
 from himari_rl.policy.bundle import Tensors, read_bundle
 from himari_rl.policy.clock import decisions_of
 from himari_rl.policy.manifest import Manifest, parse_manifest
 from himari_rl.policy.runtime import Policy
-from himari_rl.schema import Bars, FloatArray
+from himari_rl.schema import Bars
 from himari_rl.storage.sealed import sealed, unsealed
 from himari_rl.training.device import one_thread
 from himari_rl.training.export import export
-from himari_rl.training.job import train_agent, training_data
+from himari_rl.training.job import prepared, train_agent, training_data
 from himari_rl.training.rollout import unroll
 from himari_rl.training.trainer import Trainer
 
@@ -123,8 +124,9 @@ def _train(task: FoldTask) -> bytes:
     kept, held_out = _split(bars, recipe)
     seed = int(np.random.SeedSequence([task.seed, task.fold]).generate_state(1)[0])
     rng = np.random.default_rng([task.seed, task.fold, 1])
-    rows, physics = _physics(kept, recipe, encoder, rng)
-    judge = None if held_out is None else measured(held_out, recipe.environment, encoder)
+    rows, physics, beliefs = prepared([kept, *_copies(kept, recipe, rng)], encoder, recipe.environment)
+    config = replace(config, anchored=beliefs is not None)
+    judge = None if held_out is None else measured(held_out, recipe.environment, encoder, beliefs)
     stopping = EarlyStopping(judge)
 
     def prepare(trainer: Trainer) -> None:
@@ -134,11 +136,11 @@ def _train(task: FoldTask) -> bytes:
     trainer = train_agent(physics, config, rows, recipe.bars, seed, prepare=prepare, watch=stopping)
     agent = trainer.agent
     stopping.restore(agent)
-    gain = mean_gain(agent, measured(kept, recipe.environment, encoder))
+    gain = mean_gain(agent, measured(kept, recipe.environment, encoder, beliefs))
     run = {"bars": trainer.state.bars, "fold": task.fold, "part": task.part}
     with tempfile.TemporaryDirectory() as folder:
         data = training_data(bars)
-        export(Path(folder) / "bundle", [agent], [task.seed], encoder, recipe.environment, data, rows, run)
+        export(Path(folder) / "bundle", [agent], [task.seed], encoder, recipe.environment, data, rows, run, beliefs)
         manifest, tensors = read_bundle(Path(folder) / "bundle")
     return packed(task.key, TrainedFold(manifest, tensors, gain))
 
@@ -183,10 +185,16 @@ def ensemble(members: list[TrainedFold]) -> tuple[Manifest, Tensors]:
     return manifest, tensors
 
 
-def measured(bars: Bars | Panel, environment: TradingEnvConfig, encoder: StateEncoder) -> Physics:
+def measured(
+    bars: Bars | Panel, environment: TradingEnvConfig, encoder: StateEncoder, beliefs: Beliefs | None = None
+) -> Physics:
     """The rows of `bars` as a place to measure the mean-variance objective, in short stretches."""
     short = replace(environment, reward="mean_variance", episode_bars=MEASURED_BARS)
-    return Physics(market_of(bars, encoder, short)[1], short, encoder)
+    rows, path = decisions_of(bars, encoder, short)
+    if beliefs is not None:
+        moment = moments(rows, len(encoder.symbols), shorts=beliefs.shorts)
+        rows = np.column_stack([rows, beliefs.columns(rows, moment)])
+    return Physics(Market.build([rows], [path]), short, encoder)
 
 
 @torch.no_grad()
@@ -223,16 +231,6 @@ def _split(bars: Bars | Panel, recipe: Recipe) -> tuple[Bars | Panel, Bars | Pan
             "choose a longer --train or another validation fraction",
         )
     return bars[:end], bars[first:]
-
-
-def _physics(
-    bars: Bars | Panel, recipe: Recipe, encoder: StateEncoder, rng: np.random.Generator
-) -> tuple[FloatArray, Physics]:
-    """(D, F) rows of the real history, and the physics of it and its copies."""
-    environment = recipe.environment
-    made = [decisions_of(path, encoder, environment) for path in (bars, *_copies(bars, recipe, rng))]
-    rows, lines = [rows for rows, _ in made], [line for _, line in made]
-    return rows[0], Physics(Market.build(rows, lines), environment, encoder)
 
 
 def _copies(bars: Bars | Panel, recipe: Recipe, rng: np.random.Generator) -> list[Bars]:

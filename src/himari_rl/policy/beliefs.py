@@ -12,13 +12,14 @@ nothing but numpy here, so that server, backtest and training read the same numb
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from himari_rl.features import contract
+from himari_rl.policy.manifest_part import ManifestPart
 from himari_rl.schema import MAX_MULTIPLIER, FloatArray
 
 TARGET_VOLATILITY = 0.15  # a year
@@ -26,11 +27,12 @@ SLOW_HALF_LIFE = 168  # bars
 CORRELATION_HALF_LIFE = 720  # bars
 LARGEST_DRIFT = 8.0  # of the believed drift, in units of the prior's
 SMALLEST_DRIFT = -4.0
+STATELESS_WEIGHT = 0.7  # of the usual volatility, where nothing is remembered
 
 STEPS = (1.625,)  # where the nonlinear columns bend, in standard deviations; each on both sides
 HINGES = (0.842, 1.645)
 _BLOCK = 2048  # rows of one closed-form block of the moving average: its weights stay below 1e4
-_TINY = 1e-12
+TINY = 1e-12
 
 
 def moving_average(values: FloatArray, half_life: float, first: float | None = None) -> FloatArray:
@@ -78,9 +80,14 @@ def anchor(
     if slow.ndim == 2 and slow.shape[1] > 1:
         assets = slow.shape[1]
         rho = np.zeros(len(slow)) if correlation is None else correlation
-        joint = np.maximum(assets * (1.0 + (assets - 1) * rho), 1.0 / assets)  # rho >= -1 / (A - 1); never 0
-        size = size / np.sqrt(joint)[:, None]
+        size = size * np.asarray(joint_share(assets, rho))[:, None]
     return np.where(known, np.minimum(size, MAX_MULTIPLIER), 1.0)
+
+
+def joint_share(assets: int, correlation: Any) -> Any:
+    """1 / sqrt(A (1 + (A - 1) rho)), what each asset may use of a common target; a number, or (T,) numpy."""
+    joint = assets * (1.0 + (assets - 1) * correlation)
+    return (joint * (joint > 1.0 / assets) + (joint <= 1.0 / assets) / assets) ** -0.5  # rho > -1 / (A - 1)
 
 
 class Seen(NamedTuple):
@@ -105,7 +112,7 @@ def seen(rows: FloatArray, slow: FloatArray, side: FloatArray | None = None) -> 
     table = contract.ASSET_FEATURES
     along = 1.0 if side is None else side
     volatility = rows[:, contract.VOLATILITY] * contract.VOLATILITY_SCALE
-    scale = np.maximum(slow, _TINY)
+    scale = np.maximum(slow, TINY)
     return Seen(
         continuous=np.column_stack(
             [
@@ -113,7 +120,7 @@ def seen(rows: FloatArray, slow: FloatArray, side: FloatArray | None = None) -> 
                 rows[:, contract.CASCADE_RISK],
                 rows[:, contract.MOMENTUM_1H] * table[contract.MOMENTUM_1H].full_scale / scale * along,
                 rows[:, contract.MOMENTUM_4H] * table[contract.MOMENTUM_4H].full_scale / scale * along,
-                np.log(np.maximum(volatility, _TINY) / scale),
+                np.log(np.maximum(volatility, TINY) / scale),
                 np.log(scale),
             ]
         ),
@@ -122,8 +129,7 @@ def seen(rows: FloatArray, slow: FloatArray, side: FloatArray | None = None) -> 
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scores:
+class Scores(ManifestPart):
     """Standardised columns of what is seen: rank-normal scores by knots, two-valued columns as they are.
 
     Beyond the outermost knot a score stays at it: what was never seen is not extrapolated.
@@ -146,25 +152,46 @@ class Scores:
 
     def bent(self, linear: FloatArray) -> FloatArray:
         """(T, 57) nonlinear columns of the six continuous scores: steps, hinges, squares, products."""
-        z = linear[:, : len(CONTINUOUS)]
-        columns = [(sign * z > at).astype(np.float64) for at in STEPS for sign in (1.0, -1.0)]
-        columns += [np.maximum(sign * z - at, 0.0) for at in HINGES for sign in (1.0, -1.0)]
-        columns.append(z**2)
-        pairs = [z[:, i] * z[:, j] for i, j in combinations(range(z.shape[1]), 2)]
-        return np.column_stack([*columns, *pairs])
+        return np.column_stack([form.column(linear) for form in bent_forms()])
 
 
-def bent_names() -> tuple[str, ...]:
-    """The name of each column of `Scores.bent`."""
-    both = (1, -1)
-    names = [f"{name} {'>' if s > 0 else '<'} {s * at:g}" for at in STEPS for s in both for name in CONTINUOUS]
-    names += [f"hinge of {name} at {s * at:+g}" for at in HINGES for s in both for name in CONTINUOUS]
-    names += [f"({name})^2" for name in CONTINUOUS]
-    return (*names, *(f"({one}) x ({other})" for one, other in combinations(CONTINUOUS, 2)))
+class Form(NamedTuple):
+    """One nonlinear column: 1 beyond a point, how far beyond it, or the product of two scores."""
+
+    kind: Literal["step", "hinge", "product"]
+    first: int  # which of CONTINUOUS
+    second: int = 0
+    sign: float = 1.0
+    at: float = 0.0
+
+    def column(self, z: FloatArray) -> FloatArray:
+        """(T,) of scores (T, 6 or more)."""
+        if self.kind == "product":
+            return np.asarray(z[:, self.first] * z[:, self.second])
+        beyond = self.sign * z[:, self.first] - self.at
+        return np.asarray((beyond > 0.0).astype(np.float64) if self.kind == "step" else np.maximum(beyond, 0.0))
+
+    @property
+    def name(self) -> str:
+        first, second = CONTINUOUS[self.first], CONTINUOUS[self.second]
+        if self.kind == "product":
+            return f"({first})^2" if self.first == self.second else f"({first}) x ({second})"
+        if self.kind == "step":
+            return f"{first} {'>' if self.sign > 0 else '<'} {self.sign * self.at:g}"
+        return f"hinge of {first} at {self.sign * self.at:+g}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
+@cache
+def bent_forms() -> tuple[Form, ...]:
+    """The nonlinear columns in their order."""
+    every = range(len(CONTINUOUS))
+    forms = [Form("step", j, sign=sign, at=at) for at in STEPS for sign in (1.0, -1.0) for j in every]
+    forms += [Form("hinge", j, sign=sign, at=at) for at in HINGES for sign in (1.0, -1.0) for j in every]
+    forms += [Form("product", j, j) for j in every]
+    return (*forms, *(Form("product", i, j) for i, j in combinations(every, 2)))
+
+
+class Evidence(ManifestPart):
     """What the training rows say about the drift beyond the prior; travels in the bundle.
 
     D_t = (c_0 + c' phi_t) deviation        drift a bar = d_t (P_t + s_t D_t)
@@ -193,6 +220,84 @@ def design(scores: Scores, raw: Seen, centre: FloatArray, scale: FloatArray) -> 
     bent = np.where(scale > 0.0, (scores.bent(linear) - centre) / np.where(scale > 0.0, scale, 1.0), 0.0)
     first: Sequence[FloatArray] = [np.ones(len(linear))] + ([] if raw.side is None else [raw.side])
     return np.column_stack([*first, linear, bent])
+
+
+class Beliefs(ManifestPart):
+    """Everything a policy needs to turn its state into anchor, slow volatility and believed drift."""
+
+    evidence: Evidence
+    prior_drift: float  # f S: the prior's drift a bar in units of the slow volatility
+    bars_per_year: float
+    max_position_pct: float
+    usual: tuple[float, ...]  # (A,) slow volatility of the last training days, geometric mean
+    shorts: bool
+
+    def columns(self, rows: FloatArray, moment: Moment) -> FloatArray:
+        """(T, 3 A): anchors, logarithms of the slow volatilities, believed drifts of market rows (T, F)."""
+        slow = moment.slow
+        size = anchor(slow, self.max_position_pct, self.bars_per_year, moment.correlation)
+        drift = np.column_stack([self.drift(rows, moment, a) for a in range(slow.shape[1])])
+        spoken = np.log(np.where(slow > 0.0, slow, 1.0))
+        return np.column_stack([size, spoken, believed_input(drift, self.prior_drift)])
+
+    def drift(self, rows: FloatArray, moment: Moment, asset: int) -> FloatArray:
+        """(T,) D_t of one asset; 0 while its slow volatility is unknown."""
+        block = rows[:, contract.WIDTH * asset : contract.WIDTH * (asset + 1)]
+        own = moment.slow[:, asset]
+        side = None if moment.side is None else moment.side[:, asset]
+        raw = seen(block, np.where(own > 0.0, own, 1.0), side)
+        return np.where(own > 0.0, self.evidence.drift(raw), 0.0)
+
+
+class Moment(NamedTuple):
+    """What has to be remembered between two bars, at each of T bars."""
+
+    slow: FloatArray  # (T, A) slow volatility a bar; 0 while unknown
+    correlation: FloatArray | None = None  # (T,) slow mean correlation of the pairs; None for one asset
+    side: FloatArray | None = None  # (T, A) direction that Layer 2 last asked for; None without shorts
+
+
+def moments(rows: FloatArray, assets: int, *, shorts: bool, usual: FloatArray | None = None) -> Moment:
+    """What is remembered along a history of market rows (T, F).
+
+    Args:
+        shorts: whether directions matter.
+        usual: (A,) slow volatility that a fresh policy expects; None starts at the first one seen, as training does.
+    """
+    fast = volatilities(rows, assets)
+    if usual is None:
+        slow = np.column_stack([slow_volatility(column) for column in fast.T])
+    else:
+        first = expected(fast[:1], usual)
+        later = moving_average(fast[1:] ** 2, SLOW_HALF_LIFE, first[0] ** 2)
+        slow = np.sqrt(np.concatenate([first**2, later]))
+    correlation = None if assets == 1 else moving_average(pair_correlation(rows, assets), CORRELATION_HALF_LIFE)
+    return Moment(slow, correlation, last_direction(rows, assets) if shorts else None)
+
+
+def expected(fast: FloatArray, usual: FloatArray) -> FloatArray:
+    """(B, A) slow volatility without memory: mostly the usual one, a little the one at hand."""
+    return np.where(fast > 0.0, usual**STATELESS_WEIGHT * fast ** (1.0 - STATELESS_WEIGHT), usual)
+
+
+def last_direction(rows: FloatArray, assets: int) -> FloatArray:
+    """(T, A) +1 or -1 as Layer 2 last asked; +1 before it asked for anything."""
+    blocks = rows[:, : contract.WIDTH * assets].reshape(len(rows), assets, contract.WIDTH)
+    asked = blocks[..., contract.ACTION_BUY] - blocks[..., contract.ACTION_SELL]
+    when = np.where(asked != 0.0, np.arange(len(rows))[:, None], -1)
+    last = np.maximum.accumulate(when, axis=0)
+    return np.where(last >= 0, np.take_along_axis(asked, np.maximum(last, 0), axis=0), 1.0)
+
+
+def pair_correlation(rows: FloatArray, assets: int) -> FloatArray:
+    """(T,) mean correlation of the pairs in market rows (T, F)."""
+    pairs: FloatArray = rows[:, contract.WIDTH * assets : contract.state_dim(assets) - 1].mean(axis=1)
+    return pairs
+
+
+def volatilities(rows: FloatArray, assets: int) -> FloatArray:
+    """(T, A) feature 14 of market rows (T, F) in its own unit."""
+    return rows[:, contract.VOLATILITY : contract.WIDTH * assets : contract.WIDTH] * contract.VOLATILITY_SCALE
 
 
 def believed_input(drift: FloatArray, prior_drift: float) -> FloatArray:

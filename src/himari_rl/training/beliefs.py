@@ -21,7 +21,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from himari_rl.policy.beliefs import TARGET_VOLATILITY, Evidence, Scores, Seen, design
+from himari_rl.features import contract
+from himari_rl.policy.beliefs import (
+    TARGET_VOLATILITY,
+    Beliefs,
+    Evidence,
+    Scores,
+    Seen,
+    anchor,
+    design,
+    moments,
+    seen,
+)
+from himari_rl.policy.clock import MarketPath
+from himari_rl.policy.ledger_config import LedgerConfig
 from himari_rl.schema import FloatArray, IntArray
 
 HORIZON = 12  # bars ahead whose squared returns stand for the variance
@@ -238,6 +251,74 @@ def clustered(q: FloatArray, residual: FloatArray, day: IntArray) -> tuple[Float
     score = np.add.reduceat(q[order] * residual[order, None], start, axis=0)
     weight = np.add.reduceat(q[order] ** 2, start, axis=0)
     return np.sqrt((score**2).sum(axis=0)), 1.0 / (weight**2).sum(axis=0)
+
+
+class BelievedPath(NamedTuple):
+    """One history with its beliefs."""
+
+    rows: FloatArray  # (D, F + 3 A) market rows and the policy's belief columns
+    drift: FloatArray  # (D, A) believed return of the next bar
+    risk: FloatArray  # (D, A, A) aversion x doubt x covariance
+
+
+def fit_beliefs(rows: FloatArray, path: MarketPath, ledger: LedgerConfig, prior: Prior) -> Beliefs:
+    """What the training rows of one asset or a panel teach.
+
+    Args:
+        rows: (D, F) market rows of the decisions in `path`.
+    """
+    base, earned = (np.asarray(x).reshape(len(rows), -1) for x in (path.base, path.moves.to_open))
+    assets = base.shape[1]
+    moment = moments(rows, assets, shorts=ledger.allow_short)
+    slow = moment.slow
+    size = anchor(slow, ledger.max_position_pct, prior.bars_per_year, moment.correlation)
+    parts = []
+    bars_a_day = max(1, round(prior.bars_per_year / 365.0))
+    day = np.arange(len(rows)) // bars_a_day
+    for a in range(assets):
+        active = (base[:, a] != 0.0) & (slow[:, a] > 0.0)
+        side = np.sign(base[active, a])
+        block = rows[active, contract.WIDTH * a : contract.WIDTH * (a + 1)]
+        parts.append(
+            Rows(
+                seen=seen(block, slow[active, a], side if ledger.allow_short else None),
+                side=side,
+                earned=earned[active, a],
+                slow=slow[active, a],
+                wanted=np.abs(base[active, a]) * size[active, a],
+                day=day[active],
+            )
+        )
+    recent = np.log(np.maximum(slow[-30 * bars_a_day :], 1e-12)).mean(axis=0)
+    return Beliefs(
+        evidence=fit_evidence(parts, prior).evidence,
+        prior_drift=prior.drift,
+        bars_per_year=prior.bars_per_year,
+        max_position_pct=ledger.max_position_pct,
+        usual=tuple(np.exp(recent).tolist()),
+        shorts=ledger.allow_short,
+    )
+
+
+def believed_path(
+    rows: FloatArray, path: MarketPath, beliefs: Beliefs, ledger: LedgerConfig, prior: Prior
+) -> BelievedPath:
+    """Rows that the net reads and coefficients that the `believed` reward pays, of one history."""
+    base, earned = (np.asarray(x).reshape(len(rows), -1) for x in (path.base, path.moves.to_open))
+    assets = base.shape[1]
+    moment = moments(rows, assets, shorts=ledger.allow_short)
+    columns = beliefs.columns(rows, moment)
+    size = columns[:, :assets]
+    evidence = np.column_stack([beliefs.drift(rows, moment, a) for a in range(assets)])
+    covariance = future_variance(earned)
+    prior_part = prior_drift(prior, covariance, base, size)
+    doubt = np.stack([doubt_factor(prior, beliefs.evidence, evidence[:, a]) for a in range(assets)], axis=1)
+    root = np.sqrt(doubt)
+    return BelievedPath(
+        rows=np.column_stack([rows, columns]),
+        drift=np.sign(base) * (prior_part + moment.slow * evidence),
+        risk=prior.aversion * covariance * root[:, :, None] * root[:, None, :],
+    )
 
 
 def doubt_factor(prior: Prior, evidence: Evidence, drift: FloatArray) -> FloatArray:
