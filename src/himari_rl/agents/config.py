@@ -55,6 +55,8 @@ class PPOConfig:
     """band, centre or squash: see agents/distributions.py."""
     account_inputs: bool = False
     """True also feeds the account's own features to the net. The band reads the held position either way."""
+    anchored: bool = False
+    """The band is a multiple of the one-liner's, and the net also reads what the beliefs say; a job sets it."""
     input_clip: float = 5.0
     """Normalised features are clipped to this many standard deviations."""
 
@@ -112,6 +114,11 @@ class PPOConfig:
     def rollouts(self, bars: int) -> int:
         """How many rollouts of num_envs x num_steps bars a budget is: whole ones, rounded up, at least one."""
         return max(1, -(-bars // (self.num_envs * self.num_steps)))
+
+    @property
+    def inputs(self) -> int:
+        """Numbers that the net reads: the state, and per asset anchor, slow volatility and believed drift."""
+        return self.state_dim + (3 * self.action_dim if self.anchored else 0)
 
     @property
     def hidden(self) -> tuple[int, ...]:

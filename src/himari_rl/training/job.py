@@ -21,12 +21,15 @@ from himari_rl.config import as_dict, config_hash
 from himari_rl.data.checks import require_rows
 from himari_rl.data.panel import Panel
 from himari_rl.data.splits import train_test
-from himari_rl.envs.config import TradingEnvConfig
-from himari_rl.envs.physics import Physics, market_of
+from himari_rl.envs.config import BELIEVED, TradingEnvConfig
+from himari_rl.envs.physics import Market, Physics
 from himari_rl.features.encoder import StateEncoder
+from himari_rl.policy.beliefs import Beliefs
 from himari_rl.policy.bundle import Manifest
+from himari_rl.policy.clock import decisions_of
 from himari_rl.schema import Bars, BoolArray, FloatArray
 from himari_rl.storage import write_atomic
+from himari_rl.training.beliefs import Prior, believed_path, fit_beliefs
 from himari_rl.training.checkpoint import load_checkpoint, save_checkpoint
 from himari_rl.training.config import TrainConfig
 from himari_rl.training.device import fast_products, keep_freed_memory, one_thread, resolve_device
@@ -153,8 +156,8 @@ def run_job(
     device = resolve_device(job.device)
     encoder = StateEncoder(bars.symbols)
     agent = replace(job.agent, state_dim=encoder.state_dim, action_dim=len(encoder.symbols))
-    rows, market = market_of(train, encoder, job.environment, device)
-    physics = Physics(market, job.environment, encoder)
+    rows, physics, beliefs = prepared([train], encoder, job.environment, device)
+    agent = replace(agent, anchored=beliefs is not None)
     data = training_data(train)
     total_bars = job.num_episodes * job.environment.episode_bars
     jobs = []
@@ -192,8 +195,28 @@ def run_job(
     asked = total_bars * len(job.seeds)
     run: dict[str, Any] = {"num_episodes": job.num_episodes, "bars_asked": asked, "bars": stepped, "device": device}
     run |= {"accepted": said["accepted"]} if said and said["accepted"] else {}
-    manifest = export(out / BUNDLE, [t.agent for t in trainers], job.seeds, encoder, job.environment, data, rows, run)
+    manifest = export(
+        out / BUNDLE, [t.agent for t in trainers], job.seeds, encoder, job.environment, data, rows, run, beliefs
+    )
     return TrainingResult(out / BUNDLE, manifest, stepped, seconds, trainers[-1].state.metrics)
+
+
+def prepared(
+    histories: Sequence[Bars | Panel], encoder: StateEncoder, environment: TradingEnvConfig, device: str = "cpu"
+) -> tuple[FloatArray, Physics, Beliefs | None]:
+    """What an agent trains on: rows (D, F) of the first history, the physics of all, and what is believed of them.
+
+    Beliefs, where the reward asks for them, are fitted on the first history alone; the others are its copies.
+    """
+    made = [decisions_of(history, encoder, environment) for history in histories]
+    rows, paths = [rows for rows, _ in made], [path for _, path in made]
+    if environment.reward != BELIEVED:
+        return rows[0], Physics(Market.build(rows, paths, device), environment, encoder), None
+    prior = Prior(aversion=1.0 + environment.risk_aversion, bars_per_year=histories[0].bars_per_year)
+    beliefs = fit_beliefs(rows[0], paths[0], environment, prior)
+    told = [believed_path(r, path, beliefs, environment, prior) for r, path in zip(rows, paths, strict=True)]
+    market = Market.build([each.rows for each in told], paths, device, [(each.drift, each.risk) for each in told])
+    return told[0].rows, Physics(market, environment, encoder), beliefs
 
 
 @contextmanager
