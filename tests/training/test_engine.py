@@ -21,7 +21,8 @@ from himari_rl.features.encoder import StateEncoder
 from himari_rl.schema import Bars
 from himari_rl.training import gradient, trainer
 from himari_rl.training.checkpoint import load_checkpoint, save_checkpoint
-from himari_rl.training.job import NetJob, prepared, train_many
+from himari_rl.training.job import NetJob, train_many
+from himari_rl.training.preparation import fitted, prepared
 from himari_rl.training.trainer import Trainer
 
 TINY = {**SMALL, "num_envs": 8, "minibatch": 40}
@@ -39,15 +40,12 @@ CONFIGS: dict[str, PPOConfig] = {
 
 def job(kind: str, seed: int, market: int = 0, rollouts: int = 4, **environment: Any) -> NetJob:
     """Half gradient, half PPO, on one of several markets."""
-    several, reward = "multi" in kind, "believed" if "believed" in kind else "mean_variance"
+    several, agent = "multi" in kind, replace(CONFIGS[kind], beliefs="believed" in kind)
     history: Bars | Panel = random_panel(3, 300, market) if several else random_bars(200, market, gaps=0.05)
-    world = TradingEnvConfig(
-        **{"episode_bars": 20, "allow_short": market % 2 == 0, "reward": reward, **environment}  # type: ignore[arg-type]
-    )
+    world = TradingEnvConfig(**{"episode_bars": 20, "allow_short": market % 2 == 0, **environment})
     encoder = StateEncoder(history.symbols)
-    rows, physics, beliefs = prepared([history], encoder, world)
-    config = replace(CONFIGS[kind], state_dim=encoder.state_dim, action_dim=len(encoder.symbols))
-    config = replace(config, analytic_gradient_fraction=0.5, anchored=beliefs is not None)
+    rows, physics, beliefs = prepared([history], agent, world)
+    config = replace(fitted(agent, encoder, beliefs), analytic_gradient_fraction=0.5)
     bars = rollouts * config.num_envs * config.num_steps
     return NetJob(physics=physics, config=config, rows=rows, total_bars=bars, seed=seed)
 

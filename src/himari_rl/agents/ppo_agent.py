@@ -86,7 +86,7 @@ class PPOAgent(nn.Module):
 
     def __init__(self, config: PPOConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config = config = config.sized()
         with torch.random.fork_rng(devices=[]):
             if generator is not None:  # nn.init draws from the global generator; seed it from ours and give it back
                 torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator).item()))
@@ -151,7 +151,8 @@ class PPOAgent(nn.Module):
 
     def serving_config(self) -> dict[str, object]:
         """What a bundle's config says to its server, besides how it was trained."""
-        return {}
+        # what is remembered of volatility is weeks old: a missing bar is no reason to forget it
+        return {"gap_rule": "advance"} if self.config.anchored else {}
 
     def named_weights(self) -> dict[str, Tensor]:
         """The actor's parameters by the names the runtime knows."""

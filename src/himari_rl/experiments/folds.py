@@ -37,7 +37,8 @@ from himari_rl.schema import Bars, FloatArray
 from himari_rl.storage.sealed import sealed, unsealed
 from himari_rl.training.device import one_thread
 from himari_rl.training.export import export
-from himari_rl.training.job import NetJob, prepared, train_many, training_data
+from himari_rl.training.job import NetJob, train_many, training_data
+from himari_rl.training.preparation import fitted, prepared
 from himari_rl.training.rollout import unroll
 from himari_rl.training.trainer import Trainer
 
@@ -143,23 +144,28 @@ class Place:
     judge: Physics | None  # of the validation slice
 
 
-def _place(task: FoldTask, places: dict[Hashable, Place]) -> Place:
+def place_of(task: FoldTask) -> Place:
+    """Encodes and splits a task's rows, and fits what is believed of those it learns from."""
+    recipe, encoder, environment = task.recipe, StateEncoder(task.train.symbols), task.recipe.environment
+    kept, held_out = _split(task.train, recipe)
+    copies = _copies(kept, recipe, np.random.default_rng([task.seed, task.fold, 1]))
+    rows, physics, beliefs = prepared([kept], recipe.agent, environment, copies=copies)
+    judge = None if held_out is None else measured(held_out, environment, encoder, beliefs)
+    return Place(encoder, rows, physics, beliefs, measured(kept, environment, encoder, beliefs), judge)
+
+
+def _shared_place(task: FoldTask, places: dict[Hashable, Place]) -> Place:
     recipe, copied = task.recipe, task.recipe.bootstrap_paths + task.recipe.synthetic_paths
-    key = id(task.train), repr(replace(recipe, agent=PPOConfig())), (task.seed, task.fold) if copied else None
+    agent = PPOConfig(beliefs=recipe.agent.beliefs, trust=recipe.agent.trust)  # nothing else of it shapes a place
+    key = id(task.train), repr(replace(recipe, agent=agent)), (task.seed, task.fold) if copied else None
     if key not in places:
-        encoder, environment = StateEncoder(task.train.symbols), recipe.environment
-        kept, held_out = _split(task.train, recipe)
-        copies = _copies(kept, recipe, np.random.default_rng([task.seed, task.fold, 1]))
-        rows, physics, beliefs = prepared([kept, *copies], encoder, environment)
-        judge = None if held_out is None else measured(held_out, environment, encoder, beliefs)
-        places[key] = Place(encoder, rows, physics, beliefs, measured(kept, environment, encoder, beliefs), judge)
+        places[key] = place_of(task)
     return places[key]
 
 
 def _begun(task: FoldTask, places: dict[Hashable, Place]) -> tuple[NetJob, tuple[Place, EarlyStopping]]:
-    place, start = _place(task, places), task.start
+    place, start = _shared_place(task, places), task.start
     stopping = EarlyStopping(place.judge)
-    dims = {"state_dim": place.encoder.state_dim, "action_dim": len(place.encoder.symbols)}
 
     def prepare(trainer: Trainer) -> None:
         if start is not None:
@@ -167,7 +173,7 @@ def _begun(task: FoldTask, places: dict[Hashable, Place]) -> tuple[NetJob, tuple
 
     job = NetJob(
         physics=place.physics,
-        config=replace(task.recipe.agent, **dims, anchored=place.beliefs is not None),
+        config=fitted(task.recipe.agent, place.encoder, place.beliefs),
         rows=place.rows,
         total_bars=task.recipe.bars,
         seed=int(np.random.SeedSequence([task.seed, task.fold]).generate_state(1)[0]),

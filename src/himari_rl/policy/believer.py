@@ -38,6 +38,8 @@ from himari_rl.policy.beliefs import (
 )
 from himari_rl.schema import MAX_MULTIPLIER, FloatArray
 
+LOOKBACK = 10 * SLOW_HALF_LIFE
+"""Bars after which nothing is left of what a memory began with."""
 _SLOW_KEEP = 0.5 ** (1.0 / SLOW_HALF_LIFE)
 _CORRELATION_KEEP = 0.5 ** (1.0 / CORRELATION_HALF_LIFE)
 _SCALE_1H = contract.ASSET_FEATURES[contract.MOMENTUM_1H].full_scale

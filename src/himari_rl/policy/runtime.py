@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from himari_rl.errors import BundleError, StateError
 from himari_rl.features.contract import ACCOUNT_COLUMNS, WIDTH, schema_hash, state_dim
 from himari_rl.policy.bands import Bands, bands
-from himari_rl.policy.believer import Believer
+from himari_rl.policy.believer import LOOKBACK, Believer
 from himari_rl.policy.bundle import read_bundle
 from himari_rl.policy.confidence import Confidence
 from himari_rl.policy.manifest import Manifest
@@ -93,6 +93,11 @@ class Policy:
     def summary(self) -> str:
         """A page: version, kind, symbols, training data, seeds, ledger, evaluation and gate."""
         return policy_page(self.manifest)
+
+    @property
+    def lookback(self) -> int:
+        """Earlier market rows that `bands` may be given to remember; 0 where only a stream's own past counts."""
+        return 0 if self._believer is None else LOOKBACK
 
     def initial_memory(self, batch: int | None = None) -> F32:
         """Memory before the first state: (S,), or (batch, S). S is 0 for a policy without memory."""

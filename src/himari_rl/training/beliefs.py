@@ -24,6 +24,7 @@ import numpy as np
 from himari_rl.features import contract
 from himari_rl.policy.beliefs import (
     TARGET_VOLATILITY,
+    TINY,
     Beliefs,
     Evidence,
     Scores,
@@ -43,6 +44,7 @@ LARGEST = 8.0  # of a standardised return
 LINEAR_PENALTY = 4.0  # garrote k: a direction with |t| below sqrt(k) = 2 is not believed
 BENT_PENALTY = 10.0  # 57 directions: a laxer one believes one to three false columns a fold
 MIN_DAYS = 20.0  # effective days of a direction
+USUAL_DAYS = 30  # at the end of training, whose slow volatility a policy without memory expects
 NULL = 1e-5  # of sqrt(n): below it a direction is numerically none
 
 
@@ -253,6 +255,14 @@ def clustered(q: FloatArray, residual: FloatArray, day: IntArray) -> tuple[Float
     return np.sqrt((score**2).sum(axis=0)), 1.0 / (weight**2).sum(axis=0)
 
 
+class History(NamedTuple):
+    """One history of an asset or a panel."""
+
+    rows: FloatArray  # (D, F) market rows of the decisions
+    path: MarketPath
+    day: IntArray  # (D,) UTC day
+
+
 class BelievedPath(NamedTuple):
     """One history with its beliefs."""
 
@@ -261,20 +271,39 @@ class BelievedPath(NamedTuple):
     risk: FloatArray  # (D, A, A) aversion x doubt x covariance
 
 
-def fit_beliefs(rows: FloatArray, path: MarketPath, ledger: LedgerConfig, prior: Prior) -> Beliefs:
+def fit_beliefs(
+    histories: Sequence[History], ledger: LedgerConfig, prior: Prior, others: Sequence[History] = ()
+) -> Beliefs:
     """What the training rows of one asset or a panel teach.
 
     Args:
-        rows: (D, F) market rows of the decisions in `path`.
+        histories: stretches of the same symbols in order of time.
+        others: of other symbols, evidence as well.
     """
+    parts = [part for history in (*histories, *others) for part in active_rows(history, ledger, prior)]
+    last = histories[-1].rows
+    assets = np.asarray(histories[-1].path.base).reshape(len(last), -1).shape[1]
+    slow = moments(last, assets, shorts=False).slow
+    recent = np.log(np.maximum(slow[-round(prior.bars_per_year / 365.0 * USUAL_DAYS) :], TINY)).mean(axis=0)
+    return Beliefs(
+        evidence=fit_evidence(parts, prior).evidence,
+        prior_drift=prior.drift,
+        bars_per_year=prior.bars_per_year,
+        max_position_pct=ledger.max_position_pct,
+        usual=tuple(np.exp(recent).tolist()),
+        shorts=ledger.allow_short,
+    )
+
+
+def active_rows(history: History, ledger: LedgerConfig, prior: Prior) -> list[Rows]:
+    """The rows of each asset at which a position is possible and a volatility known."""
+    rows, path = history.rows, history.path
     base, earned = (np.asarray(x).reshape(len(rows), -1) for x in (path.base, path.moves.to_open))
     assets = base.shape[1]
     moment = moments(rows, assets, shorts=ledger.allow_short)
     slow = moment.slow
     size = anchor(slow, ledger.max_position_pct, prior.bars_per_year, moment.correlation)
     parts = []
-    bars_a_day = max(1, round(prior.bars_per_year / 365.0))
-    day = np.arange(len(rows)) // bars_a_day
     for a in range(assets):
         active = (base[:, a] != 0.0) & (slow[:, a] > 0.0)
         side = np.sign(base[active, a])
@@ -286,18 +315,10 @@ def fit_beliefs(rows: FloatArray, path: MarketPath, ledger: LedgerConfig, prior:
                 earned=earned[active, a],
                 slow=slow[active, a],
                 wanted=np.abs(base[active, a]) * size[active, a],
-                day=day[active],
+                day=history.day[active],
             )
         )
-    recent = np.log(np.maximum(slow[-30 * bars_a_day :], 1e-12)).mean(axis=0)
-    return Beliefs(
-        evidence=fit_evidence(parts, prior).evidence,
-        prior_drift=prior.drift,
-        bars_per_year=prior.bars_per_year,
-        max_position_pct=ledger.max_position_pct,
-        usual=tuple(np.exp(recent).tolist()),
-        shorts=ledger.allow_short,
-    )
+    return parts
 
 
 def believed_path(

@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,20 +21,18 @@ from himari_rl.config import as_dict, config_hash
 from himari_rl.data.checks import require_rows
 from himari_rl.data.panel import Panel
 from himari_rl.data.splits import train_test
-from himari_rl.envs.config import BELIEVED, TradingEnvConfig
-from himari_rl.envs.physics import Market, Physics
+from himari_rl.envs.config import TradingEnvConfig
+from himari_rl.envs.physics import Physics
 from himari_rl.features.encoder import StateEncoder
-from himari_rl.policy.beliefs import Beliefs
 from himari_rl.policy.bundle import Manifest
-from himari_rl.policy.clock import decisions_of
 from himari_rl.schema import Bars, BoolArray, FloatArray
 from himari_rl.storage import write_atomic
-from himari_rl.training.beliefs import Prior, believed_path, fit_beliefs
 from himari_rl.training.checkpoint import load_checkpoint, save_checkpoint
 from himari_rl.training.config import TrainConfig
 from himari_rl.training.device import fast_products, keep_freed_memory, one_thread, resolve_device
 from himari_rl.training.engine import run
 from himari_rl.training.export import export
+from himari_rl.training.preparation import fitted, prepared
 from himari_rl.training.trainer import Trainer
 
 BUNDLE, CHECKPOINT, RECORD = "bundle", "checkpoint-{seed}.safetensors", "training.json"
@@ -155,9 +153,8 @@ def run_job(
     train = trainable(job, bars)
     device = resolve_device(job.device)
     encoder = StateEncoder(bars.symbols)
-    agent = replace(job.agent, state_dim=encoder.state_dim, action_dim=len(encoder.symbols))
-    rows, physics, beliefs = prepared([train], encoder, job.environment, device)
-    agent = replace(agent, anchored=beliefs is not None)
+    rows, physics, beliefs = prepared([train], job.agent, job.environment, device=device)
+    agent = fitted(job.agent, encoder, beliefs)
     data = training_data(train)
     total_bars = job.num_episodes * job.environment.episode_bars
     jobs = []
@@ -199,24 +196,6 @@ def run_job(
         out / BUNDLE, [t.agent for t in trainers], job.seeds, encoder, job.environment, data, rows, run, beliefs
     )
     return TrainingResult(out / BUNDLE, manifest, stepped, seconds, trainers[-1].state.metrics)
-
-
-def prepared(
-    histories: Sequence[Bars | Panel], encoder: StateEncoder, environment: TradingEnvConfig, device: str = "cpu"
-) -> tuple[FloatArray, Physics, Beliefs | None]:
-    """What an agent trains on: rows (D, F) of the first history, the physics of all, and what is believed of them.
-
-    Beliefs, where the reward asks for them, are fitted on the first history alone; the others are its copies.
-    """
-    made = [decisions_of(history, encoder, environment) for history in histories]
-    rows, paths = [rows for rows, _ in made], [path for _, path in made]
-    if environment.reward != BELIEVED:
-        return rows[0], Physics(Market.build(rows, paths, device), environment, encoder), None
-    prior = Prior(aversion=1.0 + environment.risk_aversion, bars_per_year=histories[0].bars_per_year)
-    beliefs = fit_beliefs(rows[0], paths[0], environment, prior)
-    told = [believed_path(r, path, beliefs, environment, prior) for r, path in zip(rows, paths, strict=True)]
-    market = Market.build([each.rows for each in told], paths, device, [(each.drift, each.risk) for each in told])
-    return told[0].rows, Physics(market, environment, encoder), beliefs
 
 
 @contextmanager
