@@ -116,9 +116,9 @@ def _strategies(verdict: Verdict) -> Table:
         "growth\n%/y",
         "Sharpe",
         "vol.\n%/y",
-        "draw-\ndown %",
-        "utility\n%/y",
-        "turn-\nover %",
+        "draw-\ndown\n%",
+        "utili-\nty %/y",
+        "turn-\nover\n%",
         "cost\n%",
         "expo-\nsure",
     )
