@@ -9,7 +9,8 @@ noise. Returns are normal, Student-t with 3 degrees of freedom, or an autoregres
 
 Figures and bounds are those that the gate computes from curves (release/evidence.py), the rules its own
 (release/statistical.py). What only a pipeline can show is granted: the controls, the share of the training advantage,
-the spread; each can only refuse more. Exit code 1 where noise passes more than 5 % of a cell. The last line is JSON.
+the spread, the one-liner; each can only refuse more. Exit code 1 where noise passes more than 5 % of a cell. The last
+line is JSON.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from himari_rl.evaluation import metrics
 from himari_rl.evaluation.backtest import POLICY
 from himari_rl.evaluation.baselines import ONE
 from himari_rl.evaluation.control import own_deflated
+from himari_rl.evaluation.one_liners import BEST
 from himari_rl.release.evidence import Accounts, measured
 from himari_rl.release.rules import GateRules
 from himari_rl.release.statistical import statistical_lines
@@ -110,10 +112,12 @@ def refusals(growth: FloatArray, one: FloatArray, trials: int, rules: GateRules)
 
 def granted(trials: int) -> dict[str, dict]:
     """What is not asked here: controls as they must be, a positive control that nothing honest reaches, a spread."""
-    planted = {"name": "planted", "passed": True, "sentence": "", "numbers": {"utility": 10.0}}
+    planted = {"name": "planted", "passed": True, "sentence": "", "numbers": {"utility": 10.0, "edge": 1.0}}
     others = ("driftless", "shuffled", "lag", "costs")
     controls = [planted, *({"name": n, "passed": True, "sentence": "", "numbers": {}} for n in others)]
-    return {"controls": controls, "verdict": {"trials": trials, "less": {}, "spread": 0.3, "saturation": 0.2}}
+    less = {BEST: {"utility": {"estimate": 0.1, "lower": 0.0, "upper": 0.2}}}
+    verdict = {"trials": trials, "less": less, "one_liner": "granted", "spread": 0.3, "saturation": 0.2}
+    return {"controls": controls, "verdict": verdict}
 
 
 def picture(passed: dict[str, dict[int, list[float]]]) -> str:

@@ -76,6 +76,28 @@ def test_what_nobody_edited_is_evidence(bundle: Path) -> None:
         (("judgement", "controls", 3, "numbers", "sharpe"), 0.5, "control lag, sharpe: the document says 0.5"),
         (("judgement", "controls", 4, "numbers", "x3"), 0.5, "control costs, x3: the document says 0.5"),
         (("judgement", "controls", 0, "numbers"), {}, "control driftless: its numbers are missing"),
+        (
+            (*VERDICT, "less", "best one-liner", "utility", "upper"),
+            0.5,
+            "utility less the best one-liner's, upper bound: the document says 0.5",
+        ),
+        (
+            (*VERDICT, "less", "best one-liner", "sharpe", "estimate"),
+            0.5,
+            "Sharpe less the best one-liner's: the document says 0.5",
+        ),
+        (
+            (*VERDICT, "less", "cash", "utility", "lower"),
+            0.5,
+            "utility less cash's, lower bound: the document says 0.5",
+        ),
+        ((*VERDICT, "one", "utility", "estimate"), 0.5, "utility of multiplier 1.0: the document says 0.5"),
+        ((*VERDICT, "one_liner"), "15 % volatility", "best one-liner: the document says 15 % volatility, the training"),
+        (
+            (*VERDICT, "statements", 1),
+            "Better than the one-liner: yes.",
+            "statements: they are not those of its numbers",
+        ),
         (("symbols",), ["ETH-USDT"], "the document is of ['ETH-USDT'], the bundle of ['BTC-USDT']"),
     ],
 )
@@ -83,6 +105,29 @@ def test_a_figure_edited_by_hand_is_named(bundle: Path, path: tuple[Any, ...], t
     answer = ask(edited(bundle, *path, to=to))
     assert "evidence" in answer.reason
     assert words in said(answer)
+
+
+def test_curves_whose_one_liners_are_missing_or_of_other_folds_are_one_line(bundle: Path) -> None:
+    curves = load((bundle.parent / CURVES).read_bytes())
+    without = {k: v for k, v in curves.items() if k != "one-liner/15 % volatility"}
+    later = curves | {"one-liner/rows": np.array([[0, 1000, 7]])}
+    for spoiled, words in ((without, "lacks 'one-liner/15 % volatility'"), (later, "not of its 5840 decisions")):
+        (bundle.parent / CURVES).write_bytes(save(spoiled))
+        amend(bundle, evaluation=(read_manifest(bundle).evaluation or {}) | seal(bundle.parent))
+        with pytest.raises(StorageError, match=words):
+            ask(bundle)
+
+
+def test_statements_are_the_gates_own_and_a_failed_control_takes_yes_away(bundle: Path) -> None:
+    said = ask(bundle).statements
+    assert [each.split(":")[0].split(" (")[0] for each in said] == [
+        "Better than 1.0", "Better than the one-liner", "Better than cash", "1.0 against cash",
+    ]  # fmt: skip
+    assert ": yes. Utility" in said[0]
+    numbers = {"utility": 0.3, "utility_lower": 0.1, "sharpe": 3.0, "deflated_sharpe": 0.99, "look_ahead": 0.0}
+    edited(bundle, "judgement", "controls", 0, to=control("driftless", numbers).to_dict())
+    assert all("yes" not in each for each in ask(bundle).statements)
+    assert "not shown (a control failed (driftless))" in ask(bundle).statements[0]
 
 
 def test_an_edit_to_rosy_figures_moves_no_line(tmp_path: Path) -> None:

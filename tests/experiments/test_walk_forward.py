@@ -23,13 +23,16 @@ from himari_rl.data.table import write_bars
 from himari_rl.errors import ConfigError, RefusedError, StorageError
 from himari_rl.evaluation.backtest import BASE, backtest, stage
 from himari_rl.evaluation.control import Judgement
-from himari_rl.evaluation.record import BUNDLE, CURVES, DOCUMENT, read_run
+from himari_rl.evaluation.one_liners import OneLiners
+from himari_rl.evaluation.record import BUNDLE, CURVES, DOCUMENT, read_curves, read_run
 from himari_rl.experiments.fold_policies import FoldPolicies
 from himari_rl.experiments.folds import ensemble, train_fold, unpacked
 from himari_rl.experiments.train_all import train_all
 from himari_rl.experiments.walk_forward import REAL, plan
 from himari_rl.policy.bundle import read_manifest
 from himari_rl.policy.runtime import Policy, load_policy
+from himari_rl.release.gate import gate
+from himari_rl.release.rules import GateRules
 from himari_rl.training.fan_out import dask_pool, local_pool
 
 KILLS = int(os.environ.get("HIMARI_KILLS", "3"))
@@ -56,6 +59,21 @@ def test_the_document_holds_folds_seeds_controls_and_trials(finished: Path) -> N
     ]
     assert document["judgement"]["verdict"]["trials"] == 1
     assert load_policy(finished / BUNDLE).manifest.weights_sha256 == document["bundle"]["weights_sha256"]
+
+
+def test_each_fold_names_its_one_liner_and_the_gate_finds_every_figure_again(finished: Path) -> None:
+    document, curves = read_run(finished), read_curves(finished)
+    rivals = OneLiners.of_curves(curves)
+    assert [fold["one_liner"] for fold in document["folds"]] == list(rivals.chosen)
+    assert document["judgement"]["verdict"]["one_liner"] == rivals.in_words()
+    assert len(rivals.useful) == rivals.rows[-1, 1]  # all training rows, and no judged one
+    starts = [fold.test.start for fold in plan(small_bars(), small_settings()).folds]
+    assert rivals.rows[:, 2].tolist() == [start - starts[0] for start in starts]
+    lines = {line.rule: line for line in gate(finished / BUNDLE, GateRules()).lines}
+    assert lines["evidence"].passed, lines["evidence"].why
+    best = document["judgement"]["verdict"]["less"]["best one-liner"]["utility"]
+    error = best["standard_error"]
+    assert lines["not below the best one-liner"].number == pytest.approx(best["upper"], abs=0.5 * error)
 
 
 def test_a_run_killed_at_random_ends_in_the_same_bytes(finished: Path, tmp_path: Path) -> None:

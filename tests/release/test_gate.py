@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,7 @@ def _document(*path: Any, to: Any) -> Spoil:
         ("Sharpe", _account(sharpe=0.99, one_sharpe=-1.0)),
         ("deflated Sharpe", _curves("growth/policy x2", np.array)),  # and 100 looks, below
         ("better than 1.0", _account(one_sharpe=1.6)),
+        ("not below the best one-liner", _account(line_sharpe=4.0)),
         ("validation", _account(promised=2.1)),
         ("drawdown", _account(volatility=0.3)),
         ("action spread", _curves("multiplier", lambda sized: np.full_like(sized, 1.3))),
@@ -108,6 +110,45 @@ def test_each_rule_refuses_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     answer = ask(bundle)
     assert [line.rule for line in answer.lines if not line.passed] == [rule], str(answer)
     assert answer.reason == f"refused by {rule}"
+
+
+def as_the_one_liner(cost: float) -> dict[str, np.ndarray]:
+    """Curves of a policy that is the best one-liner, less a constant cost a bar."""
+    curves = accounts(line_sharpe=2.5)
+    earned = curves["growth/banded 15 % portfolio"], curves["return/banded 15 % portfolio"]
+    for kind, path in zip(("growth", "return"), earned, strict=True):
+        curves[f"{kind}/banded 15 % volatility"] = path
+    growth = earned[0] - cost
+    curves |= {"growth/policy": growth, "return/policy": earned[1], "equity/policy": growth.cumsum()}
+    return curves | {f"growth/policy x{k}": growth - 1e-5 * k for k in (2, 3)}
+
+
+@pytest.mark.parametrize(("cost", "passed"), [(0.0, True), (1e-7, False), (3e-5, False)])
+def test_the_one_liner_itself_is_not_below_it_and_less_a_constant_cost_it_is(
+    tmp_path: Path, cost: float, passed: bool
+) -> None:
+    """The rule's negative control: however small the cost, it is paid for certain at every bar."""
+    answer = ask(run_of(tmp_path, curves=as_the_one_liner(cost)))
+    [found] = [line for line in answer.lines if line.rule == "not below the best one-liner"]
+    assert found.passed == passed
+    assert found.number == pytest.approx(-1460.0 * cost, rel=1e-4, abs=1e-9)  # what is certain has no interval
+    assert ("not below the best one-liner" in answer.reason) != passed
+    assert "15 % volatility, chosen on training rows" in found.why
+
+
+def test_the_rival_is_the_best_on_training_rows_whatever_was_best_on_the_judged_ones(tmp_path: Path) -> None:
+    """The weaker one-liner of the judged rows is the rival where the training rows prefer it."""
+    curves = accounts(line_sharpe=4.0)
+    for kind in ("growth", "return"):
+        curves[f"{kind}/15 % volatility"] = accounts(line_sharpe=0.5)[f"{kind}/banded 15 % volatility"]
+    assert "not below the best one-liner" in ask(run_of(tmp_path / "a", curves=dict(curves))).reason
+    curves["one-liner/15 % volatility"] = np.full(1000, 1e-5, np.float32)
+    bundle = run_of(tmp_path / "b", curves=curves)
+    answer = ask(bundle)
+    said = next(line.why for line in answer.lines if line.rule == "evidence")
+    assert "best one-liner: the document says banded 15 % volatility, the training rows 15 % volatility" in said
+    [found] = [line for line in answer.lines if line.rule == "not below the best one-liner"]
+    assert found.passed
 
 
 def portfolio_run(folder: Path, shares: list[float]) -> Path:
@@ -335,6 +376,18 @@ def test_decide_takes_each_kind_in_its_own_place(tmp_path: Path) -> None:
     assert main(["decide", "--base", bundle, "--multi", bundle]) == 2
 
 
+@pytest.mark.parametrize(("one_sharpe", "use"), [(0.7, "Use multiplier 1.0."), (-1.0, "Use cash.")])
+def test_decide_says_cash_where_one_lost_and_nothing_passes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], one_sharpe: float, use: str
+) -> None:
+    bundle = str(run_of(tmp_path, sharpe=0.8, one_sharpe=one_sharpe))
+    assert main(["decide", "--base", bundle]) == 1
+    said = capsys.readouterr().out
+    assert said.rstrip().endswith(use)
+    assert ("keep 1.0" in said) == (one_sharpe > 0)
+    assert ("cash was better" in said) == (one_sharpe < 0)
+
+
 def test_an_answer_about_other_weights_promotes_nothing(tmp_path: Path) -> None:
     first = run_of(tmp_path / "a")
     second = run_of(tmp_path / "b", weights=1)
@@ -380,6 +433,13 @@ def test_the_decision_tree_stops_at_the_first_kind_that_is_not_worth_it() -> Non
 
     assert use(base=False, lstm=True, multi=True) == FIXED
     assert use(base=None, lstm=None, multi=None) == FIXED
+    lost = replace(answer("base", False), instead="cash was better", statements=("1.0 against cash: cash was better.",))
+    choice = decide({"base": lost})
+    assert (choice.use, choice.bundle) == ("cash", None)
+    assert choice.steps[1:] == (
+        "1.0 against cash: cash was better.",
+        "without a base that passes, neither memory nor a portfolio is worth its complexity: cash was better",
+    )
     assert use(base=True, lstm=False, multi=None) == "base"
     assert use(base=True, lstm=True, multi=False) == "lstm"
     assert use(base=True, lstm=False, multi=True) == "multi"
