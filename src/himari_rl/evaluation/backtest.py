@@ -237,7 +237,9 @@ def backtests(plays: Sequence[Play], ledger: LedgerSpec, rng: np.random.Generato
         for name, policy in play.policies.items():
             deciding.append(Deciding(policy, play.on, len(lanes) + np.arange(len(lags)), lags))
             nothing = np.zeros(play.on.base.shape)  # filled in bar by bar
-            lanes += [_Named(name, variant, play.on, follow(play.on, nothing, variant.lag)) for variant in play.variants]
+            lanes += [
+                _Named(name, variant, play.on, follow(play.on, nothing, variant.lag)) for variant in play.variants
+            ]
         lanes += _baselines(play, rng)
         ends.append(len(lanes))
     rate = ledger.config.cost_rate

@@ -8,7 +8,7 @@ pieces side by side. The draws are those of arch.bootstrap.StationaryBootstrap w
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -95,7 +95,7 @@ class Drawdowns:
         level = np.stack([gained.take(turned) for gained in self._gained], axis=1)  # (PIECE, K, B x pieces)
         top, fall, below = level[0].copy(), np.zeros(level.shape[1:]), np.empty(level.shape[1:])
         low = level[0].copy()
-        for before, now in zip(level, level[1:], strict=False):
+        for before, now in pairwise(level):
             now += before
             np.maximum(top, now, out=top)
             np.minimum(low, now, out=low)
