@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from helpers.evaluation import ledger
 from himari_rl.data.synthetic import synthetic_bars
+from himari_rl.errors import StorageError
 from himari_rl.evaluation.backtest import BASE, POLICY, backtest, stage
 from himari_rl.evaluation.baselines import ONE
 from himari_rl.experiments import power
@@ -34,7 +36,7 @@ def test_no_edge_is_planted_that_the_training_rows_cannot_teach() -> None:
 
 def test_the_power_of_no_edge_is_no_more_than_a_false_alarm() -> None:
     sigma = np.array([np.diff(np.log(LONG.close)).std()])
-    assert power._power(LONG, 4000, ledger(), 1e-9, sigma, 0) == 0.0
+    assert power._powers(LONG, 4000, ledger(), [1e-9], sigma, 0) == [0.0]
 
 
 def long_run_z(series: np.ndarray, lags: int = 100) -> float:
@@ -71,7 +73,7 @@ def counted_power(edge: float, sigma: np.ndarray) -> float:
 def test_the_stated_power_is_how_often_a_learner_that_keeps_half_shows_it(edge: float) -> None:
     """The two ways to miss are added up in the code, so the stated power may lie below the counted one, not above."""
     sigma = np.array([np.diff(np.log(LONG.close)).std()])
-    stated, counted = power._power(LONG, 4000, ledger(), edge, sigma, 0), counted_power(edge, sigma)
+    (stated,), counted = power._powers(LONG, 4000, ledger(), [edge], sigma, 0), counted_power(edge, sigma)
     assert stated == pytest.approx(counted, abs=0.03)
 
 
@@ -86,3 +88,45 @@ def test_too_little_data_fails_the_control_even_where_the_edge_was_found() -> No
         assert control.passed == (stated > 0.95)
         assert ("TOO LITTLE DATA" in control.sentence) == (stated < 0.95)
         assert control.numbers["power"] == stated
+
+
+def test_edges_played_together_have_the_power_that_each_has_alone() -> None:
+    sigma = np.array([np.diff(np.log(SHORT.close)).std()])
+    edges = [0.2, 0.4, 0.6]
+    alone = [power._powers(SHORT, 400, ledger(), [edge], sigma, 0)[0] for edge in edges]
+    assert power._powers(SHORT, 400, ledger(), edges, sigma, 0) == alone
+    assert len(set(alone)) == 3
+
+
+def test_what_was_found_is_kept_for_the_same_question_and_for_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = (400, 400, ledger(), 0)
+    found = planted_power(SHORT, *asked, tmp_path)
+    assert list(tmp_path.iterdir()) == []  # only who holds the folder writes into it
+    power.keep(found, tmp_path)
+    played: list[float] = []
+    monkeypatch.setattr(
+        power, "_powers", lambda bars, start, spec, edges, *more: [played.append(e) or 1.0 for e in edges]
+    )
+    assert planted_power(SHORT, *asked, tmp_path) == found
+    assert played == []
+    others = [
+        (SHORT[1:], *asked),
+        (SHORT, 401, *asked[1:]),
+        (SHORT, 400, 401, *asked[2:]),
+        (SHORT, 400, 400, ledger(commission_rate=0.002), 0),
+        (SHORT, 400, 400, ledger(), 1),
+    ]
+    monkeypatch.setattr(power, "ROWS_TOGETHER", 1)
+    for question in others:
+        before = len(played)
+        planted_power(*question, tmp_path)
+        assert len(played) == before + 1
+    monkeypatch.setattr(power, "KEPT", 0.4)
+    planted_power(SHORT, *asked, tmp_path)
+    assert len(played) == len(others) + 1
+    damaged = (tmp_path / power.KEPT_IN).read_bytes().replace(b'"power": 0.', b'"power": 1.')
+    (tmp_path / power.KEPT_IN).write_bytes(damaged)
+    with pytest.raises(StorageError, match="damaged"):
+        planted_power(SHORT, *asked, tmp_path)

@@ -11,7 +11,8 @@ must find nothing in the first and the edge in the second.
 from __future__ import annotations
 
 from dataclasses import replace
-from statistics import NormalDist
+from itertools import accumulate
+from math import erf, sqrt
 
 import numpy as np
 
@@ -63,16 +64,15 @@ def planted(bars: Bars, rng: np.random.Generator, edge: float) -> Bars:
     """
     rows = len(bars)
     shocks = rng.standard_normal(rows) * np.sqrt(1.0 - MEMORY**2)
-    z, level = np.empty(rows), float(rng.standard_normal())
-    for i, shock in enumerate(shocks.tolist()):
-        level = MEMORY * level + shock
-        z[i] = level
+    first = float(rng.standard_normal())
+    walked = accumulate(shocks.tolist(), lambda level, shock: MEMORY * level + shock, initial=first)
+    z = np.array(list(walked)[1:])
     moves = np.diff(np.log(bars.close))
     drift = edge * float(moves.std()) * np.concatenate(([0.0], z[:-1]))
     sign = rng.choice((-1.0, 1.0), rows)
     signals = Layer2(
         action=np.full(rows, BUY, np.int64),
-        confidence=np.array([NormalDist().cdf(value) for value in z.tolist()]),
+        confidence=0.5 * (1.0 + np.array(list(map(erf, (z / sqrt(2.0)).tolist())))),
         tier=np.ones(rows, np.int64),
         cascade_risk=np.zeros(rows),
         supplied=True,

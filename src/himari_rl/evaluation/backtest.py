@@ -20,6 +20,7 @@ from himari_rl.data.table import stamp
 from himari_rl.errors import DataError
 from himari_rl.evaluation import baselines, metrics
 from himari_rl.evaluation.baselines import HOLD_ALL, Orders, Stage, buy_and_hold, ewma_volatility, follow, later
+from himari_rl.evaluation.known import Lane
 from himari_rl.evaluation.stepping import Deciding, step_through
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.account import MarketMove
@@ -210,8 +211,8 @@ def backtest(
     return backtests([play], ledger, rng)[0]
 
 
-class _Lane(NamedTuple):
-    """One account."""
+class _Named(NamedTuple):
+    """One account, and what it is called."""
 
     strategy: str
     variant: Variant
@@ -228,7 +229,7 @@ def backtests(plays: Sequence[Play], ledger: LedgerSpec, rng: np.random.Generato
     shapes = {play.on.base.shape for play in plays}
     if len(shapes) != 1:
         raise DataError(f"stages of {len(shapes)} shapes", "histories of one length", "run them one by one")
-    lanes: list[_Lane] = []
+    lanes: list[_Named] = []
     deciding: list[Deciding] = []
     ends = []
     for play in plays:
@@ -236,34 +237,32 @@ def backtests(plays: Sequence[Play], ledger: LedgerSpec, rng: np.random.Generato
         for name, policy in play.policies.items():
             deciding.append(Deciding(policy, play.on, len(lanes) + np.arange(len(lags)), lags))
             nothing = np.zeros(play.on.base.shape)  # filled in bar by bar
-            lanes += [_Lane(name, variant, play.on, follow(play.on, nothing, variant.lag)) for variant in play.variants]
+            lanes += [
+                _Named(name, variant, play.on, follow(play.on, nothing, variant.lag)) for variant in play.variants
+            ]
         lanes += _baselines(play, rng)
         ends.append(len(lanes))
-    orders = Orders(*(np.stack(leaves, axis=1) for leaves in zip(*(lane.orders for lane in lanes), strict=True)))
-    moves = MarketMove(*(np.stack(leaves, axis=1) for leaves in zip(*(lane.on.moves for lane in lanes), strict=True)))
     rate = ledger.config.cost_rate
-    cost_rate = np.array([[lane.variant.cost_multiple * rate] for lane in lanes])
-    exposure, growth, marked, cost = step_through(deciding, orders, moves, ledger, cost_rate)
-
-    held = drift(exposure, moves.to_open, growth)
-    before = np.concatenate([np.zeros_like(held[:1]), held[:-1]])
-    traded = np.abs(exposure - before).sum(-1)
-    earned = (exposure * moves.to_open).sum(-1)
-    runs = [
-        Run(
-            strategy=lane.strategy,
-            variant=lane.variant,
-            log_growth=np.log(growth[:, p]),
-            marked_log_equity=marked[:, p],
-            portfolio_return=earned[:, p],
-            exposure=exposure[:, p],
-            multiplier=orders.multiplier[:, p],
-            active=orders.base[:, p] != 0.0,
-            cost=cost[:, p],
-            traded=traded[:, p],
+    found = step_through(deciding, [Lane(n.on, n.orders, n.variant.cost_multiple * rate) for n in lanes], ledger)
+    runs = []
+    for p, lane in enumerate(lanes):
+        exposure, growth, moves = found.exposure[p], found.growth[p], lane.on.moves
+        held = drift(exposure, moves.to_open, growth)
+        before = np.concatenate([np.zeros_like(held[:1]), held[:-1]])
+        runs.append(
+            Run(
+                strategy=lane.strategy,
+                variant=lane.variant,
+                log_growth=np.log(growth),
+                marked_log_equity=found.marked[p],
+                portfolio_return=(exposure * moves.to_open).sum(-1),
+                exposure=exposure,
+                multiplier=found.multiplier[p],
+                active=lane.orders.base != 0.0,
+                cost=found.cost[p],
+                traded=np.abs(exposure - before).sum(-1),
+            )
         )
-        for p, lane in enumerate(lanes)
-    ]
     return [
         Backtest(
             symbols=play.on.symbols,
@@ -276,12 +275,12 @@ def backtests(plays: Sequence[Play], ledger: LedgerSpec, rng: np.random.Generato
     ]
 
 
-def _baselines(play: Play, rng: np.random.Generator) -> list[_Lane]:
+def _baselines(play: Play, rng: np.random.Generator) -> list[_Named]:
     on = play.on
-    made: list[_Lane] = []
+    made: list[_Named] = []
     for name, sized in baselines.multipliers(on, rng).items():
-        made += [_Lane(name, variant, on, follow(on, sized, variant.lag)) for variant in play.variants]
-    made += [_Lane(HOLD_ALL, variant, on, buy_and_hold(on, variant.lag)) for variant in play.variants]
+        made += [_Named(name, variant, on, follow(on, sized, variant.lag)) for variant in play.variants]
+    made += [_Named(HOLD_ALL, variant, on, buy_and_hold(on, variant.lag)) for variant in play.variants]
     for name, orders in play.allocations.items():
-        made += [_Lane(name, variant, on, later(orders, variant.lag)) for variant in play.variants]
+        made += [_Named(name, variant, on, later(orders, variant.lag)) for variant in play.variants]
     return made

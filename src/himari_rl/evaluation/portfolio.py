@@ -6,7 +6,7 @@ weight, because three assets held in equal parts pass two of the three rules wit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ import numpy as np
 from himari_rl.evaluation import metrics, statistics
 from himari_rl.evaluation.backtest import POLICY, Backtest, Run
 from himari_rl.evaluation.baselines import Stage
+from himari_rl.evaluation.bootstrap import BlockSums, drawn
 from himari_rl.evaluation.portfolio_baselines import EQUAL
 from himari_rl.evaluation.statistics import Interval
 from himari_rl.features.encoder import herfindahl
@@ -128,15 +129,17 @@ def gates(
     min_asset_share: float = MIN_ASSET_SHARE,
 ) -> tuple[PortfolioRule, ...]:
     """The rules for a portfolio, each beside its interval and the difference to another account on the same bars."""
-    series = np.column_stack([_columns(mine), _columns(other)])
+    both, rows = [_columns(mine), _columns(other)], len(mine.log_growth)
 
-    def compared(rows: FloatArray) -> FloatArray:
-        ours, theirs = (_measures(part, bars_per_year) for part in np.hsplit(rows, 2))
-        return np.concatenate([ours, ours - theirs])
+    def compared(means: Iterable[FloatArray]) -> FloatArray:
+        ours, theirs = (_measures(part, rows, bars_per_year) for part in means)
+        return np.concatenate([ours, ours - theirs], axis=-1)
 
     block = statistics.block_length(np.column_stack([mine.log_growth, other.log_growth]))
-    draws = statistics.resample(series, compared, rng, replications=replications, block=block)
-    found = [statistics.interval(e, d) for e, d in zip(compared(series), draws.T, strict=True)]
+    sums = [BlockSums(columns) for columns in both]  # each alone: accounts that are the same differ by exactly nothing
+    means = np.array([[own.means(each) for own in sums] for each in drawn(rows, rng, replications, block)])
+    draws = compared(np.moveaxis(means, 1, 0))
+    found = [statistics.interval(e, d) for e, d in zip(compared([c.mean(axis=0) for c in both]), draws.T, strict=True)]
     demands = [(SHARPE, ">", min_sharpe), ("Herfindahl index", "<", max_herfindahl)]
     demands += [(f"share of {symbol}", ">", min_asset_share) for symbol in symbols]
     idle = not np.abs(mine.exposure).any()
@@ -162,17 +165,19 @@ def gates(
 
 
 def _columns(account: PortfolioCurve) -> FloatArray:
-    """(T, 3 + A) log-growth, Herfindahl index, whether anything is held, and |w|."""
-    size = np.abs(account.exposure)
-    return np.column_stack([account.log_growth, herfindahl(account.exposure), size.sum(axis=1) > 0.0, size])
+    """(T, 4 + A) log-growth and its square, Herfindahl index, whether anything is held, and |w|."""
+    growth, size = account.log_growth, np.abs(account.exposure)
+    return np.column_stack([growth, growth * growth, herfindahl(account.exposure), size.sum(axis=1) > 0.0, size])
 
 
-def _measures(rows: FloatArray, bars_per_year: float) -> FloatArray:
-    """(2 + A,) Sharpe ratio a year, concentration and shares, from `_columns`."""
-    mean = rows.mean(axis=0)
-    sharpe = metrics.sharpe_ratio(mean[0], rows[:, 0].std(ddof=1)) * np.sqrt(bars_per_year)
-    gross = mean[3:].sum()
-    return np.concatenate([[sharpe, mean[1] / max(mean[2], 1e-12)], mean[3:] / max(gross, 1e-12)])
+def _measures(means: FloatArray, rows: int, bars_per_year: float) -> FloatArray:
+    """(..., 2 + A) Sharpe ratio a year, concentration and shares, from the means (..., 4 + A) of `_columns`."""
+    growth, square, concentration, held = (means[..., k] for k in range(4))
+    deviation = np.sqrt(np.maximum(square - growth * growth, 0.0) * (rows / (rows - 1)))
+    sharpe = metrics.sharpe_ratio(growth, deviation) * np.sqrt(bars_per_year)
+    size = means[..., 4:]
+    share = size / np.maximum(size.sum(axis=-1, keepdims=True), 1e-12)
+    return np.concatenate([np.stack([sharpe, concentration / np.maximum(held, 1e-12)], axis=-1), share], axis=-1)
 
 
 def _parts(run: Run, on: Stage, cost_rate: float, bars_per_year: float) -> tuple[AssetPart, ...]:

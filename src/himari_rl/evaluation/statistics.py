@@ -14,13 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from himari_rl.errors import ConfigError, not_installed
+from himari_rl.errors import ConfigError
 from himari_rl.evaluation import metrics
+from himari_rl.evaluation.bootstrap import BlockSums, drawn
 from himari_rl.schema import FloatArray
 
 NORMAL = NormalDist()
@@ -138,14 +138,15 @@ def _optimal_block(x: FloatArray) -> float:
     run = max(5, int(math.log10(count)))
     most = math.ceil(math.sqrt(count)) + run
     band = 2.0 * math.sqrt(math.log10(count) / count)
-    squares = np.concatenate([[0.0], np.cumsum(e**2)])
+    squares = np.concatenate([[0.0], np.cumsum(e * e)])
     power = np.abs(np.fft.rfft(e, 1 << (count + most).bit_length())) ** 2  # long enough that no lag goes around
     covariance = np.fft.irfft(power)[: most + 1]
     lags = np.arange(most + 1)  # with the sums of squares that arch divides by: without the first and last k + 1 rows
     size = np.sqrt((squares[-1] - squares[lags + 1]) * squares[count - lags - 1])
     small = np.abs(covariance) < band * size
-    quiet = [k for k in range(most - run + 1) if small[k : k + run].all()]
-    m = min(2 * max(quiet[0], 1) if quiet else most, most)
+    seen = np.concatenate([[0], np.cumsum(small[:most])])
+    quiet = np.flatnonzero(seen[run:] - seen[:-run] == run)  # lags from which `run` in a row are small
+    m = min(2 * max(int(quiet[0]), 1) if len(quiet) else most, most)
     k = np.arange(1, m + 1)
     weight = np.where(k / m <= 0.5, 1.0, 2.0 * (1.0 - k / m))
     gamma = covariance[1 : m + 1] / count
@@ -155,7 +156,7 @@ def _optimal_block(x: FloatArray) -> float:
 
 
 def resampled_means(columns: FloatArray, seed: int, *, replications: int = 2000, block: float = 1.0) -> FloatArray:
-    """Means of (T, K) over stationary bootstrap resamples, in numpy alone: for the gate, which has no arch.
+    """Means of (T, K) over stationary bootstrap resamples of groups of rows: for the gate, which asks for many bounds.
 
     The mean of a resample needs the rows only through their sums, so rows are summed into at most 2 GROUPS groups and
     these are resampled in blocks of the same expected length. A block is then at least one group long, which costs a
@@ -214,7 +215,9 @@ def resample(
     replications: int = 2000,
     block: float | None = None,
 ) -> FloatArray:
-    """Draws of a statistic under the stationary bootstrap.
+    """Draws of any statistic under the stationary bootstrap, each from a copy of the series: the definition.
+
+    Means and drawdowns come from bootstrap.py without copies (`mean_interval`, comparison.py, portfolio.py).
 
     Args:
         series: (T, K); rows are resampled whole, so that what is paired stays paired.
@@ -225,17 +228,8 @@ def resample(
         (replications, S)
     """
     expected = block_length(series) if block is None else block
-    sampler = _arch().StationaryBootstrap(expected, series, seed=rng)
-    return np.array([statistic(np.asarray(positional[0])) for positional, _ in sampler.bootstrap(replications)])
-
-
-def _arch() -> Any:
-    """arch.bootstrap: a second of imports, for those who resample."""
-    try:
-        from arch import bootstrap
-    except ImportError as error:
-        raise not_installed("a bootstrap interval", error, "judge") from error
-    return bootstrap
+    twice = np.concatenate([series, series])
+    return np.array([statistic(twice[each.rows()]) for each in drawn(len(series), rng, replications, expected)])
 
 
 def interval(estimate: float, draws: FloatArray, confidence: float = 0.95) -> Interval:
@@ -256,5 +250,6 @@ def mean_interval(
     series: FloatArray, rng: np.random.Generator, *, replications: int = 2000, confidence: float = 0.95
 ) -> Interval:
     """Interval of the mean of (T,): pass a paired difference per bar to compare two accounts."""
-    draws = resample(series[:, None], lambda rows: rows.mean(axis=0), rng, replications=replications)
-    return interval(float(series.mean()), draws[:, 0], confidence)
+    sums = BlockSums(series[:, None])
+    resamples = drawn(len(series), rng, replications, block_length(series))
+    return interval(float(series.mean()), np.array([sums.means(each)[0] for each in resamples]), confidence)

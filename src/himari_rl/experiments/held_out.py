@@ -1,7 +1,7 @@
 """A bundle's verdict on held-out bars, with its controls: the recipe in its manifest is trained again on both twins.
 
-The twins' weights are kept beside the bundle, under a name made of recipe and bars, so that only the first verdict on
-the same bars costs their training. Where the controls cannot be run, there are measurements and no verdict.
+The twins' weights and the planted edge are kept beside the bundle, under a name made of recipe and bars, so that only
+the first verdict on the same bars costs them. Where the controls cannot be run, there are measurements and no verdict.
 """
 
 from __future__ import annotations
@@ -89,15 +89,18 @@ def judge_bundle(
 
     from himari_rl.experiments.controls import judge_parts
     from himari_rl.experiments.fold_policies import FoldPolicies
+    from himari_rl.experiments.power import keep
     from himari_rl.experiments.train_all import train_all
     from himari_rl.experiments.walk_forward import DRIFTLESS, PLANTED, REAL, Settings, WalkForwardPlan, with_twins
 
     settings = Settings(kind=policy.manifest.kind, seeds=(0,), control_seeds=(0,), **vars(recipe))
     fold = Fold(train=slice(0, first - PURGE_BARS), test=slice(first, len(bars)))
-    work = with_twins(WalkForwardPlan(settings=settings, bars={REAL: bars}, folds=(fold,)), ledger)
     data = bars.fingerprint
     kept = place.parent / FOLDER / f"{config_hash(recipe)}-{data[:12]}-{first}"
+    work = with_twins(WalkForwardPlan(settings=settings, bars={REAL: bars}, folds=(fold,)), ledger, kept=kept)
     trained = train_all(work, kept, None, progress, parts=(DRIFTLESS, PLANTED))
+    if work.planted is not None:
+        keep(work.planted, kept)
     judgement, result = judge_parts(
         work,
         {POLICY: FoldPolicies([policy], [0])},

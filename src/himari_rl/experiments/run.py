@@ -6,6 +6,7 @@ RUN/bundle/                 the ensemble of the newest window: what would be shi
 RUN/walk_forward.json       the judgement; the same bytes however often the run was killed
 RUN/curves.safetensors      equity of every strategy, multiplier, exposure, cost
 RUN/cost.json               time and money of this call
+RUN/planted_power           the planted edge of its control, so that a run which continues need not find it again
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from himari_rl.experiments.config import WalkForwardConfig
 from himari_rl.experiments.controls import judge_walk
 from himari_rl.experiments.fold_search import search_all
 from himari_rl.experiments.folds import TrainedFold, ensemble
+from himari_rl.experiments.power import keep
 from himari_rl.experiments.run_folder import WALK_FORWARD, RunIdentity, Tell, claimed, nothing_said, require_ledger
 from himari_rl.experiments.shipped import shipped_answers
 from himari_rl.experiments.train_all import FOLDS_FOLDER, train_all
@@ -165,7 +167,7 @@ def _run(
 ) -> tuple[dict[str, Any], Judgement]:
     started = time.perf_counter()
     facts = recorded(accepted_facts(bars, accept), accept)
-    work = plan(bars, settings)
+    work = plan(bars, settings, kept=out)
     require_ledger()
     this = RunIdentity(WALK_FORWARD, settings.hash, bars.fingerprint)
     same = "a run that was cut off continues, a finished one is judged again from its folds"
@@ -188,6 +190,8 @@ def _judged(
     settings, sha256 = work.settings, bars.fingerprint
     record = {"hash": settings.hash, "data_sha256": sha256, "settings": as_dict(settings)}
     write_atomic(out / SETTINGS, (json.dumps(record, indent=2) + "\n").encode())
+    if work.planted is not None:
+        keep(work.planted, out)
     trained = train_all(work, out, pool, progress)
     trained_s = time.perf_counter() - started
     searched = search_all(work.searches((REAL,)), out / FOLDS_FOLDER, None)  # their files are all there now

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -131,8 +132,11 @@ class WalkForwardPlan:
         )
 
 
-def plan(bars: Bars | Panel, settings: Settings, *, controls: bool = True) -> WalkForwardPlan:
+def plan(bars: Bars | Panel, settings: Settings, *, controls: bool = True, kept: Path | None = None) -> WalkForwardPlan:
     """Cuts the folds and makes the twins; the same bars and settings give the same plan.
+
+    Args:
+        kept: folder in which an earlier run may have kept the planted edge (power.py).
 
     Raises:
         DataError: the bars are shorter than one fold.
@@ -156,16 +160,19 @@ def plan(bars: Bars | Panel, settings: Settings, *, controls: bool = True) -> Wa
         WalkForwardPlan(settings=settings, bars={REAL: bars}, folds=cut),
         LedgerSpec.of(settings.environment, bars.interval_ms),
         controls,
+        kept,
     )
 
 
-def with_twins(work: WalkForwardPlan, ledger: LedgerSpec, controls: bool = True) -> WalkForwardPlan:
+def with_twins(
+    work: WalkForwardPlan, ledger: LedgerSpec, controls: bool = True, kept: Path | None = None
+) -> WalkForwardPlan:
     """The plan with a driftless and a planted twin of its history, the edge as small as this much data can show."""
     if not controls:
         return work
     bars, fold = work.bars[REAL], work.folds[0]
     train_rows = fold.train.stop - fold.train.start
-    power = planted_power(bars[: work.stop_row], work.start_row, train_rows, ledger, TWIN_SEED)
+    power = planted_power(bars[: work.stop_row], work.start_row, train_rows, ledger, TWIN_SEED, kept)
     rng = np.random.default_rng([TWIN_SEED, 0])
     one = driftless(bars, rng) if isinstance(bars, Bars) else _each(bars, rng)
     other = planted_in(bars, np.random.default_rng([TWIN_SEED, 1]), power.edge)
