@@ -2,6 +2,7 @@
 
     numbers(column, words)      a column as float64, NaN where a cell is no number, with the text for the message
     decimal_mark(columns)       "." or ",": what the prices of a whole file say, never one cell alone
+    floats(column)              a column of numbers as float64, NaN where a cell is missing; integers() the same
 
 A cell that is no number becomes NaN, and the original text comes along for the message.
 """
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from himari_rl.schema import FloatArray
+from himari_rl.schema import FloatArray, IntArray
 
 NOT_A_TIME = int(np.iinfo(np.int64).min)
 NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
@@ -46,8 +47,8 @@ def numbers(column: Any, words: Mapping[str, int], mark: str = "") -> tuple[Floa
     if pa.types.is_boolean(kind):
         column, kind = column.cast(pa.int8()), pa.int8()
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return np.array(column.cast(pa.float64(), safe=False).to_numpy(), np.float64), None
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        return floats(column), None
+    if not is_text(column):
         return np.full(len(column), np.nan), []
     column = pc.utf8_trim_whitespace(pc.fill_null(column, ""))
     written = column
@@ -55,7 +56,7 @@ def numbers(column: Any, words: Mapping[str, int], mark: str = "") -> tuple[Floa
         column = _for_programs(column, mark)
     if not words:
         try:
-            return np.array(column.cast(pa.float64()).to_numpy(), np.float64), None
+            return floats(column.cast(pa.float64())), None
         except pa.ArrowInvalid:
             pass  # some cell is no number: read them one by one and keep the text for the message
     text = [str(cell) for cell in column.to_pylist()]
@@ -119,6 +120,48 @@ def _sample(texts: Sequence[Any], pattern: str) -> str:
         if found >= 0:
             return str(text[found])
     return ""
+
+
+def floats(column: Any) -> FloatArray:
+    """(T,) float64 of a pyarrow column of numbers; NaN where a cell is missing.
+
+    pyarrow's own to_numpy imports pandas, which is .3 CPU seconds and 50 MB in every process that reads a file.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = column.cast(pa.float64(), safe=False)
+    whole = pc.fill_null(column, float("nan")) if column.null_count else column
+    return np.frombuffer(_bytes(whole), np.float64)
+
+
+def integers(column: Any) -> IntArray:
+    """(T,) int64 of a pyarrow column of integers, booleans or timestamps; 0 where a cell is missing."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = column.cast(pa.int64())
+    whole = pc.fill_null(column, 0) if column.null_count else column
+    return np.frombuffer(_bytes(whole), np.int64)
+
+
+def _bytes(column: Any) -> bytearray:
+    """The cells of a column of 8 bytes each and none missing, in a buffer of its own that may be written."""
+    made = bytearray(8 * len(column))
+    end = 0
+    for chunk in column.chunks if hasattr(column, "chunks") else [column]:
+        start, end = end, end + 8 * len(chunk)
+        if len(chunk):
+            made[start:end] = memoryview(chunk.buffers()[1])[8 * chunk.offset : 8 * (chunk.offset + len(chunk))]
+    return made
+
+
+def is_text(column: Any) -> bool:
+    """Whether a pyarrow column holds text, as categories too."""
+    import pyarrow as pa
+
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def plain(column: Any) -> Any:
