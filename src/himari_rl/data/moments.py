@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from himari_rl.data.cells import NOT_A_TIME, floats, integers, is_text, number, plain
+from himari_rl.data.cells import NOT_A_TIME, floats, integers, is_text, missing, number, plain, trimmed
 from himari_rl.schema import DAY_MS, BoolArray, FloatArray, IntArray
 
 _TICKS_PER_MS = {"us": 1000, "ns": 1_000_000}
@@ -48,14 +48,13 @@ class Times:
 def times(column: Any) -> Times:
     """A pyarrow column as moments."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     column = plain(column)
     kind = column.type
     if pa.types.is_date(kind):
         column, kind = column.cast(pa.timestamp("ms")), pa.timestamp("ms")
     if pa.types.is_timestamp(kind):
-        known = integers(column.is_valid()) > 0
+        known = ~missing(column)
         ticks = integers(column)
         ms = ticks * 1000 if kind.unit == "s" else ticks // _TICKS_PER_MS.get(kind.unit, 1)
         times_ = np.where(known, ms, NOT_A_TIME)
@@ -65,7 +64,7 @@ def times(column: Any) -> Times:
         return _numbers(integers(column) if pa.types.is_integer(kind) else values, np.isfinite(values), [])
     if not is_text(column):
         return Times(ms=np.full(len(column), NOT_A_TIME, np.int64), texts=[])
-    column = pc.utf8_trim_whitespace(pc.fill_null(column, ""))
+    column = trimmed(column)
     try:
         whole = integers(column)
         read = _numbers(whole, np.ones(len(whole), np.bool_), [])
