@@ -18,6 +18,7 @@ from multiprocessing.connection import wait as wait_for
 from typing import TypeVar
 
 from himari_rl.errors import ConfigError, StorageError
+from himari_rl.training.slim_torch import import_later
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -32,7 +33,7 @@ def local_pool(jobs: int | None = None) -> Pool:
     @contextmanager
     def opened() -> Iterator[Executor]:
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(jobs or os.cpu_count(), mp_context=context, initializer=_follow_parent)
+        pool = ProcessPoolExecutor(jobs or os.cpu_count(), mp_context=context, initializer=_begin)
         try:
             yield pool
         finally:
@@ -119,6 +120,12 @@ def _deaf_children() -> Iterator[None]:
     finally:
         if ours:
             signal.signal(signal.SIGINT, before)
+
+
+def _begin() -> None:
+    """What a worker does before its first task."""
+    import_later()
+    _follow_parent()
 
 
 def _follow_parent() -> None:
