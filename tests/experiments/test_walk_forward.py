@@ -30,7 +30,8 @@ from himari_rl.experiments.train_all import train_all
 from himari_rl.experiments.walk_forward import REAL, plan
 from himari_rl.policy.bundle import read_manifest
 from himari_rl.policy.runtime import Policy, load_policy
-from himari_rl.training.fan_out import dask_pool, local_pool
+from himari_rl.training.dask_cluster import dask_pool
+from himari_rl.training.fan_out import local_pool
 
 KILLS = int(os.environ.get("HIMARI_KILLS", "3"))
 
