@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Data = Annotated[list[Path], typer.Option("--data", help="Bars: CSV, CSV.gz, Parquet files or a folder.")]
 Symbol = Annotated[str | None, typer.Option(help="Which symbol, where the data has several.")]
-Symbols = Annotated[list[str], typer.Option(help="2 to 20 symbols, in the order of the policy's state and answer.")]
+Symbols = Annotated[list[str], typer.Option(help="2 to 100 symbols, in the order of the policy's state and answer.")]
 Interval = Annotated[str | None, typer.Option(help="Which bars, where the data has several: 1h, 1d.")]
 Funding = Annotated[Path | None, typer.Option(help="Folder of SYMBOL_funding_8h files, one for each symbol.")]
 Out = Annotated[Path, typer.Option(help="Folder of the run.")]
