@@ -22,7 +22,7 @@ SYMBOLS = ("BTC-USD", "ETH-USD", "SOL-USD")
 def arguments() -> argparse.ArgumentParser:
     """The flags that launchers and container definitions use."""
     parser = vertex.arguments("multi", "trainer_multiasset.py")
-    parser.add_argument("--symbols", nargs="+", default=SYMBOLS, help="2 to 20, in the order of the policy's answer")
+    parser.add_argument("--symbols", nargs="+", default=SYMBOLS, help="2 to 100, in the order of the policy's answer")
     return parser
 
 

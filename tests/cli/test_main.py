@@ -21,7 +21,7 @@ LEDGER = "--allow-short --commission-rate --slippage-bps --max-position-pct --re
 AGENT = "--hidden-dim --learning-rate --weight-decay"
 TRAIN = (
     f"{SHARED} {LEDGER} {AGENT} --accept --data --device --num-episodes --out --overwrite --resume --save-interval "
-    "--seed --seeds --test-fraction"
+    "--seed --seeds --tensorboard --test-fraction"
 )
 CONTRACT = {
     "certify": f"{SHARED} {AGENT} --num-episodes --device --html --jobs --market --seed --seeds",

@@ -33,7 +33,8 @@ from himari_rl.policy.bundle import read_manifest
 from himari_rl.policy.runtime import Policy, load_policy
 from himari_rl.release.gate import gate
 from himari_rl.release.rules import GateRules
-from himari_rl.training.fan_out import dask_pool, local_pool
+from himari_rl.training.dask_cluster import dask_pool
+from himari_rl.training.fan_out import local_pool
 
 KILLS = int(os.environ.get("HIMARI_KILLS", "3"))
 

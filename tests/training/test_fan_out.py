@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from helpers.verdict import die_once, ignores_interrupts
-from himari_rl.errors import ConfigError, StorageError
+from himari_rl.errors import StorageError
 from himari_rl.training import fan_out as fan_outs
-from himari_rl.training.fan_out import dask_pool, fan_out, local_pool
+from himari_rl.training.fan_out import fan_out, local_pool
 
 
 def test_a_worker_that_is_killed_is_replaced_and_its_task_done_again(tmp_path: Path) -> None:
@@ -25,11 +25,6 @@ def test_a_worker_leaves_ctrl_c_to_its_parent() -> None:
     fan_out(ignores_interrupts, [0], lambda task, result: handlers.append(result) or [], local_pool(1))
     assert handlers == [True]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_no_scheduler_is_one_line() -> None:
-    with pytest.raises(ConfigError, match="no Dask scheduler"), dask_pool("nonsense://127.0.0.1:1")():
-        pass
 
 
 def test_without_a_pool_a_chain_runs_here_in_order() -> None:

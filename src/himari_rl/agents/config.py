@@ -217,7 +217,7 @@ class MultiPPOConfig(PPOConfig):
     state_dim: int = state_dim(3)
     """52 for three assets: 16 each, their three correlations and the Herfindahl index."""
     action_dim: int = 3
-    """Assets, one multiplier each, 2 to 20."""
+    """Assets, one multiplier each, 2 to 100."""
     analytic_gradient_fraction: float = 0.9
     """With 0.6 the exploration of three multipliers at once costs more than it finds (M5b, one seed: .905, .939)."""
     weight_average_fraction: float = 0.5

@@ -26,6 +26,7 @@ from himari_rl import __version__
 from himari_rl.cli.extras import missing_extra
 from himari_rl.cli.options import listing
 from himari_rl.errors import HimariError
+from himari_rl.training.slim_torch import import_later
 
 AREAS = {
     "data": ("data",),
@@ -139,6 +140,8 @@ def run(argv: Sequence[str]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; never a traceback for a mistake of the caller."""
+    if argv is None:  # the process is ours
+        import_later()
     argv = sys.argv[1:] if argv is None else argv
     try:
         code = run(argv)

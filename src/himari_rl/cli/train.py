@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Data = Annotated[list[Path], typer.Option("--data", help="Bars: CSV, CSV.gz, Parquet files or a folder.")]
 Symbol = Annotated[str | None, typer.Option(help="Which symbol, where the data has several.")]
-Symbols = Annotated[list[str], typer.Option(help="2 to 20 symbols, in the order of the policy's state and answer.")]
+Symbols = Annotated[list[str], typer.Option(help="2 to 100 symbols, in the order of the policy's state and answer.")]
 Interval = Annotated[str | None, typer.Option(help="Which bars, where the data has several: 1h, 1d.")]
 Funding = Annotated[Path | None, typer.Option(help="Folder of SYMBOL_funding_8h files, one for each symbol.")]
 Out = Annotated[Path, typer.Option(help="Folder of the run.")]
@@ -35,6 +35,7 @@ Overwrite = Annotated[
         "of the same settings and data, a finished one is not trained again, one that was cut off asks for --resume.",
     ),
 ]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard events to OUT/tensorboard.")]
 
 RUN = ("train.num_episodes", "train.seeds", "train.save_interval", "train.test_fraction", "train.device", ACCEPT)
 MEMORY = ("agent.lstm_hidden_dim", "agent.lstm_num_layers", "agent.gap_rule")
@@ -64,6 +65,7 @@ def train_base(
     out: Out = Path("runs/base"),
     resume: Resume = False,
     overwrite: Overwrite = False,
+    tensorboard: TensorBoard = False,
     as_json: Json = False,
 ) -> None:
     """Trains the base PPO on the first 80 % of the bars and writes OUT/bundle.
@@ -72,7 +74,7 @@ def train_base(
     """
     from himari_rl.data.sources import load_bars
 
-    _run(settings, load_bars(data, symbol=symbol), data, out, resume, overwrite, as_json)
+    _run(settings, load_bars(data, symbol=symbol), data, out, resume, overwrite, tensorboard, as_json)
 
 
 @configured("train", *RUN, *AGENT, *MEMORY, *LEDGER, kind="lstm")
@@ -83,6 +85,7 @@ def train_lstm(
     out: Out = Path("runs/lstm"),
     resume: Resume = False,
     overwrite: Overwrite = False,
+    tensorboard: TensorBoard = False,
     as_json: Json = False,
 ) -> None:
     """Trains the recurrent PPO on the first 80 % of the bars and writes OUT/bundle.
@@ -91,7 +94,7 @@ def train_lstm(
     """
     from himari_rl.data.sources import load_bars
 
-    _run(settings, load_bars(data, symbol=symbol), data, out, resume, overwrite, as_json)
+    _run(settings, load_bars(data, symbol=symbol), data, out, resume, overwrite, tensorboard, as_json)
 
 
 @configured("train", *RUN, *AGENT, *LEDGER, kind="multi")
@@ -104,6 +107,7 @@ def train_multi(
     out: Out = Path("runs/multi"),
     resume: Resume = False,
     overwrite: Overwrite = False,
+    tensorboard: TensorBoard = False,
     as_json: Json = False,
 ) -> None:
     """Trains one policy that sizes a portfolio, on the first 80 % of the symbols' common span; writes OUT/bundle.
@@ -112,11 +116,27 @@ def train_multi(
     """
     from himari_rl.data.panel import load_panel
 
-    _run(settings, load_panel(data, symbols, interval, funding=funding), data, out, resume, overwrite, as_json)
+    _run(
+        settings,
+        load_panel(data, symbols, interval, funding=funding),
+        data,
+        out,
+        resume,
+        overwrite,
+        tensorboard,
+        as_json,
+    )
 
 
 def _run(
-    settings: Resolved, bars: Bars | Panel, data: list[Path], out: Path, resume: bool, overwrite: bool, as_json: bool
+    settings: Resolved,
+    bars: Bars | Panel,
+    data: list[Path],
+    out: Path,
+    resume: bool,
+    overwrite: bool,
+    tensorboard: bool,
+    as_json: bool,
 ) -> None:
     """Trains with what was asked for, writes the run into the trial ledger and says what there is."""
     from himari_rl.experiments.arguments import accepted_facts
@@ -128,7 +148,7 @@ def _run(
     console = Console(stderr=True)
     accept = settings["data"].accept
     print_facts(accepted_facts(bars, accept), console)
-    with Watch(console, out / "tensorboard") as watch:
+    with Watch(console, out / "tensorboard" if tensorboard else None) as watch:
         trained = recorded_job(
             job,
             bars,

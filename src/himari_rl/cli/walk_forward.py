@@ -92,7 +92,8 @@ def walk_forward(
     from himari_rl.experiments.run import run_walk_forward
     from himari_rl.experiments.walk_forward import Settings
     from himari_rl.release.gate import gate, record
-    from himari_rl.training.fan_out import dask_pool, local_pool
+    from himari_rl.training.dask_cluster import dask_pool
+    from himari_rl.training.fan_out import local_pool
     from himari_rl.trials.ledger import beginning_line
 
     if key is not None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from himari_rl.data.cells import floats, integers
 from himari_rl.data.checks import interval_ms
 from himari_rl.data.table import write_bars
 from himari_rl.errors import ConfigError, DataError
@@ -78,8 +79,8 @@ class _Store:
                 f"{self.path} is not a download from {self.exchange}", "a file that fetch wrote", "choose another --out"
             )
         self.spans = [(int(start), int(end)) for start, end in note["spans"]]
-        times = table["timestamp"].cast("int64").to_numpy()
-        columns = [table[name].to_numpy().tolist() for name in (*PRICES, "volume")]
+        times = integers(table["timestamp"])
+        columns = [floats(table[name]).tolist() for name in (*PRICES, "volume")]
         self.rows = dict(zip(times.tolist(), zip(*columns, strict=True), strict=True))
 
     def answered(self, start: int, end: int) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from himari_rl.data.cells import NOT_A_TIME, number, plain
+from himari_rl.data.cells import NOT_A_TIME, floats, integers, is_text, missing, number, plain, trimmed
 from himari_rl.schema import DAY_MS, BoolArray, FloatArray, IntArray
 
 _TICKS_PER_MS = {"us": 1000, "ns": 1_000_000}
@@ -48,27 +48,25 @@ class Times:
 def times(column: Any) -> Times:
     """A pyarrow column as moments."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     column = plain(column)
     kind = column.type
     if pa.types.is_date(kind):
         column, kind = column.cast(pa.timestamp("ms")), pa.timestamp("ms")
     if pa.types.is_timestamp(kind):
-        known = np.array(column.is_valid().to_numpy(), np.bool_)
-        ticks = np.array(pc.fill_null(column.cast(pa.int64()), 0).to_numpy(), np.int64)
+        known = ~missing(column)
+        ticks = integers(column)
         ms = ticks * 1000 if kind.unit == "s" else ticks // _TICKS_PER_MS.get(kind.unit, 1)
         times_ = np.where(known, ms, NOT_A_TIME)
         return Times(ms=times_, texts=[], naive=kind.tz is None, trouble=_wrong_unit(ms[known]))
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        known = np.isfinite(np.array(column.cast(pa.float64(), safe=False).to_numpy(), np.float64))
-        exact = np.array(pc.fill_null(column.cast(pa.int64()) if pa.types.is_integer(kind) else column, 0).to_numpy())
-        return _numbers(exact if exact.dtype == np.int64 else exact.astype(np.float64), known, [])
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        values = floats(column)
+        return _numbers(integers(column) if pa.types.is_integer(kind) else values, np.isfinite(values), [])
+    if not is_text(column):
         return Times(ms=np.full(len(column), NOT_A_TIME, np.int64), texts=[])
-    column = pc.utf8_trim_whitespace(pc.fill_null(column, ""))
+    column = trimmed(column)
     try:
-        whole = np.array(column.cast(pa.int64()).to_numpy(), np.int64)
+        whole = integers(column)
         read = _numbers(whole, np.ones(len(whole), np.bool_), [])
         lost = bool((read.ms == NOT_A_TIME).any())
         return replace(read, texts=[str(cell) for cell in column.to_pylist()]) if lost else read
@@ -76,7 +74,7 @@ def times(column: Any) -> Times:
         pass
     zone = "UTC" if _ISO_ZONE.search(str(column[0])[10:]) else None
     try:
-        ms = np.array(column.cast(pa.timestamp("ms", tz=zone)).cast(pa.int64()).to_numpy(), np.int64)
+        ms = integers(column.cast(pa.timestamp("ms", tz=zone)))
         return Times(ms=ms, texts=[], naive=zone is None, trouble=_wrong_unit(ms))
     except pa.ArrowInvalid:
         pass  # an epoch with decimals, another form, or a cell that is no time: read them one by one

@@ -26,7 +26,7 @@ from himari_rl.data.table import name_parts, stamp, stem_of
 from himari_rl.errors import ConfigError, DataError
 from himari_rl.schema import Bars, BoolArray, FloatArray, IntArray, bars_per_year
 
-MOST_SYMBOLS = 20
+MOST_SYMBOLS = 100  # a state of 6,551 numbers, most of them correlations of pairs
 
 
 class Prices(NamedTuple):
@@ -135,7 +135,7 @@ def panel_of(bars: Sequence[Bars]) -> Panel:
     """Aligns one Bars per symbol on their common span, in the order given.
 
     Raises:
-        ConfigError: fewer than 2 or more than 20 symbols, or one twice.
+        ConfigError: fewer than 2 or more than MOST_SYMBOLS symbols, or one twice.
         DataError: a symbol without bars, no common span, or bars that do not belong on one clock.
     """
     check_symbols([b.symbol for b in bars])
@@ -168,7 +168,7 @@ def check_symbols(symbols: Sequence[str]) -> None:
     """Refuses a list that makes no panel.
 
     Raises:
-        ConfigError: fewer than 2 or more than 20 symbols, or one twice.
+        ConfigError: fewer than 2 or more than MOST_SYMBOLS symbols, or one twice.
     """
     if not 2 <= len(symbols) <= MOST_SYMBOLS or len(set(symbols)) != len(symbols):
         raise ConfigError(

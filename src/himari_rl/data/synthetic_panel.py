@@ -39,7 +39,7 @@ def synthetic_panel(
         zero_volume: share of each symbol's bars that are placeholders.
 
     Raises:
-        ConfigError: fewer than 2 or more than 20 symbols, or a matrix that is no correlation.
+        ConfigError: fewer than 2 or more than MOST_SYMBOLS symbols, or a matrix that is no correlation.
     """
     check_symbols(symbols)
     if rows < 1 or not 0.0 <= zero_volume < 1.0 or np.min(annual_volatility) <= 0.0:

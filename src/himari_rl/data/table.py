@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from himari_rl.data.cells import NOT_A_TIME, decimal_mark, numbers
+from himari_rl.data.cells import NOT_A_TIME, decimal_mark, is_text, numbers
 from himari_rl.data.grid import settle, step
 from himari_rl.data.layouts import Raw, recognise
 from himari_rl.data.local_clock import lost_hour
@@ -172,7 +172,8 @@ def interpret(source: str, symbol: str, raw: Raw) -> Table:
 
 def _mark(source: str, columns: list[Any], delimiter: str) -> str:
     """The decimal mark of numbers written for people; empty where programs wrote them, which is quickly told."""
-    if delimiter != ";" and all(numbers(column, {})[1] is None for column in columns):
+    columns = [column for column in columns if is_text(column)]
+    if not columns or (delimiter != ";" and all(numbers(column, {})[1] is None for column in columns)):
         return ""
     mark, unclear = decimal_mark(columns, delimiter)
     if unclear:

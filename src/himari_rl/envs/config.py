@@ -69,7 +69,7 @@ class MultiAssetEnvConfig(TradingEnvConfig):
     """
 
     symbols: Sequence[str] = ("BTC-USD", "ETH-USD", "SOL-USD")
-    """2 to 20 of them; the dimensions follow."""
+    """2 to 100 of them; the dimensions follow."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

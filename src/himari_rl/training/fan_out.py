@@ -1,7 +1,7 @@
 """Independent tasks over processes or a Dask cluster; what a dead worker left undone is done again.
 
 Results do not depend on where or in which order tasks ran: each task carries its own seed. Both kinds of worker are
-concurrent.futures executors.
+concurrent.futures executors; dask_cluster.py opens the second.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
 from multiprocessing.connection import wait as wait_for
 from typing import TypeVar
 
-from himari_rl.errors import ConfigError, StorageError
+from himari_rl.errors import StorageError
+from himari_rl.training.slim_torch import import_later
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -32,30 +33,11 @@ def local_pool(jobs: int | None = None) -> Pool:
     @contextmanager
     def opened() -> Iterator[Executor]:
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(jobs or os.cpu_count(), mp_context=context, initializer=_follow_parent)
+        pool = ProcessPoolExecutor(jobs or os.cpu_count(), mp_context=context, initializer=_begin)
         try:
             yield pool
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-    return opened
-
-
-def dask_pool(address: str) -> Pool:
-    """Workers of a Dask scheduler, for example tcp://10.0.0.5:8786."""
-
-    @contextmanager
-    def opened() -> Iterator[Executor]:
-        from distributed import Client
-
-        try:
-            client = Client(address, timeout="10s", set_as_default=False)  # type: ignore[no-untyped-call]
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"no Dask scheduler at {address}: {error}", "tcp://HOST:8786", "start dask scheduler"
-            ) from error
-        with client, client.get_executor(pure=False, retries=ATTEMPTS) as executor:  # type: ignore[no-untyped-call]
-            yield executor
 
     return opened
 
@@ -98,7 +80,7 @@ def fan_out(
                         for following in done(task, result):
                             running[executor.submit(work, following)] = following
             return
-        except BrokenProcessPool as error:
+        except (BrokenProcessPool, CancelledError) as error:  # a cluster cancels what it lost
             waiting = list(running.values())
             if attempt == ATTEMPTS:
                 raise StorageError(
@@ -119,6 +101,12 @@ def _deaf_children() -> Iterator[None]:
     finally:
         if ours:
             signal.signal(signal.SIGINT, before)
+
+
+def _begin() -> None:
+    """What a worker does before its first task."""
+    import_later()
+    _follow_parent()
 
 
 def _follow_parent() -> None:
