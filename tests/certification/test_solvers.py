@@ -11,15 +11,10 @@ from scipy.interpolate import CubicSpline
 from scipy.optimize import minimize, minimize_scalar
 
 from himari_rl.certification.__main__ import main
-from himari_rl.certification.markets import (
-    MARKETS,
-    HiddenRegime,
-    KnownMarket,
-    PortfolioMarket,
-    Predictable,
-    market_named,
-    normal_nodes,
-)
+from himari_rl.certification.generators import HiddenRegime, Predictable
+from himari_rl.certification.law import KnownMarket, normal_nodes
+from himari_rl.certification.markets import MARKETS, market_named
+from himari_rl.certification.portfolios import PortfolioMarket
 from himari_rl.certification.solvers import dynamic
 from himari_rl.certification.solvers.belief import memoryless_exposure, myopic
 from himari_rl.certification.solvers.optimum import solution

@@ -13,17 +13,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from himari_rl.certification.markets import (
-    MARKETS,
-    HiddenRegime,
-    KnownMarket,
-    PortfolioMarket,
-    Predictable,
-    Trap,
-    VolatilityRegimes,
-    market_named,
-    normal_nodes,
-)
+from himari_rl.certification.generators import HiddenRegime, Predictable, Trap, VolatilityRegimes
+from himari_rl.certification.law import KnownMarket, normal_nodes
+from himari_rl.certification.markets import MARKETS, market_named
+from himari_rl.certification.portfolios import PortfolioMarket
 from himari_rl.certification.solvers.belief import myopic
 from himari_rl.certification.solvers.optimum import solution
 from himari_rl.certification.solvers.portfolio import growth_of, optimal_weights
