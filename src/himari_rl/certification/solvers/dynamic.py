@@ -103,7 +103,7 @@ def rouwenhorst(phi: float, count: int) -> tuple[FloatArray, FloatArray]:
 
 
 def cells(phi: float, border: float, width: float = 0.05) -> tuple[FloatArray, FloatArray]:
-    """An AR(1) on cells of equal width (Tauchen 1986), one edge of which is `border`: a law that jumps there stays sharp.
+    """An AR(1) on cells of equal width (Tauchen 1986), one edge of which is `border`: a jump of the law stays sharp.
 
     With .05 and phi .97 the shock's deviation is five cells.
     """
