@@ -3,7 +3,7 @@
     python run_layer3_gcp.py --data BTC-USD_1h.parquet --model-dir runs/layer3
 
 The bundle in MODEL_DIR/bundle is what cloud_run/api_server.py serves. Exit code 0: better than multiplier 1.0;
-1: not, so keep 1.0; 2 and above: something is wrong with the input, said in one line.
+1: not, and the verdict says whether 1.0 or cash was; 2 and above: something is wrong with the input, in one line.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from himari_rl.cli import main as himari
-from himari_rl.evaluation.verdict import BETTER
+from himari_rl.evaluation.statements import BETTER
 from himari_rl.experiments.evaluate import SUMMARY
 from himari_rl.training.config import TrainConfig
 

@@ -13,7 +13,7 @@ from helpers.bundle import make_bundle
 from helpers.evaluation import Rule, bars_from, ledger, walk
 from himari_rl.errors import DataError
 from himari_rl.evaluation.backtest import Backtest, backtest, stage
-from himari_rl.evaluation.baselines import HOLD_ALL, ONE, RANDOM, VOLATILITY_TARGET, ZERO, ewma_volatility
+from himari_rl.evaluation.baselines import CASH, HOLD_ALL, ONE, RANDOM, VOLATILITY_TARGET, ewma_volatility
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.policy.protocol import DecidesBatch
@@ -147,7 +147,7 @@ def test_a_sell_is_short_only_where_that_is_allowed(allowed: bool, exposure: flo
 
 def test_zero_earns_exactly_nothing() -> None:
     result = judged(market(), Rule(lambda states, step: np.zeros(len(states))))
-    for strategy in ("policy", ZERO):
+    for strategy in ("policy", CASH):
         for variant in result.variants:
             run = result.run(strategy, variant.name)
             assert not run.log_growth.any()
@@ -187,7 +187,7 @@ def test_two_policies_are_judged_in_one_pass_as_if_alone() -> None:
     for name, rule in (("a", Rule(reaching)), ("b", steady)):
         alone = backtest({name: rule}, on, spec, rng=np.random.default_rng(0))
         np.testing.assert_array_equal(both.run(name, "lag").log_growth, alone.run(name, "lag").log_growth)
-    assert set(both.strategies) == {"a", "b", ONE, ZERO, VOLATILITY_TARGET, RANDOM, HOLD_ALL}
+    assert set(both.strategies) == {"a", "b", ONE, CASH, VOLATILITY_TARGET, RANDOM, HOLD_ALL}
 
 
 CUT = 250

@@ -26,9 +26,9 @@ def played() -> Backtest:
 
 
 def test_estimates_are_those_of_a_scalar_loop(played: Backtest) -> None:
-    own, paired = compare(played, "policy", ("buy and hold", "zero"), np.random.default_rng(1), **ASKED)
+    own, paired = compare(played, "policy", ("buy and hold", "cash"), np.random.default_rng(1), **ASKED)
     found = {}
-    for name in ("policy", "buy and hold", "zero"):
+    for name in ("policy", "buy and hold", "cash"):
         run = played.run(name)
         growth = run.log_growth.tolist()
         useful = [g - 6.7 / 2 * r * r for g, r in zip(growth, run.portfolio_return.tolist(), strict=True)]
@@ -53,11 +53,11 @@ def test_estimates_are_those_of_a_scalar_loop(played: Backtest) -> None:
 
 def test_differences_are_paired(played: Backtest) -> None:
     """Against itself nothing differs in any resample; against cash the interval is as wide as the policy's own."""
-    own, paired = compare(played, "policy", ("policy", "zero"), np.random.default_rng(2), **ASKED)
+    own, paired = compare(played, "policy", ("policy", "cash"), np.random.default_rng(2), **ASKED)
     for part in vars(paired["policy"]).values():
         assert part.estimate == part.lower == part.upper == 0.0
     assert own.growth.upper > own.growth.lower
-    assert paired["zero"].growth == own.growth
+    assert paired["cash"].growth == own.growth
 
 
 def test_a_verdict_compares_with_every_baseline_and_not_with_its_own_seeds(played: Backtest) -> None:

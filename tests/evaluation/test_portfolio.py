@@ -157,7 +157,7 @@ def test_one_asset_alone_fails_the_gates_of_the_portfolio(judged) -> None:
 
 def test_cash_passes_no_gate(judged) -> None:
     on, spec, result = judged
-    found = portfolio.measure(result, on, spec, RNG, policy="zero", replications=50)
+    found = portfolio.measure(result, on, spec, RNG, policy="cash", replications=50)
     assert not any(gate.passed for gate in found.gates)
 
 

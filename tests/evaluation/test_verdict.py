@@ -17,6 +17,7 @@ from himari_rl.evaluation import verdict as verdicts
 from himari_rl.evaluation.backtest import Backtest, backtest, stage
 from himari_rl.evaluation.control import NAMES, Control, Judgement
 from himari_rl.evaluation.display import equity_html, render
+from himari_rl.evaluation.statements import Conduct, Found, sentence
 from himari_rl.evaluation.statistics import Interval, moments, probabilistic_sharpe
 from himari_rl.evaluation.verdict import Verdict, judge, lag_profile
 from himari_rl.schema import BUY, SELL, Bars
@@ -129,18 +130,33 @@ def test_an_edge_without_knowledge_is_not_suspected_however_often_it_is_tried() 
         assert not verdicts.lag_test(*pair, 8760.0, np.random.default_rng(0), 100).suspected
 
 
-def test_no_edge_says_keep_one(wobbling: tuple[Backtest, Verdict]) -> None:
-    _, found = wobbling
+def rising() -> Bars:
+    return bars_from(walk(ROWS, 2, sigma=0.01, drift=0.001))
+
+
+def test_no_edge_says_keep_one_where_one_earned_something() -> None:
+    _, found = judged(rising(), WOBBLE)
     assert found.answer == "no_edge"
     assert found.sentence.startswith("No edge found, keep 1.0: the difference to it cannot be told from zero.")
     assert found.utility.lower < 0.0 < found.utility.upper
+    assert found.one is not None
+    assert found.one.utility.estimate > 0.0
 
 
-def test_paying_costs_for_noise_is_worse_than_one() -> None:
+def test_no_edge_says_that_cash_was_better_where_one_lost(wobbling: tuple[Backtest, Verdict]) -> None:
+    result, found = wobbling
+    run = result.run("multiplier 1.0")
+    assert (run.log_growth - 3.35 * run.portfolio_return**2).sum() < 0.0
+    assert found.answer == "no_edge"
+    assert found.sentence.startswith("No edge found, cash was better: the difference to 1.0 cannot be told from zero.")
+
+
+@pytest.mark.parametrize(("bars", "advice"), [(rising(), "keep 1.0"), (no_drift(), "cash was better")])
+def test_paying_costs_for_noise_is_worse_than_one(bars: Bars, advice: str) -> None:
     coin = Rule(lambda states, step: 2.0 * (step % 2))
-    _, found = judged(no_drift(), coin)
+    _, found = judged(bars, coin)
     assert found.answer == "worse"
-    assert found.sentence.startswith("Worse than multiplier 1.0, 99.9 % sure: keep 1.0.")
+    assert found.sentence.startswith(f"Worse than multiplier 1.0, 99.9 % sure: {advice}.")
     assert math.isinf(found.years_needed)
 
 
@@ -167,6 +183,22 @@ def test_the_number_of_trials_can_take_a_verdict_away(honest: tuple[Backtest, Ve
     assert often.deflated_sharpe < 0.95 <= once.deflated_sharpe
 
 
+def said(answer: str, growth: Interval, utility: Interval, own: Interval) -> str:
+    """The sentence of a policy that decides and holds something."""
+    conduct = Conduct(
+        own_growth=own,
+        sharpe=1.0,
+        lagged_sharpe=1.0,
+        lag_z=0.0,
+        gross=0.3,
+        aside=False,
+        spread=0.3,
+        level=1.0,
+        trials=1,
+    )
+    return sentence(Found(answer=answer, utility=utility, growth=growth), conduct)
+
+
 def test_safer_but_slower_is_not_called_better() -> None:
     up, down = (
         Interval(estimate=s * 0.02, lower=s * 0.02 - 0.01, upper=s * 0.02 + 0.01, confidence=0.95, positive=0.5 + s / 2,
@@ -176,7 +208,7 @@ def test_safer_but_slower_is_not_called_better() -> None:
     lag = verdicts.LagTest(sharpe=1.0, lagged_sharpe=1.0, z=0.0, suspected=False)
     answer = verdicts._answer(down, up, up, 0.99, lag, 0.3, 0.3, 0.95)
     assert answer == "no_edge"
-    assert "safer but slower" in verdicts._sentence(answer, down, up, up, lag, 0.3, 0.3, 1.0, 1)
+    assert "safer but slower" in said(answer, down, up, up)
     assert verdicts._answer(down, replace(up, lower=-0.01), up, 0.6, lag, 0.3, 0.3, 0.95) == "worse"
 
 
@@ -185,9 +217,7 @@ def test_growth_that_risk_may_have_bought_is_not_called_better() -> None:
     utility = replace(growth, lower=-0.01, positive=0.8)
     lag = verdicts.LagTest(sharpe=1.0, lagged_sharpe=1.0, z=0.0, suspected=False)
     assert verdicts._answer(growth, utility, growth, 0.8, lag, 0.3, 0.3, 0.95) == "no_edge"
-    assert "grows faster, but counting its risk" in verdicts._sentence(
-        "no_edge", growth, utility, growth, lag, 0.3, 0.3, 1.0, 1
-    )
+    assert "grows faster, but counting its risk" in said("no_edge", growth, utility, growth)
 
 
 def test_to_lose_less_than_one_is_no_edge() -> None:
@@ -196,9 +226,9 @@ def test_to_lose_less_than_one_is_no_edge() -> None:
     for own, expected in ((-0.1, "no_edge"), (0.1, "better")):
         alone = replace(up, estimate=own)
         answer = verdicts._answer(up, up, alone, 0.99, lag, 0.3, 0.3, 0.95)
-        sentence = verdicts._sentence(answer, up, up, alone, lag, 0.3, 0.3, 1.0, 1)
         assert answer == expected
-        assert ("it lost, and cash did not: own growth -10.0 % a year" in sentence) == (own < 0.0)
+        told = said(answer, up, up, alone)
+        assert ("it lost, and cash did not: own growth -10.0 % a year" in told) == (own < 0.0)
 
 
 def test_differences_are_those_of_the_two_runs_in_the_units_of_a_year(honest: tuple[Backtest, Verdict]) -> None:
@@ -235,7 +265,7 @@ def test_the_terminal_shows_every_strategy_whole_in_eighty_columns(wobbling: tup
     for strategy in result.strategies:
         assert strategy in text
     assert "…" not in text
-    assert "No edge found, keep 1.0" in text
+    assert "No edge found, cash was better" in text
     assert max(map(len, text.splitlines())) <= 80
 
 

@@ -15,7 +15,7 @@ from himari_rl.cli import main
 from himari_rl.data.synthetic import synthetic_bars
 from himari_rl.data.table import write_bars
 from himari_rl.evaluation.control import NAMES
-from himari_rl.evaluation.verdict import BETTER, NO_EDGE
+from himari_rl.evaluation.statements import BETTER, NO_EDGE
 from himari_rl.experiments.controls import _without_praise
 from himari_rl.experiments.held_out import FOLDER, NO_VERDICT, _recipe
 from himari_rl.policy.bundle import read_manifest
@@ -103,5 +103,6 @@ def test_nothing_is_called_better_where_a_control_failed() -> None:
     assert refused.sentence == (
         "No edge shown, keep 1.0: the policy looks better, but a control failed (planted). Better."
     )
+    assert refused.doubt == "a control failed (planted)"
     worse = replace(praised, answer="worse")
-    assert _without_praise(worse, controls) is worse
+    assert _without_praise(worse, controls) == replace(worse, doubt="a control failed (planted)")

@@ -17,7 +17,8 @@ from himari_rl.certification.thresholds import Budget
 from himari_rl.errors import RefusedError
 from himari_rl.evaluation.backtest import BASE, LAGGED, POLICY, backtest
 from himari_rl.evaluation.baselines import Stage
-from himari_rl.evaluation.verdict import BETTER, NO_EDGE, Verdict, judge
+from himari_rl.evaluation.statements import BETTER, NO_EDGE
+from himari_rl.evaluation.verdict import Verdict, judge
 from himari_rl.experiments.run import run_walk_forward
 from himari_rl.policy.account import MarketMove
 from himari_rl.release.gate import gate

@@ -18,6 +18,7 @@ from himari_rl.data.synthetic import synthetic_bars
 from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.evaluation.control import control
 from himari_rl.evaluation.record import CURVES, DOCUMENT, seal
+from himari_rl.evaluation.statements import found_in, statements
 from himari_rl.experiments.walk_forward import Settings
 from himari_rl.policy.bundle import amend, read_manifest
 from himari_rl.policy.runtime import load_policy
@@ -82,15 +83,22 @@ def good_document() -> dict[str, Any]:
     }
 
 
-def accounts(
-    sharpe: float = 2.0, volatility: float = 0.15, one_sharpe: float = 0.5, noise: float = 0.0
-) -> dict[str, np.ndarray]:
-    """Curves of a policy and of multiplier 1.0 with exactly these Sharpe ratios and volatilities a year.
+ONE_LINERS = {  # by the number of assets, the one that is chosen where nothing is known first
+    1: ("banded 15 % volatility", "15 % volatility"),
+    3: ("banded 15 % portfolio", "15 % portfolio", "banded 15 % volatility", "15 % volatility"),
+}
 
-    The two correlate by a half, and less where the policy has a `noise` of its own. No costs: what is earned is kept.
+
+def accounts(
+    sharpe: float = 2.0, volatility: float = 0.15, one_sharpe: float = 0.5, noise: float = 0.0, line_sharpe: float = 1.0
+) -> dict[str, np.ndarray]:
+    """Curves of a policy, of multiplier 1.0 and of the one-liners with exactly these Sharpe ratios a year.
+
+    Policy and 1.0 correlate by a half, and less where the policy has a `noise` of its own; so do policy and one-liners.
+    The first one-liner is the best on the training rows, by a constant. No costs: what is earned is kept.
     """
     rng = np.random.default_rng(5)
-    both, mine, other, own = (rng.standard_normal(DECISIONS) for _ in range(4))
+    both, mine, other, own, line = (rng.standard_normal(DECISIONS) for _ in range(5))
 
     def account(path: np.ndarray, ratio: float) -> np.ndarray:
         path = (path - path.mean()) / path.std(ddof=1)
@@ -100,6 +108,11 @@ def accounts(
     curves = {"fill_time": STEP_MS * np.arange(DECISIONS), "cost": np.zeros(DECISIONS)}
     for name, path in growth.items():
         curves |= {f"growth/{name}": path, f"return/{name}": np.expm1(path), f"equity/{name}": path.cumsum()}
+    for k, name in enumerate(ONE_LINERS[3]):
+        path = account(both + line, line_sharpe) - 1e-6 * k
+        curves |= {f"growth/{name}": path, f"return/{name}": np.expm1(path)}
+        curves |= {f"one-liner/{name}": np.full(1000, -1e-5 * k, np.float32)}
+    curves |= {"one-liner/rows": np.array([[0, 1000, 0]])}
     curves |= {"return/policy lag": np.expm1(account(both + mine + other / 8, 0.9 * sharpe))}
     curves |= {f"growth/policy x{k}": account(both + mine + noise * own, sharpe - 0.1 * k) for k in (2, 3)}
     sized = np.tile([[0.5], [1.0], [1.5], [2.0]], (DECISIONS // 4, 1))
@@ -133,7 +146,14 @@ def figures_of(curves: dict[str, np.ndarray]) -> dict[str, Any]:
         return float(1.0 - np.exp(path - np.maximum.accumulate(np.maximum(path, 0.0))).min())
 
     spans = 1.0 / np.sqrt(len(growth[0]) / year)
-    verdict = {
+    line = ONE_LINERS[curves["exposure"].shape[1]][0]
+    theirs = curves[f"growth/{line}"]
+    over = useful[0] - (theirs - 0.5 * 6.7 * curves[f"return/{line}"] ** 2)
+    best = {"utility": mean(over), "sharpe": interval(ratio(growth[0]) - ratio(theirs), spans)}
+    best |= {"growth": mean(growth[0] - theirs), "drawdown": interval(depth(equity[0]) - depth(theirs.cumsum()), 0.02)}
+    own = {"growth": mean(growth[0]), "utility": mean(useful[0])}
+    own |= {"sharpe": interval(ratio(growth[0]), spans), "drawdown": interval(depth(equity[0]), 0.02)}
+    verdict: dict[str, Any] = {
         "answer": "better",
         "sentence": "Better than multiplier 1.0.",
         "start": "2020",
@@ -142,13 +162,11 @@ def figures_of(curves: dict[str, np.ndarray]) -> dict[str, Any]:
         "decisions": len(growth[0]),
         "bars_per_year": year,
         "risk_aversion": 6.7,
-        "own": {
-            "growth": mean(growth[0]),
-            "utility": mean(useful[0]),
-            "sharpe": interval(ratio(growth[0]), spans),
-            "drawdown": interval(depth(equity[0]), 0.02),
-        },
-        "less": {},
+        "own": own,
+        "less": {"best one-liner": best, "cash": own},
+        "one": {"growth": mean(growth[1]), "utility": mean(useful[1])},
+        "one_liner": line,
+        "doubt": "",
         "growth": mean(growth[0] - growth[1]),
         "utility": mean(useful[0] - useful[1]),
         "sharpe": interval(ratio(growth[0]) - ratio(growth[1]), spans),
@@ -158,6 +176,7 @@ def figures_of(curves: dict[str, np.ndarray]) -> dict[str, Any]:
         "spread": float(curves["multiplier"].std()),
         "saturation": float(np.mean((curves["multiplier"] <= 0.01) | (curves["multiplier"] >= 1.99))),
     }
+    verdict["statements"] = list(map(str, statements(found_in(verdict, "best one-liner", "cash"))))
     seen = {
         "shuffled": {"gain": verdict["utility"]["estimate"]},
         "lag": {"sharpe": ratio(growth[0]), "lagged_sharpe": ratio(np.log1p(curves["return/policy lag"]))},
@@ -166,13 +185,15 @@ def figures_of(curves: dict[str, np.ndarray]) -> dict[str, Any]:
     loss = np.log1p(earned[0]) - np.log1p(curves["return/policy lag"])
     seen["lag"]["z"] = float(loss.mean() / loss.std(ddof=1) * np.sqrt(len(loss)))
     controls = [control(name, numbers | seen.get(name, {})).to_dict() for name, numbers in CONTROLS.items()]
-    own = {"own_deflated_sharpe": verdict["probabilistic_sharpe"], "training_gain": verdict["utility"]["estimate"]}
-    return own | {"verdict": verdict, "controls": controls}
+    chances = {"own_deflated_sharpe": verdict["probabilistic_sharpe"], "training_gain": verdict["utility"]["estimate"]}
+    return chances | {"verdict": verdict, "controls": controls}
 
 
 def interval(estimate: float, error: float) -> dict[str, float]:
     reach = 1.96 * error
-    return {"estimate": estimate, "lower": estimate - reach, "upper": estimate + reach, "standard_error": error}
+    bounds = {"lower": estimate - reach, "upper": estimate + reach, "standard_error": error}
+    chance = NormalDist().cdf(estimate / error) if error else 0.5
+    return {"estimate": estimate, "confidence": 0.95, "positive": chance} | bounds
 
 
 def run_of(

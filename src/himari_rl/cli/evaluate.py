@@ -51,7 +51,7 @@ def evaluate(
     from himari_rl.data.panel import load_panel
     from himari_rl.data.sources import load_bars
     from himari_rl.evaluation.display import equity_html, render, render_portfolio
-    from himari_rl.evaluation.verdict import LOOK_AHEAD
+    from himari_rl.evaluation.statements import LOOK_AHEAD
     from himari_rl.experiments.evaluate import evaluate as judge
     from himari_rl.policy.runtime import load_policy
     from himari_rl.storage import write_atomic

@@ -149,7 +149,6 @@ def decide(
 
     from himari_rl.errors import ConfigError
     from himari_rl.policy.bundle import read_manifest
-    from himari_rl.release.decision import FIXED
     from himari_rl.release.decision import decide as choose
     from himari_rl.release.gate import gate as ask
 
@@ -171,7 +170,7 @@ def decide(
         for step in choice.steps:
             typer.echo(step)
         typer.echo(f"Use {choice.use}{f' ({choice.bundle})' if choice.bundle else ''}.")
-    if choice.use == FIXED:
+    if choice.bundle is None:
         raise typer.Exit(1)
 
 
@@ -192,6 +191,8 @@ def _show(answer: GateAnswer) -> None:
     console.print(f"ledger: {answer.ledger}", style="dim", markup=False)
     for line in answer.lines:
         print_check(console, line.passed, line.head, line.why)
+    for said in answer.statements:
+        console.print(said, markup=False)
     for exception in answer.exceptions:
         console.print(f"by hand {exception}", style="yellow", markup=False)
     console.print(f"{answer.version}: {answer.reason}", style="bold green" if answer.passed else "bold red")

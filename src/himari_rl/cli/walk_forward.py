@@ -87,7 +87,7 @@ def walk_forward(
 
     from himari_rl.cli.train import print_facts
     from himari_rl.evaluation.record import BUNDLE
-    from himari_rl.evaluation.verdict import LOOK_AHEAD
+    from himari_rl.evaluation.statements import LOOK_AHEAD
     from himari_rl.experiments.arguments import accepted_facts
     from himari_rl.experiments.run import run_walk_forward
     from himari_rl.experiments.walk_forward import Settings
@@ -166,10 +166,8 @@ def opened_progress(console: Console, what: str, *, quiet: bool = False) -> Iter
 
 
 def show(document: dict[str, Any], console: Console, ledger: str) -> None:
-    """The judgement for the eye: the sentence, the controls, the power, the trials."""
-    from rich.panel import Panel
-
-    from himari_rl.evaluation.display import control_line
+    """The judgement for the eye: controls, power, trials, the policy minus each baseline, the sentence."""
+    from himari_rl.evaluation.display import baselines_table, control_line, print_verdict
 
     judgement = document["judgement"]
     verdict = judgement["verdict"]
@@ -196,4 +194,5 @@ def show(document: dict[str, Any], console: Console, ledger: str) -> None:
         console.print(f"[red]suspected leak[/] {leak}")
     for column in document.get("implausible", ()):
         console.print(f"[yellow]too good[/] {column}")
-    console.print(Panel(verdict["sentence"], title="verdict"))
+    console.print(baselines_table(verdict))
+    print_verdict(console, verdict)

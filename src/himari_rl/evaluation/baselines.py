@@ -1,8 +1,10 @@
 """What a policy is compared with, in the same ledger, at the same costs, under the same limits.
 
+Rules with a no-trade band, and the best of them, are in one_liners.py; splits of all equity in portfolio_baselines.py.
+
 multiplier 1.0          do as Layer 2 says: the reference of every paired difference
 buy and hold            all equity into the market at the first open, then never a trade
-zero                    cash
+cash                    multiplier 0: nothing is held, nothing is lost
 15 % volatility target  Layer 2's side, sized so that its annual volatility is 15 %
 random                  a fresh uniform multiplier in [0, 2] every bar
 """
@@ -17,10 +19,10 @@ import numpy as np
 from himari_rl.policy.account import MarketMove
 from himari_rl.schema import HOUR_MS, MAX_MULTIPLIER, Bars, BoolArray, FloatArray, IntArray, bars_per_year
 
-ONE, HOLD_ALL, ZERO, VOLATILITY_TARGET, RANDOM = (
+ONE, HOLD_ALL, CASH, VOLATILITY_TARGET, RANDOM = (
     "multiplier 1.0",
     "buy and hold",
-    "zero",
+    "cash",
     "15 % volatility",
     "random",
 )
@@ -75,7 +77,7 @@ def multipliers(stage: Stage, rng: np.random.Generator) -> dict[str, FloatArray]
     size = TARGET_VOLATILITY / np.where(known, stage.volatility, 1.0) / stage.max_position_pct
     return {
         ONE: np.ones(shape),
-        ZERO: np.zeros(shape),
+        CASH: np.zeros(shape),
         VOLATILITY_TARGET: np.where(known, np.minimum(size, MAX_MULTIPLIER), 0.0),
         RANDOM: rng.uniform(0.0, MAX_MULTIPLIER, shape),
     }

@@ -16,6 +16,7 @@ from typing import Any
 
 from himari_rl.errors import RefusedError
 from himari_rl.evaluation import statistics
+from himari_rl.evaluation.one_liners import OneLiners
 from himari_rl.evaluation.verdict import Verdict, look_ahead_suspected
 from himari_rl.schema import FloatArray
 
@@ -122,6 +123,7 @@ class Judgement:
     detectable: float  # utility a year that this much data shows with 95 % power
     seeds: Mapping[str, float]  # Sharpe ratio a year of each seed alone
     training_gain: float  # utility a year over multiplier 1.0, mean of the folds' training rows
+    one_liners: OneLiners | None = None  # which rule is each fold's rival, and what it was chosen on
 
     def __post_init__(self) -> None:
         missing = [name for name in NAMES if name not in {control.name for control in self.controls}]

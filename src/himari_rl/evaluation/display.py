@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -16,9 +16,10 @@ from himari_rl.evaluation.backtest import BASE, LAGGED, Backtest
 from himari_rl.evaluation.baselines import ONE, RANDOM
 from himari_rl.evaluation.portfolio import PortfolioMeasures
 from himari_rl.evaluation.portfolio_baselines import EQUAL
+from himari_rl.evaluation.statements import BETTER, LOOK_AHEAD, NO_EDGE
 from himari_rl.evaluation.statistics import Interval
-from himari_rl.evaluation.terminal import figures
-from himari_rl.evaluation.verdict import BETTER, LOOK_AHEAD, NO_EDGE, Summary, Verdict
+from himari_rl.evaluation.terminal import figures, wrapped
+from himari_rl.evaluation.verdict import Summary, Verdict
 
 if TYPE_CHECKING:
     from himari_rl.evaluation.control import Control
@@ -38,8 +39,8 @@ def render(
     console.print(_strategies(verdict))
     console.print(_variants(verdict))
     console.print(_differences(verdict))
-    if verdict.paired:
-        console.print(_others(verdict))
+    document = verdict.to_dict()
+    console.print(baselines_table(document))
     console.print(
         f"Chance that the policy's Sharpe ratio is above 0: {_percent(verdict.probabilistic_sharpe)}. Chance that the "
         f"difference in utility is, deflated for {verdict.trials} trial{'s' * (verdict.trials > 1)}: "
@@ -53,7 +54,7 @@ def render(
         console.print(
             f"This much data shows a difference in utility of {100.0 * detectable:.1f} % a year (power 95 %)."
         )
-    console.print(Panel(verdict.sentence, title="verdict", border_style=COLOURS.get(verdict.answer, "red")))
+    print_verdict(console, document)
 
 
 def control_line(name: str, passed: bool, sentence: str) -> str:
@@ -163,14 +164,22 @@ def _differences(verdict: Verdict) -> Table:
     return table
 
 
-def _others(verdict: Verdict) -> Table:
-    level = f"{100.0 * verdict.growth.confidence:g} % interval"
-    table = figures("policy minus each other baseline, paired", "baseline", ("utility %/y", level, "Sharpe", level))
-    for name, paired in verdict.paired.items():
-        part, ratio = paired.utility, paired.sharpe
-        gain = (_signed(part.estimate), f"{_signed(part.lower)} to {_signed(part.upper)}")
-        table.add_row(name, *gain, f"{ratio.estimate:+.2f}", f"{ratio.lower:+.2f} to {ratio.upper:+.2f}")
+def baselines_table(verdict: Mapping[str, Any]) -> Table:
+    """The policy minus each baseline in utility and Sharpe ratio, from a verdict's document."""
+    level = f"{100.0 * verdict['utility']['confidence']:g} % interval"
+    table = figures("policy minus each baseline, paired", "baseline", ("utility\n%/y", level, "Sharpe\na year", level))
+    for name, part in ({ONE: verdict} | verdict["less"]).items():
+        gain, ratio = part["utility"], part["sharpe"]
+        useful = (_signed(gain["estimate"]), f"{_signed(gain['lower'])} to {_signed(gain['upper'])}")
+        table.add_row(name, *useful, f"{ratio['estimate']:+.2f}", f"{ratio['lower']:+.2f} to {ratio['upper']:+.2f}")
     return table
+
+
+def print_verdict(console: Console, verdict: Mapping[str, Any]) -> None:
+    """The sentence in its frame and the statements below it, from a verdict's document."""
+    console.print(Panel(verdict["sentence"], title="verdict", border_style=COLOURS.get(verdict["answer"], "red")))
+    for said in verdict["statements"]:
+        console.print(wrapped(f"- {said}", 2), markup=False)
 
 
 def _told(part: Interval, sign: str) -> str:

@@ -21,6 +21,7 @@ from safetensors.numpy import load, save
 from himari_rl.errors import BundleError, StorageError
 from himari_rl.evaluation.backtest import POLICY, Backtest
 from himari_rl.evaluation.baselines import ONE
+from himari_rl.evaluation.one_liners import candidates
 from himari_rl.evaluation.portfolio_baselines import EQUAL
 from himari_rl.policy.manifest import Manifest
 from himari_rl.storage import read_bytes
@@ -114,7 +115,8 @@ def curves_of(result: Backtest, shipped: Mapping[str, NDArray[Any]]) -> bytes:
     """Equity of every strategy, what the policy did, and all that the gate needs to compute its figures again.
 
     Args:
-        shipped: states and answers of the bundle that ships, see experiments/shipped.py.
+        shipped: states and answers of the bundle that ships (experiments/shipped.py), and what the one-liners did on
+            training rows (one_liners.py).
     """
     mine = result.run(POLICY)
     arrays: dict[str, NDArray[Any]] = {
@@ -127,9 +129,10 @@ def curves_of(result: Backtest, shipped: Mapping[str, NDArray[Any]]) -> bytes:
         **shipped,
     }
     arrays |= {f"equity/{name}": result.run(name).marked_log_equity for name in result.strategies}
-    compared = [name for name in (POLICY, ONE, EQUAL) if name in result.strategies]
+    rivals = candidates(len(result.symbols))
+    compared = [name for name in (POLICY, ONE, EQUAL, *rivals) if name in result.strategies]
     arrays |= {f"growth/{name}": result.run(name).log_growth for name in compared}
-    arrays |= {f"return/{name}": result.run(name).portfolio_return for name in (POLICY, ONE)}
+    arrays |= {f"return/{name}": result.run(name).portfolio_return for name in compared if name != EQUAL}
     if EQUAL in compared:
         arrays[f"exposure/{EQUAL}"] = result.run(EQUAL).exposure
     for variant in result.variants[1:]:

@@ -1,8 +1,9 @@
-"""The verdict: is the policy better than multiplier 1.0, and how sure is that?
+"""The verdict: is the policy better than multiplier 1.0, than the best one-liner and than cash, and how sure is that?
 
 The question is put to the mean-variance utility, which is what policies are trained for: by growth alone, doubling
 every position "wins" whenever prices rise. Growth has a veto, and every number stands beside its interval. Differences
-are paired (same bars, same costs) and resampled in blocks. "No edge found, keep 1.0" is a good answer.
+are paired (same bars, same costs) and resampled in blocks. "No edge found, keep 1.0" is a good answer, unless 1.0 lost:
+then cash was better. The words are in statements.py.
 """
 
 from __future__ import annotations
@@ -18,14 +19,28 @@ import numpy as np
 from himari_rl.data.table import stamp
 from himari_rl.evaluation import metrics, statistics
 from himari_rl.evaluation.backtest import LAGGED, POLICY, Backtest, Run, is_seed
-from himari_rl.evaluation.baselines import ONE
+from himari_rl.evaluation.baselines import CASH, ONE
 from himari_rl.evaluation.comparison import Measures, compare
+from himari_rl.evaluation.one_liners import BEST
+from himari_rl.evaluation.statements import (
+    BETTER,
+    COLLAPSED,
+    LOOK_AHEAD,
+    NO_EDGE,
+    WORSE,
+    Conduct,
+    Found,
+    OfOne,
+    Statement,
+    sentence,
+    statements,
+)
 from himari_rl.evaluation.statistics import Interval
 from himari_rl.schema import RISK_AVERSION, FloatArray
 
-BETTER, NO_EDGE, WORSE, COLLAPSED, LOOK_AHEAD = "better", "no_edge", "worse", "collapsed", "look_ahead"
 ASIDE_EXPOSURE = 0.02  # mean |w| below which a policy stands aside
 COLLAPSED_SPREAD = 0.01  # standard deviation of the multipliers: below it the policy answers the same to every state
+ONE_SEED = 2  # of the draws of what 1.0 itself did
 OTHERS_REPLICATIONS = 400  # against baselines that decide nothing
 LEAK_Z = 3.0  # standard errors by which one bar of lag must cost return ...
 LAGS = (1, 2, 4, 8, 24, 48, 168)  # bars, of the lag profile
@@ -88,6 +103,9 @@ class Verdict:
     drawdown: Interval
     own: Measures  # of the policy alone
     paired: dict[str, Measures]  # differences, policy minus each other baseline; "less" in the document
+    one: OfOne | None  # multiplier 1.0 itself, which is its paired difference to cash
+    one_liner: str  # which rules the best one-liner was, by fold
+    doubt: str  # why no "better" of these can be trusted; empty where all can
     probabilistic_sharpe: float  # that the policy's own Sharpe ratio is above 0
     deflated_sharpe: float  # of the paired utility difference, given `trials`
     trials: int
@@ -107,8 +125,24 @@ class Verdict:
                 return [plain(item) for item in value]
             return None if isinstance(value, float) and not math.isfinite(value) else value
 
-        document: dict[str, Any] = plain(dataclasses.asdict(self))
+        document: dict[str, Any] = plain(dataclasses.asdict(self) | {"statements": list(map(str, self.statements))})
         return {"less" if name == "paired" else name: value for name, value in document.items()}
+
+    @property
+    def statements(self) -> tuple[Statement, ...]:
+        """Better than 1.0? Than the best one-liner? Than cash? And was 1.0 better than cash?"""
+        over = {name: self.paired[name].utility if name in self.paired else None for name in (BEST, CASH)}
+        found = Found(
+            answer=self.answer,
+            utility=self.utility,
+            growth=self.growth,
+            one_liner=self.one_liner,
+            over_one_liner=over[BEST],
+            over_cash=over[CASH],
+            one=self.one,
+            doubt=self.doubt,
+        )
+        return statements(found)
 
     def __repr__(self) -> str:
         return f"Verdict({self.answer} on {', '.join(self.symbols)}, {self.decisions:,} decisions)"
@@ -142,7 +176,20 @@ class Verdict:
         told = [wrapped(f"{'ok    ' if c['passed'] else 'FAILED'} {c['name']:<10}{c['sentence']}", 7) for c in controls]
         head = f"{', '.join(self.symbols)}: {self.decisions:,} decisions, {self.start} to {self.end}"
         after = told or ["Controls: none given with this verdict."]
-        page = (wrapped(head), "", wrapped(self.sentence), "", aligned(lines), "", wrapped(chances), "", *after)
+        said = [wrapped(f"- {each}", 2) for each in self.statements]
+        page = [
+            wrapped(head),
+            "",
+            wrapped(self.sentence),
+            "",
+            *said,
+            "",
+            aligned(lines),
+            "",
+            wrapped(chances),
+            "",
+            *after,
+        ]
         return "\n".join(page)
 
 
@@ -219,6 +266,8 @@ def judge(
     confidence: float = 0.95,
     replications: int = 2000,
     every: bool = True,
+    one_liner: str = "",
+    doubt: str = "",
 ) -> Verdict:
     """Judges one policy of a backtest that has the variants `x1` and `lag`.
 
@@ -226,6 +275,8 @@ def judge(
         trials: configurations tried before this one was chosen; more of them ask for a larger difference.
         confidence: of every interval, and of "better".
         every: compares with the other baselines too, not with multiplier 1.0 alone.
+        one_liner: which rules the backtest's best one-liner is.
+        doubt: why nothing here may be called better.
     """
     mine, one = result.run(policy), result.run(ONE)
     year = result.bars_per_year
@@ -234,8 +285,10 @@ def judge(
     growth, utility = found[ONE].growth, found[ONE].utility
     others = [name for name in result.strategies if name not in (policy, ONE) and not is_seed(name)] if every else []
     paired: dict[str, Measures] = {}
-    if others:  # with a generator of its own: what is drawn after it does not depend on how many baselines there are
-        _, paired = compare(result, policy, others, rng.spawn(1)[0], **asked, replications=OTHERS_REPLICATIONS)
+    first = [name for name in others if name in (BEST, CASH)]  # what statements and the gate rest on
+    for names, count in ((first, replications), ([n for n in others if n not in first], OTHERS_REPLICATIONS)):
+        if names:  # generators of their own: what is drawn after them does not depend on how many baselines there are
+            paired |= compare(result, policy, names, rng.spawn(1)[0], **asked, replications=count)[1]
     useful = [metrics.utility_per_bar(r.log_growth, r.portfolio_return, risk_aversion) for r in (mine, one)]
     difference = statistics.moments(useful[0] - useful[1])
     deflated = statistics.deflated_sharpe(difference, trials)
@@ -243,10 +296,31 @@ def judge(
     spread = metrics.action_spread(mine.multiplier, mine.active)
     gross, judged = metrics.gross_exposure(mine.exposure), metrics.gross_exposure(one.exposure) > 0.0
     answer = _answer(growth, utility, own.growth, deflated, lag, spread, gross, confidence)
+    alone = of_one(one.log_growth, useful[1], year, replications, confidence) if every else None
+    if not doubt:
+        doubt = {LOOK_AHEAD: "a look-ahead is suspected", COLLAPSED: "it has collapsed to one answer"}.get(answer, "")
+    over = paired[BEST].utility if BEST in paired else None
+    found_here = Found(
+        answer=answer, utility=utility, growth=growth, one_liner=one_liner, over_one_liner=over, one=alone, doubt=doubt
+    )
     level = float(mine.multiplier[mine.active].mean() if mine.active.any() else mine.multiplier.mean())
     return Verdict(
         answer=answer,
-        sentence=_sentence(answer, growth, utility, own.growth, lag, spread, gross, level, trials, judged),
+        sentence=sentence(
+            found_here,
+            Conduct(
+                own_growth=own.growth,
+                sharpe=lag.sharpe,
+                lagged_sharpe=lag.lagged_sharpe,
+                lag_z=lag.z,
+                gross=gross,
+                aside=gross < ASIDE_EXPOSURE,
+                spread=spread,
+                level=level,
+                trials=trials,
+                judged=judged,
+            ),
+        ),
         sure=utility.positive,
         policy=policy,
         symbols=result.symbols,
@@ -261,6 +335,9 @@ def judge(
         drawdown=found[ONE].drawdown,
         own=own,
         paired=paired,
+        one=alone,
+        one_liner=one_liner,
+        doubt=doubt,
         probabilistic_sharpe=statistics.probabilistic_sharpe(statistics.moments(mine.log_growth)),
         deflated_sharpe=deflated,
         trials=trials,
@@ -295,75 +372,18 @@ def _answer(
     return NO_EDGE
 
 
-def _sentence(
-    answer: str,
-    growth: Interval,
-    utility: Interval,
-    own_growth: Interval,
-    lag: LagTest,
-    spread: float,
-    gross: float,
-    level: float,
-    trials: int,
-    judged: bool = True,
-) -> str:
-    if not judged:
-        return (
-            "Nothing was judged: multiplier 1.0 holds no position on any of these bars, as Layer 2 takes no direction "
-            "there or the limits allow none, so every multiplier earns the same."
-        )
-    span = f"Utility {_percent(utility)}, growth {_percent(growth)}"
-    if answer == LOOK_AHEAD:
-        return (
-            f"Suspected look-ahead: before costs the Sharpe ratio is {lag.sharpe:.2f}, and {lag.lagged_sharpe:.2f} "
-            f"when every decision is used one bar later (z {lag.z:.1f}). Find the input that knows the next bar."
-        )
-    if gross < ASIDE_EXPOSURE:
-        return (
-            f"No edge found: the policy stands aside (mean exposure {100.0 * gross:.1f} % of equity). "
-            f"Against multiplier 1.0: {span[0].lower()}{span[1:]}."
-        )
-    if answer == COLLAPSED:
-        return (
-            f"Collapsed: the policy answers {level:.2f} to every state (spread {spread:.4f}). "
-            "It decides nothing; keep 1.0 and train again."
-        )
-    if answer == BETTER:
-        return f"Better than multiplier 1.0, {_sure(utility.positive)} sure. {span}."
-    if answer == WORSE:
-        return (
-            f"Worse than multiplier 1.0, {_sure(1.0 - min(utility.positive, growth.positive))} sure: keep 1.0. {span}."
-        )
-    if utility.lower > 0.0 and growth.upper < 0.0:
-        return f"No edge found, keep 1.0: the policy is safer but slower. {span}."
-    if utility.lower > 0.0 and own_growth.estimate < 0.0:
-        return (
-            f"No edge found: the policy lost less than multiplier 1.0, {_sure(utility.positive)} sure, but it lost, "
-            f"and cash did not: own growth {_percent(own_growth)}. {span}."
-        )
-    if utility.lower > 0.0:
-        counted = f"{trials} trials were" if trials > 1 else "its Sharpe ratio is"
-        return f"No edge found, keep 1.0: the difference is too small once {counted} counted. {span}."
-    if growth.lower > 0.0:
-        return (
-            "No edge found, keep 1.0: the policy grows faster, but counting its risk the difference cannot be told "
-            f"from zero. {span}."
-        )
-    return f"No edge found, keep 1.0: the difference to it cannot be told from zero. {span}."
+def of_one(
+    growth: FloatArray, useful: FloatArray, year: float, replications: int = 2000, confidence: float = 0.95
+) -> OfOne:
+    """Growth and utility a year of multiplier 1.0 less those of cash, which are 0, from both per bar."""
+    both = np.column_stack([growth, useful])
+    block = statistics.block_length(both)
+    draws = statistics.resampled_means(both, ONE_SEED, replications=replications, block=block)
+    parts = [statistics.interval(float(both[:, k].mean()), draws[:, k], confidence).scaled(year) for k in (0, 1)]
+    return OfOne(growth=parts[0], utility=parts[1])
 
 
 def _told(part: Interval, scale: float) -> tuple[str, str]:
     digits = 2 if scale == 1.0 else 1
     estimate, low, high = (f"{scale * x + 0.0:+.{digits}f}" for x in (part.estimate, part.lower, part.upper))
     return estimate, f"{low} to {high}"
-
-
-def _percent(difference: Interval) -> str:
-    low, high = 100.0 * difference.lower, 100.0 * difference.upper
-    level = f"{100.0 * difference.confidence:g} %"
-    return f"{100.0 * difference.estimate:+.1f} % a year ({level} interval {low:+.1f} to {high:+.1f})"
-
-
-def _sure(share: float) -> str:
-    """A share of finitely many resamples, never printed as certainty."""
-    return f"{100.0 * min(share, 0.999):.1f} %"

@@ -33,8 +33,10 @@ from himari_rl.evaluation.backtest import (
 )
 from himari_rl.evaluation.baselines import ONE
 from himari_rl.evaluation.control import POWER, Control, Judgement, control, own_deflated
+from himari_rl.evaluation.one_liners import on_training_rows, one_liners, with_best
 from himari_rl.evaluation.portfolio_baselines import allocations_of
-from himari_rl.evaluation.verdict import BETTER, LOOK_AHEAD, NO_EDGE, Verdict, judge
+from himari_rl.evaluation.statements import BETTER, LOOK_AHEAD, NO_EDGE, control_doubt, control_failed
+from himari_rl.evaluation.verdict import Verdict, judge
 from himari_rl.experiments.fold_policies import fold_policies
 from himari_rl.experiments.folds import TrainedFold
 from himari_rl.experiments.power import Power
@@ -86,7 +88,12 @@ def judge_parts(
     turned = {f"shift {share:g}": np.roll(on.rows, int(share * len(on.rows)), axis=0) for share in SHIFTS}
     shifted = {name: every[POLICY].on_rows(rows) for name, rows in turned.items()}
     plays = [
-        Play(policies=every, on=on, variants=variants, allocations=allocations_of(real, on, work.start_row)),
+        Play(
+            policies={**every, **one_liners(real, on, work.start_row)},
+            on=on,
+            variants=variants,
+            allocations=allocations_of(real, on, work.start_row),
+        ),
         Play(policies=shifted, on=on, variants=(BASE,)),
     ]
     for part in (DRIFTLESS, PLANTED):
@@ -94,7 +101,11 @@ def judge_parts(
         twin = {POLICY: fold_policies(work, trained, part, work.settings.control_seeds)}
         plays.append(Play(policies=twin, on=there, variants=(BASE, LAGGED)))
     result, elsewhere, nothing, edge = backtests(plays, ledger, rng)
-    verdict = judge(result, rng, trials=trials, replications=REPLICATIONS, risk_aversion=risk_aversion)
+    trained_on = [(fold.train, fold.test.start - work.start_row) for fold in work.folds]
+    rivals = on_training_rows(real, ledger, trained_on, risk_aversion)
+    result = with_best(result, rivals)
+    asked: dict[str, Any] = {"trials": trials, "replications": REPLICATIONS, "risk_aversion": risk_aversion}
+    verdict = judge(result, rng, **asked, one_liner=rivals.in_words())
     year = result.bars_per_year
     mine = result.run(POLICY).log_growth
     controls = (
@@ -106,6 +117,7 @@ def judge_parts(
     )
     judgement = Judgement(
         verdict=_without_praise(verdict, controls),
+        one_liners=rivals,
         own_deflated_sharpe=own_deflated(mine, trials),
         controls=controls,
         detectable=detectable(verdict),
@@ -116,12 +128,14 @@ def judge_parts(
 
 
 def _without_praise(verdict: Verdict, controls: Sequence[Control]) -> Verdict:
-    """A policy is not called better where a control says that the test itself cannot be trusted."""
+    """A policy is not called better, than anything, where a control says that the test itself cannot be trusted."""
     failed = ", ".join(control.name for control in controls if not control.passed)
-    if verdict.answer != BETTER or not failed:
+    if not failed:
         return verdict
-    sentence = f"No edge shown, keep 1.0: the policy looks better, but a control failed ({failed}). {verdict.sentence}"
-    return replace(verdict, answer=NO_EDGE, sentence=sentence)
+    verdict = replace(verdict, doubt=verdict.doubt or control_doubt(failed))
+    if verdict.answer != BETTER:
+        return verdict
+    return replace(verdict, answer=NO_EDGE, sentence=control_failed(failed, verdict.one, verdict.sentence))
 
 
 def detectable(verdict: Verdict) -> float:

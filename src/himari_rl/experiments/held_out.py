@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,8 +20,10 @@ from himari_rl.data.splits import PURGE_BARS, Fold
 from himari_rl.errors import ConfigError
 from himari_rl.evaluation import verdict as judging
 from himari_rl.evaluation.backtest import POLICY, Backtest, Variant, backtest, stage
+from himari_rl.evaluation.one_liners import on_training_rows, one_liners, with_best
 from himari_rl.evaluation.portfolio_baselines import allocations_of
-from himari_rl.evaluation.verdict import LOOK_AHEAD, Verdict
+from himari_rl.evaluation.statements import LOOK_AHEAD, no_verdict
+from himari_rl.evaluation.verdict import Verdict
 from himari_rl.schema import Bars
 
 if TYPE_CHECKING:
@@ -75,11 +77,14 @@ def judge_bundle(
     why, recipe = _recipe(policy.manifest, first)
     if recipe is None:
         others = allocations_of(bars, on, first)
-        result = backtest({POLICY: policy}, on, ledger, variants=variants, rng=rng, allocations=others)
-        verdict = judging.judge(result, rng, trials=count(), risk_aversion=risk_aversion)
+        played = {POLICY: policy, **one_liners(bars, on, first)}
+        result = backtest(played, on, ledger, variants=variants, rng=rng, allocations=others)
+        rivals = on_training_rows(bars, ledger, [(slice(0, max(0, first - PURGE_BARS)), 0)], risk_aversion)
+        asked: dict[str, Any] = {"risk_aversion": risk_aversion, "one_liner": rivals.in_words()}
+        doubt = f"its controls cannot be run ({why})"
+        verdict = judging.judge(with_best(result, rivals), rng, trials=count(), **asked, doubt=doubt)
         if verdict.answer != LOOK_AHEAD:
-            sentence = f"No verdict: its controls cannot be run ({why}). These are measurements; a walk-forward judges."
-            verdict = replace(verdict, answer=NO_VERDICT, sentence=sentence)
+            verdict = replace(verdict, answer=NO_VERDICT, sentence=no_verdict(doubt))
         return Held(verdict, result, (), None)
 
     from himari_rl.experiments.controls import judge_parts

@@ -30,6 +30,7 @@ from himari_rl.evaluation import metrics
 from himari_rl.evaluation.backtest import POLICY, SEED, Backtest
 from himari_rl.evaluation.baselines import ONE
 from himari_rl.evaluation.control import Judgement
+from himari_rl.evaluation.one_liners import OneLiners
 from himari_rl.evaluation.record import BUNDLE, COST, CURVES, DOCUMENT, SETTINGS, curves_of, read_document, seal
 from himari_rl.evaluation.verdict import lag_profile
 from himari_rl.experiments.arguments import accepted_facts, require_bars, settings_from
@@ -209,12 +210,13 @@ def _judged(
         "implausible": [report.message for _, too_good in doubtful for report in too_good],
         "lag_profile": lag_profile(result.run(POLICY).exposure, result.asset_return),
         **facts,
-        "folds": _folds(work, trained, result),
+        "folds": _folds(work, trained, result, judgement.one_liners),
         "bundle": {"weights_sha256": manifest.weights_sha256, "model_version": manifest.version},
         "judgement": judgement.to_dict(),
     }
     shipped = shipped_answers(load_policy(out / BUNDLE), bars[work.bundle_rows])
-    write_atomic(out / CURVES, curves_of(result, shipped))
+    rivals = judgement.one_liners
+    write_atomic(out / CURVES, curves_of(result, shipped | (rivals.curves() if rivals else {})))
     text = json.dumps(document, indent=2, allow_nan=False)
     write_atomic(out / DOCUMENT, text.encode())
     summary = _summary(judgement, settings, sha256) | ({"accepted": facts["accepted"]} if facts["accepted"] else {})
@@ -311,8 +313,10 @@ def _summary(judgement: Judgement, settings: Settings, sha256: str) -> dict[str,
     }
 
 
-def _folds(work: WalkForwardPlan, trained: Mapping[Key, TrainedFold], result: Backtest) -> list[dict[str, Any]]:
-    """One row a fold: spans, the policy's and multiplier 1.0's growth on its test rows, each seed's too."""
+def _folds(
+    work: WalkForwardPlan, trained: Mapping[Key, TrainedFold], result: Backtest, rivals: OneLiners | None
+) -> list[dict[str, Any]]:
+    """One row a fold: spans, the policy's and multiplier 1.0's growth on its test rows, each seed's too; its rival."""
     times = work.bars[REAL].timestamp
     starts = [fold.test.start - work.start_row for fold in work.folds]
     rows = []
@@ -329,6 +333,7 @@ def _folds(work: WalkForwardPlan, trained: Mapping[Key, TrainedFold], result: Ba
                 * work.train_year(i),
             }
             | _search_of(work, i)
+            | ({} if rivals is None else {"one_liner": rivals.chosen[i]})
         )
     return rows
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from himari_rl.evaluation.baselines import CASH, ONE
+from himari_rl.evaluation.statements import KEEP_ONE
 from himari_rl.release.gate import GateAnswer
 
-FIXED = "multiplier 1.0"
+FIXED = ONE
 
 
 @dataclass(frozen=True)
 class Choice:
     """What to use, and every step that led there."""
 
-    use: str  # base, lstm, multi or multiplier 1.0
+    use: str  # base, lstm, multi; multiplier 1.0 or cash where none of them passes
     bundle: str | None
     steps: tuple[str, ...]
 
@@ -23,7 +25,8 @@ def decide(answers: Mapping[str, GateAnswer | None]) -> Choice:
     """Walks base -> LSTM -> multi-asset.
 
     The base must pass before the others are worth their complexity; an LSTM replaces it only where its own gate,
-    which asks for more than the base by 0.2 of Sharpe ratio, passes; a portfolio replaces both where it passes.
+    which asks for more than the base by 0.2 of Sharpe ratio, passes; a portfolio replaces both where it passes. Where
+    none does, multiplier 1.0 stays, unless it lost on the judged bars: then cash was better.
 
     Args:
         answers: the gate's answer by kind; None where there is no bundle yet.
@@ -42,8 +45,11 @@ def decide(answers: Mapping[str, GateAnswer | None]) -> Choice:
     if passed("base", "1. base PPO"):
         use = "base"
     else:
-        steps.append("without a base that passes, neither memory nor a portfolio is worth its complexity: keep 1.0")
-        return Choice(FIXED, None, tuple(steps))
+        base = answers.get("base")
+        advice = KEEP_ONE if base is None else base.instead
+        steps += [] if base is None else base.statements
+        steps.append(f"without a base that passes, neither memory nor a portfolio is worth its complexity: {advice}")
+        return Choice(FIXED if advice == KEEP_ONE else CASH, None, tuple(steps))
     if passed("lstm", "2. LSTM against the base"):
         use = "lstm"
     if passed("multi", "3. multi-asset portfolio"):

@@ -24,40 +24,18 @@ from himari_rl.evaluation.backtest import BASE, LAGGED, POLICY, VARIANTS
 from himari_rl.evaluation.baselines import ONE
 from himari_rl.evaluation.control import NAMES, control, own_deflated
 from himari_rl.evaluation.record import CURVES, DOCUMENT
+from himari_rl.evaluation.statements import control_doubt
 from himari_rl.evaluation.statistics import Interval
+from himari_rl.release.figures import SLACK, Figure, bounded
+from himari_rl.release.rivals import rival_claims, rival_figures
 from himari_rl.schema import RISK_AVERSION, FloatArray
 
 YEAR_MS = 365 * 86_400_000
-SLACK = 1e-6  # relative, of figures that hold no random draw
-BOUND_SLACK = 0.5  # standard errors, of a bound: five times what two sets of draws differ by
 Z_SLACK = 0.25  # of a z, whose standard error is drawn
 REPLICATIONS = 2000
 SHOWN = 6  # objections in the gate's line
 
 Curves = Mapping[str, NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One figure of the document, computed again."""
-
-    name: str
-    path: tuple[str | int, ...]  # where the document has it
-    value: float
-    slack: float = 0.0
-
-    def objection(self, document: Mapping[str, Any]) -> str:
-        """What is wrong with the document's; empty where it agrees."""
-        said: Any = document
-        try:
-            for step in self.path:
-                said = said[step]
-            far = abs(float(said) - self.value)
-        except (KeyError, IndexError, TypeError, ValueError):
-            return f"{self.name}: the document has no number, the curves give {self.value:.6g}"
-        if far <= self.slack + SLACK * max(1e-3, abs(self.value)):  # NaN is not
-            return ""
-        return f"{self.name}: the document says {float(said):.6g}, the curves give {self.value:.6g}"
 
 
 def examined(document: Mapping[str, Any], curves: Curves) -> tuple[list[str], dict[str, Any]]:
@@ -83,16 +61,21 @@ def _examined(document: Mapping[str, Any], curves: Curves) -> tuple[list[str], d
     found = [
         *_measures(accounts, curves, year),
         *_chances(accounts, verdict),
+        *rival_figures(accounts.growth[0], accounts.useful[0], (accounts.growth[1], accounts.useful[1]), curves, year),
         *_controls(accounts, own, curves, year),
         _promised(own),
     ]
-    objections = [wrong, *(figure.objection(document) for figure in found), *_claims(own, curves)]
+    objections = [wrong, *(figure.objection(document) for figure in found)]
+    objections += [*_claims(own, curves), *rival_claims(document, curves)]
     for figure in found:
         part: Any = own
         for step in figure.path[:-1]:
             part = part.setdefault(step, {}) if isinstance(part, dict) else part[step]
         part[figure.path[-1]] = figure.value
     objections += _remade(document, own)
+    failed = ", ".join(part["name"] for part in own["judgement"]["controls"] if not part["passed"])
+    if failed and not verdict["doubt"]:
+        own["judgement"]["verdict"]["doubt"] = control_doubt(failed)
     return [objection for objection in objections if objection], own
 
 
@@ -187,23 +170,17 @@ def _measures(accounts: Accounts, curves: Curves, year: float) -> list[Figure]:
     return [
         Figure("decisions", (*verdict, "decisions"), float(len(mine))),
         Figure("risk aversion", (*verdict, "risk_aversion"), RISK_AVERSION),
-        *_bounded("Sharpe", (*verdict, "own", "sharpe"), found.sharpe),
+        *bounded("Sharpe", (*verdict, "own", "sharpe"), found.sharpe),
         Figure("drawdown", (*verdict, "own", "drawdown", "estimate"), depth[0]),
         Figure("growth", (*verdict, "own", "growth", "estimate"), metrics.growth(mine, year)),
         Figure("utility", (*verdict, "own", "utility", "estimate"), metrics.growth(accounts.useful[0], year)),
-        *_bounded("paired difference in growth", (*verdict, "growth"), found.growth),
-        *_bounded("paired difference in utility", (*verdict, "utility"), found.utility),
+        *bounded("paired difference in growth", (*verdict, "growth"), found.growth),
+        *bounded("paired difference in utility", (*verdict, "utility"), found.utility),
         Figure("paired difference in Sharpe", (*verdict, "sharpe", "estimate"), ratio[0] - ratio[1]),
         Figure("paired difference in drawdown", (*verdict, "drawdown", "estimate"), depth[0] - depth[1]),
         Figure("action spread", (*verdict, "spread"), metrics.action_spread(*counted)),
         Figure("saturation", (*verdict, "saturation"), metrics.saturation(*counted)),
     ]
-
-
-def _bounded(name: str, path: tuple[str, ...], found: Interval) -> list[Figure]:
-    room = BOUND_SLACK * found.standard_error
-    bounds = [Figure(f"{name}, {end} bound", (*path, end), getattr(found, end), room) for end in ("lower", "upper")]
-    return [Figure(name, (*path, "estimate"), found.estimate), *bounds]
 
 
 def _chances(accounts: Accounts, verdict: Mapping[str, Any]) -> list[Figure]:

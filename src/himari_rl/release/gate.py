@@ -16,8 +16,11 @@ from typing import Any
 import numpy as np
 
 from himari_rl.evaluation.backtest import POLICY
+from himari_rl.evaluation.baselines import CASH
 from himari_rl.evaluation.control import own_deflated
+from himari_rl.evaluation.one_liners import BEST
 from himari_rl.evaluation.record import read_curves, read_run, require_evidence
+from himari_rl.evaluation.statements import KEEP_ONE, found_in, instead, statements
 from himari_rl.policy.bundle import Manifest, amend, read_manifest
 from himari_rl.policy.runtime import load_policy
 from himari_rl.release.comparisons import LSTM_GAIN, champion_lines, portfolio_lines
@@ -43,6 +46,8 @@ class GateAnswer:
     reason: str
     exceptions: tuple[str, ...] = ()  # what somebody has taken on himself: an accepted leak, a threshold of his own
     ledger: str = ""  # costs and limits that the policy was judged with
+    statements: tuple[str, ...] = ()  # better than 1.0, the best one-liner, cash? from the gate's own figures
+    instead: str = KEEP_ONE  # what to do without this policy
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -53,6 +58,7 @@ class GateAnswer:
         page = [wrapped(f"ledger: {self.ledger}")]
         for each in self.lines:
             page += [f"{'pass  ' if each.passed else 'REFUSE'}  {each.head}", wrapped(f"        {each.why}", 8)]
+        page += [wrapped(said) for said in self.statements]
         page += [f"by hand {exception}" for exception in self.exceptions]
         return "\n".join([*page, wrapped(f"{self.version}: {self.reason}")])
 
@@ -123,6 +129,7 @@ def gate(
         lines.append(fails(LSTM_GAIN, rules.min_lstm_gain, "an LSTM is compared with a base: give its --champion"))
     lines.append(line("latency ms", measured, "<=", rules.max_latency_ms, "median of one decision on this machine"))
     refused = [each.rule for each in lines if not each.passed]
+    found = found_in(document["judgement"]["verdict"], BEST, CASH)
     return GateAnswer(
         bundle=str(bundle),
         version=manifest.version,
@@ -132,6 +139,8 @@ def gate(
         reason=f"refused by {', '.join(refused)}" if refused else f"all {len(lines)} rules passed",
         exceptions=_exceptions(document, rules, lines, looks, leak_reason, implausible_reason),
         ledger=manifest.ledger.config.describe(),
+        statements=tuple(map(str, statements(found))),
+        instead=instead(found.one),
     )
 
 

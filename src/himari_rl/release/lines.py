@@ -23,7 +23,7 @@ class Line:
     def head(self) -> str:
         """Rule, number, demand and interval in columns."""
         interval = "" if self.lower is None else f"{self.lower:+.3f} to {self.upper:+.3f}"
-        return f"{self.rule:<20}{self.number:>8.3f}  {f'{self.comparison} {self.threshold:.4g}':<10}{interval}".rstrip()
+        return f"{self.rule:<28}{self.number:>8.3f}  {f'{self.comparison} {self.threshold:.4g}':<10}{interval}".rstrip()
 
 
 def line(

@@ -18,7 +18,8 @@ import numpy as np
 from himari_rl.errors import not_installed
 from himari_rl.evaluation import metrics
 from himari_rl.evaluation.backtest import POLICY, is_seed
-from himari_rl.evaluation.baselines import ONE, RANDOM
+from himari_rl.evaluation.baselines import CASH, ONE, RANDOM
+from himari_rl.evaluation.one_liners import BEST, candidates
 from himari_rl.evaluation.record import BUNDLE, COST, SUMMARY, read_curves, read_document, read_run
 from himari_rl.policy.bundle import read_manifest
 from himari_rl.policy.ledger_config import LedgerConfig
@@ -123,15 +124,17 @@ def figures_of(document: Mapping[str, Any], curves: Mapping[str, np.ndarray]) ->
     pick = np.unique(np.linspace(0, len(time) - 1, min(len(time), POINTS)).round().astype(int))
     when = time[pick].astype("datetime64[ms]").astype(str).tolist()
     equity = {name.removeprefix("equity/"): values for name, values in curves.items() if name.startswith("equity/")}
-    shown = [name for name in equity if not is_seed(name)]
+    first = [POLICY, BEST, ONE, CASH]
+    shown = [n for n in [*first, *(n for n in equity if n not in first)] if n in equity and not is_seed(n)]
+    hidden = (RANDOM, *candidates(len(document["symbols"])))  # a click in the legend shows them
 
     def line(name: str, values: np.ndarray, **more: Any) -> dict[str, Any]:
         found = np.round(values[pick].astype(float), 6).tolist()
         return {"type": "scatter", "mode": "lines", "x": when, "y": found, "name": name, **more}
 
     def styled(name: str) -> dict[str, Any]:
-        shown = "legendonly" if name == RANDOM else True
-        return {"line": {"width": 2.6 if name == POLICY else 1.2}, "visible": shown}
+        width = 2.6 if name == POLICY else 1.8 if name == BEST else 1.2
+        return {"line": {"width": width}, "visible": "legendonly" if name in hidden else True}
 
     depth = {name: -np.expm1(metrics.underwater(equity[name])) for name in shown}
     difference = np.cumsum(curves[f"growth/{POLICY}"] - curves[f"growth/{ONE}"])
@@ -206,9 +209,11 @@ def _head(document: Mapping[str, Any], answer: GateAnswer, title: str) -> str:
         '<p class="fail">These bars are synthetic: this says nothing about a market.</p>' if data["synthetic"] else ""
     )
     why = "" if answer.passed else f"<p>Why refused: {html.escape(_why(answer))}</p>"
+    said = "".join(f"<li>{html.escape(each)}</li>" for each in answer.statements)
     return (
         f'<header><h1>{html.escape(title)}</h1><button id="theme" type="button">light / dark</button></header>'
-        f'<section id="verdict"><p class="sentence">{mark}. {html.escape(verdict["sentence"])}</p>{synthetic}{why}'
+        f'<section id="verdict"><p class="sentence">{mark}. {html.escape(verdict["sentence"])}</p>{synthetic}'
+        f"<ul>{said}</ul>{why}"
         f'<p class="soft">{html.escape(answer.version)}, {verdict["decisions"]:,} decisions out of sample, '
         f"{verdict['start']} to {verdict['end']}; data {html.escape(Path(data['source']).name)}, sha256 "
         f"{data['sha256'][:12]}, signals: {data['signals']}.</p>{_whose(answer)}</section>"

@@ -32,6 +32,8 @@ class GateRules:
     """Multi-asset: smallest mean share of the gross exposure."""
     min_deflated_sharpe: float = 0.95
     """Chance that the Sharpe ratio is above 0, given every look at this span."""
+    min_over_one_liner: float = 0.0
+    """Upper end of the paired 95 % interval of utility a year less the best one-liner's: below it surely worse."""
     min_retained: float = 0.5
     """Out-of-sample advantage as a share of that on training rows."""
     max_drawdown: float = 0.22

@@ -8,10 +8,13 @@ from typing import Any
 
 from himari_rl.data.leaks.report import IMPLAUSIBLE
 from himari_rl.evaluation.control import NAMES
+from himari_rl.evaluation.one_liners import BEST
 from himari_rl.evaluation.portfolio_baselines import EQUAL
-from himari_rl.release.lines import Line, line
+from himari_rl.evaluation.statements import BETTER_THAN_ONE
+from himari_rl.release.lines import Line, fails, line
 from himari_rl.release.rules import GateRules
 
+NOT_BELOW = f"not below the {BEST}"
 TOO_GOOD = "too good: look for a leak"
 
 
@@ -46,13 +49,14 @@ def numbers(document: Mapping[str, Any], rules: GateRules) -> list[Line]:
             f"chance of a true Sharpe ratio above 0, given {trials} look{'s' * (trials > 1)} at this span",
         ),
         line(
-            "better than 1.0",
+            BETTER_THAN_ONE,
             utility["lower"],
             ">",
             0.0,
             f"paired utility a year {utility['estimate']:+.3f}; its 95 % interval must exclude 0",
             utility,
         ),
+        not_below(verdict, rules),
         line("validation", retained, ">=", rules.min_retained, "out-of-sample share of the training advantage", kept),
         line(
             "drawdown",
@@ -63,6 +67,16 @@ def numbers(document: Mapping[str, Any], rules: GateRules) -> list[Line]:
             own["drawdown"],
         ),
     ]
+
+
+def not_below(verdict: Mapping[str, Any], rules: GateRules) -> Line:
+    """Whether the policy is surely worse than one line of code, the best one by its folds' training rows."""
+    if BEST not in verdict["less"]:
+        return fails(NOT_BELOW, rules.min_over_one_liner, "was not compared with it: run himari walk-forward again")
+    found = verdict["less"][BEST]["utility"]
+    why = f"paired utility a year less {verdict['one_liner']}, chosen on training rows: {found['estimate']:+.3f}; "
+    why += "its 95 % interval must not lie wholly below 0"
+    return line(NOT_BELOW, found["upper"], ">=", rules.min_over_one_liner, why, found)
 
 
 def sizing(spread: float, saturation: float, rules: GateRules, whose: str = "") -> list[Line]:
