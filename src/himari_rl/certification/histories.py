@@ -26,8 +26,8 @@ from himari_rl.certification.thresholds import SUFFIX
 from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.errors import ConfigError, LookAheadError
 from himari_rl.evaluation.backtest import BASE, Play, backtests, stage
-from himari_rl.evaluation.baselines import ONE, TARGET_VOLATILITY, Stage
-from himari_rl.policy.bands import Bands
+from himari_rl.evaluation.baselines import ONE, Stage
+from himari_rl.evaluation.one_liners import BANDED, KnownBand, one_liners
 from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.policy.protocol import DecidesBatch
 from himari_rl.policy.risk import RiskLimits
@@ -39,8 +39,7 @@ YEAR = 8_760  # hourly bars
 SPANS = {"-one-year": YEAR, "-two-years": 2 * YEAR}  # by the end of a name
 FOUR_YEARS = 35_000
 GRADED, GRADED_BARS, BURN_IN = 12, 5_000, 1_000  # histories, bars of each, and bars before anything counts
-BAND = 0.25  # of the banded one-liner, as a share of what it wants to hold
-OPTIMUM, BANDED = "optimum", "banded 15 % volatility"
+OPTIMUM = "optimum"
 PURGE, TEST = 168, 100  # bars that a job puts aside
 
 
@@ -113,26 +112,6 @@ class HistoryGrade:
     turnover: float
 
 
-class KnownBand:
-    """The optimal no-trade band of one simulated history, as a policy."""
-
-    def __init__(self, low: FloatArray, high: FloatArray, max_position_pct: float) -> None:
-        self.low, self.high = (np.clip(edge / max_position_pct, 0.0, MAX_MULTIPLIER) for edge in (low, high))
-
-    def bands(self, rows: FloatArray) -> Bands:
-        low, high = (edge.astype(np.float32)[:, None, None] for edge in (self.low, self.high))
-        buys = np.ones((len(rows), 1))
-        return Bands(low, high, buys, 0.0 * buys)
-
-
-def banded_one_liner(on: Stage) -> KnownBand:
-    """15 % volatility, traded only when what is held is a quarter away from it."""
-    volatility = on.volatility[:, 0]
-    wanted = np.where(volatility > 0.0, TARGET_VOLATILITY / np.where(volatility > 0.0, volatility, 1.0), 0.0)
-    wanted = np.minimum(wanted, MAX_MULTIPLIER * on.max_position_pct)
-    return KnownBand((1.0 - BAND) * wanted, (1.0 + BAND) * wanted, on.max_position_pct)
-
-
 @dataclass(frozen=True)
 class Fresh:
     """Histories that nobody learned from."""
@@ -140,7 +119,7 @@ class Fresh:
     ledger: LedgerSpec
     paths: Paths
     stages: tuple[Stage, ...]
-    optima: tuple[KnownBand, ...]
+    known: tuple[Mapping[str, DecidesBatch], ...]  # optimum and banded one-liner of each
 
 
 @lru_cache(maxsize=4)
@@ -148,10 +127,16 @@ def fresh(market: KnownMarket, seed: int, histories: int = GRADED) -> Fresh:
     """Histories to grade on, the same for all that are graded with this seed."""
     paths = market.simulate(histories, GRADED_BARS, np.random.default_rng([seed, 7]))
     ledger = LedgerSpec.of(environment_for(market), HOUR_MS)
-    stages = tuple(stage(to_bars(market, paths, path)[0], ledger) for path in range(histories))
-    low, high = optimal_band(market, paths.state[..., 0])
-    optima = tuple(KnownBand(a, b, ledger.max_position_pct) for a, b in zip(low, high, strict=True))
-    return Fresh(ledger, paths, stages, optima)
+    bars = [to_bars(market, paths, path)[0] for path in range(histories)]
+    stages = tuple(stage(each, ledger) for each in bars)
+    edges = optimal_band(market, paths.state[..., 0])
+    low, high = (np.clip(edge / ledger.max_position_pct, 0.0, MAX_MULTIPLIER) for edge in edges)
+    known = [
+        {OPTIMUM: KnownBand(low[p][:, None], high[p][:, None]), BANDED: one_liners(bars[p], on, 0)[BANDED]}
+        for p, on in enumerate(stages)
+    ]
+    # the backtest asks for their bands and for nothing else
+    return Fresh(ledger, paths, stages, cast("tuple[Mapping[str, DecidesBatch], ...]", tuple(known)))
 
 
 def graded(
@@ -163,10 +148,10 @@ def graded(
         LookAheadError: more than the optimum.
     """
     on = fresh(market, seed, histories)
-    plays = []
-    for there, best in zip(on.stages, on.optima, strict=True):
-        known = cast("Mapping[str, DecidesBatch]", {OPTIMUM: best, BANDED: banded_one_liner(there)})  # asked for bands
-        plays.append(Play(policies={**policies, **known}, on=there, variants=(BASE,)))
+    plays = [
+        Play(policies={**policies, **known}, on=there, variants=(BASE,))
+        for there, known in zip(on.stages, on.known, strict=True)
+    ]
     found = backtests(plays, on.ledger, np.random.default_rng(seed))
     useful: dict[str, FloatArray] = {}
     moved: dict[str, tuple[float, float]] = {}
