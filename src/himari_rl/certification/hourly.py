@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from himari_rl.certification.generators import VolatilityRegimes
-from himari_rl.certification.law import KnownMarket, Paths, autoregressive, lognormal_law, switching
+from himari_rl.certification.law import NODES, KnownMarket, Paths, autoregressive, lognormal_law, switching
 from himari_rl.errors import ConfigError
 from himari_rl.schema import RISK_AVERSION, BoolArray, FloatArray
 
@@ -115,10 +115,10 @@ class HiddenVolatility(KnownMarket):
         posterior = belief / (belief + (1.0 - belief) * np.exp(-evidence))
         return np.asarray(posterior * (1.0 - self.switch) + (1.0 - posterior) * self.switch)
 
-    def law(self, state: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def law(self, state: FloatArray, nodes: int = NODES) -> tuple[FloatArray, FloatArray]:
         wild = state[:, 0]
         mu = np.full(len(wild), self.mu)
-        calm, wild_law = (lognormal_law(mu, np.full(len(wild), s)) for s in self.sigmas)
+        calm, wild_law = (lognormal_law(mu, np.full(len(wild), s), nodes) for s in self.sigmas)
         probabilities = np.concatenate([calm[1] * (1.0 - wild[:, None]), wild_law[1] * wild[:, None]], axis=1)
         return np.concatenate([calm[0], wild_law[0]], axis=1), probabilities
 

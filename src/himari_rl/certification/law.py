@@ -19,13 +19,15 @@ from himari_rl.errors import ConfigError
 from himari_rl.schema import FloatArray, IntArray
 
 NODES = 21
+NEVER = 1e-12  # probability of a node that is left out: with 121 of them half are beyond seven deviations
 
 
 @cache
 def normal_nodes(count: int = NODES) -> tuple[FloatArray, FloatArray]:
     """Gauss-Hermite nodes and weights of the standard normal distribution."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(count)
-    return nodes, weights / weights.sum()
+    counts = weights > NEVER * weights.sum()
+    return nodes[counts], weights[counts] / weights[counts].sum()
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,9 @@ class KnownMarket:
         return np.einsum("nka,na->nk", outcomes, exposure), probabilities
 
 
-def lognormal_law(mu: FloatArray, sigma: FloatArray) -> tuple[FloatArray, FloatArray]:
+def lognormal_law(mu: FloatArray, sigma: FloatArray, count: int = NODES) -> tuple[FloatArray, FloatArray]:
     """Outcomes (N, K, 1) and probabilities (N, K) of exp(mu - s^2/2 + s e) - 1 for mu, sigma (N,)."""
-    nodes, weights = normal_nodes()
+    nodes, weights = normal_nodes(count)
     outcomes = np.expm1(mu[:, None] - 0.5 * sigma[:, None] ** 2 + sigma[:, None] * nodes)
     return outcomes[..., None], np.broadcast_to(weights, outcomes.shape)
 

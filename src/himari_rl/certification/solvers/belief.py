@@ -17,6 +17,8 @@ from himari_rl.certification.solvers.dynamic import SWEEPS, TOLERANCE, Solution,
 from himari_rl.schema import FloatArray
 
 BELIEFS, EXPOSURES = 121, 101
+SHARP = 121
+"""Nodes where a volatility is hidden: one return may all but settle which it is, and 21 nodes make R2 1.5 % too good."""
 
 
 def solve_belief(market: HiddenRegime | HiddenVolatility) -> Solution:
@@ -25,7 +27,10 @@ def solve_belief(market: HiddenRegime | HiddenVolatility) -> Solution:
     odds = np.linspace(-edge, edge, BELIEFS)
     belief = 1.0 / (1.0 + np.exp(-odds))
     grid = np.linspace(0.0, 1.0, EXPOSURES)
-    outcomes, probabilities = market.law(belief[:, None])
+    if isinstance(market, HiddenVolatility):
+        outcomes, probabilities = market.law(belief[:, None], SHARP)
+    else:
+        outcomes, probabilities = market.law(belief[:, None])
     outcomes = outcomes[..., 0]
     after_belief = market.filtered(belief[:, None], np.log1p(outcomes))
     after_odds = np.log(after_belief / (1.0 - after_belief))
@@ -36,6 +41,7 @@ def solve_belief(market: HiddenRegime | HiddenVolatility) -> Solution:
     value = np.zeros((BELIEFS, EXPOSURES))
     cost = market.cost * grid
     gain, after = 0.0, reward
+    tolerance = 1e-8 if isinstance(market, HiddenVolatility) else TOLERANCE * 100  # of an optimum of 6e-5 or 2e-3
     for _ in range(SWEEPS):
         after = reward + (carry @ value.ravel()).reshape(value.shape)
         buying = np.maximum.accumulate((after - cost)[:, ::-1], axis=1)[:, ::-1] + cost
@@ -44,7 +50,7 @@ def solve_belief(market: HiddenRegime | HiddenVolatility) -> Solution:
         change = updated - value
         gain = 0.5 * (change.max() + change.min())
         value = updated - updated[0, 0]
-        if np.ptp(change) < TOLERANCE * 100:
+        if np.ptp(change) < tolerance:
             break
     low = refined(grid, after - cost)
     return Solution(float(gain), belief, low, np.maximum(refined(grid, after + cost), low))

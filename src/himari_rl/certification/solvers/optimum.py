@@ -25,7 +25,7 @@ from himari_rl.schema import FloatArray
 from himari_rl.storage import read_bytes, write_atomic
 from himari_rl.storage.sealed import sealed, unsealed
 
-SOLVER = "4"  # part of the cache's key: raise it when a solver changes
+SOLVER = "5"  # part of the cache's key: raise it when a solver changes
 
 Chooser = Callable[[int, FloatArray], FloatArray]
 
