@@ -1,4 +1,4 @@
-"""R1, R2, L0 and the planted edge: the generators have the law that they state, and the optima stand on a second leg."""
+"""R1, R2, L0 and the planted edge: generators with the law that they state, optima with a second leg to stand on."""
 
 from __future__ import annotations
 
@@ -238,5 +238,5 @@ def test_nothing_can_be_earned_in_l0() -> None:
 
 @pytest.mark.parametrize("numbers", [{"place": "middle"}, {"share": 0.6, "length": 1.0}])
 def test_a_rare_edge_that_cannot_be_is_refused(numbers: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match="one of top|at most length"):
+    with pytest.raises(ConfigError, match=r"one of top|at most length"):
         RareEdge(name="R1", **numbers)
