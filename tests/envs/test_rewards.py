@@ -95,7 +95,7 @@ def test_penalties_are_off_by_default_and_charge_turnover_and_drawdown() -> None
 
 
 def test_an_unknown_reward_is_refused() -> None:
-    with pytest.raises(ConfigError, match="reward 'sortino'; expected one of log_growth, mean_variance"):
+    with pytest.raises(ConfigError, match="reward 'sortino'; expected one of believed, log_growth, mean_variance"):
         TradingEnvConfig(reward="sortino")
 
 

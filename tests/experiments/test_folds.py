@@ -13,7 +13,7 @@ from helpers.verdict import small_bars, small_settings
 from himari_rl.data.splits import Fold
 from himari_rl.data.surrogates import bootstrapped, driftless, planted
 from himari_rl.errors import ConfigError, DataError
-from himari_rl.experiments.folds import _physics, train_fold, unpacked
+from himari_rl.experiments.folds import place_of, train_fold, unpacked
 from himari_rl.experiments.walk_forward import PARTS, REAL, WalkForwardPlan, plan
 from himari_rl.features.encoder import MARKET_COLUMNS, StateEncoder
 
@@ -128,13 +128,12 @@ def test_a_bootstrapped_history_is_made_of_blocks_of_the_real_one() -> None:
 def test_copies_are_learned_from_beside_the_real_rows_and_normalised_with_them_alone(option: str) -> None:
     work = plan(BARS, small_settings(), controls=False)
     plain = work.task((REAL, 0, 0))
-    rows, alone = _physics(plain.train, plain.recipe, StateEncoder(("X",)), np.random.default_rng(0))
-    recipe = replace(plain.recipe, **{option: 2})
-    same, beside = _physics(plain.train, recipe, StateEncoder(("X",)), np.random.default_rng(0))
-    assert len(alone.market.path_rows) == 1
-    assert len(beside.market.path_rows) == 3
-    np.testing.assert_array_equal(rows, same)  # what the normaliser is fitted on
-    task = replace(plain, recipe=recipe)
+    task = replace(plain, recipe=replace(plain.recipe, **{option: 2}))
+    alone, beside = place_of(plain), place_of(task)
+    assert len(alone.physics.market.path_rows) == 1
+    assert len(beside.physics.market.path_rows) == 3
+    np.testing.assert_array_equal(alone.rows, beside.rows)  # what the normaliser is fitted on
+    assert alone.beliefs == beside.beliefs
     assert task.key != plain.key
     found, before = (unpacked(train_fold(t), t.key, "memory") for t in (task, plain))
     assert found.manifest.normaliser == before.manifest.normaliser

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from helpers.envs import bars_of
 from himari_rl.data.panel import panel_of
-from himari_rl.envs.config import TradingEnvConfig
-from himari_rl.envs.physics import EnvState, Physics, market_of
+from himari_rl.envs.config import BELIEVED, TradingEnvConfig
+from himari_rl.envs.physics import Belief, EnvState, Market, Physics, market_of
 from himari_rl.features.encoder import StateEncoder
 
 F64 = torch.float64
@@ -33,8 +33,11 @@ def world(seed: int, assets: int, *, wild: float = 0.0, stuck: float = 0.0, **co
     bars = each[0] if assets == 1 else panel_of(each)
     encoder = StateEncoder(bars.symbols)
     environment = TradingEnvConfig(**{"episode_bars": 20, "allow_short": True, "max_position_pct": 0.4, **config})
-    physics = Physics(market_of(bars, encoder, environment)[1], environment, encoder)
-    market, shape = physics.market, physics.market.base.shape
+    market = market_of(bars, encoder, environment)[1]
+    if environment.reward == BELIEVED:
+        market = replace(market, belief=beliefs(market, np.random.default_rng([seed, 1])))
+    physics = Physics(market, environment, encoder)
+    shape = market.base.shape
 
     def drawn(values: np.ndarray) -> Tensor:
         return torch.as_tensor(values, dtype=F64)
@@ -50,6 +53,14 @@ def world(seed: int, assets: int, *, wild: float = 0.0, stuck: float = 0.0, **co
     caps = drawn(rng.choice([0.0, 1.0, 1.5, 2.0], shape))
     physics.market = replace(market, moves=moves, cap=caps)
     return physics
+
+
+def beliefs(market: Market, rng: np.random.Generator) -> Belief:
+    """Drifts and prices of risk drawn at random; the prices are symmetric, as a covariance's are."""
+    rows, assets = market.base.shape
+    factor = rng.normal(0, 0.05, (rows, assets, assets))
+    drift = torch.as_tensor(rng.normal(0, 0.005, (rows, assets)), dtype=F64)
+    return Belief(drift, torch.as_tensor(factor @ factor.swapaxes(1, 2), dtype=F64))
 
 
 def accounts(physics: Physics, seed: int, count: int = 40) -> EnvState:

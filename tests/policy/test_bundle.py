@@ -164,7 +164,7 @@ def test_weights_that_cannot_be_the_policy_are_not_written(tmp_path: Path, chang
         ({"state_dim": 16.5}, "state_dim: Input should be a valid integer"),
         ({"state_dim": "16"}, "state_dim: Input should be a valid integer"),
         ({"symbols": ["A", "B"]}, "2 different symbols, action_dim is 1"),
-        ({"feature_names": ["x"]}, "feature_names has 1 entries, state_dim is 16"),
+        ({"feature_names": ["x"]}, "feature_names has 1 entries, expected 16"),
         ({"seeds": []}, "seeds: Tuple should have at least 1 item"),
         ({"network": {"trunk": "lstm"}}, "lstm_hidden and lstm_layers are positive exactly where trunk is lstm"),
         ({"network": {"trunk": "lstm", "lstm_hidden": 4, "lstm_layers": 1}}, "kind base has a lstm trunk"),

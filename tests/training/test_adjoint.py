@@ -61,6 +61,9 @@ CASES = {
     "half the usual base": {"max_position_pct": 0.5, "gross": 0.1},
     "log-growth": {"reward": "log_growth"},
     "turnover": {"turnover_penalty": 0.01},
+    "believed": {"reward": "believed"},
+    "believed, long, turnover": {"reward": "believed", "allow_short": False, "turnover_penalty": 0.01},
+    "believed, stuck, tight": {"reward": "believed", "stuck": 0.3, "limits": RiskLimits(max_leverage=0.4)},
     "cannot be traded": {"stuck": 0.3},
     "cannot be traded, tight": {"stuck": 0.3, "limits": RiskLimits(max_leverage=0.4), "gross": 0.1},
     "ruin": {"wild": 0.2, "limits": RiskLimits.off(2.0), "max_position_pct": 1.0},
@@ -138,7 +141,9 @@ def once(ask: engine.LedgerAsk) -> engine.Asking[engine.LedgerAnswer]:
 @pytest.mark.parametrize("assets", [1, 3])
 def test_the_company_changes_no_bit(assets: int) -> None:
     """1, 2, 5, 40 nets' accounts together, on markets of every kind: each gets the bits that it gets alone."""
-    kinds = [{"stuck": 0.2}, {"allow_short": False}, {}, {"wild": 0.2}, {"limits": RiskLimits.off()}]
+    kinds = [
+        {"stuck": 0.2}, {"allow_short": False}, {"reward": "believed"}, {"wild": 0.2}, {"limits": RiskLimits.off()}
+    ]  # fmt: skip
     worlds = [world(seed, assets, **kind) for seed, kind in enumerate(kinds)]
     asks = []
     for k in range(40):

@@ -16,13 +16,13 @@ from himari_rl.agents.config import LSTMPPOConfig, MultiPPOConfig, PPOConfig
 from himari_rl.agents.networks import map_memory
 from himari_rl.data.panel import Panel
 from himari_rl.envs.config import TradingEnvConfig
-from himari_rl.envs.physics import Physics, market_of
 from himari_rl.errors import CollapseError
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.schema import Bars
 from himari_rl.training import gradient, trainer
 from himari_rl.training.checkpoint import load_checkpoint, save_checkpoint
 from himari_rl.training.job import NetJob, train_many
+from himari_rl.training.preparation import fitted, prepared
 from himari_rl.training.trainer import Trainer
 
 TINY = {**SMALL, "num_envs": 8, "minibatch": 40}
@@ -33,19 +33,21 @@ CONFIGS: dict[str, PPOConfig] = {
     "account": PPOConfig(**TINY, account_inputs=True),
     "lstm": LSTMPPOConfig(**TINY, lstm_hidden_dim=8),
     "multi": MultiPPOConfig(**TINY),
+    "believed": PPOConfig(**TINY),
+    "believed multi": MultiPPOConfig(**TINY),
 }
 
 
 def job(kind: str, seed: int, market: int = 0, rollouts: int = 4, **environment: Any) -> NetJob:
     """Half gradient, half PPO, on one of several markets."""
-    history: Bars | Panel = random_panel(3, 300, market) if kind == "multi" else random_bars(200, market, gaps=0.05)
+    several, agent = "multi" in kind, replace(CONFIGS[kind], beliefs="believed" in kind)
+    history: Bars | Panel = random_panel(3, 300, market) if several else random_bars(200, market, gaps=0.05)
     world = TradingEnvConfig(**{"episode_bars": 20, "allow_short": market % 2 == 0, **environment})
     encoder = StateEncoder(history.symbols)
-    rows, built = market_of(history, encoder, world)
-    config = replace(CONFIGS[kind], state_dim=encoder.state_dim, action_dim=len(encoder.symbols))
-    config = replace(config, analytic_gradient_fraction=0.5)
+    rows, physics, beliefs = prepared([history], agent, world)
+    config = replace(fitted(agent, encoder, beliefs), analytic_gradient_fraction=0.5)
     bars = rollouts * config.num_envs * config.num_steps
-    return NetJob(physics=Physics(built, world, encoder), config=config, rows=rows, total_bars=bars, seed=seed)
+    return NetJob(physics=physics, config=config, rows=rows, total_bars=bars, seed=seed)
 
 
 def weights(trained: Trainer) -> np.ndarray:
@@ -54,7 +56,7 @@ def weights(trained: Trainer) -> np.ndarray:
 
 def test_1_2_5_40_nets_together_end_in_the_same_bits() -> None:
     """Seeds, markets, costs, kinds of net and budgets as they come."""
-    kinds = ["base", "base", "base", "multi", "lstm", "centre", "base", "gae"]
+    kinds = ["base", "believed", "believed", "multi", "lstm", "centre", "believed multi", "gae"]
     jobs = [
         job(kinds[k % 8], k, k % 3, rollouts=3 + k % 2, commission_rate=0.001 * (1 + k % 5 // 4)) for k in range(40)
     ]
@@ -123,7 +125,7 @@ def test_seconds_are_shared_out() -> None:
     assert all(each.seconds > 0.0 for each in together)
 
 
-@pytest.mark.parametrize("kind", ["base", "centre", "lstm", "multi"])
+@pytest.mark.parametrize("kind", ["base", "centre", "lstm", "multi", "believed", "believed multi"])
 def test_a_rollout_by_hand_learns_what_autograd_learns(kind: str, monkeypatch) -> None:
     """The whole trainer in double precision, both stages, with the adjoint and without it."""
 
@@ -154,6 +156,8 @@ def test_a_rollout_by_hand_learns_what_autograd_learns(kind: str, monkeypatch) -
         ("account", {}, False),
         ("multi", {}, True),
         ("lstm", {}, True),
+        ("believed", {}, True),
+        ("believed multi", {}, True),
     ],
 )
 def test_what_has_no_adjoint_is_left_to_autograd(kind: str, environment: dict, hand: bool, monkeypatch) -> None:

@@ -26,6 +26,7 @@ CASES: dict[str, dict[str, Any]] = {
     "cannot be traded": {"stuck": 0.3, "turnover_penalty": 0.01},
     "no limits": {"limits": RiskLimits.off(), "reward": "log_growth"},
     "tight gross cap": {"limits": RiskLimits(max_leverage=0.4)},
+    "believed": {"reward": "believed", "stuck": 0.2},
     "ruin": {"wild": 0.1, "max_position_pct": 1.0, "limits": RiskLimits.off(2.0)},
 }
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple, Self
 
 from himari_rl.config import require_ranges
 from himari_rl.errors import ConfigError
@@ -14,10 +15,12 @@ HEADS = ("band", "centre", "squash")
 
 _COUNT, _FRACTION, _WEIGHT = (1, 10**9), (0.0, 1.0), (0.0, 1000.0)
 _RANGES = {  # NaN is in none
-    **dict.fromkeys(("state_dim", "action_dim", "hidden_dim", "num_envs", "num_steps"), _COUNT),
+    **dict.fromkeys(("state_dim", "action_dim", "hidden_dim"), _COUNT),
+    **dict.fromkeys(("num_envs", "num_steps", "minibatch"), (0, 10**9)),
     "hidden_layers": (0, 100),
+    "trust": (1e-6, 100.0),
     "learning_rate": (0.0, 10.0),
-    **dict.fromkeys(("minibatch", "epochs"), _COUNT),
+    "epochs": _COUNT,
     **dict.fromkeys(
         (
             "analytic_gradient_fraction",
@@ -35,6 +38,14 @@ _RANGES = {  # NaN is in none
 }
 
 
+class Batch(NamedTuple):
+    """Sizes of a rollout and of one gradient step."""
+
+    num_envs: int
+    num_steps: int
+    minibatch: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class PPOConfig:
     """Network and learning of one agent. Every learning ingredient is measured in docs/decisions/LOG.md.
@@ -42,6 +53,15 @@ class PPOConfig:
     >>> PPOConfig(hidden_dim=128).hidden
     (128, 128)
     """
+
+    raw_batch: ClassVar[Batch] = Batch(500, 50, 12_500)  # the sign of a return is noise: many bars a step
+    believed_batch: ClassVar[Batch] = Batch(32, 100, 3_200)  # deterministic; 64 bars are too few to see a cost repaid
+
+    beliefs: bool = True
+    """Trains on what the history lets one believe (docs/beliefs.md), anchored at 15 % volatility; --no-beliefs trains
+    on raw returns. Certification's known markets are learned from raw returns either way."""
+    trust: float = 1.5
+    """f of the beliefs: Layer 2's side is taken to be worth so many times what 15 % volatility asks for."""
 
     state_dim: int = 16
     """Features of an observation."""
@@ -55,21 +75,23 @@ class PPOConfig:
     """band, centre or squash: see agents/distributions.py."""
     account_inputs: bool = False
     """True also feeds the account's own features to the net. The band reads the held position either way."""
+    anchored: bool = False
+    """The band is a multiple of the one-liner's, and the net also reads what the beliefs say; a job sets it."""
     input_clip: float = 5.0
     """Normalised features are clipped to this many standard deviations."""
 
-    num_envs: int = 500
-    """Environments stepped together (N)."""
-    num_steps: int = 50
-    """Bars of one rollout (T); divides the episode."""
+    num_envs: int = 0
+    """Environments stepped together (N); 0 is what fits: 32 with beliefs, 500 on raw returns (LSTM 320)."""
+    num_steps: int = 0
+    """Bars of one rollout (T); divides the episode. 0 is what fits: 100 with beliefs, 50 on raw returns."""
     analytic_gradient_fraction: float = 0.9
     """First fraction of the rollouts that learns by the analytic gradient through the ledger; the rest is PPO."""
     learning_rate: float = 5e-3
     """Adam's step at the start."""
     final_learning_rate: float = 0.02
     """Fraction of learning_rate left at the end of the linear decay."""
-    minibatch: int = 12_500
-    """Bars of one gradient step."""
+    minibatch: int = 0
+    """Bars of one gradient step; 0 is what fits: 3200 with beliefs, 12500 on raw returns (LSTM 8000)."""
     epochs: int = 2
     """Passes over each PPO rollout."""
     gamma: float = 0.95
@@ -109,9 +131,30 @@ class PPOConfig:
             raise ConfigError(f"advantage {self.advantage!r}", "gae or counterfactual")
         require_ranges(self, _RANGES)
 
+    def sized(self, believed: bool | None = None) -> Self:
+        """The same config with the sizes that were left open filled in.
+
+        Args:
+            believed: whether it trains on beliefs; None asks `anchored`.
+        """
+        fits = self.believed_batch if (self.anchored if believed is None else believed) else self.raw_batch
+        if self.num_envs and self.num_steps and self.minibatch:
+            return self
+        return replace(
+            self,
+            num_envs=self.num_envs or fits.num_envs,
+            num_steps=self.num_steps or fits.num_steps,
+            minibatch=self.minibatch or fits.minibatch,
+        )
+
     def rollouts(self, bars: int) -> int:
         """How many rollouts of num_envs x num_steps bars a budget is: whole ones, rounded up, at least one."""
         return max(1, -(-bars // (self.num_envs * self.num_steps)))
+
+    @property
+    def inputs(self) -> int:
+        """Numbers that the net reads: the state, and per asset anchor, slow volatility and believed drift."""
+        return self.state_dim + (3 * self.action_dim if self.anchored else 0)
 
     @property
     def hidden(self) -> tuple[int, ...]:
@@ -126,6 +169,10 @@ class LSTMPPOConfig(PPOConfig):
     'reset'
     """
 
+    raw_batch: ClassVar[Batch] = Batch(320, 50, 8_000)  # a minibatch is whole environments, never part of a sequence
+
+    beliefs: bool = False
+    """Trains on what the history lets one believe (docs/beliefs.md); False trains on raw returns."""
     lstm_hidden_dim: int = 64
     """Cells of each LSTM layer (H)."""
     lstm_num_layers: int = 2
@@ -134,10 +181,6 @@ class LSTMPPOConfig(PPOConfig):
     """Units of each tanh layer after the LSTM, and of the critic's."""
     hidden_layers: int = 1
     """tanh layers between the LSTM and the head, and of the critic."""
-    num_envs: int = 320
-    """Environments stepped together (N)."""
-    minibatch: int = 8_000
-    """Bars of one gradient step: whole environments, never a part of a sequence."""
     analytic_gradient_fraction: float = 0.9
     """First fraction of the rollouts that learns by the analytic gradient, back through time; the rest is PPO."""
     epochs: int = 1

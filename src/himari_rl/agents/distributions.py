@@ -65,8 +65,12 @@ class Band(NamedTuple):
         return torch.minimum(torch.maximum(previous, self.low), self.high)
 
 
-def band_of(head: str, out: Tensor) -> Band:
-    """Reads a head's outputs (..., K) as a band."""
+def band_of(head: str, out: Tensor, anchor: Tensor | None = None) -> Band:
+    """Reads a head's outputs (..., K) as a band.
+
+    Args:
+        anchor: (..., A) multiplier of which the band is a multiple; None is 1.
+    """
     if head == "squash":
         mean = 1.0 + torch.tanh(out.double())  # float32 has no numbers left between tanh(9) and 1
         return Band(mean, mean, (out.abs() - SQUASH_EDGE).clamp_min(0.0))
@@ -77,6 +81,10 @@ def band_of(head: str, out: Tensor) -> Band:
     shift, log_half = out.chunk(2, -1)
     centre, half = 1.0 + shift, HALF_UNIT * log_half.clamp(HALF_LOG_MIN, HALF_LOG_MAX).exp()
     low, high = centre - half, centre + half
+    if anchor is not None:  # no upper bound on the relative edge: a small anchor may have to be exceeded many times
+        excess = (-high).clamp_min(0.0)
+        low, high = ((edge * anchor).clamp(0.0, MAX_MULTIPLIER) for edge in (low, high))
+        return Band(low, high, excess)
     inside_low, inside_high = low.clamp(0.0, MAX_MULTIPLIER), high.clamp(0.0, MAX_MULTIPLIER)
     return Band(inside_low, inside_high, (-high).clamp_min(0.0) + (low - MAX_MULTIPLIER).clamp_min(0.0))
 

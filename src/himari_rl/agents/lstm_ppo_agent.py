@@ -33,7 +33,7 @@ class LSTMPPOAgent(PPOAgent):
 
     def _build_trunk(self) -> LSTMTrunk:
         config = self.config
-        return LSTMTrunk(config.state_dim, config.lstm_hidden_dim, config.lstm_num_layers, config.hidden)
+        return LSTMTrunk(config.inputs, config.lstm_hidden_dim, config.lstm_num_layers, config.hidden)
 
     def network_spec(self) -> dict[str, object]:
         """The manifest's `network` field."""

@@ -24,6 +24,8 @@ class MultiPPOAgent(PPOAgent):
 
     def __init__(self, config: MultiPPOConfig, generator: torch.Generator | None = None) -> None:
         super().__init__(config, generator)
+        if config.anchored:
+            return  # the anchor shares the risk out: a fresh agent is the one-liner
         first = min(1.0, config.first_gross / (BASE * config.action_dim))
         with torch.no_grad():
             if config.head == "band":

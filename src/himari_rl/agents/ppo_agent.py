@@ -32,9 +32,12 @@ class Normaliser(nn.Module):
     keep: Tensor  # (F,) 1 where the actor's net reads the feature
     visible: Tensor  # (F,) 1 where the critic may read it
 
-    def __init__(self, features: int, clip: float) -> None:
+    def __init__(self, features: int, clip: float, state_dim: int | None = None, anchors: int = 0) -> None:
+        """Of `features` numbers, the first `state_dim` are a state; the `anchors` after them stay as they are."""
         super().__init__()
         self.clip = clip
+        self._state_dim = features if state_dim is None else state_dim
+        self._anchors = anchors
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("std", torch.ones(features))
         self.register_buffer("keep", torch.ones(features))
@@ -42,12 +45,15 @@ class Normaliser(nn.Module):
 
     def fit(self, rows: FloatArray, visible: BoolArray, account_inputs: bool) -> None:
         """Fits on training rows (D, F). `visible` (F,) marks the features that anything may read."""
-        account = np.array([i % len(FEATURES) in ACCOUNT_COLUMNS for i in range(rows.shape[1])])
+        state = self._state_dim
+        account = np.array([i < state and i % len(FEATURES) in ACCOUNT_COLUMNS for i in range(rows.shape[1])])
+        unit = np.zeros(rows.shape[1], bool)
+        unit[state : state + self._anchors] = True
         mean, std = rows.mean(0), rows.std(0)
-        plain = account | (std < 1e-8)
+        plain = account | unit | (std < 1e-8)
         self.mean.copy_(torch.as_tensor(np.where(plain, 0.0, mean)))
         self.std.copy_(torch.as_tensor(np.where(plain, 1.0, std)))
-        constant = ~account & (std < 1e-8)
+        constant = ~account & ~unit & (std < 1e-8)
         keep = visible & ~constant & (~account | account_inputs)
         if not keep.any():  # nothing to see but constants: read those, so that the net still has an input
             keep = visible & ~account
@@ -80,19 +86,20 @@ class PPOAgent(nn.Module):
 
     def __init__(self, config: PPOConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config = config = config.sized()
         with torch.random.fork_rng(devices=[]):
             if generator is not None:  # nn.init draws from the global generator; seed it from ours and give it back
                 torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator).item()))
-            self.normaliser = Normaliser(config.state_dim, config.input_clip)
+            anchors = config.action_dim if config.anchored else 0
+            self.normaliser = Normaliser(config.inputs, config.input_clip, config.state_dim, anchors)
             self.trunk = self._build_trunk()
             self.out = orthogonal(nn.Linear(self.trunk.outputs, outputs_of(config.head, config.action_dim)), 0.01)
             with torch.no_grad():
                 self.out.bias.copy_(first_bias(config.head, config.action_dim))
-            self.critic = Critic(config.state_dim, config.hidden)
+            self.critic = Critic(config.inputs, config.hidden)
 
     def _build_trunk(self) -> Trunk:
-        return MLPTrunk(self.config.state_dim, self.config.hidden)
+        return MLPTrunk(self.config.inputs, self.config.hidden)
 
     @property
     def reads_account(self) -> bool:
@@ -118,7 +125,12 @@ class PPOAgent(nn.Module):
     ) -> tuple[Band, Memory]:
         """(T, N, F) of `normalised_states` -> the band each of them asks for, and the memory after the last."""
         out, memory = self.trunk(normalised, self.out, memory, fresh)
-        return band_of(self.config.head, out), memory
+        return band_of(self.config.head, out, self._anchor(normalised)), memory
+
+    def _anchor(self, normalised: Tensor) -> Tensor | None:
+        """(..., A) the multiplier of which the band is a multiple: the first of the belief columns, never scaled."""
+        config = self.config
+        return normalised[..., config.state_dim : config.state_dim + config.action_dim] if config.anchored else None
 
     def band(self, states: Tensor, memory: Memory = None, fresh: Tensor | None = None) -> tuple[Band, Memory]:
         """The band that each of (T, N, F) raw states asks for, and the memory after the last."""
@@ -139,7 +151,8 @@ class PPOAgent(nn.Module):
 
     def serving_config(self) -> dict[str, object]:
         """What a bundle's config says to its server, besides how it was trained."""
-        return {}
+        # what is remembered of volatility is weeks old: a missing bar is no reason to forget it
+        return {"gap_rule": "advance"} if self.config.anchored else {}
 
     def named_weights(self) -> dict[str, Tensor]:
         """The actor's parameters by the names the runtime knows."""
@@ -191,7 +204,7 @@ class PPOAgent(nn.Module):
         return band.at(0).mean(held_multipliers(states, self.config.action_dim)), memory
 
     def _require_states(self, states: Tensor) -> None:
-        features = self.config.state_dim
+        features = self.config.inputs
         cure = f"build each row with StateEncoder, or with the {features} numbers of its `names`, in their order"
         if not isinstance(states, Tensor):
             found = f"states of type {type(states).__name__}"

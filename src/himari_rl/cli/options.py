@@ -32,8 +32,9 @@ LEDGER = (
     "environment.max_position_pct",
     "environment.reward",
     "environment.risk_aversion",
+    "agent.beliefs",
 )
-"""Fees, shorts and reward: plain options of every command that trains on real bars."""
+"""Fees, shorts, reward and beliefs: plain options of every command that trains on real bars."""
 ACCEPT = "data.accept"
 """What is known of the data and accepted: an option of every command that trains or judges on bars."""
 AGENT = ("agent.hidden_dim", "agent.learning_rate", "agent.weight_decay")

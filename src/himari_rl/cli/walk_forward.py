@@ -32,7 +32,7 @@ WALK = tuple(
         "seeds",
         "num_episodes",
         "embargo_bars",
-        "anchored",
+        "expanding",
         "warm_start",
         "validation_fraction",
         "bootstrap_paths",

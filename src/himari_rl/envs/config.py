@@ -12,7 +12,8 @@ from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.ledger_config import LedgerConfig
 from himari_rl.schema import RISK_AVERSION
 
-REWARDS = ("log_growth", "mean_variance", "differential_sharpe")
+BELIEVED = "believed"  # what training/beliefs.py believes is earned; for training only
+REWARDS = (BELIEVED, "log_growth", "mean_variance", "differential_sharpe")
 
 
 _RANGES = {  # NaN is in none
@@ -40,7 +41,7 @@ class TradingEnvConfig(LedgerConfig):
     ruin: float = 0.5
     """The episode terminates when equity falls to this fraction of its start."""
     reward: str = "mean_variance"
-    """log_growth, mean_variance or differential_sharpe."""
+    """believed (training only), mean_variance, log_growth or differential_sharpe."""
     risk_aversion: float = RISK_AVERSION
     """Weight of the variance in mean_variance."""
     turnover_penalty: float = 0.0

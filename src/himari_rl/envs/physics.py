@@ -21,13 +21,20 @@ from torch import Tensor
 
 from himari_rl.data.panel import Panel
 from himari_rl.envs import rewards
-from himari_rl.envs.config import TradingEnvConfig
+from himari_rl.envs.config import BELIEVED, TradingEnvConfig
 from himari_rl.errors import ConfigError
 from himari_rl.features.contract import ACTION_BUY, ACTION_SELL, WIDTH
 from himari_rl.features.encoder import StateEncoder, write_account
 from himari_rl.policy.account import Account, MarketMove, Move, Trades, flat_account, move, no_trades, track
 from himari_rl.policy.clock import MarketPath, decisions_of
 from himari_rl.schema import Bars, FloatArray
+
+
+class Belief(NamedTuple):
+    """What training believes of each decision, instead of the noisy return. Leaves are (D, A), risk (D, A, A)."""
+
+    drift: Tensor  # expected return of the next bar
+    risk: Tensor  # aversion times doubt times covariance: the price of w'w
 
 
 @dataclass(frozen=True)
@@ -41,10 +48,21 @@ class Market:
     side: Tensor  # (D, A) what Layer 2 asks for: +1 BUY, -1 SELL, 0 HOLD
     path_start: Tensor  # (P,) first row of each path
     path_rows: Tensor  # (P,) rows of each path
+    belief: Belief | None = None  # what the `believed` reward pays for
 
     @classmethod
-    def build(cls, rows: Sequence[np.ndarray], timelines: Sequence[MarketPath], device: str = "cpu") -> Market:
-        """Joins paths. Each path has rows (D, F) and a timeline whose arrays are (D,) or (D, A)."""
+    def build(
+        cls,
+        rows: Sequence[np.ndarray],
+        timelines: Sequence[MarketPath],
+        device: str = "cpu",
+        beliefs: Sequence[Sequence[np.ndarray]] | None = None,
+    ) -> Market:
+        """Joins paths. Each path has rows (D, F) and a timeline whose arrays are (D,) or (D, A).
+
+        Args:
+            beliefs: drift (D, A) and risk (D, A, A) of each path, for the `believed` reward.
+        """
 
         def joined(parts: Sequence[np.ndarray], dtype: torch.dtype) -> Tensor:
             return torch.as_tensor(np.concatenate(parts), dtype=dtype, device=device)
@@ -71,6 +89,9 @@ class Market:
             side=side,
             path_start=torch.as_tensor(np.cumsum(lengths) - lengths, device=device),
             path_rows=torch.as_tensor(lengths, device=device),
+            belief=None
+            if beliefs is None
+            else Belief(*(joined(leaves, torch.float64) for leaves in zip(*beliefs, strict=True))),
         )
 
     def __len__(self) -> int:
@@ -112,10 +133,12 @@ class Window(NamedTuple):
     base: Tensor
     cap: Tensor
     side: Tensor
+    belief: Belief | None = None
 
     def at(self, step: int) -> Window:
         moves = MarketMove(*(leaf[step] for leaf in self.moves))
-        return Window(self.rows[step], moves, self.base[step], self.cap[step], self.side[step])
+        belief = None if self.belief is None else Belief(*(leaf[step] for leaf in self.belief))
+        return Window(self.rows[step], moves, self.base[step], self.cap[step], self.side[step], belief)
 
 
 class Outcome(NamedTuple):
@@ -155,7 +178,13 @@ class Physics:
         self.market, self.config = market, config
         self.device = market.rows.device
         self._long_enough = torch.nonzero(market.path_rows > config.episode_bars)[:, 0]
-        if market.rows.shape[1] != encoder.state_dim:
+        if config.reward == BELIEVED and market.belief is None:
+            raise ConfigError(
+                "the reward believed without beliefs",
+                "a market whose beliefs were fitted on training rows",
+                "train with it; elsewhere choose reward mean_variance",
+            )
+        if market.rows.shape[1] not in (encoder.state_dim, encoder.state_dim + 3 * market.assets):
             raise ConfigError(f"market rows of {market.rows.shape[1]} features", f"the encoder's {encoder.state_dim}")
 
     def reset(self, count: int, generator: torch.Generator, *, at: Tensor | None = None) -> EnvState:
@@ -178,7 +207,8 @@ class Physics:
         def at(x: Tensor) -> Tensor:  # x[row], four times as fast
             return x.index_select(0, flat).reshape(*row.shape, *x.shape[1:])
 
-        return Window(at(m.rows), MarketMove(*map(at, m.moves)), at(m.base), at(m.cap), at(m.side))
+        belief = None if m.belief is None else Belief(*map(at, m.belief))
+        return Window(at(m.rows), MarketMove(*map(at, m.moves)), at(m.base), at(m.cap), at(m.side), belief)
 
     def previous(self, account: Account, window: Window) -> Tensor:
         """(N, A) the observed position in multiplier units, on the side that Layer 2 now asks for.
@@ -238,7 +268,9 @@ class Physics:
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """(N,) unscaled reward of a move, and the moments that differential_sharpe carries."""
         config = self.config
-        if config.reward == "log_growth":
+        if window.belief is not None and config.reward == BELIEVED:
+            reward = rewards.believed(moved.exposure, moved.cost, *window.belief)
+        elif config.reward == "log_growth":
             reward = rewards.log_growth(moved.growth)
         elif config.reward == "mean_variance":
             portfolio_return = (moved.exposure * window.moves.to_open).sum(-1)

@@ -28,6 +28,15 @@ def mean_variance(growth: Tensor, portfolio_return: Tensor, risk_aversion: float
     return cast(Tensor, utility_per_bar(growth.log(), portfolio_return, risk_aversion))
 
 
+def believed(exposure: Tensor, cost: Tensor, drift: Tensor, risk: Tensor) -> Tensor:
+    """(N,) what exposures (N, A) are believed to earn: w'drift - cost - w' risk w / 2.
+
+    Deterministic given the history (training/beliefs.py): no sign noise is left to overfit.
+    """
+    price = (risk @ exposure[..., None])[..., 0] if exposure.shape[-1] > 1 else risk[..., 0] * exposure
+    return (exposure * (drift - 0.5 * price)).sum(-1) - cost
+
+
 def turnover_penalty(traded: Tensor, weight: float) -> Tensor:
     """(N,) an extra charge on sum |dw|, beyond the ledger's costs."""
     return weight * traded

@@ -35,15 +35,16 @@ class WalkForwardConfig(FoldConfig):
     """One walk-forward: calendar folds, seeds and how each fold is trained."""
 
     train: str = "6mo"
-    """Length of each training span: a number and h, d, w, mo or y."""
+    """Length of the first training span, a number and h, d, w, mo or y; of every one with --no-expanding."""
     test: str = "1mo"
     """Length of each test span."""
     step: str = "1mo"
     """How far the next fold starts later."""
     embargo_bars: int = 0
     """Rows taken off the start of each test span."""
-    anchored: bool = False
-    """Training always starts at the first bar."""
+    expanding: bool = True
+    """Each fold trains on all bars before its test span, so that --train is the least; --no-expanding rolls a window
+    of that length."""
     folds: int = 0
     """Only the newest folds, so many of them; 0 is all."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)

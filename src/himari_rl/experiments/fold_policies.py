@@ -37,10 +37,13 @@ class FoldPolicies:
         return FoldPolicies(self.policies, self.starts, rows)
 
     def bands(self, rows: FloatArray) -> Bands | None:
-        """Every decision's no-trade bands, each fold's from its own policy; None where one reads the account."""
+        """Every decision's no-trade bands, each fold's from its own policy; None where one reads the account.
+
+        A policy remembers volatility from the rows before its own, as whoever takes over an account does.
+        """
         seen = rows if self.rows is None else self.rows
         ends = [*self.starts[1:], len(seen)]
-        parts = [bands_of(p, seen[a:b]) for p, a, b in zip(self.policies, self.starts, ends, strict=True)]
+        parts = [_bands(p, seen, a, b) for p, a, b in zip(self.policies, self.starts, ends, strict=True)]
         known = [part for part in parts if part is not None]
         if len(known) < len(parts):
             return None
@@ -56,6 +59,12 @@ class FoldPolicies:
             states[:, self.columns] = self.rows[step, self.columns]
         multipliers, inner = self.policies[turn].decide_batch(states, inner)
         return multipliers, (step + 1, inner)
+
+
+def _bands(policy: DecidesBatch, rows: FloatArray, first: int, end: int) -> Bands | None:
+    before = min(first, getattr(policy, "lookback", 0))
+    found = bands_of(policy, rows[first - before : end])
+    return found if found is None or not before else Bands(*(leaf[before:] for leaf in found))
 
 
 def fold_policies(

@@ -24,10 +24,11 @@ from himari_rl.config import as_dict
 from himari_rl.data.panel import Panel
 from himari_rl.data.surrogates import bootstrapped, driftless
 from himari_rl.envs.config import TradingEnvConfig
-from himari_rl.envs.physics import Market, Physics, market_of
+from himari_rl.envs.physics import Market, Physics
 from himari_rl.errors import ConfigError, StorageError
 from himari_rl.experiments.recipe import Recipe
 from himari_rl.features.encoder import StateEncoder
+from himari_rl.policy.beliefs import Beliefs, moments
 from himari_rl.policy.bundle import Tensors, read_bundle
 from himari_rl.policy.clock import decisions_of
 from himari_rl.policy.manifest import Manifest, parse_manifest
@@ -37,6 +38,7 @@ from himari_rl.storage.sealed import sealed, unsealed
 from himari_rl.training.device import one_thread
 from himari_rl.training.export import export
 from himari_rl.training.job import NetJob, train_many, training_data
+from himari_rl.training.preparation import fitted, prepared
 from himari_rl.training.rollout import unroll
 from himari_rl.training.trainer import Trainer
 
@@ -137,24 +139,32 @@ class Place:
     encoder: StateEncoder
     rows: FloatArray  # (D, F) of the real history
     physics: Physics
+    beliefs: Beliefs | None
     measured: Physics
     judge: Physics | None  # of the validation slice
 
 
-def _place(task: FoldTask, places: dict[Hashable, Place]) -> Place:
+def place_of(task: FoldTask) -> Place:
+    """Encodes and splits a task's rows, and fits what is believed of those it learns from."""
+    recipe, encoder, environment = task.recipe, StateEncoder(task.train.symbols), task.recipe.environment
+    kept, held_out = _split(task.train, recipe)
+    copies = _copies(kept, recipe, np.random.default_rng([task.seed, task.fold, 1]))
+    rows, physics, beliefs = prepared([kept], recipe.agent, environment, copies=copies)
+    judge = None if held_out is None else measured(held_out, environment, encoder, beliefs)
+    return Place(encoder, rows, physics, beliefs, measured(kept, environment, encoder, beliefs), judge)
+
+
+def _shared_place(task: FoldTask, places: dict[Hashable, Place]) -> Place:
     recipe, copied = task.recipe, task.recipe.bootstrap_paths + task.recipe.synthetic_paths
-    key = id(task.train), repr(replace(recipe, agent=PPOConfig())), (task.seed, task.fold) if copied else None
+    agent = PPOConfig(beliefs=recipe.agent.beliefs, trust=recipe.agent.trust)  # nothing else of it shapes a place
+    key = id(task.train), repr(replace(recipe, agent=agent)), (task.seed, task.fold) if copied else None
     if key not in places:
-        encoder = StateEncoder(task.train.symbols)
-        kept, held_out = _split(task.train, recipe)
-        rows, physics = _physics(kept, recipe, encoder, np.random.default_rng([task.seed, task.fold, 1]))
-        judge = None if held_out is None else measured(held_out, recipe.environment, encoder)
-        places[key] = Place(encoder, rows, physics, measured(kept, recipe.environment, encoder), judge)
+        places[key] = place_of(task)
     return places[key]
 
 
 def _begun(task: FoldTask, places: dict[Hashable, Place]) -> tuple[NetJob, tuple[Place, EarlyStopping]]:
-    place, start = _place(task, places), task.start
+    place, start = _shared_place(task, places), task.start
     stopping = EarlyStopping(place.judge)
 
     def prepare(trainer: Trainer) -> None:
@@ -163,7 +173,7 @@ def _begun(task: FoldTask, places: dict[Hashable, Place]) -> tuple[NetJob, tuple
 
     job = NetJob(
         physics=place.physics,
-        config=replace(task.recipe.agent, state_dim=place.encoder.state_dim, action_dim=len(place.encoder.symbols)),
+        config=fitted(task.recipe.agent, place.encoder, place.beliefs),
         rows=place.rows,
         total_bars=task.recipe.bars,
         seed=int(np.random.SeedSequence([task.seed, task.fold]).generate_state(1)[0]),
@@ -181,7 +191,7 @@ def _ended(task: FoldTask, trainer: Trainer, begun: tuple[Place, EarlyStopping])
     run = {"bars_asked": task.recipe.bars, "bars": trainer.state.bars, "fold": task.fold, "part": task.part}
     with tempfile.TemporaryDirectory() as folder:
         data, to = training_data(task.train), Path(folder) / "bundle"
-        export(to, [agent], [task.seed], place.encoder, task.recipe.environment, data, place.rows, run)
+        export(to, [agent], [task.seed], place.encoder, task.recipe.environment, data, place.rows, run, place.beliefs)
         manifest, tensors = read_bundle(to)
     return packed(task.key, TrainedFold(manifest, tensors, gain))
 
@@ -226,10 +236,16 @@ def ensemble(members: list[TrainedFold]) -> tuple[Manifest, Tensors]:
     return manifest, tensors
 
 
-def measured(bars: Bars | Panel, environment: TradingEnvConfig, encoder: StateEncoder) -> Physics:
+def measured(
+    bars: Bars | Panel, environment: TradingEnvConfig, encoder: StateEncoder, beliefs: Beliefs | None = None
+) -> Physics:
     """The rows of `bars` as a place to measure the mean-variance objective, in short stretches."""
     short = replace(environment, reward="mean_variance", episode_bars=MEASURED_BARS)
-    return Physics(market_of(bars, encoder, short)[1], short, encoder)
+    rows, path = decisions_of(bars, encoder, short)
+    if beliefs is not None:
+        moment = moments(rows, len(encoder.symbols), shorts=beliefs.shorts)
+        rows = np.column_stack([rows, beliefs.columns(rows, moment)])
+    return Physics(Market.build([rows], [path]), short, encoder)
 
 
 @torch.no_grad()
@@ -266,16 +282,6 @@ def _split(bars: Bars | Panel, recipe: Recipe) -> tuple[Bars | Panel, Bars | Pan
             "choose a longer --train or another validation fraction",
         )
     return bars[:end], bars[first:]
-
-
-def _physics(
-    bars: Bars | Panel, recipe: Recipe, encoder: StateEncoder, rng: np.random.Generator
-) -> tuple[FloatArray, Physics]:
-    """(D, F) rows of the real history, and the physics of it and its copies."""
-    environment = recipe.environment
-    made = [decisions_of(path, encoder, environment) for path in (bars, *_copies(bars, recipe, rng))]
-    rows, lines = [rows for rows, _ in made], [line for _, line in made]
-    return rows[0], Physics(Market.build(rows, lines), environment, encoder)
 
 
 def _copies(bars: Bars | Panel, recipe: Recipe, rng: np.random.Generator) -> list[Bars]:

@@ -42,6 +42,7 @@ class Recipe(FoldConfig):
 
 def budget_line(agent: PPOConfig, num_episodes: int, episode_bars: int) -> str:
     """ "20 episodes asked = 10,000 bars; 25,000 trained, whole rollouts of 500 x 50" for each seed."""
+    agent = agent.sized(agent.beliefs)
     asked, one = num_episodes * episode_bars, agent.num_envs * agent.num_steps
     trained = agent.rollouts(asked) * one
     line = f"budget of each seed: {num_episodes:,} episode{'s' * (num_episodes != 1)} asked = {asked:,} bars"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from himari_rl.config import as_dict, config_hash
 from himari_rl.data.facts import recorded
 from himari_rl.data.panel import Panel
 from himari_rl.data.splits import train_test
-from himari_rl.envs.physics import Market, Physics
+from himari_rl.envs.physics import Physics
 from himari_rl.errors import DataError
 from himari_rl.evaluation.overfitting import backtest_overfitting
 from himari_rl.experiments.arguments import accepted_facts
@@ -33,11 +33,11 @@ from himari_rl.experiments.folds import MEASURED_BARS, gains, measured
 from himari_rl.experiments.recipe import Recipe
 from himari_rl.experiments.run_folder import require_ledger
 from himari_rl.features.encoder import StateEncoder
-from himari_rl.policy.clock import decisions_of
 from himari_rl.schema import Bars, FloatArray
 from himari_rl.storage import require_writable, write_atomic
 from himari_rl.training.device import one_thread
 from himari_rl.training.job import NetJob, train_many, training_data
+from himari_rl.training.preparation import fitted, prepared
 from himari_rl.trials.fingerprint import paths_of
 from himari_rl.trials.ledger import Trials, look_of, span_of
 
@@ -176,20 +176,21 @@ def judged_rows(
     """(T,) objective over multiplier 1.0 at each row, mean over the splits that tested it."""
     encoder = StateEncoder(bars.symbols)
     environment = recipe.environment
-    config = replace(recipe.agent, state_dim=encoder.state_dim, action_dim=len(encoder.symbols))
-    jobs = []
+    jobs, found = [], []
     for kept, _ in splits:
-        made = [decisions_of(bars[int(run[0]) : int(run[-1]) + 1], encoder, environment) for run in kept]
-        physics = Physics(Market.build([rows for rows, _ in made], [line for _, line in made]), environment, encoder)
-        rows = np.concatenate([rows for rows, _ in made])
+        segments = [bars[int(run[0]) : int(run[-1]) + 1] for run in kept]
+        rows, physics, beliefs = prepared(segments, recipe.agent, environment)
+        found.append(beliefs)
+        config = fitted(recipe.agent, encoder, beliefs)
         jobs.append(NetJob(physics=physics, config=config, rows=rows, total_bars=recipe.bars, seed=seed))
     total, count = np.zeros(len(bars)), np.zeros(len(bars))
-    for trainer, (_, tests) in zip(train_many(jobs), splits, strict=True):
+    for trainer, beliefs, (_, tests) in zip(train_many(jobs), found, splits, strict=True):
         for run in tests:
             first, last = int(run[0]), int(run[-1])
-            found = _gain_by_row(trainer.agent, measured(bars[first : last + 1], environment, encoder))
-            total[first : first + len(found)] += found
-            count[first : first + len(found)] += 1
+            there = measured(bars[first : last + 1], environment, encoder, beliefs)
+            gain = _gain_by_row(trainer.agent, there)
+            total[first : first + len(gain)] += gain
+            count[first : first + len(gain)] += 1
     return np.divide(total, count, out=np.zeros(len(bars)), where=count > 0)
 
 

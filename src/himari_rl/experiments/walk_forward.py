@@ -78,9 +78,9 @@ class WalkForwardPlan:
 
     @property
     def bundle_rows(self) -> slice:
-        """The newest rows, as many as the last fold trained on."""
-        last = self.folds[-1].train
-        return slice(max(0, len(self.bars[REAL]) - (last.stop - last.start)), len(self.bars[REAL]))
+        """The newest rows: all of them, or as many as the last fold trained on."""
+        last, count = self.folds[-1].train, len(self.bars[REAL])
+        return slice(0 if self.settings.expanding else max(0, count - (last.stop - last.start)), count)
 
     @property
     def start_row(self) -> int:
@@ -146,7 +146,7 @@ def plan(bars: Bars | Panel, settings: Settings, *, controls: bool = True) -> Wa
             step=settings.step,
             purge_bars=settings.purge_bars,
             embargo_bars=settings.embargo_bars,
-            anchored=settings.anchored,
+            anchored=settings.expanding,
         )
     )
     if not cut:

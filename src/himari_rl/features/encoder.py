@@ -77,7 +77,7 @@ def write_account(
     for column, values in zip(ACCOUNT_COLUMNS, columns, strict=True):
         state[..., column : WIDTH * assets : WIDTH] = values
     if assets > 1:
-        state[..., -1] = herfindahl(marked_exposure)
+        state[..., contract.state_dim(assets) - 1] = herfindahl(marked_exposure)
 
 
 def signal_columns(

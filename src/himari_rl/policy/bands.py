@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from himari_rl.features.contract import ACTION, POSITION_SIDE, POSITION_SIZE, WIDTH
+from himari_rl.policy.believer import Believer
 from himari_rl.policy.network import F32, HeadMany, InputNormaliser, Member
 from himari_rl.schema import FloatArray
 
@@ -26,10 +27,19 @@ class Bands(NamedTuple):
     hold: FloatArray  # (T, A) 1 where they say HOLD
 
 
-def bands(members: list[Member], normaliser: InputNormaliser, head: HeadMany, rows: FloatArray, assets: int) -> Bands:
-    """The edges on market rows (T, F), in order of time; a recurrent member starts with a fresh memory."""
+def bands(
+    members: list[Member],
+    normaliser: InputNormaliser,
+    head: HeadMany,
+    rows: FloatArray,
+    assets: int,
+    believer: Believer | None,
+) -> Bands:
+    """The edges on market rows (T, F), in order of time; whatever remembers starts with a fresh memory."""
     seen = np.asarray(rows, np.float32)
-    x = normaliser.many(seen)
+    believed = None if believer is None else np.asarray(believer.history(seen), np.float32)
+    anchor = None if believed is None else believed[:, :assets]
+    x = normaliser.many(seen if believed is None else np.column_stack([seen, believed]))
     empty, full = seen.copy(), seen.copy()  # two positions that show a head its two edges: nothing, and all of 2
     for a in range(assets):
         block = WIDTH * a
@@ -39,8 +49,8 @@ def bands(members: list[Member], normaliser: InputNormaliser, head: HeadMany, ro
     low, high = [], []
     for member in members:
         out = _through(member, x)
-        low.append(head(out, empty))
-        high.append(head(out, full))
+        low.append(head(out, empty, anchor))
+        high.append(head(out, full, anchor))
     said = seen[:, : WIDTH * assets].reshape(len(seen), assets, WIDTH)[..., ACTION].astype(np.float64)
     return Bands(np.stack(low, 1), np.stack(high, 1), said[..., 2] - said[..., 0], said[..., 1])
 

@@ -15,11 +15,13 @@ from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import BaseModel, Field, JsonValue, ValidationError, model_validator
 
 from himari_rl.config import from_dict
 from himari_rl.errors import BundleError, ConfigError
+from himari_rl.policy.beliefs import Beliefs
 from himari_rl.policy.ledger_config import LedgerConfig
+from himari_rl.policy.manifest_part import ManifestPart
 from himari_rl.policy.risk import RiskLimits
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -33,17 +35,14 @@ SHAPING = {  # fields of a manifest that shape an answer
     "encoder_hash",
     "normaliser",
     "network",
+    "beliefs",
     "ledger",
     "confidence",
     "weights_sha256",
 }
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-class NormaliserSpec(_Part):
+class NormaliserSpec(ManifestPart):
     """x = clip((state - mean) / std, -clip, clip) * keep, fitted on training rows only. All (F,)."""
 
     mean: tuple[Finite, ...]
@@ -52,7 +51,7 @@ class NormaliserSpec(_Part):
     clip: Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class NetworkSpec(_Part):
+class NetworkSpec(ManifestPart):
     """[LSTM layers ->] tanh layers -> linear output -> head."""
 
     trunk: Literal["mlp", "lstm"]
@@ -70,7 +69,7 @@ class NetworkSpec(_Part):
         return self
 
 
-class TrainingData(_Part):
+class TrainingData(ManifestPart):
     """The bars the policy was trained on."""
 
     sha256: str
@@ -82,7 +81,7 @@ class TrainingData(_Part):
     synthetic: bool
 
 
-class LedgerSpec(_Part):
+class LedgerSpec(ManifestPart):
     """The ledger the policy was trained in: evaluation uses it unless told otherwise."""
 
     max_position_pct: Finite
@@ -115,7 +114,7 @@ class LedgerSpec(_Part):
         return LedgerConfig(limits=limits, **plain)
 
 
-class ConfidenceSpec(_Part):
+class ConfidenceSpec(ManifestPart):
     """What `confidence` is read from; see policy/confidence.py, which fits it."""
 
     probabilities: tuple[Finite, ...]
@@ -132,7 +131,7 @@ class ConfidenceSpec(_Part):
         return self
 
 
-class Manifest(_Part):
+class Manifest(ManifestPart):
     """Everything about a policy but its weights. Build one with `new_manifest`."""
 
     bundle_version: Literal[1] = 1
@@ -144,6 +143,7 @@ class Manifest(_Part):
     encoder_hash: str
     normaliser: NormaliserSpec
     network: NetworkSpec
+    beliefs: Beliefs | None = None  # with them the band is a multiple of the one-liner's; see policy/beliefs.py
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]  # one member of the ensemble each
     training_data: TrainingData
     ledger: LedgerSpec
@@ -168,8 +168,9 @@ class Manifest(_Part):
             "normaliser.keep": len(normaliser.keep),
         }
         for name, length in lengths.items():
-            if length != self.state_dim:
-                raise ValueError(f"{name} has {length} entries, state_dim is {self.state_dim}")
+            expected = self.state_dim if name == "feature_names" else self.inputs
+            if length != expected:
+                raise ValueError(f"{name} has {length} entries, expected {expected}")
         if len(self.symbols) != self.action_dim or len(set(self.symbols)) != self.action_dim:
             raise ValueError(f"{len(set(self.symbols))} different symbols, action_dim is {self.action_dim}")
         if (self.kind == "multi") != (self.action_dim > 1) or (self.kind == "lstm" and self.network.trunk != "lstm"):
@@ -178,7 +179,14 @@ class Manifest(_Part):
             raise ValueError("kind base has a lstm trunk")
         if not any(normaliser.keep):
             raise ValueError("normaliser.keep hides every feature")
+        if self.beliefs is not None and (self.network.head != "band" or len(self.beliefs.usual) != self.action_dim):
+            raise ValueError("beliefs belong to a band head, with one usual volatility an asset")
         return self
+
+    @property
+    def inputs(self) -> int:
+        """Numbers that the network reads: the state, and with beliefs three more an asset."""
+        return self.state_dim + (3 * self.action_dim if self.beliefs is not None else 0)
 
     @property
     def gap_rule(self) -> str:
@@ -193,6 +201,8 @@ class Manifest(_Part):
         verdict is told by `manifest_sha256` alone.
         """
         shaping = self.model_dump(mode="json", include=SHAPING) | {"gap_rule": self.config.get("gap_rule")}
+        if self.beliefs is None:
+            del shaping["beliefs"]  # a policy without them keeps the version it always had
         text = json.dumps(shaping, sort_keys=True, separators=(",", ":"))
         return f"{self.kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
@@ -220,7 +230,7 @@ def tensor_shapes(manifest: Manifest) -> dict[str, tuple[int, ...]]:
     outputs = manifest.action_dim * (2 if network.head == "band" else 1)
     shapes: dict[str, tuple[int, ...]] = {}
     for i in range(len(manifest.seeds)):
-        width = manifest.state_dim
+        width = manifest.inputs
         for k in range(network.lstm_layers):
             gates, cells = 4 * network.lstm_hidden, network.lstm_hidden
             shapes[f"{i}.lstm.{k}.weight_ih"] = (gates, width)

@@ -226,7 +226,7 @@ class Member:
         return x, np.concatenate(after, axis=1)
 
 
-# ---- heads: output of the last layer and raw state -> multipliers; each for one state and for many
+# ---- heads: output of the last layer, raw state, anchor (beliefs only) -> multipliers; each for one state and for many
 
 
 def held_multiplier(size: Array, side: Array, buy: Array, hold: Array, sell: Array) -> Array:
@@ -245,8 +245,8 @@ def held_multipliers(states: Array, assets: int) -> Array:
     return held_multiplier(*(blocks[..., column] for column in columns))
 
 
-def band_one(out: Floats, state: Floats) -> list[float]:
-    """A no-trade band: keep m_prev inside [centre - half, centre + half], else go to the nearer edge.
+def band_one(out: Floats, state: Floats, anchor: Floats | None = None) -> list[float]:
+    """A no-trade band: keep m_prev inside anchor * [centre - half, centre + half], else go to the nearer edge.
 
     The comparisons are written so that a NaN among the outputs becomes the answer and is refused: the plain
     `low if m < low else m` would answer m_prev.
@@ -259,6 +259,8 @@ def band_one(out: Floats, state: Floats) -> list[float]:
             HALF_LOG_MIN if width < HALF_LOG_MIN else HALF_LOG_MAX if width > HALF_LOG_MAX else width
         )
         low, high = centre - half, centre + half
+        if anchor is not None:
+            low, high = low * anchor[a], high * anchor[a]
         low = 0.0 if low < 0.0 else MAX_MULTIPLIER if low > MAX_MULTIPLIER else low
         high = 0.0 if high < 0.0 else MAX_MULTIPLIER if high > MAX_MULTIPLIER else high
         block = state[WIDTH * a : WIDTH * (a + 1)]
@@ -275,34 +277,37 @@ def _clip(values: NDArray[Any], low: NDArray[Any] | float, high: NDArray[Any] | 
     return clipped
 
 
-def band_many(out: F32, states: F32) -> F32:
+def band_many(out: F32, states: F32, anchor: F32 | None = None) -> F32:
     assets = out.shape[1] // 2
     centre = 1.0 + out[:, :assets]
     half = HALF_UNIT * np.exp(_clip(out[:, assets:], HALF_LOG_MIN, HALF_LOG_MAX))
-    low, high = _clip(centre - half, 0.0, MAX_MULTIPLIER), _clip(centre + half, 0.0, MAX_MULTIPLIER)
+    low, high = centre - half, centre + half
+    if anchor is not None:
+        low, high = low * anchor, high * anchor
+    low, high = _clip(low, 0.0, MAX_MULTIPLIER), _clip(high, 0.0, MAX_MULTIPLIER)
     return np.asarray(_clip(held_multipliers(states, assets), low, high), np.float32)
 
 
-def centre_one(out: Floats, state: Floats) -> list[float]:
+def centre_one(out: Floats, state: Floats, anchor: Floats | None = None) -> list[float]:
     """m = clip(1 + out, 0, 2)."""
     return [0.0 if value < -1.0 else MAX_MULTIPLIER if value > 1.0 else 1.0 + value for value in out]
 
 
-def centre_many(out: F32, states: F32) -> F32:
+def centre_many(out: F32, states: F32, anchor: F32 | None = None) -> F32:
     return np.asarray(np.clip(1.0 + out, 0.0, MAX_MULTIPLIER), np.float32)
 
 
-def squash_one(out: Floats, state: Floats) -> list[float]:
+def squash_one(out: Floats, state: Floats, anchor: Floats | None = None) -> list[float]:
     """m = 1 + tanh(out)."""
     return [1.0 + math.tanh(value) for value in out]
 
 
-def squash_many(out: F32, states: F32) -> F32:
+def squash_many(out: F32, states: F32, anchor: F32 | None = None) -> F32:
     return np.asarray(1.0 + np.tanh(out), np.float32)
 
 
-HeadOne = Callable[[Floats, Floats], list[float]]
-HeadMany = Callable[[F32, F32], F32]
+HeadOne = Callable[[Floats, Floats, Floats | None], list[float]]
+HeadMany = Callable[[F32, F32, F32 | None], F32]
 HEADS: dict[str, tuple[HeadOne, HeadMany]] = {
     "band": (band_one, band_many),
     "centre": (centre_one, centre_many),

@@ -13,6 +13,7 @@ KINDS = {
     "lstm": "recurrent: pass back the memory of each decision",
     "multi": "several assets together",
 }
+BELIEVES = "a multiple of 15 % volatility, remembered: pass back the memory of each decision"
 
 
 def policy_page(manifest: Manifest) -> str:
@@ -24,7 +25,7 @@ def policy_page(manifest: Manifest) -> str:
     judged = manifest.evaluation or {}
     lines = {
         "policy": manifest.version,
-        "kind": f"{manifest.kind}, {KINDS[manifest.kind]}",
+        "kind": f"{manifest.kind}, {BELIEVES if manifest.beliefs else KINDS[manifest.kind]}",
         "symbols": ", ".join(manifest.symbols),
         "state": f"{manifest.state_dim} numbers in, a multiplier in [0, 2] for each symbol out",
         "network": f"{layers}{hidden}, head {network.head}",

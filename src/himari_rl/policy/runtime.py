@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from himari_rl.errors import BundleError, StateError
 from himari_rl.features.contract import ACCOUNT_COLUMNS, WIDTH, schema_hash, state_dim
 from himari_rl.policy.bands import Bands, bands
+from himari_rl.policy.believer import LOOKBACK, Believer
 from himari_rl.policy.bundle import read_bundle
 from himari_rl.policy.confidence import Confidence
 from himari_rl.policy.manifest import Manifest
@@ -70,13 +71,15 @@ class Policy:
         self._confidence = Confidence(manifest.confidence)
         self._head_one, self._head_many = HEADS[manifest.network.head]
         self._dim = manifest.state_dim
-        self._state = np.zeros(self._dim, np.float32)
-        self._input = with_one(self._dim)
-        self._x = self._input[: self._dim]
-        self.memory_size = sum(member.memory_size for member in self._members)
+        self._believer = None if manifest.beliefs is None else Believer(manifest.beliefs, manifest.action_dim)
+        self._remembered = 0 if self._believer is None else self._believer.memory_size  # the first numbers of a memory
+        self._state = np.zeros(manifest.inputs, np.float32)
+        self._input = with_one(manifest.inputs)
+        self._x = self._input[: manifest.inputs]
+        self.memory_size = self._remembered + sum(member.memory_size for member in self._members)
         self._memory = np.zeros(self.memory_size, np.float32)  # of the decision being made
         self._parts: list[tuple[Member, F32]] = []
-        end = 0
+        end = self._remembered
         for member in self._members:
             self._parts.append((member, self._memory[end : end + member.memory_size]))
             end += member.memory_size
@@ -90,6 +93,11 @@ class Policy:
     def summary(self) -> str:
         """A page: version, kind, symbols, training data, seeds, ledger, evaluation and gate."""
         return policy_page(self.manifest)
+
+    @property
+    def lookback(self) -> int:
+        """Earlier market rows that `bands` may be given to remember; 0 where only a stream's own past counts."""
+        return 0 if self._believer is None else LOOKBACK
 
     def initial_memory(self, batch: int | None = None) -> F32:
         """Memory before the first state: (S,), or (batch, S). S is 0 for a policy without memory."""
@@ -118,11 +126,15 @@ class Policy:
         """
         if len(values) != self._dim:
             raise _wrong_length(len(values), self._dim)
-        self._state[:] = values
-        distance = self._normaliser.one(self._state, self._x) / self._normaliser.kept
         if memory is not None or self.memory_size:
             self._start(memory)
-        answers = [self._head_one(member.one(self._input, own), values) for member, own in self._parts]
+        if self._believer is None:
+            self._state[:] = values
+            anchor = None
+        else:
+            anchor = self._believe(values)
+        distance = self._normaliser.one(self._state, self._x) / self._normaliser.kept
+        answers = [self._head_one(member.one(self._input, own), values, anchor) for member, own in self._parts]
         multipliers, spread = (answers[0], 0.0) if len(answers) == 1 else _combine(answers)
         for value in multipliers:
             if not 0.0 <= value <= MAX_MULTIPLIER:  # NaN fails both
@@ -131,6 +143,15 @@ class Policy:
         after = self._memory.copy() if self.memory_size else self._memory
         # tuple.__new__: a third of what a call of Step costs
         return tuple.__new__(Step, (multipliers, confidence, after, outside, spread, familiarity))
+
+    def _believe(self, values: Sequence[float]) -> list[float]:
+        """Fills the network's input with state and beliefs, advances what is remembered; the anchors (A,)."""
+        assert self._believer is not None
+        columns, after = self._believer.one(values, self._memory[: self._remembered].tolist())
+        self._state[: self._dim] = values
+        self._state[self._dim :] = columns
+        self._memory[: self._remembered] = after
+        return columns[: self.manifest.action_dim]
 
     def decide_batch(self, states: NDArray[np.floating], memory: F32 | None = None) -> tuple[FloatArray, F32]:
         """Decisions for states (B, F): multipliers (B, A) and the new memory (B, S).
@@ -145,8 +166,17 @@ class Policy:
         before = self.initial_memory(len(rows)) if memory is None else np.asarray(memory, np.float32)
         if before.shape != (len(rows), self.memory_size):
             raise StateError(f"memory has shape {before.shape}", f"{(len(rows), self.memory_size)}", _KEEP_MEMORY)
-        answers, after = self._many(self._normaliser.many(rows), rows, before)
+        answers, after, _ = self._many(rows, before)
         return self._mean(answers, rows), after
+
+    def inputs(self, states: F32, memory: F32 | None = None) -> F32:
+        """(B, F + 3 A) what the networks read of states (B, F or more) before they are normalised."""
+        rows = states[:, : self._dim]
+        if self._believer is None:
+            return rows
+        before = self.initial_memory(len(rows)) if memory is None else memory
+        columns, _ = self._believer.advance(rows, before[:, : self._remembered])
+        return np.column_stack([rows, columns.astype(np.float32)])
 
     def steps(self, states: Sequence[Sequence[float]], memories: Sequence[F32 | None]) -> list[Step]:
         """`step` for the states of many clients, each with its own memory or None, as one batch.
@@ -168,8 +198,7 @@ class Policy:
                 own[:] = memory
         if not np.isfinite(before).all():
             raise self._no_memory(before[0])
-        x = self._normaliser.many(rows)
-        answers, after = self._many(x, rows, before)
+        answers, after, x = self._many(rows, before)
         multipliers = self._mean(answers, rows).tolist()
         spreads = answers.std(axis=0).max(axis=1).tolist() if len(answers) > 1 else [0.0] * len(rows)
         distances = np.einsum("bf,bf->b", x, x).tolist()
@@ -187,23 +216,30 @@ class Policy:
         """
         assets = self.manifest.action_dim
         kept = np.flatnonzero(self._normaliser.keep)
-        if any(k == self._dim - 1 if k >= WIDTH * assets else k % WIDTH in ACCOUNT_COLUMNS for k in kept.tolist()):
+        state = kept[kept < self._dim].tolist()
+        if any(k == self._dim - 1 if k >= WIDTH * assets else k % WIDTH in ACCOUNT_COLUMNS for k in state):
             return None
-        found = bands(self._members, self._normaliser, self._head_many, rows, assets)
+        found = bands(self._members, self._normaliser, self._head_many, rows, assets, self._believer)
         if not ((found.low >= 0.0) & (found.low <= found.high) & (found.high <= MAX_MULTIPLIER)).all():  # NaN fails all
             raise self._no_answer(np.asarray(rows, np.float32))
         return found
 
-    def _many(self, x: F32, rows: F32, before: F32) -> tuple[FloatArray, F32]:
-        """Every member's multipliers (M, B, A) and the new memory (B, S) for `rows` (B, F), normalised to `x`."""
-        answers, after = np.empty((len(self._members), len(rows), self.manifest.action_dim)), []
-        offset = 0
+    def _many(self, rows: F32, before: F32) -> tuple[FloatArray, F32, F32]:
+        """Every member's multipliers (M, B, A), the new memory (B, S) and the normalised inputs for `rows` (B, F)."""
+        assets, offset, anchor, inputs = self.manifest.action_dim, self._remembered, None, rows
+        answers, after = np.empty((len(self._members), len(rows), assets)), []
+        if self._believer is not None:
+            columns, remembered = self._believer.advance(rows, before[:, :offset])
+            inputs = np.column_stack([rows, columns.astype(np.float32)])
+            anchor = inputs[:, self._dim : self._dim + assets]
+            after.append(remembered.astype(np.float32))
+        x = self._normaliser.many(inputs)
         for answer, member in zip(answers, self._members, strict=True):
             out, advanced = member.many(x, before[:, offset : offset + member.memory_size])
-            answer[:] = self._head_many(out, rows)
+            answer[:] = self._head_many(out, rows, anchor)
             after.append(advanced)
             offset += member.memory_size
-        return answers, np.concatenate(after, axis=1)
+        return answers, np.concatenate(after, axis=1), x
 
     def _mean(self, answers: FloatArray, rows: F32) -> FloatArray:
         """Mean over members, (B, A).

@@ -118,8 +118,12 @@ class Answer(BaseModel):
         le=1,
         description="Share of training states at least as unusual as this one, times the agreement of the ensemble",
     )
-    memory: str | None = Field(None, description="Recurrent policies: send it with the next state")
-    memory_started: bool | None = Field(None, description="Recurrent policies: no memory was there, an episode began")
+    memory: str | None = Field(None, description="Policies that remember: send it with the next state")
+    memory_started: bool | None = Field(
+        None,
+        description="Policies that remember: no memory was there. An LSTM began an episode; a policy with beliefs took "
+        "the volatility of its last training days, moved a little by the state's own",
+    )
     repeated: bool | None = Field(None, description="Sessions: this bar was decided before, from the same memory")
     corrected: bool | None = Field(None, description="/v1/decide: this bar was decided before, with another close")
     flat: list[str] | None = Field(

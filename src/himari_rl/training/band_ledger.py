@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from himari_rl.agents.ppo_agent import PPOAgent
-from himari_rl.envs.config import TradingEnvConfig
+from himari_rl.envs.config import BELIEVED, TradingEnvConfig
 from himari_rl.envs.physics import EnvState, Physics
 from himari_rl.policy.ledger import namespace
 from himari_rl.schema import MAX_MULTIPLIER
@@ -34,7 +34,7 @@ from himari_rl.training.adjoint import (
 )
 from himari_rl.training.engine import LedgerAnswer, LedgerAsk
 
-PLAYED_REWARDS = ("log_growth", "mean_variance")
+PLAYED_REWARDS = (BELIEVED, "log_growth", "mean_variance")
 
 
 def playable(config: TradingEnvConfig) -> bool:
@@ -62,6 +62,13 @@ class Rollout(NamedTuple):
     log_prob: Tensor  # (T, N) of the draw; empty where none was drawn
 
 
+class BelievedBars(NamedTuple):
+    """What training believes of T bars of M accounts: (T, M), or (T, A, M) and (T, A, A, M) with several assets."""
+
+    drift: Array
+    risk: Array
+
+
 class BandLedger:
     """Plays bands on the accounts of one market.
 
@@ -82,6 +89,8 @@ class BandLedger:
         self._funding = self.array(moves.funding) if bool((moves.funding != 0).any()) else None
         self._cannot = None if bool(moves.tradable.all()) else self.array(~moves.tradable)
         self._new_day = self.array(moves.new_day)
+        believed = market.belief if config.reward == BELIEVED else None
+        self._belief = None if believed is None else [self.array(leaf) for leaf in believed]
 
     def turn(self, state: EnvState, steps: int) -> Turn:
         """The next bars of these accounts."""
@@ -106,7 +115,8 @@ class BandLedger:
             free=self.array(1.0 - account.stopped.double()),
             over_stop=namespace(day).exp(log_equity - day) * self.rules.fresh,
         )
-        return Turn(self, state, rows, market, start, log_equity)
+        belief = None if self._belief is None else BelievedBars(*(self._at(column, index) for column in self._belief))
+        return Turn(self, state, rows, market, start, log_equity, belief)
 
     def array(self, tensor: Tensor) -> Array:
         return tensor.detach().numpy() if self._numpy else tensor.detach()
@@ -121,11 +131,14 @@ class BandLedger:
         return array[:, 0] if array.shape[1] == 1 else _contiguous(array.T)
 
     def _at(self, column: Array, index: Array) -> Array:
-        """(D,) or (D, A) at rows (T, N): (T, N) of one asset, (T, A, N) of several."""
-        if column.ndim == 2 and column.shape[1] == 1:
-            column = column[:, 0]
+        """(D,), (D, A) or (D, A, A) at rows (T, N): (T, N) of one asset; (T, A, N), (T, A, A, N) of several."""
+        if column.ndim > 1 and column.shape[1] == 1:
+            column = column.reshape(len(column))
         found = np.take(column, index, 0) if self._numpy else column[index]
-        return found if found.ndim == 2 else _contiguous(found.swapaxes(1, 2))
+        if found.ndim == 2:
+            return found
+        last = (0, 2, 1) if found.ndim == 3 else (0, 2, 3, 1)
+        return _contiguous(found.transpose(last) if self._numpy else found.permute(last))
 
     def to_bars(self, edge: Tensor) -> Array:
         """(T, N, A) of the net -> (T, N) of one asset, (T, A, N) of several, in the ledger's precision."""
@@ -149,6 +162,7 @@ class Turn:
     market: MarketBars
     start: AccountStart
     log_equity: Array
+    belief: BelievedBars | None  # where the reward is the believed one
     edges: BandEdges | None = None
     reward: Array = None
     alive: Array = None
@@ -220,8 +234,15 @@ class Turn:
         self.alive = xp.ones_like(path.growth)
         if bool(self.terminated.any()):
             self.alive[1:] = xp.cumprod(xp.where(self.terminated, 0.0, self.alive)[:-1], 0)
-        self.reward, slopes = earned(physics.config, path, self.log_growth, self.market)
+        self.reward, slopes = self.earned(path, self.log_growth)
         return slopes
+
+    def earned(self, path: PlayedPath, log_growth: Array) -> tuple[Array, RewardSlopes]:
+        """The reward of each bar (T, N) played like this, and its slopes in growth, exposure and |trade|."""
+        config = self.ledger.config
+        if self.belief is not None:
+            return believed(config, path, self.belief)
+        return earned(config, path, log_growth, self.market)
 
     def result(self, answer: LedgerAnswer) -> Rollout:
         """What was played, in the trainer's shapes."""
@@ -293,10 +314,27 @@ def earned(
         reward = reward - 0.5 * config.risk_aversion * gained**2
         each = gained if market.to_open.ndim == 2 else gained[:, None]
         slopes = slopes._replace(exposure=(-config.risk_aversion * each) * market.to_open)
-    if config.turnover_penalty:
-        reward = reward - config.turnover_penalty * _over_assets(abs(path.traded))
-        slopes = slopes._replace(traded=-config.turnover_penalty)
-    return reward, slopes
+    return _less_turnover(config, path, reward, slopes)
+
+
+def believed(config: TradingEnvConfig, path: PlayedPath, belief: BelievedBars) -> tuple[Array, RewardSlopes]:
+    """`earned` of envs/rewards.py's `believed`: w'drift - c |dw| - w' risk w / 2, whose growth earns nothing."""
+    each = path.exposure if path.exposure.ndim == 2 else path.exposure[:, None]
+    price = belief.risk * each
+    price = price if price.ndim == 2 else price.sum(2)
+    reward = _over_assets(path.exposure * (belief.drift - 0.5 * price))
+    reward = reward - config.cost_rate * _over_assets(abs(path.traded))
+    none = namespace(path.growth).zeros_like(path.growth)
+    return _less_turnover(config, path, reward, RewardSlopes(none, belief.drift - price, -config.cost_rate))
+
+
+def _less_turnover(
+    config: TradingEnvConfig, path: PlayedPath, reward: Array, slopes: RewardSlopes
+) -> tuple[Array, RewardSlopes]:
+    penalty = config.turnover_penalty
+    if not penalty:
+        return reward, slopes
+    return reward - penalty * _over_assets(abs(path.traded)), slopes._replace(traded=slopes.traded - penalty)
 
 
 def _over_assets(each: Array) -> Array:

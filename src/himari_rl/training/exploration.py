@@ -15,7 +15,7 @@ from himari_rl.envs.physics import EnvState
 from himari_rl.policy.ledger import RUINED, namespace
 from himari_rl.training import several_assets
 from himari_rl.training.adjoint import Array, BandBatch, PlayedPath, share
-from himari_rl.training.band_ledger import BandLedger, Rollout, Turn, earned
+from himari_rl.training.band_ledger import BandLedger, Rollout, Turn
 from himari_rl.training.engine import Asking
 from himari_rl.training.one_asset import carry_slopes, own_slopes
 from himari_rl.training.sight import Sight
@@ -56,7 +56,6 @@ def explored(
 def _one_asset(turn: Turn, rollout: Rollout, batch: BandBatch, path: PlayedPath, gamma: float) -> Array:
     """(T, N) `gradient.counterfactual_advantage` with its slopes written out."""
     market, rules, ledger = turn.market, turn.ledger.rules, turn.ledger
-    config = ledger.config
     xp = namespace(path.growth)
     mean, multiplier = ledger.to_bars(rollout.mean), ledger.to_bars(rollout.multiplier)
     held = path.exposure - path.traded
@@ -74,7 +73,7 @@ def _one_asset(turn: Turn, rollout: Rollout, batch: BandBatch, path: PlayedPath,
     at_w_next, at_held_next, at_w, direct = carry_slopes(
         path.growth, path.held, market.to_open, market.earned, fee, moves
     )
-    reward, slopes = earned(config, path, turn.log_growth, market)
+    reward, slopes = turn.earned(path, turn.log_growth)
     rho, sigma = own_slopes(slopes, at_w, direct, sign)
     own, carry = rho * at_held + sigma, (at_w_next * at_held + at_held_next) * gamma
 
@@ -86,7 +85,7 @@ def _one_asset(turn: Turn, rollout: Rollout, batch: BandBatch, path: PlayedPath,
     trade = instead - held
     growth = xp.clip(instead * market.earned + 1.0 - rules.cost_rate * abs(trade), RUINED, None)
     other = path._replace(exposure=instead, traded=trade, growth=growth)
-    mean_reward, _ = earned(config, other, xp.log(growth), market)
+    mean_reward, _ = turn.earned(other, xp.log(growth))
     moved = path.held - instead * (market.to_open + 1.0) / growth
 
     advantage, slope = reward - mean_reward, xp.zeros_like(held[0])
@@ -103,11 +102,11 @@ def _several_assets(turn: Turn, rollout: Rollout, batch: BandBatch, path: Played
     mean, multiplier = ledger.to_bars(rollout.mean), ledger.to_bars(rollout.multiplier)
     held = path.exposure - path.traded
     side = xp.where(market.side == 0, xp.sign(held), market.side) / rules.max_position_pct
-    reward, slopes = earned(ledger.config, path, turn.log_growth, market)
+    reward, slopes = turn.earned(path, turn.log_growth)
     columns, beside = several_assets.columns_of(batch, path, slopes, rules, multiplier, (mean == path.position) * side)
     slope = several_assets.way_back(columns, beside, rules, discount=gamma, alive=turn.alive)
     other = several_assets.played_instead(batch, path, mean, rules)
-    mean_reward, _ = earned(ledger.config, other, xp.log(other.growth), market)
+    mean_reward, _ = turn.earned(other, xp.log(other.growth))
     advantage = reward - mean_reward
     advantage[:-1] += gamma * (slope[1:] * (path.held - other.held)[:-1]).sum(1)
     return advantage

@@ -23,6 +23,7 @@ from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.errors import BundleError
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy import confidence
+from himari_rl.policy.beliefs import Beliefs
 from himari_rl.policy.bundle import Manifest, new_manifest, write_bundle
 from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.policy.runtime import Policy
@@ -41,11 +42,13 @@ def export(
     training_data: Mapping[str, Any],
     states: FloatArray,
     run: Mapping[str, Any],
+    beliefs: Beliefs | None = None,
 ) -> Manifest:
     """Writes the bundle of one run: one member for each agent.
 
     Args:
-        states: (N, F) raw training states, which calibrate the confidence and check the parity.
+        states: (N, F) raw training states, with their belief columns where there are beliefs; they calibrate the
+            confidence and check the parity.
         training_data: the manifest's field: sha256, source, start, end, rows, interval_ms, synthetic.
         run: how it was trained, for people: budget, seconds.
 
@@ -64,6 +67,7 @@ def export(
         encoder_hash=encoder.schema_hash,
         normaliser=first.normaliser.spec(),
         network=first.network_spec(),
+        beliefs=beliefs,
         seeds=list(seeds),
         training_data=dict(training_data),
         ledger=LedgerSpec.of(environment, training_data["interval_ms"]),
@@ -93,10 +97,11 @@ def check_parity(policy: Policy, agents: Sequence[PPOAgent], states: FloatArray)
     worst = 0.0
     for step in range(0, len(some), PARITY_LANES):
         rows = some[np.arange(step, step + PARITY_LANES) % len(some)]
-        ours, memory = policy.decide_batch(rows, memory)
+        believed = policy.inputs(rows, memory)
+        ours, memory = policy.decide_batch(rows[:, : policy.manifest.state_dim], memory)
         answers = []
         for i, agent in enumerate(agents):
-            answer, memories[i] = agent.decide(torch.as_tensor(rows), memories[i])
+            answer, memories[i] = agent.decide(torch.as_tensor(believed), memories[i])
             answers.append(answer.double().numpy())
         worst = max(worst, float(np.abs(ours - np.mean(answers, axis=0)).max()))
     if not worst <= PARITY:

@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from himari_rl.data.checks import require_rows
 from himari_rl.data.panel import Panel
 from himari_rl.data.splits import train_test
 from himari_rl.envs.config import TradingEnvConfig
-from himari_rl.envs.physics import Physics, market_of
+from himari_rl.envs.physics import Physics
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.bundle import Manifest
 from himari_rl.schema import Bars, BoolArray, FloatArray
@@ -32,6 +32,7 @@ from himari_rl.training.config import TrainConfig
 from himari_rl.training.device import fast_products, keep_freed_memory, one_thread, resolve_device
 from himari_rl.training.engine import run
 from himari_rl.training.export import export
+from himari_rl.training.preparation import fitted, prepared
 from himari_rl.training.trainer import Trainer
 
 BUNDLE, CHECKPOINT, RECORD = "bundle", "checkpoint-{seed}.safetensors", "training.json"
@@ -152,9 +153,8 @@ def run_job(
     train = trainable(job, bars)
     device = resolve_device(job.device)
     encoder = StateEncoder(bars.symbols)
-    agent = replace(job.agent, state_dim=encoder.state_dim, action_dim=len(encoder.symbols))
-    rows, market = market_of(train, encoder, job.environment, device)
-    physics = Physics(market, job.environment, encoder)
+    rows, physics, beliefs = prepared([train], job.agent, job.environment, device=device)
+    agent = fitted(job.agent, encoder, beliefs)
     data = training_data(train)
     total_bars = job.num_episodes * job.environment.episode_bars
     jobs = []
@@ -192,7 +192,9 @@ def run_job(
     asked = total_bars * len(job.seeds)
     run: dict[str, Any] = {"num_episodes": job.num_episodes, "bars_asked": asked, "bars": stepped, "device": device}
     run |= {"accepted": said["accepted"]} if said and said["accepted"] else {}
-    manifest = export(out / BUNDLE, [t.agent for t in trainers], job.seeds, encoder, job.environment, data, rows, run)
+    manifest = export(
+        out / BUNDLE, [t.agent for t in trainers], job.seeds, encoder, job.environment, data, rows, run, beliefs
+    )
     return TrainingResult(out / BUNDLE, manifest, stepped, seconds, trainers[-1].state.metrics)
 
 

@@ -58,7 +58,14 @@ class Graph:
 
 
 def to_onnx(manifest: Manifest, tensors: Mapping[str, F32]) -> onnx.ModelProto:
-    """The graph of a bundle: normaliser, members, head, mean over members."""
+    """The graph of a bundle: normaliser, members, head, mean over members.
+
+    Raises:
+        BundleError: a policy with beliefs, whose slow volatility and evidence this graph does not compute.
+    """
+    if manifest.beliefs is not None:
+        found = f"{manifest.version} has beliefs (slow volatility, evidence)"
+        raise BundleError(found, "a policy of the network alone", "serve it with himari serve, or train on raw returns")
     graph, normaliser = Graph(), manifest.normaliser
     x = graph.add("Sub", "state", graph.constant(normaliser.mean))
     x = graph.clip(graph.add("Div", x, graph.constant(normaliser.std)), -normaliser.clip, normaliser.clip)

@@ -69,6 +69,7 @@ class Sight:
     def __init__(self, agent: PPOAgent, physics: Physics) -> None:
         self._agent, self._rows = agent, physics.market.rows
         self._columns: Tensor | None = None
+        self._anchors: slice | None = None  # where the table keeps the multiplier of which the band is a multiple
         self._table = self._rows
         # on a GPU sums of visits come in any order, and the last bits with them
         self._by_row = physics.device.type == "cpu"
@@ -77,6 +78,9 @@ class Sight:
             with torch.no_grad():
                 parts = [agent.normalised_states(part)[:, self._columns] for part in torch.split(self._rows, PART)]
                 self._table = torch.cat(parts)
+            if agent.config.anchored:
+                before = int((self._columns < agent.config.state_dim).sum())
+                self._anchors = slice(before, before + agent.config.action_dim)
 
     @property
     def prepared(self) -> bool:
@@ -96,7 +100,12 @@ class Sight:
             band, memory = agent.band(seen, memory)
             return Seen(band, None), memory
         if self._by_row and len(self._table) <= rows.numel():
-            out = agent.trunk.on_columns(self._table, agent.out, self._columns)
-            return Seen(band_of(agent.config.head, out), rows), memory
+            return Seen(self._band(self._table, agent.trunk), rows), memory
         seen = self._table.index_select(0, rows.flatten()).view(*rows.shape, -1)
-        return Seen(band_of(agent.config.head, agent.trunk.on_columns(seen, agent.out, self._columns)), None), memory
+        return Seen(self._band(seen, agent.trunk), None), memory
+
+    def _band(self, seen: Tensor, trunk: MLPTrunk) -> Band:
+        """The band of rows of the table (..., columns)."""
+        agent, anchors = self._agent, self._anchors
+        out = trunk.on_columns(seen, agent.out, self._columns)
+        return band_of(agent.config.head, out, None if anchors is None else seen[..., anchors])

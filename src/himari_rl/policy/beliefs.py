@@ -1,0 +1,309 @@
+"""What a policy may believe about the next bars, from the state alone: slow volatility, anchor, evidence.
+
+    slow volatility  s_t^2 = exponentially weighted mean of (feature 14)^2, half-life one week of hourly bars
+    anchor           b_t = the multiplier that holds 15 % annual volatility: the one-liner any policy has to beat
+    drift            d_t (P_t + s_t D_t): a prior that makes the anchor right, and D_t, what the evidence adds to it
+
+The prior is reverse optimisation (Black & Litterman 1992, "Global portfolio optimization"): the drift under which the
+anchor is the optimal position. D_t is a linear form of scores of the state, fitted in training/beliefs.py; it needs
+nothing but numpy here, so that server, backtest and training read the same number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from itertools import combinations
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from himari_rl.features import contract
+from himari_rl.policy.manifest_part import ManifestPart
+from himari_rl.schema import MAX_MULTIPLIER, FloatArray
+
+TARGET_VOLATILITY = 0.15  # a year
+SLOW_HALF_LIFE = 168  # bars
+CORRELATION_HALF_LIFE = 720  # bars
+LARGEST_DRIFT = 8.0  # of the believed drift, in units of the prior's
+SMALLEST_DRIFT = -4.0
+STATELESS_WEIGHT = 0.7  # of the usual volatility, where nothing is remembered
+
+STEPS = (1.625,)  # where the nonlinear columns bend, in standard deviations; each on both sides
+HINGES = (0.842, 1.645)
+_BLOCK = 2048  # rows of one closed-form block of the moving average: its weights stay below 1e4
+TINY = 1e-12
+
+
+def moving_average(values: FloatArray, half_life: float, first: float | None = None) -> FloatArray:
+    """Exponentially weighted mean of (T, ...) that starts at its first row: m_t = k m_{t-1} + (1 - k) x_t.
+
+    Args:
+        first: the mean before the first row; the row itself if not given.
+    """
+    keep = 0.5 ** (1.0 / half_life)
+    out = np.empty_like(values, dtype=np.float64)
+    mean = np.asarray(values[0] if first is None else first, np.float64)
+    for start in range(0, len(values), _BLOCK):
+        part = values[start : start + _BLOCK]
+        power = keep ** np.arange(1, len(part) + 1, dtype=np.float64).reshape(-1, *[1] * (values.ndim - 1))
+        out[start : start + len(part)] = power * (mean + (1.0 - keep) * np.cumsum(part / power, axis=0))
+        mean = out[start + len(part) - 1]
+    return out
+
+
+def slow_volatility(volatility: FloatArray, half_life: float = SLOW_HALF_LIFE) -> FloatArray:
+    """(T,) slow volatility a bar; 0 before the first bar of which a volatility is known.
+
+    Args:
+        volatility: (T,) standard deviation of the last bars' returns, feature 14 in its own unit.
+    """
+    known = np.flatnonzero(volatility > 0.0)
+    out = np.zeros(len(volatility))
+    if known.size:
+        out[known[0] :] = np.sqrt(moving_average(volatility[known[0] :] ** 2, half_life))
+    return out
+
+
+def anchor(
+    slow: FloatArray, max_position_pct: float, bars_per_year: float, correlation: FloatArray | None = None
+) -> FloatArray:
+    """The multiplier in [0, 2] that holds TARGET_VOLATILITY a year; 1.0 where no volatility is known.
+
+    Args:
+        slow: (T,) or (T, A) slow volatility a bar.
+        correlation: (T,) mean correlation of the pairs, for a portfolio: every asset's share of one target,
+            1 / sqrt(A (1 + (A - 1) rho)).
+    """
+    known = slow > 0.0
+    size = TARGET_VOLATILITY / np.sqrt(bars_per_year) / (max_position_pct * np.where(known, slow, 1.0))
+    if slow.ndim == 2 and slow.shape[1] > 1:
+        assets = slow.shape[1]
+        rho = np.zeros(len(slow)) if correlation is None else correlation
+        size = size * np.asarray(joint_share(assets, rho))[:, None]
+    return np.where(known, np.minimum(size, MAX_MULTIPLIER), 1.0)
+
+
+def joint_share(assets: int, correlation: Any) -> Any:
+    """1 / sqrt(A (1 + (A - 1) rho)), what each asset may use of a common target; a number, or (T,) numpy."""
+    joint = assets * (1.0 + (assets - 1) * correlation)
+    return (joint * (joint > 1.0 / assets) + (joint <= 1.0 / assets) / assets) ** -0.5  # rho > -1 / (A - 1)
+
+
+class Seen(NamedTuple):
+    """What the evidence looks at, raw: one row a bar."""
+
+    continuous: FloatArray  # (T, 6) confidence, cascade risk, momenta and volatility over the slow one, its logarithm
+    discrete: FloatArray  # (T, 5) HOLD and the four tiers
+    side: FloatArray | None  # (T,) +1 or -1 where shorts are allowed
+
+
+CONTINUOUS = ("confidence", "cascade_risk", "momentum_1h / s", "momentum_4h / s", "log(volatility / s)", "log s")
+DISCRETE = ("hold", "tier_1", "tier_2", "tier_3", "tier_4")
+
+
+def seen(rows: FloatArray, slow: FloatArray, side: FloatArray | None = None) -> Seen:
+    """The raw columns of market rows (T, 16) of one asset.
+
+    Args:
+        slow: (T,) slow volatility, positive.
+        side: (T,) direction of the base position, given where shorts are allowed: momenta then count along it.
+    """
+    table = contract.ASSET_FEATURES
+    along = 1.0 if side is None else side
+    volatility = rows[:, contract.VOLATILITY] * contract.VOLATILITY_SCALE
+    scale = np.maximum(slow, TINY)
+    return Seen(
+        continuous=np.column_stack(
+            [
+                rows[:, contract.CONFIDENCE],
+                rows[:, contract.CASCADE_RISK],
+                rows[:, contract.MOMENTUM_1H] * table[contract.MOMENTUM_1H].full_scale / scale * along,
+                rows[:, contract.MOMENTUM_4H] * table[contract.MOMENTUM_4H].full_scale / scale * along,
+                np.log(np.maximum(volatility, TINY) / scale),
+                np.log(scale),
+            ]
+        ),
+        discrete=np.column_stack([rows[:, contract.ACTION_HOLD], rows[:, contract.TIER]]),
+        side=side,
+    )
+
+
+class Scores(ManifestPart):
+    """Standardised columns of what is seen: rank-normal scores by knots, two-valued columns as they are.
+
+    Beyond the outermost knot a score stays at it: what was never seen is not extrapolated.
+    """
+
+    knots: tuple[tuple[float, ...], ...]  # of each continuous column; empty where it takes two values or fewer
+    levels: tuple[tuple[float, ...], ...]  # normal scores of those knots
+    centre: tuple[float, ...]  # of the two-valued continuous columns, then of the discrete ones
+    scale: tuple[float, ...]
+
+    def linear(self, raw: Seen) -> FloatArray:
+        """(T, 11) scores."""
+        columns = []
+        for j, column in enumerate([*raw.continuous.T, *raw.discrete.T]):
+            if j < len(self.knots) and self.knots[j]:
+                columns.append(np.interp(column, self.knots[j], self.levels[j]))
+            else:
+                columns.append((column - self.centre[j]) / self.scale[j])
+        return np.column_stack(columns)
+
+    def bent(self, linear: FloatArray) -> FloatArray:
+        """(T, 57) nonlinear columns of the six continuous scores: steps, hinges, squares, products."""
+        return np.column_stack([form.column(linear) for form in bent_forms()])
+
+
+class Form(NamedTuple):
+    """One nonlinear column: 1 beyond a point, how far beyond it, or the product of two scores."""
+
+    kind: Literal["step", "hinge", "product"]
+    first: int  # which of CONTINUOUS
+    second: int = 0
+    sign: float = 1.0
+    at: float = 0.0
+
+    def column(self, z: FloatArray) -> FloatArray:
+        """(T,) of scores (T, 6 or more)."""
+        if self.kind == "product":
+            return np.asarray(z[:, self.first] * z[:, self.second])
+        beyond = self.sign * z[:, self.first] - self.at
+        return np.asarray((beyond > 0.0).astype(np.float64) if self.kind == "step" else np.maximum(beyond, 0.0))
+
+    @property
+    def name(self) -> str:
+        first, second = CONTINUOUS[self.first], CONTINUOUS[self.second]
+        if self.kind == "product":
+            return f"({first})^2" if self.first == self.second else f"({first}) x ({second})"
+        if self.kind == "step":
+            return f"{first} {'>' if self.sign > 0 else '<'} {self.sign * self.at:g}"
+        return f"hinge of {first} at {self.sign * self.at:+g}"
+
+
+@cache
+def bent_forms() -> tuple[Form, ...]:
+    """The nonlinear columns in their order."""
+    every = range(len(CONTINUOUS))
+    forms = [Form("step", j, sign=sign, at=at) for at in STEPS for sign in (1.0, -1.0) for j in every]
+    forms += [Form("hinge", j, sign=sign, at=at) for at in HINGES for sign in (1.0, -1.0) for j in every]
+    forms += [Form("product", j, j) for j in every]
+    return (*forms, *(Form("product", i, j) for i, j in combinations(every, 2)))
+
+
+class Evidence(ManifestPart):
+    """What the training rows say about the drift beyond the prior; travels in the bundle.
+
+    D_t = (c_0 + c' phi_t) deviation        drift a bar = d_t (P_t + s_t D_t)
+    """
+
+    scores: Scores
+    bent_centre: tuple[float, ...]
+    bent_scale: tuple[float, ...]  # 0 where the column has no spread on the training rows
+    coefficients: tuple[float, ...]  # constant, (side), linear, bent
+    deviation: float
+    doubt: float  # 1 - g_0: how much of the constant's own evidence is still doubted
+
+    def design(self, raw: Seen) -> FloatArray:
+        """(T, K) constant, (side), linear and bent columns."""
+        return design(self.scores, raw, np.array(self.bent_centre), np.array(self.bent_scale))
+
+    def drift(self, raw: Seen) -> FloatArray:
+        """(T,) D_t in units of the slow volatility a bar, along the base position's side."""
+        believed: FloatArray = self.design(raw) @ np.array(self.coefficients) * self.deviation
+        return believed
+
+
+def design(scores: Scores, raw: Seen, centre: FloatArray, scale: FloatArray) -> FloatArray:
+    """Columns in the order in which they may explain: constant, (side), linear, bent."""
+    linear = scores.linear(raw)
+    bent = np.where(scale > 0.0, (scores.bent(linear) - centre) / np.where(scale > 0.0, scale, 1.0), 0.0)
+    first: Sequence[FloatArray] = [np.ones(len(linear))] + ([] if raw.side is None else [raw.side])
+    return np.column_stack([*first, linear, bent])
+
+
+class Beliefs(ManifestPart):
+    """Everything a policy needs to turn its state into anchor, slow volatility and believed drift."""
+
+    evidence: Evidence
+    prior_drift: float  # f S: the prior's drift a bar in units of the slow volatility
+    bars_per_year: float
+    max_position_pct: float
+    usual: tuple[float, ...]  # (A,) slow volatility of the last training days, geometric mean
+    shorts: bool
+
+    def columns(self, rows: FloatArray, moment: Moment) -> FloatArray:
+        """(T, 3 A): anchors, logarithms of the slow volatilities, believed drifts of market rows (T, F)."""
+        slow = moment.slow
+        size = anchor(slow, self.max_position_pct, self.bars_per_year, moment.correlation)
+        drift = np.column_stack([self.drift(rows, moment, a) for a in range(slow.shape[1])])
+        spoken = np.log(np.where(slow > 0.0, slow, 1.0))
+        return np.column_stack([size, spoken, believed_input(drift, self.prior_drift)])
+
+    def drift(self, rows: FloatArray, moment: Moment, asset: int) -> FloatArray:
+        """(T,) D_t of one asset; 0 while its slow volatility is unknown."""
+        block = rows[:, contract.WIDTH * asset : contract.WIDTH * (asset + 1)]
+        own = moment.slow[:, asset]
+        side = None if moment.side is None else moment.side[:, asset]
+        raw = seen(block, np.where(own > 0.0, own, 1.0), side)
+        return np.where(own > 0.0, self.evidence.drift(raw), 0.0)
+
+
+class Moment(NamedTuple):
+    """What has to be remembered between two bars, at each of T bars."""
+
+    slow: FloatArray  # (T, A) slow volatility a bar; 0 while unknown
+    correlation: FloatArray | None = None  # (T,) slow mean correlation of the pairs; None for one asset
+    side: FloatArray | None = None  # (T, A) direction that Layer 2 last asked for; None without shorts
+
+
+def moments(rows: FloatArray, assets: int, *, shorts: bool, usual: FloatArray | None = None) -> Moment:
+    """What is remembered along a history of market rows (T, F).
+
+    Args:
+        shorts: whether directions matter.
+        usual: (A,) slow volatility that a fresh policy expects; None starts at the first one seen, as training does.
+    """
+    fast = volatilities(rows, assets)
+    if usual is None:
+        slow = np.column_stack([slow_volatility(column) for column in fast.T])
+    else:
+        first = expected(fast[:1], usual)
+        later = moving_average(fast[1:] ** 2, SLOW_HALF_LIFE, first[0] ** 2)
+        slow = np.sqrt(np.concatenate([first**2, later]))
+    correlation = None if assets == 1 else moving_average(pair_correlation(rows, assets), CORRELATION_HALF_LIFE)
+    return Moment(slow, correlation, last_direction(rows, assets) if shorts else None)
+
+
+def expected(fast: FloatArray, usual: FloatArray) -> FloatArray:
+    """(B, A) slow volatility without memory: mostly the usual one, a little the one at hand."""
+    return np.where(fast > 0.0, usual**STATELESS_WEIGHT * fast ** (1.0 - STATELESS_WEIGHT), usual)
+
+
+def last_direction(rows: FloatArray, assets: int) -> FloatArray:
+    """(T, A) +1 or -1 as Layer 2 last asked; +1 before it asked for anything."""
+    blocks = rows[:, : contract.WIDTH * assets].reshape(len(rows), assets, contract.WIDTH)
+    asked = blocks[..., contract.ACTION_BUY] - blocks[..., contract.ACTION_SELL]
+    when = np.where(asked != 0.0, np.arange(len(rows))[:, None], -1)
+    last = np.maximum.accumulate(when, axis=0)
+    return np.where(last >= 0, np.take_along_axis(asked, np.maximum(last, 0), axis=0), 1.0)
+
+
+def pair_correlation(rows: FloatArray, assets: int) -> FloatArray:
+    """(T,) mean correlation of the pairs in market rows (T, F)."""
+    pairs: FloatArray = rows[:, contract.WIDTH * assets : contract.state_dim(assets) - 1].mean(axis=1)
+    return pairs
+
+
+def volatilities(rows: FloatArray, assets: int) -> FloatArray:
+    """(T, A) feature 14 of market rows (T, F) in its own unit."""
+    return rows[:, contract.VOLATILITY : contract.WIDTH * assets : contract.WIDTH] * contract.VOLATILITY_SCALE
+
+
+def believed_input(drift: FloatArray, prior_drift: float) -> FloatArray:
+    """(T,) the believed drift in units of the prior's, e_t in [-4, 8]; 1 where the evidence says nothing.
+
+    Args:
+        prior_drift: f S, the prior's drift in units of the slow volatility a bar.
+    """
+    return np.clip(1.0 + drift / prior_drift, SMALLEST_DRIFT, LARGEST_DRIFT)

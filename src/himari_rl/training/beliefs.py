@@ -1,0 +1,350 @@
+"""What to believe about the drift before training on it: a prior that makes the one-liner right, and evidence.
+
+A net that is trained on the noisy return of four thousand bars fits the noise. This module replaces the return by a
+drift that is deterministic given the history: d_t (P_t + s_t D_t), where
+
+    P_t  prior by reverse optimisation (Black & Litterman 1992): the drift under which the anchor b_t is optimal
+    D_t  evidence: a regression of what the prior leaves unexplained on scores of the state, each orthogonal direction
+         shrunk by the non-negative garrote (Breiman 1995, "Better subset regression using the nonnegative garrote",
+         Technometrics 37(4)), its standard error clustered by UTC day (Liang & Zeger 1986)
+
+Numpy only; nothing here draws a random number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+
+from himari_rl.features import contract
+from himari_rl.policy.beliefs import (
+    TARGET_VOLATILITY,
+    TINY,
+    Beliefs,
+    Evidence,
+    Scores,
+    Seen,
+    anchor,
+    design,
+    moments,
+    seen,
+)
+from himari_rl.policy.clock import MarketPath
+from himari_rl.policy.ledger_config import LedgerConfig
+from himari_rl.schema import FloatArray, IntArray
+
+HORIZON = 12  # bars ahead whose squared returns stand for the variance
+KNOTS = 63
+LARGEST = 8.0  # of a standardised return
+LINEAR_PENALTY = 4.0  # garrote k: a direction with |t| below sqrt(k) = 2 is not believed
+BENT_PENALTY = 10.0  # 57 directions: a laxer one believes one to three false columns a fold
+MIN_DAYS = 20.0  # effective days of a direction
+USUAL_DAYS = 30  # at the end of training, whose slow volatility a policy without memory expects
+NULL = 1e-5  # of sqrt(n): below it a direction is numerically none
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prior:
+    """How strongly Layer 2 is trusted before any evidence. The same constants for every market."""
+
+    trust: float = 1.5  # f: Layer 2's side is worth so many times what the anchor asks for
+    aversion: float = 7.7  # a = 1 + risk_aversion of the utility
+    bars_per_year: float = 8760.0
+
+    @property
+    def sharpe_a_year(self) -> float:
+        """S' = .15 a: the annual Sharpe ratio that makes the anchor optimal; also the constant's prior deviation."""
+        return TARGET_VOLATILITY * self.aversion
+
+    @property
+    def sharpe_a_bar(self) -> float:
+        """S = S' / sqrt(year)."""
+        return self.sharpe_a_year / math.sqrt(self.bars_per_year)
+
+    @property
+    def drift(self) -> float:
+        """f S: the prior's drift a bar in units of the slow volatility."""
+        return self.trust * self.sharpe_a_bar
+
+
+def future_variance(returns: FloatArray, horizon: int = HORIZON) -> FloatArray:
+    """(D,) or (D, A, A): mean of R^2, or of R R', over the next `horizon` bars; fewer at the end.
+
+    Knows the future: a training target, never an input.
+    """
+    squares = returns**2 if returns.ndim == 1 else returns[:, :, None] * returns[:, None, :]
+    total = np.concatenate([np.zeros((1, *squares.shape[1:])), np.cumsum(squares, axis=0)])
+    end = np.minimum(np.arange(len(returns)) + horizon, len(returns))
+    start = np.arange(len(returns))
+    count = (end - start).reshape(-1, *[1] * (squares.ndim - 1))
+    return np.asarray((total[end] - total[start]) / count)
+
+
+def prior_drift(prior: Prior, variance: FloatArray, base: FloatArray, anchor: FloatArray) -> FloatArray:
+    """P_t along each asset's own side, (D,) or (D, A): f a v |w_b|, or f a d (Cov w_b) for a portfolio.
+
+    Args:
+        variance: (D,) or (D, A, A) of `future_variance`.
+        base: (D,) or (D, A) direction * max_position_pct.
+        anchor: (D,) or (D, A) multiplier of the one-liner.
+    """
+    wanted = base * anchor
+    strength = prior.trust * prior.aversion
+    if base.ndim == 1:
+        return np.asarray(strength * variance * np.abs(wanted))
+    return np.asarray(strength * np.einsum("tij,tj->ti", variance, wanted) * np.sign(base))
+
+
+class Rows(NamedTuple):
+    """Active rows of one asset: what was seen, and what came of it."""
+
+    seen: Seen
+    side: FloatArray  # (n,) +1 or -1
+    earned: FloatArray  # (n,) R, open to open
+    slow: FloatArray  # (n,) slow volatility, positive
+    wanted: FloatArray  # (n,) |w_b| of the anchor
+    day: IntArray  # (n,) UTC day
+
+    def target(self, prior: Prior) -> FloatArray:
+        """(n,) what the prior leaves unexplained, in units of the slow volatility: (d R - f a R^2 |w_b|) / s."""
+        left = self.side * self.earned - prior.trust * prior.aversion * self.earned**2 * self.wanted
+        return np.clip(left / self.slow, -LARGEST, LARGEST)
+
+
+class Direction(NamedTuple):
+    """One orthogonal direction of the evidence."""
+
+    column: int
+    estimate: float  # q_j
+    error: float  # clustered by day
+    days: float  # effective
+    kept: float  # g_j in [0, 1]
+
+    @property
+    def t(self) -> float:
+        return self.estimate / self.error if self.error > 0.0 else 0.0
+
+
+class Fit(NamedTuple):
+    """Evidence, and how it came about."""
+
+    evidence: Evidence
+    directions: tuple[Direction, ...]
+
+
+def fit_scores(parts: Sequence[Seen]) -> Scores:
+    """Knots of the continuous columns at equally spaced ranks of all given rows, and moments of the two-valued ones."""
+    normal = NormalDist()
+    rank = (np.arange(KNOTS) + 0.5) / KNOTS
+    level = np.array([normal.inv_cdf(p) for p in rank.tolist()])
+    knots, levels, centre, scale = [], [], [], []
+    whole = np.concatenate([np.column_stack([part.continuous, part.discrete]) for part in parts])
+    continuous = parts[0].continuous.shape[1]
+    for j in range(whole.shape[1]):
+        column = whole[:, j]
+        centre.append(float(column.mean()))
+        scale.append(float(column.std()) or 1.0)
+        if j >= continuous:
+            continue
+        if np.ptp(column) <= 1e-12 or len(np.unique(column)) <= 2:
+            knots.append(())
+            levels.append(())
+            continue
+        at = np.quantile(column, rank)
+        unique, place = np.unique(at, return_inverse=True)  # equal values share the mean of their scores
+        shared = np.bincount(place, weights=level) / np.bincount(place)
+        knots.append(tuple(unique.tolist()))
+        levels.append(tuple(shared.tolist()))
+    return Scores(knots=tuple(knots), levels=tuple(levels), centre=tuple(centre), scale=tuple(scale))
+
+
+def fit_evidence(parts: Sequence[Rows], prior: Prior) -> Fit:
+    """Regresses what the prior leaves unexplained on the state, rows of all assets pooled.
+
+    In the coordinates of Q (X = QR with a positive diagonal) every direction is judged by itself: its estimate q_j,
+    its error clustered by UTC day over all assets, and the share g_j that is believed:
+
+        constant  g_0 = tau^2 / (tau^2 + se^2), a normal posterior with tau = S' a year
+        linear    g_j = max(0, 1 - 4 / t_j^2)         bent  g_j = max(0, 1 - 10 / t_j^2)
+    """
+    scores = fit_scores([part.seen for part in parts])
+    raw = [scores.bent(scores.linear(part.seen)) for part in parts]
+    every = np.concatenate(raw)
+    centre, spread = every.mean(axis=0), every.std(axis=0)
+    spread = np.where(spread > 1e-9, spread, 0.0)
+    x = np.concatenate([design(scores, part.seen, centre, spread) for part in parts])
+    target = np.concatenate([part.target(prior) for part in parts])
+    deviation = float(target.std())
+    if deviation <= 0.0:
+        nothing = tuple([0.0] * x.shape[1])
+        return Fit(_evidence(scores, centre, spread, nothing, 1.0, 1.0), ())
+    y = target / deviation
+    day = np.concatenate([part.day for part in parts])
+    bent = every.shape[1]
+    column = independent(x)
+    q, r = positive_qr(x[:, column])
+    estimate = q.T @ y
+    error, days = clustered(q, y - q @ estimate, day)
+    n = len(y)
+    kept = np.empty(len(column))
+    found = []
+    for j, k in enumerate(column.tolist()):
+        if k == 0:
+            a_year = error[j] * deviation * math.sqrt(prior.bars_per_year / n)
+            kept[j] = prior.sharpe_a_year**2 / (prior.sharpe_a_year**2 + a_year**2)
+        else:
+            penalty = BENT_PENALTY if k >= x.shape[1] - bent else LINEAR_PENALTY
+            t_squared = (estimate[j] / error[j]) ** 2 if error[j] > 0.0 else 0.0
+            kept[j] = max(0.0, 1.0 - penalty / t_squared) if t_squared > 0.0 else 0.0
+            if days[j] < MIN_DAYS:
+                kept[j] = 0.0
+        found.append(Direction(k, float(estimate[j]), float(error[j]), float(days[j]), float(kept[j])))
+    coefficients = np.zeros(x.shape[1])
+    coefficients[column] = np.linalg.solve(r, kept * estimate)
+    evidence = _evidence(scores, centre, spread, tuple(coefficients.tolist()), deviation, 1.0 - float(kept[0]))
+    return Fit(evidence, tuple(found))
+
+
+def _evidence(
+    scores: Scores,
+    centre: FloatArray,
+    spread: FloatArray,
+    coefficients: tuple[float, ...],
+    deviation: float,
+    doubt: float,
+) -> Evidence:
+    return Evidence(
+        scores=scores,
+        bent_centre=tuple(centre.tolist()),
+        bent_scale=tuple(spread.tolist()),
+        coefficients=coefficients,
+        deviation=deviation,
+        doubt=doubt,
+    )
+
+
+def independent(x: FloatArray) -> IntArray:
+    """Columns of (n, K) that are not, numerically, a combination of the columns before them; the first ones win."""
+    smallest = NULL * math.sqrt(len(x))
+    column = np.flatnonzero(np.abs(x).max(axis=0) > 0.0)
+    while True:
+        weak = np.abs(np.diag(np.linalg.qr(x[:, column], mode="r"))) <= smallest
+        if not weak.any():
+            return column
+        column = np.delete(column, int(weak.argmax()))  # what comes after it may have been measured against garbage
+
+
+def positive_qr(x: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Q and R with a positive diagonal: LAPACK's signs are arbitrary, and a one-sided rule would be upside down."""
+    q, r = np.linalg.qr(x)
+    sign = np.where(np.diag(r) < 0.0, -1.0, 1.0)
+    return q * sign, r * sign[:, None]
+
+
+def clustered(q: FloatArray, residual: FloatArray, day: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Standard errors (K,) of Q'y clustered by day, and how many days each direction effectively rests on."""
+    order = np.argsort(day, kind="stable")
+    start = np.flatnonzero(np.r_[True, np.diff(day[order]) != 0])
+    score = np.add.reduceat(q[order] * residual[order, None], start, axis=0)
+    weight = np.add.reduceat(q[order] ** 2, start, axis=0)
+    return np.sqrt((score**2).sum(axis=0)), 1.0 / (weight**2).sum(axis=0)
+
+
+class History(NamedTuple):
+    """One history of an asset or a panel."""
+
+    rows: FloatArray  # (D, F) market rows of the decisions
+    path: MarketPath
+    day: IntArray  # (D,) UTC day
+
+
+class BelievedPath(NamedTuple):
+    """One history with its beliefs."""
+
+    rows: FloatArray  # (D, F + 3 A) market rows and the policy's belief columns
+    drift: FloatArray  # (D, A) believed return of the next bar
+    risk: FloatArray  # (D, A, A) aversion x doubt x covariance
+
+
+def fit_beliefs(
+    histories: Sequence[History], ledger: LedgerConfig, prior: Prior, others: Sequence[History] = ()
+) -> Beliefs:
+    """What the training rows of one asset or a panel teach.
+
+    Args:
+        histories: stretches of the same symbols in order of time.
+        others: of other symbols, evidence as well.
+    """
+    parts = [part for history in (*histories, *others) for part in active_rows(history, ledger, prior)]
+    last = histories[-1].rows
+    assets = np.asarray(histories[-1].path.base).reshape(len(last), -1).shape[1]
+    slow = moments(last, assets, shorts=False).slow
+    recent = np.log(np.maximum(slow[-round(prior.bars_per_year / 365.0 * USUAL_DAYS) :], TINY)).mean(axis=0)
+    return Beliefs(
+        evidence=fit_evidence(parts, prior).evidence,
+        prior_drift=prior.drift,
+        bars_per_year=prior.bars_per_year,
+        max_position_pct=ledger.max_position_pct,
+        usual=tuple(np.exp(recent).tolist()),
+        shorts=ledger.allow_short,
+    )
+
+
+def active_rows(history: History, ledger: LedgerConfig, prior: Prior) -> list[Rows]:
+    """The rows of each asset at which a position is possible and a volatility known."""
+    rows, path = history.rows, history.path
+    base, earned = (np.asarray(x).reshape(len(rows), -1) for x in (path.base, path.moves.to_open))
+    assets = base.shape[1]
+    moment = moments(rows, assets, shorts=ledger.allow_short)
+    slow = moment.slow
+    size = anchor(slow, ledger.max_position_pct, prior.bars_per_year, moment.correlation)
+    parts = []
+    for a in range(assets):
+        active = (base[:, a] != 0.0) & (slow[:, a] > 0.0)
+        side = np.sign(base[active, a])
+        block = rows[active, contract.WIDTH * a : contract.WIDTH * (a + 1)]
+        parts.append(
+            Rows(
+                seen=seen(block, slow[active, a], side if ledger.allow_short else None),
+                side=side,
+                earned=earned[active, a],
+                slow=slow[active, a],
+                wanted=np.abs(base[active, a]) * size[active, a],
+                day=history.day[active],
+            )
+        )
+    return parts
+
+
+def believed_path(
+    rows: FloatArray, path: MarketPath, beliefs: Beliefs, ledger: LedgerConfig, prior: Prior
+) -> BelievedPath:
+    """Rows that the net reads and coefficients that the `believed` reward pays, of one history."""
+    base, earned = (np.asarray(x).reshape(len(rows), -1) for x in (path.base, path.moves.to_open))
+    assets = base.shape[1]
+    moment = moments(rows, assets, shorts=ledger.allow_short)
+    columns = beliefs.columns(rows, moment)
+    size = columns[:, :assets]
+    evidence = np.column_stack([beliefs.drift(rows, moment, a) for a in range(assets)])
+    covariance = future_variance(earned)
+    prior_part = prior_drift(prior, covariance, base, size)
+    doubt = np.stack([doubt_factor(prior, beliefs.evidence, evidence[:, a]) for a in range(assets)], axis=1)
+    root = np.sqrt(doubt)
+    return BelievedPath(
+        rows=np.column_stack([rows, columns]),
+        drift=np.sign(base) * (prior_part + moment.slow * evidence),
+        risk=prior.aversion * covariance * root[:, :, None] * root[:, None, :],
+    )
+
+
+def doubt_factor(prior: Prior, evidence: Evidence, drift: FloatArray) -> FloatArray:
+    """(T,) lambda_t >= 1 on the risk term: the doubt of the prior holds where it speaks, and fades where evidence does.
+
+    lambda_t = 1 + (f - 1) (1 - g_0) f S / (f S + |D_t|)
+    """
+    return 1.0 + (prior.trust - 1.0) * evidence.doubt * prior.drift / (prior.drift + np.abs(drift))
