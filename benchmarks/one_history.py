@@ -31,7 +31,7 @@ from himari_rl.certification.attempts import (
     training_market,
 )
 from himari_rl.certification.grading import grade
-from himari_rl.certification.markets import Paths
+from himari_rl.certification.law import Paths
 from himari_rl.certification.observe import visible
 from himari_rl.certification.thresholds import Budget
 from himari_rl.data.splits import PURGE_BARS

@@ -19,8 +19,9 @@ from himari_rl.certification import certify as certification
 from himari_rl.certification.attempts import attempt, market_for, require_learnable_from
 from himari_rl.certification.certificates import judged
 from himari_rl.certification.display import render_certificates
+from himari_rl.certification.generators import ConstantEdge
 from himari_rl.certification.grading import compare, grade, reference
-from himari_rl.certification.markets import ConstantEdge, market_named
+from himari_rl.certification.markets import market_named
 from himari_rl.certification.page import certificate_page, learned_band
 from himari_rl.certification.suites import suite_for
 from himari_rl.certification.thresholds import Budget, Threshold

@@ -9,7 +9,9 @@ import pytest
 
 from himari_rl.certification import grading
 from himari_rl.certification.grading import best_constant, compare, constant, graded_naively, reference, walk
-from himari_rl.certification.markets import KnownMarket, Paths, PortfolioMarket, market_named
+from himari_rl.certification.law import KnownMarket, Paths
+from himari_rl.certification.markets import market_named
+from himari_rl.certification.portfolios import PortfolioMarket
 from himari_rl.certification.references import naive_policies
 from himari_rl.certification.solvers import optimum
 from himari_rl.certification.solvers.optimum import cache_path, optimal_policy, require_learnable, solution

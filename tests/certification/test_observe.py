@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
-from himari_rl.certification.markets import HiddenRegime, Trap, market_named
+from himari_rl.certification.generators import HiddenRegime, Trap
+from himari_rl.certification.markets import market_named
 from himari_rl.certification.observe import market_rows, state_rows, to_bars, visible
 from himari_rl.data.leaks import suspected_leaks
 from himari_rl.errors import DataError, LookAheadError

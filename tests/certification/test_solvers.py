@@ -11,15 +11,10 @@ from scipy.interpolate import CubicSpline
 from scipy.optimize import minimize, minimize_scalar
 
 from himari_rl.certification.__main__ import main
-from himari_rl.certification.markets import (
-    MARKETS,
-    HiddenRegime,
-    KnownMarket,
-    PortfolioMarket,
-    Predictable,
-    market_named,
-    normal_nodes,
-)
+from himari_rl.certification.generators import HiddenRegime, Predictable
+from himari_rl.certification.law import KnownMarket, normal_nodes
+from himari_rl.certification.markets import MARKETS, market_named
+from himari_rl.certification.portfolios import PortfolioMarket
 from himari_rl.certification.solvers import dynamic
 from himari_rl.certification.solvers.belief import memoryless_exposure, myopic
 from himari_rl.certification.solvers.optimum import solution
@@ -258,7 +253,16 @@ def test_a_market_of_the_table_with_other_numbers_is_named_with_them() -> None:
         ("M2:sigma=nan", "from 0.001 to 1"),
         ("M2:sigma=-0.1", "from 0.001 to 1"),
         ("M2:sigma=0.1:0.2", "1 number"),
-        ("M4:sigmas=0.1", "2 number"),
+        ("M4:sigmas=0.1", "two or more"),
+        ("M4:sigmas=0.1:0.2:0.3,mus=0.001:0.002", "3 numbers, or one"),
+        ("M5:sigmas=0.06:0.08:0.05:0.07", "4 numbers, or one"),
+        ("M5x8:correlations=0.2:0.3", "28 numbers, or one"),
+        ("M5x1", "M5x2 to M5x20"),
+        ("M5x21", "M5x2 to M5x20"),
+        ("M5x8:correlations=-0.5", "positive definite"),
+        ("R1:share=0.5,length=0.5", "from 1 to"),
+        ("R1:place=top", "one of"),
+        ("R2:sigmas=0.1", "2 number"),
         ("M5:correlations=0.9:0.9:-0.9", "positive definite"),
         ("M9:sigma=0.1", "M3z"),
         ("M2:mu=inf", "from -0.1 to 0.1"),
@@ -281,4 +285,4 @@ def test_the_table_in_the_documentation_is_what_the_command_prints(capsys: pytes
     main()
     printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert printed == shown.strip("\n").splitlines()
-    assert len(printed) == 16
+    assert len(printed) == 24

@@ -13,17 +13,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from himari_rl.certification.markets import (
-    MARKETS,
-    HiddenRegime,
-    KnownMarket,
-    PortfolioMarket,
-    Predictable,
-    Trap,
-    VolatilityRegimes,
-    market_named,
-    normal_nodes,
-)
+from himari_rl.certification.generators import HiddenRegime, Predictable, Trap, VolatilityRegimes
+from himari_rl.certification.hourly import HiddenVolatility, RareEdge, TailEdge
+from himari_rl.certification.law import KnownMarket, normal_nodes
+from himari_rl.certification.markets import MARKETS, market_named
+from himari_rl.certification.portfolios import MOST_MULTIPLIED, PortfolioMarket, symmetric_nodes
 from himari_rl.certification.solvers.belief import myopic
 from himari_rl.certification.solvers.optimum import solution
 from himari_rl.certification.solvers.portfolio import growth_of, optimal_weights
@@ -47,8 +41,12 @@ def optimum_line(market: KnownMarket) -> tuple[float, str]:
     shown, symbol = {
         Predictable: ([-1.0, 0.0, 1.0], "z"),
         HiddenRegime: ([0.4, 0.5, 0.6], "p"),
-        VolatilityRegimes: ([0.0, 1.0], "regime"),
+        HiddenVolatility: ([0.01, 0.5, 0.99], "p"),
+        RareEdge: ([0.0, 1.0], "edge"),
+        TailEdge: ([0.0, 1.5, 2.0], "z"),
     }.get(type(market), ([0.0], ""))
+    if isinstance(market, VolatilityRegimes):
+        shown, symbol = market.regimes.tolist(), "regime"
     low, high = best.band(np.array(shown))
     edges = zip(shown, low, high, strict=True)
     return growth, "  ".join((f"{symbol}={x:g} " if symbol else "") + f"[{a:.3f}, {b:.3f}]" for x, a, b in edges)
@@ -58,6 +56,8 @@ def visible_drifts(market: PortfolioMarket, nodes: int = 9) -> tuple[FloatArray,
     """States z (N, A) and their probabilities (N,): one of them, at 0, where the drifts do not move."""
     if not any(market.betas):
         return np.zeros((1, market.assets_count)), np.ones(1)
+    if market.assets_count > MOST_MULTIPLIED:
+        return symmetric_nodes(market.assets_count)
     points, weights = normal_nodes(nodes)
     axes = [points] * market.assets_count, [weights] * market.assets_count
     states, chances = (
@@ -74,9 +74,11 @@ def main(names: Annotated[list[str] | None, typer.Argument(help="Markets; all of
         market = market_named(name)
         if isinstance(market, Trap) or market.shuffled:
             continue  # nothing to know: stand aside, or the best that needs no x
+        if isinstance(market, RareEdge) and market.place != RareEdge.place:
+            continue  # shown elsewhere, worth the same
         growth, policy = optimum_line(market)
         table.add_row(name, f"{growth * 1e4:.4f}", escape(policy))
-    Console(width=100).print(table)
+    Console(width=112).print(table)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from himari_rl.agents.config import PPOConfig
+from himari_rl.certification.generators import HiddenRegime
 from himari_rl.certification.grading import MAX_POSITION_PCT, Grade, grade
-from himari_rl.certification.markets import HiddenRegime, KnownMarket, Paths, PortfolioMarket, market_named
+from himari_rl.certification.law import KnownMarket, Paths
+from himari_rl.certification.markets import market_named
 from himari_rl.certification.observe import market_rows, visible
+from himari_rl.certification.portfolios import PortfolioMarket
 from himari_rl.certification.solvers.optimum import require_learnable
 from himari_rl.certification.thresholds import SUFFIX, Budget
 from himari_rl.envs.config import TradingEnvConfig

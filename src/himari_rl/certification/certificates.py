@@ -11,7 +11,7 @@ import numpy as np
 
 from himari_rl.certification.attempts import GRADING_SEED, Attempt, grading_size, market_for
 from himari_rl.certification.grading import Grade, graded_naively, reference
-from himari_rl.certification.markets import KnownMarket
+from himari_rl.certification.law import KnownMarket
 from himari_rl.certification.references import naive_policies
 from himari_rl.certification.thresholds import Check, Threshold
 

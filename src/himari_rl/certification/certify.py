@@ -17,6 +17,13 @@ from himari_rl.certification.attempts import (
 from himari_rl.certification.attempts import attempts as train_attempts
 from himari_rl.certification.certificates import Certificate, judged
 from himari_rl.certification.grading import Grade
+from himari_rl.certification.histories import history_for, is_history
+from himari_rl.certification.history_certificates import (
+    HistoryAttempt,
+    HistoryCertificate,
+    history_attempts,
+    judged_history,
+)
 from himari_rl.certification.thresholds import Budget, Rivals, Suite
 from himari_rl.policy.runtime import Policy, load_policy
 from himari_rl.training.device import one_thread
@@ -45,7 +52,20 @@ class RivalTask:
     rivals: Rivals
 
 
-Task = AttemptTask | RivalTask
+@dataclass(frozen=True, kw_only=True)
+class HistoryTask:
+    """Seeds on histories of one market, for a worker."""
+
+    market: str
+    seeds: Sequence[int]
+    config: PPOConfig
+    num_episodes: int | None
+    device: str
+    bundles: Path | None
+
+
+Task = AttemptTask | RivalTask | HistoryTask
+Found = list[Attempt] | list[HistoryAttempt] | dict[str, Grade]
 
 
 def certify(
@@ -56,9 +76,12 @@ def certify(
     bundles: Path | None = None,
     jobs: int | None = None,
     device: str = "cpu",
-    done: Callable[[Attempt], None] = lambda attempt: None,
-) -> list[Certificate]:
+    done: Callable[[], None] = lambda: None,
+) -> list[Certificate | HistoryCertificate]:
     """Every market with every seed, a process a core or a GPU; what was graded stays in `bundles`, if that is given.
+
+    Args:
+        done: called after each seed of a market.
 
     Raises:
         RefusedError: a market that cannot be learned from that many bars.
@@ -67,56 +90,89 @@ def certify(
     """
     names = list(dict.fromkeys(names))
     for name in names:
+        if is_history(name):
+            suite.require_kind_of(history_for(name)[0])
+            continue
         suite.require_kind_of(market_for(name)[0])
         require_learnable_from(name, suite.budget_for(name))
-    attempts: list[Attempt] = []
-    rivals: dict[tuple[str, int], Mapping[str, Grade]] = {}
+    results: list[tuple[Task, Found]] = []
 
-    def keep(task: Task, found: list[Attempt] | dict[str, Grade]) -> list[Task]:
-        if isinstance(task, AttemptTask) and isinstance(found, list):
-            attempts.extend(found)
-            for each in found:
-                done(each)
-        elif isinstance(task, RivalTask) and isinstance(found, dict):
-            rivals[task.market, task.seed] = found
+    def keep(task: Task, found: Found) -> list[Task]:
+        results.append((task, found))
+        for _ in () if isinstance(task, RivalTask) else task.seeds:
+            done()
         return []
 
     pool = local_pool(jobs if device == "cpu" else jobs or 1)  # one process on a GPU, unless somebody says otherwise
     fan_out(work_on, _tasks(names, seeds, suite, device, bundles), keep, pool)
-    attempts.sort(key=lambda a: a.seed)
-    return [
-        judged(
-            name,
-            tuple(a for a in attempts if a.market == name),
-            suite.thresholds.get(name),
-            _median_of([rivals[name, seed] for seed in seeds if (name, seed) in rivals]),
-        )
-        for name in names
-    ]
+    return [_certificate(name, suite, [(t, found) for t, found in results if t.market == name]) for name in names]
+
+
+def _certificate(name: str, suite: Suite, results: Sequence[tuple[Task, Found]]) -> Certificate | HistoryCertificate:
+    """What the tasks of one market found, against its threshold."""
+    attempts: list[Attempt] = []
+    on_histories: list[HistoryAttempt] = []
+    rivals: list[Mapping[str, Grade]] = []
+    for _, found in results:
+        if isinstance(found, dict):
+            rivals.append(found)
+            continue
+        for each in found:
+            if isinstance(each, Attempt):
+                attempts.append(each)
+            else:
+                on_histories.append(each)
+    if on_histories:
+        ordered = tuple(sorted(on_histories, key=lambda a: a.seed))
+        return judged_history(name, ordered, suite.histories.get(name))
+    ranked = tuple(sorted(attempts, key=lambda a: a.seed))
+    return judged(name, ranked, suite.thresholds.get(name), _median_of(rivals))
 
 
 def _tasks(names: Sequence[str], seeds: Sequence[int], suite: Suite, device: str, bundles: Path | None) -> list[Task]:
     """Every attempt, and behind them the rivals."""
-    budgets = {name: suite.budget_for(name) for name in names}
-    attempts: list[Task] = [
-        AttemptTask(market=name, seeds=some, config=suite.config, budget=budgets[name], device=device, bundles=bundles)
-        for name in names
-        for some in seeds_together(name, seeds, budgets[name])
-    ]
-    if suite.rivals is None:
-        return attempts
-    return attempts + [
-        RivalTask(market=name, seed=seed, budget=budgets[name], rivals=suite.rivals)
-        for name in names
-        for seed in seeds[: suite.rival_seeds]
-    ]
+    tasks: list[Task] = []
+    rivals: list[Task] = []
+    for name in names:
+        if is_history(name):
+            tasks.append(
+                HistoryTask(
+                    market=name,
+                    seeds=seeds,
+                    config=suite.config,
+                    num_episodes=suite.num_episodes,
+                    device=device,
+                    bundles=bundles,
+                )
+            )
+            continue
+        budget = suite.budget_for(name)
+        tasks += [
+            AttemptTask(market=name, seeds=some, config=suite.config, budget=budget, device=device, bundles=bundles)
+            for some in seeds_together(name, seeds, budget)
+        ]
+        if suite.rivals is not None:
+            rivals += [
+                RivalTask(market=name, seed=seed, budget=budget, rivals=suite.rivals)
+                for seed in seeds[: suite.rival_seeds]
+            ]
+    return tasks + rivals
 
 
-def work_on(task: Task) -> list[Attempt] | dict[str, Grade]:
+def work_on(task: Task) -> Found:
     """One task, on one thread: a process a core."""
     with one_thread():
         if isinstance(task, RivalTask):
             return task.rivals(task.market, task.seed, task.budget)
+        if isinstance(task, HistoryTask):
+            return history_attempts(
+                task.market,
+                task.seeds,
+                task.config,
+                num_episodes=task.num_episodes,
+                device=task.device,
+                bundles=task.bundles,
+            )
         found = train_attempts(task.market, task.seeds, task.config, task.budget, task.device, task.bundles)
     return [each for each, _ in found]
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from himari_rl.certification.markets import KnownMarket, Paths
+from himari_rl.certification.law import KnownMarket, Paths
 from himari_rl.certification.observe import state_rows
 from himari_rl.certification.solvers.optimum import optimal_policy
 from himari_rl.errors import LookAheadError
@@ -98,8 +98,7 @@ def walk(market: KnownMarket, paths: Paths, choose: Chooser, burn_in: int) -> Wa
 
 def expected(market: KnownMarket, state: FloatArray, exposure: FloatArray, cost: FloatArray) -> FloatArray:
     """(N,) conditional expectation of one bar's objective, given the true state (N, S)."""
-    outcomes, probabilities = market.law(state)
-    earned = np.einsum("nka,na->nk", outcomes, exposure)
+    earned, probabilities = market.earned(state, exposure)
     if market.risk_aversion is None:
         return np.asarray((np.log1p(earned - cost[:, None]) * probabilities).sum(-1))
     mean = (earned * probabilities).sum(-1)

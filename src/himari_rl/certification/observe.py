@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import ndtr
 
-from himari_rl.certification.markets import KnownMarket, Paths
+from himari_rl.certification.law import KnownMarket, Paths
 from himari_rl.errors import DataError
 from himari_rl.features.contract import CASCADE_RISK, CONFIDENCE, POSITION_SIDE, POSITION_SIZE, WIDTH, state_dim
 from himari_rl.features.encoder import signal_columns

@@ -8,9 +8,12 @@ import numpy as np
 
 from himari_rl.certification.attempts import market_for
 from himari_rl.certification.certificates import Certificate
+from himari_rl.certification.generators import HiddenRegime, Trap
 from himari_rl.certification.grading import MAX_POSITION_PCT
-from himari_rl.certification.markets import HiddenRegime, KnownMarket, PortfolioMarket, Trap
+from himari_rl.certification.history_certificates import HistoryCertificate
+from himari_rl.certification.law import KnownMarket
 from himari_rl.certification.observe import market_rows
+from himari_rl.certification.portfolios import PortfolioMarket
 from himari_rl.certification.solvers.optimum import solution
 from himari_rl.features.encoder import write_account
 from himari_rl.policy.runtime import Policy
@@ -29,7 +32,7 @@ def learned_band(market: KnownMarket, policy: Policy, x: FloatArray) -> tuple[Fl
     return wanted[:, 0], wanted[:, -1]
 
 
-def certificate_page(certificates: Sequence[Certificate], policies: Mapping[str, Policy]) -> str:
+def certificate_page(certificates: Sequence[Certificate | HistoryCertificate], policies: Mapping[str, Policy]) -> str:
     """The whole page.
 
     Args:
@@ -40,17 +43,21 @@ def certificate_page(certificates: Sequence[Certificate], policies: Mapping[str,
     parts = []
     library: str | bool = "inline"  # plotly itself goes in once, with the first chart
     for certificate in certificates:
+        if isinstance(certificate, HistoryCertificate):
+            figure, library = history_chart(certificate, library), False
+            parts.append(_section(certificate, figure))
+            continue
         market, _ = market_for(certificate.market)
         drawable = not isinstance(market, HiddenRegime | PortfolioMarket | Trap)
         figure = ""
         if drawable and certificate.market in policies:
             best = solution(market)
-            two_states = len(best.states) <= 2
-            x = best.states if two_states else np.linspace(-2.5, 2.5, 101)
+            few = len(best.states) <= 9  # regimes, not a score
+            x = best.states if few else np.linspace(-2.5, 2.5, 101)
             low, high = best.band(x)
             ours_low, ours_high = learned_band(market, policies[certificate.market], x)
             label = "cascade_risk" if market.shows == "cascade_risk" else "z"
-            mode = "markers" if two_states else "lines"
+            mode = "markers" if few else "lines"
             chart = go.Figure(layout={"template": "plotly_white", "height": 320, "margin": {"t": 20, "b": 40}})
             for y, name, colour in (
                 (low, "optimal: buy below", "#9aa5b1"),
@@ -62,12 +69,7 @@ def certificate_page(certificates: Sequence[Certificate], policies: Mapping[str,
             chart.update_xaxes(title=label)
             chart.update_yaxes(title="exposure", range=[-0.02, 1.02])
             figure, library = chart.to_html(full_html=False, include_plotlyjs=library), False
-        mark = "passed" if certificate.passed else "fell short"
-        shares = ", ".join(f"{share:.3f}" for share in certificate.shares)
-        parts.append(
-            f"<section><h2>{certificate.market} <small class='{mark.split()[0]}'>{mark}</small></h2>"
-            f"<p>{certificate.reason}. Seeds: {shares}.</p>{figure}</section>"
-        )
+        parts.append(_section(certificate, figure))
     style = (
         "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#212529}"
         "small{font-weight:400}.passed{color:#2b8a3e}.fell{color:#c92a2a}section{margin-bottom:2.5rem}"
@@ -78,3 +80,27 @@ def certificate_page(certificates: Sequence[Certificate], policies: Mapping[str,
         "<p>Between the two edges the optimal policy does not trade. Shares are of the optimum's growth over standing "
         f"aside, under the market's known law.</p>{''.join(parts)}</html>\n"
     )
+
+
+def _section(certificate: Certificate | HistoryCertificate, figure: str) -> str:
+    mark = "passed" if certificate.passed else "fell short"
+    shares = ", ".join(f"{share:.3f}" for share in certificate.shares)
+    return (
+        f"<section><h2>{certificate.market} <small class='{mark.split()[0]}'>{mark}</small></h2>"
+        f"<p>{certificate.reason}. Seeds: {shares}.</p>{figure}</section>"
+    )
+
+
+def history_chart(certificate: HistoryCertificate, library: str | bool) -> str:
+    """Utility a year of every seed, beside the optimum, multiplier 1.0 and the banded one-liner on the same bars."""
+    import plotly.graph_objects as go
+
+    first = certificate.attempts[0].grade
+    bars = {"multiplier 1.0": first.one, "banded 15 %": first.banded}
+    bars |= {f"seed {a.seed}": a.grade.utility for a in certificate.attempts} | {"optimum": first.optimum}
+    yardsticks = ("multiplier 1.0", "banded 15 %", "optimum")
+    colours = ["#9aa5b1" if name in yardsticks else "#0b7285" for name in bars]
+    chart = go.Figure(layout={"template": "plotly_white", "height": 280, "margin": {"t": 20, "b": 40}})
+    chart.add_bar(x=list(bars), y=[100.0 * value for value in bars.values()], marker={"color": colours})
+    chart.update_yaxes(title="utility, % a year")
+    return str(chart.to_html(full_html=False, include_plotlyjs=library))

@@ -11,8 +11,10 @@ from functools import partial
 
 import numpy as np
 
+from himari_rl.certification.generators import HiddenRegime, Trap
 from himari_rl.certification.grading import Chooser, best_constant, constant, expected
-from himari_rl.certification.markets import HiddenRegime, KnownMarket, Paths, PortfolioMarket, Trap
+from himari_rl.certification.law import KnownMarket, Paths
+from himari_rl.certification.portfolios import PortfolioMarket
 from himari_rl.certification.solvers.belief import myopic
 from himari_rl.certification.solvers.dynamic import refined
 from himari_rl.certification.solvers.optimum import memoryless_policy

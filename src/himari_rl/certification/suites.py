@@ -16,7 +16,15 @@ from himari_rl.certification.attempts import GRADING_SEED, attempt, bundle_of, l
 from himari_rl.certification.certificates import interval
 from himari_rl.certification.grading import Grade, grade
 from himari_rl.certification.references import MEMORYLESS, ONE_LINE
-from himari_rl.certification.thresholds import SUFFIX, Budget, Check, Rivals, Suite, Threshold
+from himari_rl.certification.thresholds import (
+    SUFFIX,
+    Budget,
+    Check,
+    HistoryThreshold,
+    Rivals,
+    Suite,
+    Threshold,
+)
 from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.features.contract import WIDTH
 from himari_rl.policy.protocol import DecidesBatch
@@ -54,6 +62,7 @@ BASE = {
     "M2": Threshold(median=0.97, worst=0.93, turnover=(0.015, 0.035)),
     "M2h": Threshold(median=0.90, over_constant=True),
     "M4": Threshold(median=0.97, worst=0.94),
+    "M4-three": Threshold(median=0.97, worst=0.94),
     "M4b": Threshold(median=0.97, worst=0.94),
     "M4r": Threshold(median=0.97, worst=0.94),
     "M2-one-history": Threshold(median=0.95),
@@ -75,6 +84,15 @@ MULTI = {
     "M5c": Threshold(median=0.97, gross=1.0 + 1e-6),
     "M5b": Threshold(median=0.90),
 }
+HISTORIES = {
+    "R1-two-years": HistoryThreshold(median=0.85),
+    "R1": HistoryThreshold(median=0.85),
+    "R2": HistoryThreshold(median=0.60),
+    "L0-one-year": HistoryThreshold(measure="loss", median=0.5),
+    "L0": HistoryThreshold(measure="loss", median=0.5),
+    "planted": HistoryThreshold(measure="of_optimum", median=0.90),
+}
+"""What the base agent with the defaults of real bars makes of one history (histories.py)."""
 THRESHOLDS = {"base": BASE, "lstm": LSTM, "multi": MULTI}
 BUDGET_MULTIPLES = {"base": {"M1": 3}}
 """Times the training bars of the kind, where an edge is weak. M1's Sharpe ratio is .024 a bar and only the band's width
@@ -132,4 +150,6 @@ def suite_for(kind: str, num_episodes: int | None = None, agent: PPOConfig | Non
         rivals=rivals,
         rival_seeds=seeds,
         budget_multiples={} if num_episodes else BUDGET_MULTIPLES.get(kind, {}),
+        histories=HISTORIES if kind == "base" else {},
+        num_episodes=num_episodes,
     )

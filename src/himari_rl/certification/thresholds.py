@@ -10,11 +10,16 @@ import numpy as np
 
 from himari_rl.agents.config import PPOConfig
 from himari_rl.certification.grading import Grade
-from himari_rl.certification.markets import KnownMarket
+from himari_rl.certification.law import KnownMarket
 from himari_rl.errors import ConfigError
 
 SUFFIX = "-one-history"  # of a market that is to be learned from one history only
 Check = tuple[bool, str]  # whether it holds, and what was asked
+MEASURES = {
+    "over_one": "of the optimum's advantage over multiplier 1.0",
+    "of_optimum": "of the optimum",
+    "loss": "of what banded 15 % volatility loses",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +53,16 @@ class Threshold:
     """What the seeds' grades must show beside those of the naive policies and the rivals, by name."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class HistoryThreshold:
+    """What a history asks of the median over seeds, and of the worst."""
+
+    measure: str = "over_one"
+    """One of MEASURES; of a loss at most so much is asked, of everything else at least."""
+    median: float
+    worst: float | None = None
+
+
 Rivals = Callable[[str, int, Budget], dict[str, Grade]]
 """(market, seed, budget) -> grades of what is trained to be compared with, by name; a module's own function."""
 
@@ -66,6 +81,10 @@ class Suite:
     """How many of the seeds they are trained with; the median counts."""
     budget_multiples: Mapping[str, int] = field(default_factory=dict)
     """Times the budget, by market, where a bar of it says too little."""
+    histories: Mapping[str, HistoryThreshold] = field(default_factory=dict)
+    """What is learned from one history, as real bars are, and what each asks."""
+    num_episodes: int | None = None
+    """Training budget of a history; None is what a training job takes by itself."""
 
     def budget_for(self, name: str) -> Budget:
         """What a market is learned from, whatever its numbers."""

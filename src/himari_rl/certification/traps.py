@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from himari_rl.certification.markets import Trap, market_named
+from himari_rl.certification.generators import Trap
+from himari_rl.certification.markets import market_named
 from himari_rl.certification.observe import to_bars
 from himari_rl.data.leaks import suspected_leaks
 

@@ -27,7 +27,7 @@ def certify(
     settings: Resolved,
     market: Annotated[
         list[str] | None,
-        typer.Option(help="Markets; all of this kind by default. Other numbers: M2:sigma=0.04,cost=0.001"),
+        typer.Option(help="Markets; all of this kind by default. Other numbers: M2:sigma=0.04,cost=0.001; M5x8"),
     ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes; one a core by default.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the page with the learned bands here.")] = None,
@@ -42,6 +42,7 @@ def certify(
     from himari_rl.certification import certify as certification
     from himari_rl.certification.certificates import Certificate
     from himari_rl.certification.display import render_certificates
+    from himari_rl.certification.history_certificates import HistoryCertificate
     from himari_rl.certification.suites import suite_for
     from himari_rl.certification.traps import Trapped, trap_certificates
     from himari_rl.errors import RefusedError
@@ -50,7 +51,7 @@ def certify(
 
     asked = settings["certify"]
     suite = suite_for(kind, asked.num_episodes, settings["agent"])
-    names = market or list(suite.thresholds)
+    names = market or [*suite.thresholds, *suite.histories]
     console = Console(stderr=True)
     started = time.perf_counter()
     with TemporaryDirectory() as folder:
@@ -63,16 +64,17 @@ def certify(
                 bundles=Path(folder),
                 jobs=jobs,
                 device=resolve_device(asked.device),
-                done=lambda attempt: progress.advance(task),
+                done=lambda: progress.advance(task),
             )
         traps = trap_certificates() if kind == "base" and market is None else []
         elapsed = time.perf_counter() - started
         if html is not None:
             from himari_rl.certification.page import certificate_page
 
-            policies = {c.market: certification.median_policy(c, Path(folder)) for c in certificates}
+            drawn = [c for c in certificates if isinstance(c, Certificate)]
+            policies = {c.market: certification.median_policy(c, Path(folder)) for c in drawn}
             write_atomic(html, certificate_page(certificates, policies).encode())
-    judged: list[Certificate | Trapped] = [*certificates, *traps]
+    judged: list[Certificate | HistoryCertificate | Trapped] = [*certificates, *traps]
     failed = [c.market for c in judged if not c.passed]
     if as_json:
         document = {

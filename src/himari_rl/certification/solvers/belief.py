@@ -1,4 +1,4 @@
-"""M3: the dynamic programme on the belief, the belief being the probability of the up regime for the next bar.
+"""M3 and R2: the dynamic programme on the belief, the probability that the next bar is up (M3) or wild (R2).
 
     q(p, w) = E[log(1 + w R) + h(p'(R), w'(R))],   h(p, w_prev) = max_w q(p, w) - cost |w - w_prev|
 
@@ -11,30 +11,37 @@ from __future__ import annotations
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from himari_rl.certification.markets import HiddenRegime
-from himari_rl.certification.solvers.dynamic import SWEEPS, TOLERANCE, Solution, refined
+from himari_rl.certification.generators import HiddenRegime
+from himari_rl.certification.hourly import HiddenVolatility
+from himari_rl.certification.solvers.dynamic import SWEEPS, TOLERANCE, Solution, objective, refined
 from himari_rl.schema import FloatArray
 
 BELIEFS, EXPOSURES = 121, 101
+SHARP = 121
+"""Nodes where a volatility is hidden: one return may all but settle which it is; 21 nodes make R2 1.4 % too good."""
 
 
-def solve_belief(market: HiddenRegime) -> Solution:
-    """The optimum of M3; `states` are beliefs, low and high the band's edges there. With cost 0 the band is a line."""
+def solve_belief(market: HiddenRegime | HiddenVolatility) -> Solution:
+    """The optimum; `states` are beliefs, low and high the band's edges there. With cost 0 the band is a line."""
     edge = np.log((1.0 - market.switch) / market.switch)
     odds = np.linspace(-edge, edge, BELIEFS)
     belief = 1.0 / (1.0 + np.exp(-odds))
     grid = np.linspace(0.0, 1.0, EXPOSURES)
-    outcomes, probabilities = market.law(belief[:, None])
+    if isinstance(market, HiddenVolatility):
+        outcomes, probabilities = market.law(belief[:, None], SHARP)
+    else:
+        outcomes, probabilities = market.law(belief[:, None])
     outcomes = outcomes[..., 0]
     after_belief = market.filtered(belief[:, None], np.log1p(outcomes))
     after_odds = np.log(after_belief / (1.0 - after_belief))
     earned = grid[None, :, None] * outcomes[:, None, :]
-    reward = (np.log1p(earned) * probabilities[:, None, :]).sum(-1)
+    reward = objective(market, earned, probabilities[:, None, :])
     drifted = np.clip(grid[None, :, None] * (1.0 + outcomes[:, None, :]) / (1.0 + earned), 0.0, 1.0)
     carry = _bilinear(odds, after_odds, drifted, probabilities)
     value = np.zeros((BELIEFS, EXPOSURES))
     cost = market.cost * grid
     gain, after = 0.0, reward
+    tolerance = 1e-8 if isinstance(market, HiddenVolatility) else TOLERANCE * 100  # of an optimum of 6e-5 or 2e-3
     for _ in range(SWEEPS):
         after = reward + (carry @ value.ravel()).reshape(value.shape)
         buying = np.maximum.accumulate((after - cost)[:, ::-1], axis=1)[:, ::-1] + cost
@@ -43,7 +50,7 @@ def solve_belief(market: HiddenRegime) -> Solution:
         change = updated - value
         gain = 0.5 * (change.max() + change.min())
         value = updated - updated[0, 0]
-        if np.ptp(change) < TOLERANCE * 100:
+        if np.ptp(change) < tolerance:
             break
     low = refined(grid, after - cost)
     return Solution(float(gain), belief, low, np.maximum(refined(grid, after + cost), low))

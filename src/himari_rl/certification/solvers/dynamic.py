@@ -13,14 +13,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import gammaln
+from scipy.sparse import csr_matrix
+from scipy.special import gammaln, ndtr
 
-from himari_rl.certification.markets import ConstantEdge, KnownMarket, Predictable, VolatilityRegimes
+from himari_rl.certification.generators import ConstantEdge, Predictable, VolatilityRegimes
+from himari_rl.certification.hourly import RareEdge, TailEdge
+from himari_rl.certification.law import KnownMarket
 from himari_rl.errors import ConfigError
 from himari_rl.schema import FloatArray
 
 GRID = 201
 AR_STATES = 201
+WIDEST = 4.5  # of a score of unit variance
 TOLERANCE = 1e-12
 SWEEPS = 20_000
 
@@ -40,7 +44,7 @@ class Solution:
 
 
 def solve(market: KnownMarket) -> Solution:
-    """The optimum of M1, M2, M4, M6 or any of their variants.
+    """The optimum of M1, M2, M4, M6, R1 or any of their variants.
 
     Raises:
         ConfigError: the market belongs to another solver.
@@ -53,7 +57,7 @@ def solve(market: KnownMarket) -> Solution:
     cost_up, cost_down = market.cost * grid, -market.cost * grid
     gain = 0.0
     for _ in range(SWEEPS):
-        after = reward + np.einsum("sij,sj->si", carry, transition @ value)
+        after = reward + (carry @ (transition @ value).ravel()).reshape(value.shape)
         buying = np.maximum.accumulate((after - cost_up)[:, ::-1], axis=1)[:, ::-1] + cost_up
         selling = np.maximum.accumulate(after - cost_down, axis=1) + cost_down
         updated = np.maximum(buying, selling)
@@ -72,11 +76,14 @@ def chain(market: KnownMarket) -> tuple[FloatArray, FloatArray]:
     if isinstance(market, ConstantEdge):
         return np.zeros(1), np.ones((1, 1))
     if isinstance(market, VolatilityRegimes):
-        stay, go = 1.0 - market.switch, market.switch
-        return np.array([0.0, 1.0]), np.array([[stay, go], [go, stay]])
+        return market.regimes, market.transition()
+    if isinstance(market, RareEdge):
+        return np.array([0.0, 1.0]), market.transition()
+    if isinstance(market, TailEdge):
+        return cells(market.phi, market.border)
     if isinstance(market, Predictable):
         return rouwenhorst(market.phi, AR_STATES)
-    raise ConfigError(f"market {market.name}", "M1, M2, M4 or M6: one asset with a visible state")
+    raise ConfigError(f"market {market.name}", "one asset with a visible state")
 
 
 def rouwenhorst(phi: float, count: int) -> tuple[FloatArray, FloatArray]:
@@ -95,6 +102,19 @@ def rouwenhorst(phi: float, count: int) -> tuple[FloatArray, FloatArray]:
     return (2.0 * k - coins) / np.sqrt(coins), transition
 
 
+def cells(phi: float, border: float, width: float = 0.05) -> tuple[FloatArray, FloatArray]:
+    """An AR(1) on cells of equal width (Tauchen 1986), one edge of which is `border`: a jump of the law stays sharp.
+
+    A value stands for its cell, which adds width^2 / 12 to the variance: that much less is shocked (Sheppard 1898).
+    """
+    count = int(2.0 * WIDEST / width)
+    edges = border + width * (np.arange(count + 1) - round((border + WIDEST) / width))
+    centres = 0.5 * (edges[1:] + edges[:-1])
+    edges[0], edges[-1] = -np.inf, np.inf
+    below = ndtr((edges[None, :] - phi * centres[:, None]) / np.sqrt(1.0 - phi**2 - width**2 / 12.0))
+    return centres, np.diff(below, axis=1)
+
+
 def binomial(trials: int, p: float) -> FloatArray:
     """(trials + 1,) probabilities."""
     k = np.arange(trials + 1)
@@ -104,31 +124,36 @@ def binomial(trials: int, p: float) -> FloatArray:
 
 def one_bar(
     market: KnownMarket, grid: FloatArray, outcomes: FloatArray, probabilities: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Reward (S, W) of holding each exposure for a bar, and the operator (S, W, W) that carries it to the next.
+) -> tuple[FloatArray, csr_matrix]:
+    """Reward (S, W) of holding each exposure for a bar, and the operator (S W, S W) that carries it to the next.
 
     Args:
         outcomes, probabilities: (S, K) of the return.
     """
     count, size = outcomes.shape[0], len(grid)
     earned = grid[None, :, None] * outcomes[:, None, :]
-    if market.risk_aversion is None:
-        reward = (np.log1p(earned) * probabilities[:, None, :]).sum(-1)
-    else:
-        mean = (earned * probabilities[:, None, :]).sum(-1)
-        square = (earned**2 * probabilities[:, None, :]).sum(-1)
-        reward = mean - 0.5 * market.risk_aversion * (square - mean**2)
+    reward = objective(market, earned, probabilities[:, None, :])
     drifted = grid[None, :, None] * (1.0 + outcomes[:, None, :]) / (1.0 + earned)
     place = np.clip(drifted, 0.0, 1.0) * (size - 1)
     left = np.minimum(place.astype(np.int64), size - 2)
     share = place - left
-    carry = np.zeros((count, size, size))
-    s, i = np.indices(left.shape[:2])
-    for k in range(outcomes.shape[1]):
-        weight = probabilities[:, k][:, None]
-        np.add.at(carry, (s, i, left[..., k]), weight * (1.0 - share[..., k]))
-        np.add.at(carry, (s, i, left[..., k] + 1), weight * share[..., k])
-    return reward, carry
+    rows = np.broadcast_to(np.arange(count * size).reshape(count, size, 1), left.shape)
+    columns = left + size * np.arange(count)[:, None, None]
+    weight = np.broadcast_to(probabilities[:, None, :], left.shape)
+    flat = (
+        np.concatenate([(weight * (1.0 - share)).ravel(), (weight * share).ravel()]),
+        (np.tile(rows.ravel(), 2), np.concatenate([columns.ravel(), columns.ravel() + 1])),
+    )
+    return reward, csr_matrix(flat, shape=(count * size, count * size))
+
+
+def objective(market: KnownMarket, earned: FloatArray, probabilities: FloatArray) -> FloatArray:
+    """(...) E log growth, or mean - risk aversion / 2 variance, of portfolio returns (..., K) before costs."""
+    if market.risk_aversion is None:
+        return np.asarray((np.log1p(earned) * probabilities).sum(-1))
+    mean = (earned * probabilities).sum(-1)
+    square = (earned**2 * probabilities).sum(-1)
+    return np.asarray(mean - 0.5 * market.risk_aversion * (square - mean**2))
 
 
 def refined(grid: FloatArray, value: FloatArray) -> FloatArray:

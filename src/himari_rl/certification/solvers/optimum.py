@@ -11,7 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from himari_rl.certification.markets import HiddenRegime, KnownMarket, Paths, PortfolioMarket, Predictable, Trap
+from himari_rl.certification.generators import HiddenRegime, Predictable, Trap
+from himari_rl.certification.hourly import HiddenVolatility
+from himari_rl.certification.law import KnownMarket, Paths
+from himari_rl.certification.portfolios import PortfolioMarket
 from himari_rl.certification.solvers.belief import memoryless_exposure, myopic, solve_belief
 from himari_rl.certification.solvers.dynamic import Solution, solve
 from himari_rl.certification.solvers.portfolio import optimal_weights
@@ -22,7 +25,7 @@ from himari_rl.schema import FloatArray
 from himari_rl.storage import read_bytes, write_atomic
 from himari_rl.storage.sealed import sealed, unsealed
 
-SOLVER = "3"  # part of the cache's key: raise it when a solver changes
+SOLVER = "5"  # part of the cache's key: raise it when a solver changes
 
 Chooser = Callable[[int, FloatArray], FloatArray]
 
@@ -39,7 +42,7 @@ def solution(market: KnownMarket) -> Solution:
     # no file yet, or a damaged one: it is solved again
     with contextlib.suppress(StorageError), np.load(io.BytesIO(unsealed(read_bytes(path), str(path)))) as stored:
         return Solution(float(stored["growth"]), stored["states"], stored["low"], stored["high"])
-    found = solve_belief(market) if isinstance(market, HiddenRegime) else solve(market)
+    found = solve_belief(market) if isinstance(market, HiddenRegime | HiddenVolatility) else solve(market)
     buffer = io.BytesIO()
     np.savez(buffer, growth=found.growth, states=found.states, low=found.low, high=found.high)
     with contextlib.suppress(StorageError):  # without a cache the next process solves again: seconds, same answer
@@ -68,13 +71,25 @@ def optimal_policy(market: KnownMarket, paths: Paths) -> Chooser:
     if isinstance(market, HiddenRegime) and market.cost == 0.0:
         exposure = myopic(market, paths.state)
         return lambda t, held: exposure[:, t]
-    best = solution(market)
 
     def choose(t: int, held: FloatArray) -> FloatArray:
-        low, high = best.band(paths.state[:, t])
-        return np.clip(held, low, high)
+        return np.clip(held, *optimal_band(market, paths.state[:, t]))
 
     return choose
+
+
+def optimal_band(market: KnownMarket, state: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Edges of the optimal no-trade band, one asset, given what truly drives it."""
+    if without_edge(market):
+        return np.zeros_like(state), np.zeros_like(state)
+    return solution(market).band(state)
+
+
+def without_edge(market: KnownMarket) -> bool:
+    """Whether there is nothing to earn, so that the claim is standing aside."""
+    if isinstance(market, Predictable):
+        return market.mu == 0.0 and market.beta == 0.0
+    return isinstance(market, Trap) or (isinstance(market, HiddenVolatility) and market.mu == 0.0)
 
 
 def memoryless_policy(market: HiddenRegime, paths: Paths) -> Chooser:
@@ -93,7 +108,7 @@ def require_learnable(market: KnownMarket, bars: int, share: float = 0.99) -> No
     Raises:
         RefusedError: naming the bars that would be needed.
     """
-    if isinstance(market, Trap) or (isinstance(market, Predictable) and market.mu == 0.0 and market.beta == 0.0):
+    if without_edge(market):
         return
     sharpe = optimal_sharpe(market)
     needed = 1.0 / ((1.0 - share) * sharpe**2) if sharpe > 0.0 else float("inf")

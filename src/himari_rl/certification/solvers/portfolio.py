@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from himari_rl.certification.markets import PortfolioMarket
+from himari_rl.certification.portfolios import PortfolioMarket
 from himari_rl.schema import FloatArray
 
 STEPS = 4000
