@@ -1,16 +1,15 @@
 """PPO with market, rollout and update in one jitted lax.scan, the way PureJaxRL trains; plain JAX, for benchmarks only.
 
 Written from the papers: PPO (Schulman et al. 2017) with generalised advantages (2016), many environments inside the
-compiled program (Lu et al. 2022, "Discovered policy optimisation"). Two tanh nets, a Gaussian with a spread of its own,
-Adam with linear decay, orthogonal first weights. What the market lets one do is done: nothing ends an account, so values
-and log-probabilities are taken of the whole rollout at once, and only the positions are stepped.
+compiled program (Lu et al. 2022, "Discovered policy optimisation"). Two tanh nets, a Gaussian with a spread of its
+own, Adam with linear decay, orthogonal first weights. What the market lets one do is done: nothing ends an account, so
+values and log-probabilities are taken of the whole rollout at once, and only the positions are stepped.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -18,34 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
 
-from peer_market import Answers, PeerMarket, bar, first_positions, position_input, tanh_net
+from peer_market import Answers, PeerMarket, PeerSettings, bar, first_positions, position_input, tanh_net
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-5
 Params = dict[str, Any]  # actor and critic: [(weight, bias), ...]; log_std ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class JaxSettings:
-    """Hyper-parameters, as tuned on M2 (benchmarks/RESULTS.md says what was tried)."""
-
-    num_envs: int = 256
-    num_steps: int = 32
-    minibatch: int = 2048
-    epochs: int = 4
-    learning_rate: float = 1e-3
-    final_learning_rate: float = 0.05
-    bars: int = 4_000_000
-    gamma: float = 0.9
-    gae_lambda: float = 0.8
-    clip: float = 0.2
-    value_coefficient: float = 0.5
-    max_grad_norm: float = 0.5
-    hidden: int = 64
-    log_std: float = -1.0
-    random_position_fraction: float = 0.5
-
-
-SETTINGS = JaxSettings()
+SETTINGS = PeerSettings(num_envs=256, num_steps=32, minibatch=4096, hidden=32, value_coefficient=0.25)
 
 
 class Carry(NamedTuple):
@@ -68,12 +46,14 @@ def orthogonal(rng: np.random.Generator, rows: int, columns: int, gain: float) -
     return jnp.asarray(gain * (q if rows >= columns else q.T), jnp.float32)
 
 
-def first_params(settings: JaxSettings, seed: int) -> Params:
+def first_params(settings: PeerSettings, seed: int) -> Params:
     rng, sizes = np.random.default_rng([seed, 2]), (2, settings.hidden, settings.hidden, 1)
 
     def net(last: float) -> list[tuple[Any, Any]]:
         gains = (math.sqrt(2.0), math.sqrt(2.0), last)
-        return [(orthogonal(rng, sizes[i], sizes[i + 1], gain), jnp.zeros(sizes[i + 1])) for i, gain in enumerate(gains)]
+        return [
+            (orthogonal(rng, sizes[i], sizes[i + 1], gain), jnp.zeros(sizes[i + 1])) for i, gain in enumerate(gains)
+        ]
 
     return {"actor": net(0.01), "critic": net(1.0), "log_std": jnp.asarray(settings.log_std, jnp.float32)}
 
@@ -89,17 +69,17 @@ def log_probability(action: Any, mean: Any, log_std: Any) -> Any:
     return -0.5 * ((action - mean) / jnp.exp(log_std)) ** 2 - log_std - 0.5 * math.log(2.0 * math.pi)
 
 
-def loss_of(params: Params, batch: Any, settings: JaxSettings) -> Any:
+def loss_of(params: Params, batch: Any, settings: PeerSettings) -> Any:
     """PPO's clipped surrogate and the critic's squared error."""
     x, action, old, advantage, target = batch
     advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
     ratio = jnp.exp(log_probability(action, net(params["actor"], x), params["log_std"]) - old)
     clipped = jnp.clip(ratio, 1.0 - settings.clip, 1.0 + settings.clip)
     surrogate = jnp.minimum(ratio * advantage, clipped * advantage).mean()
-    return settings.value_coefficient * 0.5 * ((net(params["critic"], x) - target) ** 2).mean() - surrogate
+    return settings.value_coefficient * ((net(params["critic"], x) - target) ** 2).mean() - surrogate
 
 
-def program(market: PeerMarket, settings: JaxSettings) -> Callable[[Carry, Any, Any, int], Carry]:
+def program(market: PeerMarket, settings: PeerSettings) -> Callable[[Carry, Any, Any, int], Carry]:
     """(carry, signal (P, T), returns (P, T), updates) -> carry after so many updates, to be jitted."""
     s, size = settings, settings.num_envs * settings.num_steps
     batches = size // s.minibatch
@@ -116,9 +96,7 @@ def program(market: PeerMarket, settings: JaxSettings) -> Callable[[Carry, Any, 
         rate = rate * jnp.sqrt(1.0 - BETA_2**steps) / (1.0 - BETA_1**steps)
         first = jax.tree.map(lambda m, g: BETA_1 * m + (1.0 - BETA_1) * shrink * g, carry.first, gradient)
         second = jax.tree.map(lambda v, g: BETA_2 * v + (1.0 - BETA_2) * (shrink * g) ** 2, carry.second, gradient)
-        params = jax.tree.map(
-            lambda p, m, v: p - rate * m / (jnp.sqrt(v) + EPSILON), carry.params, first, second
-        )
+        params = jax.tree.map(lambda p, m, v: p - rate * m / (jnp.sqrt(v) + EPSILON), carry.params, first, second)
         return carry._replace(params=params, first=first, second=second, steps=steps)
 
     def update(carry: Carry, signal: Any, returns: Any) -> Carry:
@@ -168,7 +146,7 @@ def program(market: PeerMarket, settings: JaxSettings) -> Callable[[Carry, Any, 
     return updates
 
 
-def first_carry(market: PeerMarket, settings: JaxSettings, seed: int) -> Carry:
+def first_carry(market: PeerMarket, settings: PeerSettings, seed: int) -> Carry:
     rng, (paths, rows) = np.random.default_rng([seed, 3]), market.signal.shape
     params = first_params(settings, seed)
     nothing = jax.tree.map(jnp.zeros_like, params)
@@ -187,7 +165,7 @@ def first_carry(market: PeerMarket, settings: JaxSettings, seed: int) -> Carry:
 def train(
     market: PeerMarket,
     seed: int,
-    settings: JaxSettings,
+    settings: PeerSettings,
     look: Callable[[Answers, int], bool],
     done: Callable[[str], None] = lambda phase: None,
     together: int = 2,

@@ -43,6 +43,31 @@ class PeerMarket:
         return np.stack([signal, position_input(states[:, POSITION_SIZE])], -1).astype(np.float32)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PeerSettings:
+    """A peer's hyper-parameters; those without a default are its own (benchmarks/RESULTS.md says what was tried)."""
+
+    num_envs: int
+    num_steps: int
+    minibatch: int
+    hidden: int
+    """Units of the two tanh layers of the actor, and of the critic's."""
+    value_coefficient: float
+    """Weight of the critic's mean squared error: the library's own, half of it for the one after PureJaxRL."""
+    bars: int = 4_000_000
+    """Over which the learning rate falls linearly to its last fraction, where it stays."""
+    epochs: int = 4
+    learning_rate: float = 1e-3
+    final_learning_rate: float = 0.05
+    gamma: float = 0.9
+    gae_lambda: float = 0.8
+    clip: float = 0.2
+    max_grad_norm: float = 0.5
+    log_std: float = -1.0
+    random_position_fraction: float = 0.5
+    """Accounts put at a random position before each rollout."""
+
+
 def position_input(held: Any) -> Any:
     """A held position in [0, 1] around zero, in units of a uniform distribution's standard deviation."""
     return (held - 0.5) * 12.0**0.5

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
@@ -14,35 +12,16 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from himari_rl.training.device import fast_products, keep_freed_memory, one_thread
-from peer_market import Answers, PeerMarket, bar, first_positions, position_input, tanh_net
+from peer_market import Answers, PeerMarket, PeerSettings, bar, first_positions, position_input, tanh_net
 
-
-@dataclass(frozen=True, kw_only=True)
-class Sb3Settings:
-    """Hyper-parameters, as tuned on M2 (benchmarks/RESULTS.md says what was tried)."""
-
-    num_envs: int = 256
-    num_steps: int = 32
-    minibatch: int = 2048
-    epochs: int = 4
-    learning_rate: float = 1e-3
-    final_learning_rate: float = 0.05
-    bars: int = 4_000_000
-    gamma: float = 0.9
-    gae_lambda: float = 0.8
-    hidden: int = 64
-    log_std: float = -1.0
-    random_position_fraction: float = 0.5
-
-
-SETTINGS = Sb3Settings()
+SETTINGS = PeerSettings(num_envs=512, num_steps=16, minibatch=4096, hidden=64, value_coefficient=0.5)
 LONGER = 20  # times the decay's bars: how long it goes on at the final learning rate unless it is stopped
 
 
 class PeerVecEnv(VecEnv):
-    """Accounts on a `PeerMarket`. Nothing ends an account; `move_on` changes what has to change between two rollouts."""
+    """Accounts on a `PeerMarket`. Nothing ends one; `move_on` changes what has to change between two rollouts."""
 
-    def __init__(self, market: PeerMarket, settings: Sb3Settings, seed: int) -> None:
+    def __init__(self, market: PeerMarket, settings: PeerSettings, seed: int) -> None:
         self.market, self.settings = market, settings
         self.rng = np.random.default_rng([seed, 3])
         self.render_mode = None
@@ -131,7 +110,7 @@ class Watch(BaseCallback):
 def train(
     market: PeerMarket,
     seed: int,
-    settings: Sb3Settings,
+    settings: PeerSettings,
     look: Callable[[Answers, int], bool],
     done: Callable[[str], None] = lambda phase: None,
     together: int = 4,
@@ -149,7 +128,8 @@ def train(
     with fast_products(), one_thread():
         model = PPO(
             "MlpPolicy", env, seed=seed, device="cpu", n_steps=s.num_steps, batch_size=s.minibatch, n_epochs=s.epochs,
-            gamma=s.gamma, gae_lambda=s.gae_lambda,
+            gamma=s.gamma, gae_lambda=s.gae_lambda, clip_range=s.clip, vf_coef=s.value_coefficient,
+            max_grad_norm=s.max_grad_norm,
             learning_rate=lambda left: s.learning_rate * (last + (1.0 - last) * max(0.0, 1.0 - LONGER * (1.0 - left))),
             policy_kwargs={"net_arch": [s.hidden, s.hidden], "log_std_init": s.log_std},
         )  # fmt: skip

@@ -146,9 +146,9 @@ def run(name: str, kind: str, market: str, seed: int, limit: float, distinct: in
         ours(clock, kind, seed, distinct)
     else:
         if name == "sb3":
-            from sb3_peer import Sb3Settings
+            from sb3_peer import SETTINGS
 
-            peer(name, Clock(market, 0.0), 0, WARM_UP, Sb3Settings(num_envs=8, num_steps=8, minibatch=64))
+            peer(name, Clock(market, 0.0), 0, WARM_UP, replace(SETTINGS, num_envs=8, num_steps=8, minibatch=64))
         peer(name, clock, seed, distinct)
     return clock
 
@@ -192,7 +192,8 @@ def compare(table: dict[str, dict[str, Any]], limit: float) -> None:
             own, other = (row["prepare CPU s"] for row in (mine, theirs))
             both = (found + other) / (mine[f"CPU s to {target}"] + own)
             ratio = found / mine[f"CPU s to {target}"]
-            print(f"to {target:.2f}: {name} {bound}{ratio:.1f}x our CPU s, worst pair {least:.1f}x; prepare counted {both:.1f}x")
+            beside = f"worst pair {least:.1f}x; prepare counted {both:.1f}x"
+            print(f"to {target:.2f}: {name} {bound}{ratio:.1f}x our CPU s, {beside}")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -223,7 +224,9 @@ def main(argv: list[str] | None = None) -> int:
         for name, done in runs.items():
             done.append(child(name, seed, args))
     load = f"load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    print(f"{processor()}, Python {platform.python_version()}; {args.market}, {args.seeds} seeds, one core each; {load}")
+    print(
+        f"{processor()}, Python {platform.python_version()}; {args.market}, {args.seeds} seeds, one core each; {load}"
+    )
     table = {name: show(name, done) for name, done in runs.items()}
     print()
     compare(table, args.limit)
