@@ -54,7 +54,7 @@ class PeerSettings:
     """Units of the two tanh layers of the actor, and of the critic's."""
     value_coefficient: float
     """Weight of the critic's mean squared error: the library's own, half of it for the one after PureJaxRL."""
-    bars: int = 4_000_000
+    bars: int
     """Over which the learning rate falls linearly to its last fraction, where it stays."""
     epochs: int = 4
     learning_rate: float = 1e-3
