@@ -1,177 +1,237 @@
-"""Seconds and samples to a share of the optimum, against Stable-Baselines3: same market, physics and grader.
+"""CPU seconds to a share of the known optimum, against tuned peers: same bars, same ledger, same grader, one core each.
 
-    python benchmarks/time_to_optimum.py --market M2 --seeds 3 --limit 120
-    python benchmarks/time_to_optimum.py --market M3z --kind lstm --alone --seeds 5
+    python benchmarks/time_to_optimum.py --seeds 3
+    python benchmarks/time_to_optimum.py --quick
+    python benchmarks/time_to_optimum.py --market M3z --kind lstm --only himari_rl --seeds 5
 
-Three learners, in turn in each round: himari_rl's default recipe; SB3's PPO with its defaults on Box(0, 2) (one
-environment, n_steps 2048, batch 64, 10 epochs); SB3 with our hyper-parameters (environments, rollout, minibatch,
-epochs, gamma, lambda, learning rate and its decay, initial spread, network, centred action). All are graded every few
-rollouts; grading time is not counted. The limit stops a learner that does not get there: its ratio is a lower bound.
+himari_rl is what `himari certify` trains; sb3 is Stable-Baselines3's PPO, tuned (sb3_peer.py); jax is PPO with market,
+rollout and update in one jitted program, as PureJaxRL trains, tuned too (jax_peer.py; needs `pip install jax`). A peer
+that is not installed is skipped by name. Every run is a process of its own on one core, and they take turns. Counted
+from drawn bars in memory, without imports and grading: prepare (normaliser, first weights), compile, and learn, which
+is what the figures to .90 and .95 are. A learner that passes --limit CPU seconds is stopped: its ratio is a bound.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import math
+import os
 import platform
+import resource
+import subprocess
 import sys
 import time
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
-
-import numpy as np
-import torch
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from stable_baselines3 import PPO
-from stable_baselines3.common.callbacks import BaseCallback
+from engine_speed import processor
 
-from himari_rl.agents.config import CONFIGS, PPOConfig, config_type
-from himari_rl.certification.attempts import GRADING_SEED, draw_training, environment_for, learn, training_market
-from himari_rl.certification.grading import grade
-from himari_rl.certification.markets import market_named
-from himari_rl.certification.thresholds import Budget
-from sb3_adapter import Sb3VecEnv
-
+NEEDS = {"himari_rl": "torch", "sb3": "stable_baselines3", "jax": "jax"}
 TARGETS = (0.90, 0.95)
+WARM_UP = 200_000  # different bars, of which one rollout is played
 CHAINS = {"chains": 500, "rows": 150, "burn_in": 50}
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+ONE_THREAD |= {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1", "JAX_PLATFORMS": "cpu"}
 
 
+def spent() -> tuple[float, float]:
+    """CPU seconds of this process, its threads and its children, and wall seconds."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime, time.perf_counter()
+
+
+@dataclass
 class Clock:
-    """Training time without grading time, and when each target was first reached."""
+    """What a run has spent, without its gradings, and when each target was first reached."""
 
-    def __init__(self, market: str, limit: float) -> None:
-        self.market, self.limit = market_named(market), limit
-        self.started, self.graded, self.best = time.perf_counter(), 0.0, -math.inf
-        self.reached: dict[float, tuple[float, int]] = {}
+    market: str
+    limit: float = math.inf  # CPU seconds of learning
+    phases: dict[str, tuple[float, float]] = field(default_factory=dict)  # name -> CPU and wall seconds before learning
+    reached: dict[float, tuple[float, float, int]] = field(default_factory=dict)  # CPU, wall, bars
+    best: float = -math.inf
+    seconds: float = 0.0
+    bars: int = 0
 
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self.started - self.graded
+    def start(self) -> None:
+        """From here on: the bars are in memory and the grader has its references."""
+        from himari_rl.certification.attempts import GRADING_SEED
+        from himari_rl.certification.grading import reference
+        from himari_rl.certification.markets import market_named
 
-    def look(self, policy: object, samples: int, seconds: float) -> bool:
-        """Grades a policy that took `seconds` of training; True when there is nothing left to wait for."""
-        began = time.perf_counter()
-        share = grade(self.market, policy, GRADING_SEED, **CHAINS).share
-        self.best = max(self.best, share)
+        reference(market_named(self.market), GRADING_SEED, **CHAINS)
+        self._from = spent()
+
+    def done(self, phase: str) -> None:
+        """What was spent since the last mark was this phase."""
+        now = spent()
+        self.phases[phase] = (now[0] - self._from[0], now[1] - self._from[1])
+        self._from = spent()
+
+    def look(self, policy: Any, bars: int) -> bool:
+        """Grades a policy that has learned from `bars`; True when there is nothing left to wait for."""
+        from himari_rl.certification.attempts import GRADING_SEED
+        from himari_rl.certification.grading import grade
+        from himari_rl.certification.markets import market_named
+
+        now = spent()
+        cpu, wall = now[0] - self._from[0], now[1] - self._from[1]
+        share = grade(market_named(self.market), policy, GRADING_SEED, **CHAINS).share
+        self.best, self.seconds, self.bars = max(self.best, share), cpu, bars
         for target in TARGETS:
             if share >= target:
-                self.reached.setdefault(target, (seconds, samples))
-        self.graded += time.perf_counter() - began
-        return len(self.reached) == len(TARGETS) or seconds > self.limit
+                self.reached.setdefault(target, (cpu, wall, bars))
+        after = spent()
+        self._from = (self._from[0] + after[0] - now[0], self._from[1] + after[1] - now[1])
+        return len(self.reached) == len(TARGETS) or cpu > self.limit
 
 
 class Done(Exception):
-    """Both targets are reached, or time is up."""
+    """Nothing is left to wait for."""
 
 
-def ours(kind: str, market: str, seed: int, limit: float, bars: int) -> Clock:
-    """The default recipe of a kind, graded eighty times (the grid is what a time is rounded up to)."""
-    clock = Clock(market, limit)
+def ours(clock: Clock, kind: str, seed: int, distinct: int) -> None:
+    """What `himari certify` trains, graded after every rollout; its schedules are those of the whole budget."""
+    import torch
 
-    def look(trainer) -> None:
-        agent, every = trainer.agent, max(1, trainer.rollouts // 80)
-        if trainer.state.rollout % every:
-            return
+    from himari_rl.certification.attempts import to_learn
+    from himari_rl.certification.suites import suite_for
+    from himari_rl.training.job import train_many
+    from himari_rl.training.trainer import Trainer
 
-        def decide_batch(states, memory=None):
-            multipliers, memory = agent.decide(torch.as_tensor(states, dtype=torch.float32), memory)
+    suite = suite_for(kind)
+    budget = replace(suite.budget_for(clock.market), distinct=distinct)
+    job = to_learn(clock.market, seed, suite.config, budget)
+
+    def prepare(trainer: Trainer) -> None:
+        _ = trainer.sight  # what the net reads of every row is made when it is first asked for
+        clock.done("prepare")
+
+    def watch(trainer: Trainer) -> None:
+        def decide_batch(states: Any, memory: Any = None) -> Any:
+            multipliers, memory = trainer.agent.decide(torch.as_tensor(states, dtype=torch.float32), memory)
             return multipliers.double().numpy(), memory
 
-        if clock.look(SimpleNamespace(decide_batch=decide_batch), trainer.state.bars, trainer.seconds):
+        if clock.look(SimpleNamespace(decide_batch=decide_batch), trainer.state.bars):
             raise Done
 
+    clock.start()
     with contextlib.suppress(Done):
-        learn(market, seed, config_type(kind)(), Budget(bars=bars), watch=look)
-    return clock
+        train_many([replace(job, prepare=prepare, watch=watch)])
 
 
-class Watch(BaseCallback):
-    """Grades an SB3 policy every `every` steps."""
+def peer(name: str, clock: Clock, seed: int, distinct: int, settings: Any = None) -> None:
+    """A peer with its tuned settings."""
+    from himari_rl.certification.markets import market_named
+    from himari_rl.certification.thresholds import Budget
+    from peer_market import peer_market
 
-    def __init__(self, clock: Clock, every: int, centred: bool) -> None:
-        super().__init__()
-        self.clock, self.every, self.centred, self.following = clock, every, centred, every
-
-    def _on_rollout_end(self) -> None:
-        if self.num_timesteps < self.following:
-            return
-        self.following = self.num_timesteps + self.every
-
-        def decide_batch(states, memory=None):
-            action, _ = self.model.predict(np.asarray(states, np.float32), deterministic=True)
-            return np.clip(action + 1.0 if self.centred else action, 0.0, 2.0).astype(np.float64), memory
-
-        policy = SimpleNamespace(decide_batch=decide_batch)
-        self.stop = self.clock.look(policy, self.num_timesteps, self.clock.seconds)
-
-    def _on_step(self) -> bool:
-        return not getattr(self, "stop", False)
+    module: Any = importlib.import_module(f"{name}_peer")
+    market = peer_market(market_named(clock.market), Budget(distinct=distinct), seed)
+    clock.start()
+    module.train(market, seed, settings or module.SETTINGS, clock.look, clock.done)
 
 
-def sb3(market: str, seed: int, limit: float, tuned: bool) -> Clock:
-    """SB3's PPO on our batched physics."""
-    known = market_named(market)
-    _, built = training_market(known, draw_training(known, Budget(), False, seed))
-    if tuned:
-        recipe = PPOConfig()
-        env = Sb3VecEnv(recipe.num_envs, built, environment_for(known), action_space="centred", seed=seed)
-        decay = recipe.final_learning_rate
-        model = PPO(
-            "MlpPolicy", env, seed=seed, device="cpu", n_steps=recipe.num_steps, batch_size=recipe.minibatch,
-            n_epochs=recipe.epochs, gamma=recipe.gamma, gae_lambda=recipe.gae_lambda,
-            learning_rate=lambda left: recipe.learning_rate * (decay + (1 - decay) * left),
-            policy_kwargs={"net_arch": list(recipe.hidden), "log_std_init": math.log(recipe.initial_std)},
-        )  # fmt: skip
-    else:
-        env = Sb3VecEnv(1, built, environment_for(known), action_space="multiplier", seed=seed)
-        model = PPO("MlpPolicy", env, seed=seed, device="cpu")
+def run(name: str, kind: str, market: str, seed: int, limit: float, distinct: int) -> Clock:
+    """One learner, one seed, in this process; what it imports on its way is imported before the clock runs."""
     clock = Clock(market, limit)
-    model.learn(10**9 if not tuned else 20_000_000, callback=Watch(clock, 25_000 if not tuned else 200_000, tuned))
+    if name == "himari_rl":
+        ours(Clock(market, 0.0), kind, 0, WARM_UP)
+        ours(clock, kind, seed, distinct)
+    else:
+        if name == "sb3":
+            from sb3_peer import SETTINGS
+
+            peer(name, Clock(market, 0.0), 0, WARM_UP, replace(SETTINGS, num_envs=8, num_steps=8, minibatch=64))
+        peer(name, clock, seed, distinct)
     return clock
+
+
+def child(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    """`run` in a process of its own, on one core."""
+    command = [sys.executable, __file__, "--child", name, "--market", args.market, "--kind", args.kind]
+    command += ["--seed", str(seed), "--limit", str(args.limit), "--distinct", str(args.distinct)]
+    found = subprocess.run(command, env=os.environ | ONE_THREAD, capture_output=True, text=True, check=False)
+    if found.returncode:
+        raise SystemExit(f"{name}, seed {seed}: {found.stderr.strip()[-2000:]}")
+    answer: dict[str, Any] = json.loads(found.stdout.splitlines()[-1])
+    return answer
+
+
+def show(name: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Prints a learner's lines and returns its medians; a target that was not reached is infinitely far."""
+    row: dict[str, Any] = {"best share": round(median(run["best"] for run in runs), 3)}
+    for phase in runs[0]["phases"]:
+        row[f"{phase} CPU s"] = round(median(run["phases"][phase][0] for run in runs), 2)
+    print(f"\n{name}: best share {row['best share']}; " + ", ".join(f"{k} {v}" for k, v in list(row.items())[1:]))
+    for target in TARGETS:
+        each = [run["reached"].get(str(target), [math.inf] * 3) for run in runs]
+        cpu, wall, bars = (median(column) for column in zip(*each, strict=True))
+        low, high = min(e[0] for e in each), max(e[0] for e in each)
+        row |= {f"CPU s to {target}": cpu, f"wall s to {target}": wall, f"bars to {target}": bars}
+        row |= {f"least CPU s to {target}": low, f"most CPU s to {target}": high}
+        print(f"  to {target:.2f}  CPU s {cpu:.2f} ({low:.2f} .. {high:.2f})   wall s {wall:.2f}   bars {bars:,.0f}")
+    return row
+
+
+def compare(table: dict[str, dict[str, Any]], limit: float) -> None:
+    """Prints how many times our CPU seconds each peer takes: by medians, and its quickest seed by our slowest."""
+    for name in [name for name in table if name != "himari_rl" and "himari_rl" in table]:
+        mine, theirs = table["himari_rl"], table[name]
+        for target in TARGETS:
+            found, bound = theirs[f"CPU s to {target}"], ""
+            if not math.isfinite(found):
+                found, bound = limit, "at least "
+            least = min(theirs[f"least CPU s to {target}"], limit) / mine[f"most CPU s to {target}"]
+            own, other = (row["prepare CPU s"] for row in (mine, theirs))
+            both = (found + other) / (mine[f"CPU s to {target}"] + own)
+            ratio = found / mine[f"CPU s to {target}"]
+            beside = f"worst pair {least:.1f}x; prepare counted {both:.1f}x"
+            print(f"to {target:.2f}: {name} {bound}{ratio:.1f}x our CPU s, {beside}")
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--market", default="M2")
-    parser.add_argument("--kind", choices=list(CONFIGS), default="base", help="of himari_rl's learner")
+    parser.add_argument("--kind", choices=("base", "lstm"), default="base", help="of himari_rl's learner")
+    parser.add_argument("--only", nargs="*", choices=tuple(NEEDS), default=list(NEEDS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument(
-        "--limit", type=float, default=120.0, help="seconds of training after which a learner is stopped"
-    )
-    parser.add_argument("--bars", type=int, default=4_000_000)
-    parser.add_argument("--alone", action="store_true", help="only ours, without SB3")
+    parser.add_argument("--limit", type=float, default=40.0, help="CPU seconds of learning after which one is stopped")
+    parser.add_argument("--distinct", type=int, default=2_000_000, help="different bars to learn from")
+    parser.add_argument("--quick", action="store_true", help="one seed, half the limit, 500,000 different bars")
+    parser.add_argument("--child", choices=tuple(NEEDS), help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    learners = {
-        "himari_rl": lambda s: ours(args.kind, args.market, s, args.limit, args.bars),
-        "SB3, our settings": lambda s: sb3(args.market, s, args.limit, True),
-        "SB3, its defaults": lambda s: sb3(args.market, s, args.limit, False),
-    }
-    if args.alone:
-        learners = {"himari_rl": learners["himari_rl"]}
-    clocks: dict[str, list[Clock]] = {name: [] for name in learners}
+    if args.child:
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+        print(json.dumps(asdict(run(args.child, args.kind, args.market, args.seed, args.limit, args.distinct))))
+        return 0
+    if args.quick:
+        args.seeds, args.limit, args.distinct = 1, 0.5 * args.limit, 500_000
+    absent = [name for name in args.only if importlib.util.find_spec(NEEDS[name]) is None]
+    for name in absent:
+        print(f"{name} skipped: {NEEDS[name]} is not installed (pip install {NEEDS[name].replace('_', '-')})")
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in args.only if name not in absent}
+    began = time.perf_counter()
     for seed in range(args.seeds):
-        for name, learner in learners.items():
-            clocks[name].append(learner(seed))
-    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads; market {args.market}")
-    table: dict[str, dict[str, object]] = {}
-    for name, done in clocks.items():
-        row: dict[str, object] = {"best share": round(median(c.best for c in done), 3)}
-        for target in TARGETS:
-            times = [c.reached[target][0] if target in c.reached else math.inf for c in done]
-            samples = [c.reached[target][1] if target in c.reached else math.inf for c in done]
-            row[f"s to {target}"], row[f"samples to {target}"] = median(times), median(samples)
-        table[name] = row
-        print(f"{name:20s}" + "  ".join(f"{key} {value}" for key, value in row.items()))
-    for name in [name for name in table if name != "himari_rl"]:
-        reached = float(table[name]["s to 0.9"])
-        mine = float(table["himari_rl"]["s to 0.9"])
-        bound = "" if math.isfinite(reached) else "at least "
-        print(f"time to .90 against {name}: {bound}{(reached if math.isfinite(reached) else args.limit) / mine:.0f}x")
-    print(json.dumps({k: {n: (v if math.isfinite(v) else None) for n, v in row.items()} for k, row in table.items()}))
+        for name, done in runs.items():
+            done.append(child(name, seed, args))
+    load = f"load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    print(
+        f"{processor()}, Python {platform.python_version()}; {args.market}, {args.seeds} seeds, one core each; {load}"
+    )
+    table = {name: show(name, done) for name, done in runs.items()}
+    print()
+    compare(table, args.limit)
+    print(f"{time.perf_counter() - began:.0f} s in all")
+    print(json.dumps({"processor": processor(), "market": args.market, "limit": args.limit, "runs": runs}))
     return 0
 
 
