@@ -3,6 +3,7 @@
 # make venv    what make test and make lint call first (make demo calls for less); the second time it costs nothing
 # make certify the learner on markets whose optimum is known: minutes on every core
 # make noise   200 driftless markets through the whole gate, and 40 with a planted edge: 20 minutes
+# make kill    runner and journal killed with -9 a hundred times: nothing acknowledged is lost
 # make lock    the locks anew, from pyproject.toml
 
 SHELL := bash
@@ -25,7 +26,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help venv demo test lint certify noise format lock clean
+.PHONY: help venv demo test lint certify noise kill format lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
@@ -50,6 +51,9 @@ certify: $(DEV)
 
 noise: $(DEV)
 	@$(ONE_THREAD) $(BIN)/python benchmarks/gate_noise.py --markets 200
+
+kill: $(DEV)
+	@$(ONE_THREAD) HIMARI_KILLS=100 $(BIN)/pytest -q tests/journal/test_kill.py tests/runner/test_kill.py
 
 format: $(DEV)
 	@$(BIN)/ruff check --fix .

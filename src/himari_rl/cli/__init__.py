@@ -40,6 +40,7 @@ AREAS = {
     "report": ("report",),
     "bundle": ("export", "sign"),
     "serve": ("serve",),
+    "journal": ("journal",),
     "config": ("config",),
     "demo": ("demo",),
 }
