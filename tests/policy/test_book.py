@@ -17,7 +17,7 @@ from himari_rl.evaluation.backtest import Run, backtest, stage
 from himari_rl.features.live import Signal
 from himari_rl.features.signals import with_signals
 from himari_rl.policy.arrival import ArrivalError, ArrivalRules
-from himari_rl.policy.book import Book, Given, closed_bars
+from himari_rl.policy.book import Book, GivenAccount, closed_bars
 from himari_rl.policy.ledger_config import LedgerConfig
 from himari_rl.policy.paper import ClosedBars
 from himari_rl.policy.protocol import OneByOne
@@ -157,11 +157,13 @@ def test_a_given_account_is_checked_and_stops_for_the_day() -> None:
     none = np.zeros(1)
     sizes = []
     for hour, equity in enumerate((10_000.0, 9_790.0, *[9_900.0] * 22, 9_900.0)):
-        given = Given(none, none, none + 0.5, equity)
+        given = GivenAccount(none, none, none + 0.5, equity)
         book.close(closed_bars(hour * HOUR_MS, [9.0], [9.0]), [Signal(1, 0.5, 1, 0.0)], given)
         sizes.append(float(book.order([1.0]).size_usd[0]))
     assert sizes == [5_000.0, *[0.0] * 22, 4_950.0, 4_950.0]
     with pytest.raises(ArrivalError, match="beyond the ledger's largest"):
-        book.close(closed_bars(30 * HOUR_MS, [9.0], [9.0]), [Signal(1, 0.5, 1, 0.0)], Given(none + 9, none, none, 1.0))
+        book.close(
+            closed_bars(30 * HOUR_MS, [9.0], [9.0]), [Signal(1, 0.5, 1, 0.0)], GivenAccount(none + 9, none, none, 1.0)
+        )
     with pytest.raises(ArrivalError, match="no account"):
         book.close(closed_bars(30 * HOUR_MS, [9.0], [9.0]), [Signal(1, 0.5, 1, 0.0)])

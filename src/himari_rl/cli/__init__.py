@@ -40,6 +40,8 @@ AREAS = {
     "report": ("report",),
     "bundle": ("export", "sign"),
     "serve": ("serve",),
+    "run": ("run",),
+    "replay": ("replay",),
     "journal": ("journal",),
     "config": ("config",),
     "demo": ("demo",),

@@ -7,10 +7,10 @@ with Layer3("http://127.0.0.1:8080", ("BTC-USDT",)) as layer3:
     sized = layer3.decide(bar, signal)                 # at every close; never raises for the network
 """
 
-from himari_rl.client.answers import Answer
+from himari_rl.client.answers import PolicyAnswer
 from himari_rl.client.caller import PolicyCaller
 from himari_rl.client.config import ClientConfig
 from himari_rl.client.layer3 import ClosedBar, Layer3, Sizing
 from himari_rl.features.live import Signal
 
-__all__ = ["Answer", "ClientConfig", "ClosedBar", "Layer3", "PolicyCaller", "Signal", "Sizing"]
+__all__ = ["ClientConfig", "ClosedBar", "Layer3", "PolicyAnswer", "PolicyCaller", "Signal", "Sizing"]

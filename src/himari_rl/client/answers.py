@@ -18,7 +18,7 @@ CAUSES = (
 """Why a multiplier is the fallback's, in one word: for a journal and a counter."""
 
 
-class Answer(NamedTuple):
+class PolicyAnswer(NamedTuple):
     """What came of a question. Exactly one of `multipliers` and `cause` says something."""
 
     multipliers: tuple[float, ...] | None  # (A,) in [0, 2], in the order of the symbols, before any limit
@@ -39,7 +39,7 @@ class UnknownVersionError(InvalidAnswerError):
     """Another policy answers than those that are known; /ready has to say whose it is."""
 
 
-def read_answer(body: bytes, symbols: Sequence[str], versions: Collection[str]) -> Answer:
+def read_answer(body: bytes, symbols: Sequence[str], versions: Collection[str]) -> PolicyAnswer:
     """The answer of POST /predict.
 
     Args:
@@ -74,7 +74,7 @@ def read_answer(body: bytes, symbols: Sequence[str], versions: Collection[str]) 
     if memory is not None and not isinstance(memory, str):
         raise InvalidAnswerError("memory is no text")
     notes = tuple(name for name in ("out_of_distribution", "risk") if said.get(name))
-    return Answer(multipliers, version=version, confidence=confidence, memory=memory, notes=notes)
+    return PolicyAnswer(multipliers, version=version, confidence=confidence, memory=memory, notes=notes)
 
 
 def _given(said: dict[str, Any], symbols: Sequence[str]) -> list[tuple[str, Any]]:

@@ -19,8 +19,8 @@ from typing import Any
 from himari_rl.client.answers import (
     BREAKER_OPEN,
     INVALID,
-    Answer,
     InvalidAnswerError,
+    PolicyAnswer,
     UnknownVersionError,
     read_answer,
 )
@@ -43,6 +43,8 @@ class PolicyCaller:
         self._wire = Wire(url, self._credentials.headers, self.config.retries)
         self._versions = frozenset(self.config.versions)
         self._looking = threading.Lock()
+        self.ready: dict[str, str] = {}
+        """What /ready said of grid and ledger: `first_bar` (ISO 8601) and `ledger` (JSON)."""
         if self.config.keep_warm_s:
             self._wire.spawn(self._keep_warm())
 
@@ -69,7 +71,7 @@ class PolicyCaller:
         except CallError as error:
             return f"{self.url} did not say which policy it has ({error}): calls fall back until it does"
 
-    def ask(self, state: Sequence[float], memory: str | None = None) -> Answer:
+    def ask(self, state: Sequence[float], memory: str | None = None) -> PolicyAnswer:
         """The multipliers for a state; where there are none, why."""
         started, deadline = perf_counter(), self.config.timeout_ms / 1e3
         if not self.breaker.allows():
@@ -91,9 +93,9 @@ class PolicyCaller:
         self.breaker.succeeded()
         return answer._replace(latency_ms=1e3 * (perf_counter() - started))
 
-    def _failed(self, cause: str, detail: str, started: float) -> Answer:
+    def _failed(self, cause: str, detail: str, started: float) -> PolicyAnswer:
         self.failures[cause] += 1
-        return Answer(None, cause, detail, latency_ms=1e3 * (perf_counter() - started))
+        return PolicyAnswer(None, cause, detail, latency_ms=1e3 * (perf_counter() - started))
 
     def _learn(self, body: bytes) -> str:
         """Takes the version that /ready names, if its policy is for our symbols and interval; what is wrong if not."""
@@ -110,6 +112,8 @@ class PolicyCaller:
             return f"{self.url} has a policy for {found}, not for {', '.join(self.symbols)} on {self.interval_ms} ms"
         if self.config.versions and version not in self.config.versions:
             return f"{self.url} has {version}, not {', '.join(self.config.versions)}"
+        if isinstance(said.get("first_bar"), str) and isinstance(said.get("ledger"), dict):
+            self.ready = {"first_bar": said["first_bar"], "ledger": json.dumps(said["ledger"])}
         challenger = said.get("challenger") or {}  # one that answers a share of the clients answers us perhaps
         split = challenger.get("model_version") if str(challenger.get("mode")).startswith("split") else None
         self._versions = self._versions | {version} | ({split} if split else set())

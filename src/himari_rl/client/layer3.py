@@ -11,7 +11,7 @@ from himari_rl.client.caller import PolicyCaller
 from himari_rl.client.config import ClientConfig
 from himari_rl.features.live import Signal
 from himari_rl.policy.arrival import ArrivalRules
-from himari_rl.policy.book import Book, Given, closed_bars
+from himari_rl.policy.book import Book, GivenAccount, closed_bars
 from himari_rl.policy.ledger_config import LedgerConfig
 from himari_rl.schema import HOUR_MS
 
@@ -95,7 +95,7 @@ class Layer3:
         self,
         bar: ClosedBar | Mapping[str, ClosedBar],
         signal: Signal | Mapping[str, Signal],
-        account: Given | None = None,
+        account: GivenAccount | None = None,
     ) -> Sizing:
         """Sizes the signal of a bar that has closed; within the deadline, whatever the server does.
 

@@ -28,7 +28,7 @@ QUIET = Signal(HOLD, 0.0, 4, 0.0)
 """Of bars before the first decision: only the newest bar's signal is in a state."""
 
 
-class Given(NamedTuple):
+class GivenAccount(NamedTuple):
     """An account as the signal tells it; leaves (A,)."""
 
     exposure: FloatArray
@@ -50,7 +50,8 @@ class Seen(NamedTuple):
     cap: FloatArray  # regime cap on the multiplier
     missing: int  # bars between the one before and this one
     warm: bool  # the windows of the encoder are full
-    halting: bool  # the daily loss stop of the ledger holds at the next open
+    day_ends: bool  # the next open is of another UTC day
+    stopped: bool  # the ledger's daily loss stop holds at the next open
 
 
 class Sized(NamedTuple):
@@ -123,7 +124,7 @@ class Book:
         self._turn(said)
         self._update(bars, said)
 
-    def close(self, bars: ClosedBars, signals: Sequence[Signal], given: Given | None = None) -> Seen:
+    def close(self, bars: ClosedBars, signals: Sequence[Signal], given: GivenAccount | None = None) -> Seen:
         """The bars of one close, their signals and, where there is no paper account, the account.
 
         Raises:
@@ -160,7 +161,8 @@ class Book:
             cap=multiplier_cap(volatility, risk, self.ledger.limits),
             missing=missing,
             warm=warm,
-            halting=position.stopped and not next_day,
+            day_ends=next_day,
+            stopped=position.stopped and not next_day,
         )
         return self._seen
 
@@ -173,12 +175,12 @@ class Book:
         assert seen is not None, "close a bar first"
         wanted = np.array(multipliers, np.float64)
         limits = self.ledger.limits
-        allowed = limited_exposure(wanted, seen.cap, seen.base, np.bool_(seen.halting), limits.max_leverage)
+        allowed = limited_exposure(wanted, seen.cap, seen.base, np.bool_(seen.stopped), limits.max_leverage)
         capped = np.minimum(wanted, seen.cap) * seen.base
         bound = {
             "regime_cap": bool((wanted > seen.cap).any()),
             "gross_cap": float(np.abs(capped).sum()) > limits.max_leverage,
-            "daily_loss_stop": seen.halting,
+            "daily_loss_stop": seen.stopped,
         }
         if self.paper is not None:
             self.paper.order(Order(wanted, seen.base, seen.cap))
@@ -222,12 +224,12 @@ class Book:
             if signal.action != HOLD:
                 self._sides[asset] = direction(np.array([signal.action]), self.ledger.allow_short)[0]
 
-    def _check_given(self, given: Given) -> None:
+    def _check_given(self, given: GivenAccount) -> None:
         for exposure, pnl in zip(given.exposure.tolist(), given.unrealised_pnl.tolist(), strict=True):
             self.rules.check_account(exposure, pnl)
         self.rules.check_gross(given.exposure.tolist())
 
-    def _told(self, given: Given, timestamp: int) -> Position:
+    def _told(self, given: GivenAccount, timestamp: int) -> Position:
         """A given account as a position; its day begins with the last close of the day before."""
         log_equity = float(np.log(given.equity_usd / self._start_usd))
         stop = self.ledger.limits.daily_loss_stop
