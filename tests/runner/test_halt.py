@@ -84,11 +84,10 @@ def test_a_daily_loss_halts_until_the_next_utc_day(start: Callable[..., Runner],
 def test_a_drawdown_halts_until_somebody_resumes(
     start: Callable[..., Runner], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """10 % are lost slowly, 4 % of price each hour on half of equity: 2 % an hour, over midnights too."""
+    """4 % of price are lost each hour, on half of equity and from hour 1: by hour 3 it is 6 %."""
     rules = {"drawdown": 0.05}
     told = flow(start(**rules), [100.0 * 0.96**k for k in range(8)])
-    assert told[:4] == ["disabled"] * 4
-    assert told[-3:] == ["halted"] * 3
+    assert told == ["disabled"] * 3 + ["halted"] * 5
     assert flow(start(**rules), [60.0], first=60) == ["halted"]  # days later: no rule ends it
     assert main(["run", "resume", "--journal", str(tmp_path / "j.sqlite"), "--why", ""]) == 2
     assert "without a reason" in capsys.readouterr().err
@@ -168,7 +167,7 @@ def test_a_rule_that_may_not_end_a_halt_does_not(start: Callable[..., Runner]) -
 def test_a_halt_needs_a_reason_and_a_right_config() -> None:
     with pytest.raises(ConfigError, match="without a reason"):
         by_hand(HALT, "  ")
-    with pytest.raises(ConfigError, match="halt.multiplier"):
+    with pytest.raises(ConfigError, match=r"halt\.multiplier"):
         HaltConfig(multiplier=0.5)
-    with pytest.raises(ConfigError, match="halt.resume drawdown"):
+    with pytest.raises(ConfigError, match=r"halt\.resume drawdown"):
         HaltConfig(resume=("drawdown",))

@@ -1,4 +1,4 @@
-"""Live equals backtest: a day over HTTP and a year in the process replay without a difference; a difference is named."""
+"""Live equals backtest: a day over HTTP and a year in the process replay without a difference; others are named."""
 
 from __future__ import annotations
 

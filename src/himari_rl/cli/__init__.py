@@ -40,7 +40,7 @@ AREAS = {
     "report": ("report",),
     "bundle": ("export", "sign"),
     "serve": ("serve",),
-    "run": ("run",),
+    "runner": ("run",),
     "replay": ("replay",),
     "journal": ("journal",),
     "config": ("config",),
