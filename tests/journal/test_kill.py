@@ -48,6 +48,7 @@ def test_a_writer_killed_at_any_moment_loses_nothing_that_it_acknowledged(tmp_pa
         time.sleep(rng.uniform(0.0, 0.05))
         process.send_signal(signal.SIGKILL)
         rest = process.stdout.read()  # not communicate(), which loses what was read ahead with the first line
+        process.stdout.close()
         process.wait(PATIENCE_S)
         whole = rest[: rest.rfind("\n") + 1]
         acknowledged += map(int, whole.split())

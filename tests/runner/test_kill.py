@@ -63,6 +63,7 @@ def test_a_runner_killed_at_any_moment_loses_and_doubles_nothing(tmp_path: Path)
         time.sleep(rng.uniform(0.0, 0.15))
         process.send_signal(signal.SIGKILL)
         rest = process.stdout.read()  # not communicate(), which loses what was read ahead with the first line
+        process.stdout.close()
         process.wait(PATIENCE_S)
         whole = rest[: rest.rfind("\n") + 1].splitlines()
         told += [(bar, multiplier) for bar, multiplier in map(json.loads, (w for w in whole if w != "ended"))]

@@ -48,6 +48,7 @@ def stream(
     if context.invoked_subcommand is not None:
         return
     import json
+    import os
     import sys
     from collections.abc import Sequence
     from contextlib import ExitStack
@@ -80,9 +81,11 @@ def stream(
             stack.callback(endpoint.server_close)
             typer.echo(f"Listening  {endpoint.url}/signals  (journal {journal}, stop with Ctrl-C)", err=True)
         elif signals == "-":
-            loop.feed(sys.stdin.buffer)
+            loop.feed(sys.stdin.fileno())
         else:
-            loop.feed(stack.enter_context(_opened(signals)))
+            descriptor = _opened(signals)
+            stack.callback(os.close, descriptor)
+            loop.feed(descriptor)
         loop.run()
         typer.echo(_summary(runner), err=True)
 
@@ -150,11 +153,13 @@ def _histories(places: list[str]) -> dict[str, Bars]:
     return {bars.symbol: bars for bars in found}
 
 
-def _opened(place: str):  # type: ignore[no-untyped-def]  # a binary file
+def _opened(place: str) -> int:
+    import os
+
     from himari_rl.errors import StorageError
 
     try:
-        return open(place, "rb")
+        return os.open(place, os.O_RDONLY)
     except OSError as error:
         raise StorageError(f"cannot read {place}: {error.strerror}", "a file of JSON lines") from error
 

@@ -12,10 +12,12 @@ SIGTERM and Ctrl-C finish the decisions in hand: what was begun is journalled an
 from __future__ import annotations
 
 import json
+import os
 import queue
+import select
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -49,17 +51,28 @@ class Loop:
         self.failed = ""
         """Why nothing is decided any more; empty while all is well."""
 
-    def feed(self, lines: Iterable[str | bytes]) -> None:
-        """Gives a source's lines to `run`, from a thread of its own; its end ends the loop."""
+    def feed(self, descriptor: int) -> None:
+        """Gives the lines of an open file to `run`, from a thread of its own; its end ends the loop."""
 
         def read() -> None:
-            for line in lines:
-                if self.stopping.is_set():
-                    return
+            for line in self._lines(descriptor):
                 self._jobs.put(_Job([line], None))
             self._jobs.put(None)
 
         threading.Thread(target=read, name="himari-signals", daemon=True).start()
+
+    def _lines(self, descriptor: int) -> Iterator[bytes]:
+        """Not through Python's buffered file: a thread that waits within it holds its lock when the process ends."""
+        rest = b""
+        while not self.stopping.is_set():
+            if not select.select([descriptor], [], [], IDLE_S / 5)[0]:
+                continue
+            read = os.read(descriptor, 1 << 16)
+            if not read:
+                yield from [rest] if rest else []
+                return
+            *whole, rest = (rest + read).split(b"\n")
+            yield from whole
 
     def ask(self, lines: Sequence[bytes]) -> list[Decision]:
         """The decisions of lines that an HTTP client sent.
