@@ -1,51 +1,26 @@
-"""Layer 3 in one readable file: bars in, a judged policy bundle out. Every other way in is this with more options.
+"""The production runner of Layer 3: Layer 2's signals in, journalled position sizes out. It is `himari run`.
 
-    python run_layer3_gcp.py --data BTC-USD_1h.parquet --model-dir runs/layer3
+    python run_layer3_gcp.py --url https://layer3-xyz.run.app --symbols BTC-USDT --port 9000      cloud
+    python run_layer3_gcp.py --bundle runs/btc/bundle --signals signals.jsonl                     local
+    python run_layer3_gcp.py halt --why "the exchange is down"                                    kill switch
 
-The bundle in MODEL_DIR/bundle is what cloud_run/api_server.py serves. Exit code 0: better than multiplier 1.0;
-1: not, and the verdict says whether 1.0 or cash was; 2 and above: something is wrong with the input, in one line.
+Every signal is sized within 150 ms or with exactly 1.0 and the cause; nothing is told that is not in the journal.
+`--config run.yaml` sets enable_rl, rl_timeout_ms, fallback_on_timeout, fallback_multiplier, log_rl_predictions (section
+run), portfolio.*, risk.* and halt.*; docs/runner.md says what they mean. A policy is trained and judged by
+examples/pipeline.py, in as few lines.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from himari_rl.cli import main as himari
-from himari_rl.evaluation.statements import BETTER
-from himari_rl.experiments.evaluate import SUMMARY
-from himari_rl.training.config import TrainConfig
-
-
-def pipeline(data: Sequence[str], model_dir: Path, num_episodes: int, seed: int, overwrite: bool = False) -> int:
-    """Bars -> audit -> training -> bundle -> verdict, with its controls, on the bars that training never saw."""
-    bundle, bars = model_dir / "bundle", ["--data", *data]
-    training = ["--num-episodes", str(num_episodes), "--seed", str(seed), "--out", str(model_dir)]
-    for command in (
-        ["data", "audit", *data],
-        ["train", "base", *bars, *training, *(["--overwrite"] if overwrite else [])],
-        ["evaluate", str(bundle), *bars, "--seed", str(seed)],
-    ):
-        code = himari(command)
-        if code:
-            return max(2, code)  # 1 is an answer, not an accident
-    verdict = json.loads((bundle / SUMMARY).read_bytes())["verdict"]
-    return 0 if verdict["answer"] == BETTER else 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the pipeline on one history."""
-    parser = argparse.ArgumentParser(prog="run_layer3_gcp.py", description="Bars in, a judged policy bundle out.")
-    parser.add_argument("--data", nargs="+", required=True, help="CSV, CSV.gz, Parquet files or a folder")
-    parser.add_argument("--model-dir", type=Path, default=Path("runs/layer3"), help="folder of the run")
-    parser.add_argument("--num-episodes", type=int, default=TrainConfig.num_episodes, help="episodes of 500 bars")
-    parser.add_argument("--seed", type=int, default=0, help="first of the five")
-    parser.add_argument("--overwrite", action="store_true", help="set a run in that folder aside, with the date")
-    given = parser.parse_args(argv)
-    return pipeline(given.data, given.model_dir, given.num_episodes, given.seed, given.overwrite)
+    """`himari run` with these words."""
+    return himari(["run", *(sys.argv[1:] if argv is None else argv)])
 
 
 if __name__ == "__main__":

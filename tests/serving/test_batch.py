@@ -198,4 +198,5 @@ def test_a_limit_that_binds_is_reported_and_else_nothing_is(tmp_path: Path) -> N
                 assert (answer["position_multiplier"], "risk" in answer) == (1.25, False)
             else:
                 assert answer["position_multiplier"] == cap
-                assert answer["risk"] == {"regime_cap": {"BTC-USDT": {"wanted": 1.25, "cap": cap}}}
+                capped = {"BTC-USDT": {"wanted": 1.25, "cap": cap}}
+                assert answer["risk"] == {"wanted": {"BTC-USDT": 1.25}, "regime_cap": capped}

@@ -19,8 +19,8 @@ from himari_rl.data.synthetic import synthetic_bars
 from himari_rl.errors import ConfigError, StorageError
 from himari_rl.evaluation.statistics import Moments, deflated_sharpe
 from himari_rl.features.signals import reference_signals
-from himari_rl.trials.chain import Row
 from himari_rl.trials.ledger import Trials, has_ledger, look_of
+from himari_rl.trials.row import Row
 from himari_rl.trials.store import BUSY_S
 
 

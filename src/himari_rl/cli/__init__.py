@@ -41,6 +41,9 @@ AREAS = {
     "report": ("report",),
     "bundle": ("export", "sign"),
     "serve": ("serve",),
+    "runner": ("run",),
+    "replay": ("replay",),
+    "journal": ("journal",),
     "config": ("config",),
     "demo": ("demo",),
 }

@@ -26,6 +26,10 @@ SECTIONS = {
     "evaluate": "himari_rl.evaluation.config:EvaluateConfig",
     "gate": "himari_rl.release.rules:GateRules",
     "serve": "himari_rl.serving.settings:ServeSettings",
+    "run": "himari_rl.runner.config:RunConfig",
+    "portfolio": "himari_rl.runner.config:PortfolioConfig",
+    "risk": "himari_rl.policy.risk:RiskLimits",
+    "halt": "himari_rl.runner.config:HaltConfig",
 }
 COMMANDS = {
     "train": ("train", "data", "agent", "environment"),
@@ -36,6 +40,7 @@ COMMANDS = {
     "certify": ("certify", "agent"),
     "gate": ("gate",),
     "serve": ("serve",),
+    "run": ("run", "portfolio", "risk", "halt"),
 }
 
 
@@ -98,8 +103,8 @@ def resolved(
         from himari_rl.storage import read_bytes
 
         given += from_yaml(read_bytes(file), Path(file).name)
-    if "serve" in sections:
-        given += from_environment(sections["serve"], "serve", os.environ)
+    for section in sections.keys() & {"serve", "run"}:
+        given += from_environment(sections[section], section, os.environ)
     given += from_assignments(assignments)
     given += options
     user = f"himari {command}" + (f" {kind}" if "agent" in sections else "")

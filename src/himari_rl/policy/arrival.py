@@ -131,12 +131,18 @@ class ArrivalRules:
     @classmethod
     def of(cls, manifest: Manifest) -> ArrivalRules:
         """The rules of a policy: its bars' grid from the training data, its largest exposure from its ledger."""
-        ledger, interval_ms = manifest.ledger.config, manifest.ledger.interval_ms
+        interval_ms = manifest.ledger.interval_ms
+        phase_ms = _phase(manifest.training_data.start, interval_ms)
+        return cls.for_ledger(manifest.ledger.config, interval_ms, phase_ms, manifest.action_dim)
+
+    @classmethod
+    def for_ledger(cls, ledger: LedgerConfig, interval_ms: int, phase_ms: int | None, assets: int) -> ArrivalRules:
+        """The rules of a ledger on so many assets, where a policy's manifest is not at hand."""
         ordered = min(MAX_MULTIPLIER * ledger.max_position_pct, ledger.limits.max_leverage)
-        gross = min(manifest.action_dim * MAX_MULTIPLIER * ledger.max_position_pct, ledger.limits.max_leverage)
+        gross = min(assets * MAX_MULTIPLIER * ledger.max_position_pct, ledger.limits.max_leverage)
         return cls(
             interval_ms=interval_ms,
-            phase_ms=_phase(manifest.training_data.start, interval_ms),
+            phase_ms=phase_ms,
             ordered=ordered,
             most=drifted(ordered, ledger),
             most_gross=drifted(gross, ledger),

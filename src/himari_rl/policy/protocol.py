@@ -9,6 +9,7 @@ A loaded bundle (policy/runtime.py) is one; so is a trained agent's face, an ens
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -42,3 +43,28 @@ class HasBands(Protocol):
 def bands_of(policy: object, rows: FloatArray) -> Bands | None:
     """A policy's bands on rows (T, F) in order, where it has any."""
     return policy.bands(rows) if isinstance(policy, HasBands) else None
+
+
+class AnswersOne(Protocol):
+    """Anything that answers one state in plain numbers, as a loaded bundle does (policy/runtime.py)."""
+
+    def step(self, values: Sequence[float], memory: Any = None) -> Any:
+        """An answer with `multipliers` and the new `memory`."""
+        ...
+
+
+class OneByOne:
+    """A policy asked one state at a time, as server and runner ask it: the backtest then answers to the last bit alike.
+
+    A batch sums in another order, so its multipliers differ by some 1e-7 (float32); over a year of bars that is some
+    1e-8 of log equity. Where live and backtest are to be equal and not only close, the backtest asks this one.
+    """
+
+    def __init__(self, policy: AnswersOne) -> None:
+        self._policy = policy
+
+    def decide_batch(self, states: NDArray[np.floating], memory: Any = None) -> tuple[FloatArray, Any]:
+        """As `DecidesBatch`; the memory is a list, one for each state."""
+        before = [None] * len(states) if memory is None else memory
+        answers = [self._policy.step(state, own) for state, own in zip(states.tolist(), before, strict=True)]
+        return np.array([answer.multipliers for answer in answers]), [answer.memory for answer in answers]

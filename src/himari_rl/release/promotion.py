@@ -4,8 +4,8 @@
     promote("aliases/champion.json", bundle, answer, override="why")       somebody takes it on himself
     rollback("aliases/champion.json")                                      one step back, logged as well
 
-The log is one JSON line an event, each with the hash of the line before, and its last move of an alias must be the one
-that the alias stands at: a line changed or taken out, wherever, shows.
+The log is one JSON line an event, chained as the trial ledger is (storage/chain.py), and its last move of an alias must
+be the one that the alias stands at: a line changed or taken out, wherever, shows.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from himari_rl.policy import alias as aliases
 from himari_rl.policy.alias import Alias
 from himari_rl.release.gate import GateAnswer
 from himari_rl.storage import is_file, local_path
+from himari_rl.storage.chain import BEGINNING, beginning, first_break, link
 
 LOG = "audit.jsonl"
-START = "0" * 64
 
 
 def promote(path: str, bundle: str, answer: GateAnswer, *, override: str | None = None) -> Alias:
@@ -103,10 +103,10 @@ def append(path: str, event: dict[str, Any]) -> None:
         raise StorageError(f"cannot write {log}: {error.strerror}", "", "choose a folder you may write to") from error
     with os.fdopen(descriptor, "r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        before = _checked(file.read(), log)
+        rows = _checked(file.read(), log)
         line = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "by": getpass.getuser(), **event}
-        line["before"] = hashlib.sha256(before[-1]).hexdigest() if before else START
-        file.write(json.dumps(line, sort_keys=True).encode() + b"\n")
+        last = (rows[-1][2] if rows else None) or beginning([content for _, content, _ in rows])
+        file.write(_text(line | {"chain": link(last, [_text(line)])}).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
 
@@ -118,7 +118,9 @@ def read_log(path: str) -> list[dict[str, Any]]:
         StorageError: a line was changed or taken out.
     """
     log = log_of(path)
-    return [json.loads(line) for line in _checked(log.read_bytes(), log)] if log.exists() else []
+    if not log.exists():
+        return []
+    return [json.loads(content[0]) for _, content, _ in _checked(log.read_bytes(), log)]
 
 
 def log_of(path: str) -> Path:
@@ -126,15 +128,26 @@ def log_of(path: str) -> Path:
     return local_path(path).parent / LOG
 
 
-def _checked(text: bytes, log: Path) -> list[bytes]:
-    lines = text.splitlines()
-    expected = START
-    for number, line in enumerate(lines, 1):
+def _text(event: dict[str, Any]) -> str:
+    return json.dumps(event, sort_keys=True)
+
+
+def _checked(text: bytes, log: Path) -> list[tuple[int, list[str], str | None]]:
+    """Number, content and hash of every line; a line of an earlier release names the digest of the line before it."""
+    rows: list[tuple[int, list[str], str | None]] = []
+    before, broken = BEGINNING, ""
+    for number, line in enumerate(text.splitlines(), 1):
         try:
-            said = json.loads(line)["before"]
-        except (ValueError, KeyError, TypeError):
-            said = None
-        if said != expected:
-            raise StorageError(f"{log} was changed before line {number}", "an append-only log", "restore it")
-        expected = hashlib.sha256(line).hexdigest()
-    return lines
+            event = dict(json.loads(line))
+        except (ValueError, TypeError):
+            broken = broken or f"row {number} is no event"
+            continue
+        said = event.pop("chain", None)
+        if said is None and event.get("before") != before:
+            broken = broken or f"row {number} does not follow the one before it"
+        before = hashlib.sha256(line).hexdigest()
+        rows.append((number, [_text(event)], said))
+    broken = broken or first_break(rows, (rows[-1][2] if rows else None) or "")
+    if broken:
+        raise StorageError(f"{log} was changed: {broken}", "an append-only log", "restore it")
+    return rows

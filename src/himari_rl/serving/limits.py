@@ -41,7 +41,10 @@ class Limiter:
         self._can_exceed = len(symbols) * MAX_MULTIPLIER * self._unit > self._leverage
 
     def __call__(self, state: Sequence[float], multipliers: list[float]) -> dict[str, Any] | None:
-        """Shrinks `multipliers` (A,) in place; says which limits bound, None where none did."""
+        """Shrinks `multipliers` (A,) in place; says which limits bound and what was wanted, None where none did.
+
+        Whoever knows the directions, as the runner does, applies the limits itself to what was wanted.
+        """
         bound: dict[str, Any] | None = None
         start = 0
         for i, wanted in enumerate(multipliers):
@@ -57,7 +60,7 @@ class Limiter:
         cap = float(multiplier_cap(np.array(volatility), np.array(risk), self._limits))
         if multipliers[i] <= cap:
             return bound
-        bound = bound or {}
+        bound = bound or {"wanted": self._named(multipliers)}
         bound.setdefault("regime_cap", {})[self._symbols[i]] = {"wanted": multipliers[i], "cap": cap}
         multipliers[i] = cap
         return bound
@@ -81,7 +84,11 @@ class Limiter:
             gross += self._unit * wanted * counts
         if gross <= self._leverage:
             return bound
+        bound = bound or {"wanted": self._named(multipliers)}
         for i, counts in enumerate(active):
             if counts:
                 multipliers[i] *= self._leverage / gross
-        return (bound or {}) | {"gross_cap": {"wanted": gross, "cap": self._leverage}}
+        return bound | {"gross_cap": {"wanted": gross, "cap": self._leverage}}
+
+    def _named(self, multipliers: list[float]) -> dict[str, float]:
+        return dict(zip(self._symbols, multipliers, strict=True))

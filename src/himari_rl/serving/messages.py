@@ -96,6 +96,7 @@ class RegimeCap(BaseModel):
 class RiskNote(BaseModel):
     """Limits of the policy's ledger that shrank this answer; see docs/serving.md."""
 
+    wanted: dict[str, float] = Field(description="By symbol: what the policy answered before the limits")
     regime_cap: dict[str, RegimeCap] | None = Field(None, description="By symbol: volatility or cascade risk")
     gross_cap: RegimeCap | None = Field(None, description="Sum of exposures, as a multiple of equity")
 
@@ -282,6 +283,9 @@ class Ready(BaseModel):
     model_version: str
     kind: str
     symbols: list[str]
+    interval_ms: int = Field(description="Of the bars that it was trained on")
+    first_bar: str = Field(description="Opening time of the first of them: bars of this grid are what it knows")
+    ledger: dict[str, Any] = Field(description="Fees, base position and limits that it was trained with")
     state_dim: int
     encoder_hash: str
     members: int = Field(description="Policies in the ensemble")

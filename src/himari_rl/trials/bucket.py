@@ -17,7 +17,7 @@ from typing import Any
 
 from himari_rl.errors import StorageError
 from himari_rl.storage import gcs, join, read_bytes
-from himari_rl.trials.chain import Row
+from himari_rl.trials.row import Row
 
 _READERS = 16
 _SUFFIX = ".trial.json"

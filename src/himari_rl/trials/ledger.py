@@ -26,8 +26,8 @@ from typing import Any
 
 from himari_rl.errors import StorageError
 from himari_rl.schema import HOUR_MS, History
-from himari_rl.trials.chain import Row
 from himari_rl.trials.fingerprint import ZONES, any_same
+from himari_rl.trials.row import Row
 from himari_rl.trials.store import VARIABLE, ledger_exists, open_store
 
 DEFAULT = "runs/trials.sqlite"

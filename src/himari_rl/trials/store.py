@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from himari_rl.errors import StorageError, not_installed
-from himari_rl.trials.chain import Row, beginning, first_break, link
+from himari_rl.storage.chain import beginning, first_break, link
+from himari_rl.trials.row import Row
 
 if TYPE_CHECKING:
     import sqlalchemy as sa

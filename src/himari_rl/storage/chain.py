@@ -1,8 +1,8 @@
-"""The chain of a ledger's rows: each holds the hash of the row before it and of its own content.
+"""The chain of rows: each holds the hash of the row before it and of its own content. One implementation for all logs.
 
-A row that was edited or taken out is found, and so is a cut end, as the last hash is kept beside the rows. Somebody who
-may write the file can compute the whole chain again: against that a copy elsewhere helps, or a bucket that keeps what
-was written (HIMARI_TRIALS=gs://... with a retention policy).
+The trial ledger, the log of promotions and the journal of decisions hang on it. A row that was edited, added by another
+hand or taken out is found, and so is a cut end, where the last hash is kept beside the rows. Somebody who may write the
+file can compute the whole chain again: against that a copy elsewhere helps, or a bucket that keeps what was written.
 """
 
 from __future__ import annotations
@@ -10,30 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 BEGINNING = "0" * 64
 
-
-class Row(NamedTuple):
-    """One row as it is stored; the names are the table's columns."""
-
-    at: str  # ISO 8601, UTC
-    purpose: str
-    market: str
-    first_ms: int
-    last_ms: int
-    what: str
-    detail: str  # JSON
-    paths: str = "[]"  # JSON: a sketch of the price path for each asset (fingerprint.py)
+Content = Sequence[str | int | None]
+"""One row's columns, without its number and its hash."""
 
 
-def link(previous: str, row: Row) -> str:
+def link(previous: str, row: Content) -> str:
     """The hash of a row: of the one before it and of its own content."""
     return hashlib.sha256(json.dumps([previous, *row]).encode()).hexdigest()
 
 
-def beginning(old: Sequence[Row]) -> str:
+def beginning(old: Iterable[Content]) -> str:
     """What the first row of a chain hangs on: every row that was written before there were chains."""
     previous = BEGINNING
     for row in old:
@@ -41,14 +30,14 @@ def beginning(old: Sequence[Row]) -> str:
     return previous
 
 
-def first_break(rows: Iterable[tuple[int, Row, str | None]], last: str) -> str:
+def first_break(rows: Iterable[tuple[int, Content, str | None]], last: str) -> str:
     """The first row that is not what was written, in words; empty where all are.
 
     Args:
         rows: number, content and hash of each, in order; a hash of None where it was written before there were chains.
-        last: the hash that the ledger says it ends with; empty where it has none yet.
+        last: the hash that the log says it ends with; empty where it has none yet.
     """
-    previous, chained, before, number = BEGINNING, False, 0, 0
+    previous, chained, before, number, ended = BEGINNING, False, 0, 0, 0
     for number, row, said in rows:
         if said is None and not chained:
             previous = link(previous, row)
@@ -60,7 +49,8 @@ def first_break(rows: Iterable[tuple[int, Row, str | None]], last: str) -> str:
             return f"row {number} was changed" if chained else f"one of the rows 1 to {number} was changed"
         else:
             previous, chained = said, True
+            ended = number if said == last else ended
         before = number
     if (last or chained) and last != previous:
-        return f"what came after row {number} is gone"
+        return f"row {ended + 1} was added by another hand" if ended else f"what came after row {number} is gone"
     return ""

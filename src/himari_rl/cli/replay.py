@@ -1,0 +1,59 @@
+"""himari replay: a journal computed again offline, number by number.
+
+himari replay runs/live/journal.sqlite --bundle runs/btc/bundle
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from himari_rl.cli.options import Json
+
+SHOWN = 20
+
+
+def replay(
+    journal: Annotated[str, typer.Argument(metavar="JOURNAL", help="The journal's SQLite file.")],
+    bundle: Annotated[str, typer.Option(help="The bundle that answered.")],
+    as_json: Json = False,
+) -> None:
+    """Computes every decision again with the offline encoder, bundle and ledger; exit code 1 where a number differs.
+
+    Listed are features beyond 1e-6, multipliers beyond 1e-5 and sizes beyond one cent, each with its cause.
+
+    Example: himari replay runs/live/journal.sqlite --bundle runs/btc/bundle
+    """
+    import json
+    from dataclasses import asdict
+
+    from himari_rl.journal.store import open_journal
+    from himari_rl.policy.runtime import load_policy
+    from himari_rl.runner.replay import replay as computed
+
+    with open_journal(journal, create=False) as kept:
+        kept.verify()
+        found = computed(kept, load_policy(bundle))
+    if as_json:
+        typer.echo(json.dumps([asdict(each) for each in found]))
+    for each in [] if as_json else found:
+        fallbacks = ", ".join(f"{count} {cause}" for cause, count in sorted(each.fallbacks.items())) or "no"
+        typer.echo(
+            f"{each.strategy} on {', '.join(each.symbols)}: {each.decisions:,} bars, {each.answered:,} answered, "
+            f"{fallbacks} fallbacks; {len(each.differences)} differences; "
+            f"equity {each.equity_usd:,.2f} USD, within {each.equity_gap:.1e} of the live one"
+        )
+        for one in each.differences[:SHOWN]:
+            typer.echo(
+                f"  {one.bar} {one.symbol} {one.what}: live {one.live:.9g}, offline {one.offline:.9g}: {one.cause}"
+            )
+        if len(each.differences) > SHOWN:
+            typer.echo(f"  and {len(each.differences) - SHOWN:,} more")
+    if any(each.differences for each in found):
+        raise typer.Exit(1)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `himari replay`."""
+    app.command("replay")(replay)

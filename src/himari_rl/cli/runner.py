@@ -1,0 +1,181 @@
+"""himari run: Layer 2's signals in, journalled decisions out; and its kill switch.
+
+himari run --bundle runs/btc/bundle --journal runs/live/journal.sqlite < signals.jsonl
+himari run --url https://layer3-xyz.run.app --symbols BTC-USDT --journal runs/live/journal.sqlite --port 9000
+himari run halt --journal runs/live/journal.sqlite --why "exchange is down"
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from himari_rl.cli.options import Json, configured
+from himari_rl.config import DEFAULT, Resolved
+
+if TYPE_CHECKING:
+    from himari_rl.runner.policies import AsksPolicy
+    from himari_rl.runner.step import Runner
+    from himari_rl.schema import Bars
+
+JOURNAL = "runs/live/journal.sqlite"
+PLAIN = ("run.rl_timeout_ms", "run.clock", "portfolio.account", "portfolio.equity_usd")
+Journal = Annotated[str, typer.Option(help="The journal's SQLite file.")]
+Why = Annotated[str, typer.Option(help="The reason, which the journal keeps.")]
+
+
+@configured("run", *PLAIN)
+def stream(
+    context: typer.Context,
+    settings: Resolved,
+    bundle: Annotated[list[str] | None, typer.Option(help="Bundles or aliases in this process.")] = None,
+    url: Annotated[str, typer.Option(help="A policy server instead; needs --symbols.")] = "",
+    symbols: Annotated[list[str] | None, typer.Option(help="With --url: the policy's symbols, in its order.")] = None,
+    interval: Annotated[str, typer.Option(help="With --url: the interval of its bars.")] = "1h",
+    signals: Annotated[str, typer.Option(help="A file of JSON lines; - is standard input.")] = "-",
+    port: Annotated[int | None, typer.Option(help="Takes signals over HTTP instead; 0: a free port.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    history: Annotated[list[str] | None, typer.Option(help="Closed bars of before, so that windows are full.")] = None,
+    journal: Journal = JOURNAL,
+) -> None:
+    """Sizes every signal: checked, asked within the deadline, limited, journalled, and only then told as a JSON line.
+
+    Whatever fails, a signal is sized with exactly 1.0 and the cause. SIGTERM finishes the decision in hand.
+
+    Example: himari run --bundle runs/btc/bundle --signals signals.jsonl --clock bar
+    """
+    if context.invoked_subcommand is not None:
+        return
+    import json
+    import os
+    import sys
+    from collections.abc import Sequence
+    from contextlib import ExitStack
+
+    from himari_rl.journal.store import open_journal
+    from himari_rl.runner.loop import Endpoint, Loop
+    from himari_rl.runner.step import Decision, Runner
+
+    def tell(decisions: Sequence[Decision]) -> None:
+        for each in decisions:
+            sys.stdout.write(json.dumps(each) + "\n")
+        sys.stdout.flush()
+
+    with ExitStack() as stack:
+        kept = stack.enter_context(open_journal(journal))
+        policies = _policies(settings, bundle or [], url, symbols or [], interval)
+        for each in policies:
+            stack.callback(each.close)
+        risk = {
+            key.removeprefix("risk."): setting.value
+            for key, setting in settings.settings.items()
+            if key.startswith("risk.") and setting.origin != DEFAULT
+        }
+        portfolio = settings["portfolio"]
+        runner = Runner(policies, kept, settings["run"], portfolio, settings["halt"], risk, _histories(history or []))
+        loop = Loop(runner, tell)
+        stack.enter_context(loop.stopped_by_signals())
+        if port is not None:
+            endpoint = Endpoint(loop, runner, host, port)
+            stack.callback(endpoint.server_close)
+            typer.echo(f"Listening  {endpoint.url}/signals  (journal {journal}, stop with Ctrl-C)", err=True)
+        elif signals == "-":
+            loop.feed(sys.stdin.fileno())
+        else:
+            descriptor = _opened(signals)
+            stack.callback(os.close, descriptor)
+            loop.feed(descriptor)
+        loop.run()
+        typer.echo(_summary(runner), err=True)
+
+
+def halt(why: Why, journal: Journal = JOURNAL, as_json: Json = False) -> None:
+    """Halts every runner on a journal, at once and through restarts, until somebody resumes.
+
+    Example: himari run halt --why "the exchange is down"
+    """
+    _switch("halt", why, journal, as_json)
+
+
+def resume(why: Why, journal: Journal = JOURNAL, as_json: Json = False) -> None:
+    """Ends every halt on a journal.
+
+    Example: himari run resume --why "the exchange is back, positions checked"
+    """
+    _switch("resume", why, journal, as_json)
+
+
+def _switch(kind: str, why: str, place: str, as_json: bool) -> None:
+    import json
+
+    from himari_rl.journal.store import open_journal
+    from himari_rl.runner.config import HaltConfig
+    from himari_rl.runner.halt import Switch, by_hand
+
+    with open_journal(place, create=kind == "halt") as journal:
+        journal.append([by_hand(kind, why)])
+        switch = Switch(journal, HaltConfig())
+        switch.refresh()
+    if as_json:
+        typer.echo(json.dumps({"halted": [vars(each) for each in switch.active]}))
+    else:
+        now = "; ".join(f"{each.strategy} {each.cause}: {each.why}" for each in switch.active)
+        typer.echo(f"halted: {now}" if now else "nothing is halted")
+
+
+def _policies(settings: Resolved, bundles: list[str], url: str, symbols: list[str], interval: str) -> list[AsksPolicy]:
+    from himari_rl.data.checks import interval_ms
+    from himari_rl.errors import ConfigError
+    from himari_rl.policy.alias import bundle_of, read_alias
+    from himari_rl.policy.runtime import load_policy
+    from himari_rl.runner.policies import CloudPolicy, LocalPolicy
+
+    if bool(bundles) == bool(url):
+        raise ConfigError("no policy" if not url else "bundles and a URL", "--bundle or --url", "choose one of them")
+    if not url:
+        places = [bundle_of(read_alias(each), each) if each.endswith(".json") else each for each in bundles]
+        return [LocalPolicy(load_policy(each)) for each in places]
+    if not symbols:
+        raise ConfigError("--url without --symbols", "the policy's symbols", "give them in its order, as /ready does")
+    made = CloudPolicy(url, symbols, interval_ms(interval), settings["run"])
+    if made.trouble:
+        typer.echo(f"himari run: {made.trouble}", err=True)
+    elif not settings["run"].keep_warm_s:
+        typer.echo("himari run: a server that scales to zero makes the first call after a pause fall back", err=True)
+    return [made]
+
+
+def _histories(places: list[str]) -> dict[str, Bars]:
+    from himari_rl.data.sources import load_bars
+
+    found = [load_bars(place) for place in places]
+    return {bars.symbol: bars for bars in found}
+
+
+def _opened(place: str) -> int:
+    import os
+
+    from himari_rl.errors import StorageError
+
+    try:
+        return os.open(place, os.O_RDONLY)
+    except OSError as error:
+        raise StorageError(f"cannot read {place}: {error.strerror}", "a file of JSON lines") from error
+
+
+def _summary(runner: Runner) -> str:
+    counts = runner.counts
+    fallbacks = ", ".join(f"{number} {cause}" for cause, number in sorted(counts.causes.items())) or "none"
+    refused = ", ".join(f"{number} {reason}" for reason, number in sorted(counts.rejections.items())) or "none"
+    decided = f"{sum(counts.sources.values()):,} decisions; answers P50 {counts.latency_ms(0.5):.2f} ms"
+    return f"himari run: {decided}, P99 {counts.latency_ms(0.99):.2f} ms; fallbacks: {fallbacks}; refused: {refused}"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `himari run`."""
+    group = typer.Typer()
+    group.callback(invoke_without_command=True)(stream())
+    for command in (halt, resume):
+        group.command(command.__name__)(command)
+    app.add_typer(group, name="run")

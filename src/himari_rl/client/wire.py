@@ -1,0 +1,132 @@
+"""HTTP under one deadline: connect, send, read and retries together, on the monotonic clock.
+
+httpx's own time-outs are for one operation each: a server that sends a byte every 100 ms satisfies all of them for
+ever. So calls run on an event loop of their own in a thread, where a whole exchange is cancelled when its time is over,
+and whoever asked waits on the clock, not on the exchange: even a loop that hangs cannot hold an answer up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as WaitedTooLongError
+from time import monotonic
+from typing import Any, TypeVar
+
+import httpx
+
+from himari_rl.client.answers import BROKEN, CLIENT_ERROR, INVALID, REFUSED, SERVER_ERROR, TIMEOUT
+
+T = TypeVar("T")
+MAX_ANSWER_BYTES = 1 << 20
+"""More is no answer of a policy server and is not read to its end."""
+
+
+class CallError(Exception):
+    """A call that brought nothing.
+
+    Args:
+        cause: in one word, one of answers.CAUSES.
+    """
+
+    def __init__(self, cause: str, detail: str) -> None:
+        self.cause, self.detail = cause, detail
+        super().__init__(f"{cause}: {detail}")
+
+
+class Wire:
+    """A server's address, asked from any thread."""
+
+    def __init__(self, url: str, headers: Callable[[], Mapping[str, str]], retries: int) -> None:
+        self._url, self._headers, self._retries = url.rstrip("/"), headers, retries
+        self._loop = asyncio.new_event_loop()
+        self._client: httpx.AsyncClient | None = None
+        self._thread = threading.Thread(target=self._loop.run_forever, name="himari-client", daemon=True)
+        self._thread.start()
+
+    def call(self, method: str, path: str, body: bytes | None, timeout_s: float) -> bytes:
+        """The body of a 200 answer.
+
+        Raises:
+            CallError: there was none in time.
+        """
+        deadline = monotonic() + timeout_s
+        future = self.spawn(self.exchange(method, path, body, deadline))
+        try:
+            return future.result(max(0.0, deadline - monotonic()))
+        except (WaitedTooLongError, TimeoutError) as error:
+            future.cancel()
+            raise CallError(TIMEOUT, f"no answer within {1e3 * timeout_s:.0f} ms") from error
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Runs something on the loop, in the background."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    async def exchange(self, method: str, path: str, body: bytes | None, deadline: float) -> bytes:
+        """`call`, on the loop."""
+        tries = 0
+        while True:
+            try:
+                async with asyncio.timeout(max(0.0, deadline - monotonic())):
+                    return await self._once(method, path, body)
+            except TimeoutError as error:
+                raise CallError(TIMEOUT, "no answer before the deadline") from error
+            except httpx.TransportError as error:
+                tries, cause = tries + 1, _cause(error)
+                if cause == INVALID or tries > self._retries or monotonic() >= deadline:
+                    raise CallError(cause, f"{type(error).__name__}: {error}") from error
+            except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # a body that is not what its header says
+                raise CallError(INVALID, f"{type(error).__name__}: {error}") from error
+
+    async def _once(self, method: str, path: str, body: bytes | None) -> bytes:
+        if self._client is None:  # made here: it belongs to this loop
+            self._client = httpx.AsyncClient(timeout=None, trust_env=False)
+        headers = {"content-type": "application/json", **self._headers()}
+        request = self._client.build_request(method, self._url + path, content=body, headers=headers)
+        response = await self._client.send(request, stream=True)
+        try:
+            read = bytearray()
+            async for part in response.aiter_bytes():
+                read += part
+                if len(read) > MAX_ANSWER_BYTES:
+                    raise CallError(INVALID, f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
+        finally:
+            await response.aclose()
+        if response.status_code != 200:
+            cause = SERVER_ERROR if response.status_code >= 500 else CLIENT_ERROR
+            shown = bytes(read[:200]).decode(errors="replace")
+            raise CallError(cause, f"status {response.status_code}: {shown}")
+        return bytes(read)
+
+    def close(self) -> None:
+        """Ends the loop; whatever is under way is dropped."""
+        if self._thread.is_alive():
+            future = self.spawn(self._closed())
+            try:
+                future.result(1.0)
+            except (WaitedTooLongError, TimeoutError):
+                future.cancel()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(5.0)
+            if not self._thread.is_alive():
+                self._loop.close()
+
+    async def _closed(self) -> None:
+        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        if self._client is not None:
+            await self._client.aclose()
+
+
+def _cause(error: httpx.TransportError) -> str:
+    """httpx says that what came is no HTTP, and that nothing more came, with one class and two texts."""
+    if isinstance(error, httpx.ConnectError):
+        return REFUSED
+    if isinstance(error, httpx.RemoteProtocolError):
+        said = str(error).lower()
+        return BROKEN if "disconnect" in said or "closed" in said else INVALID
+    return BROKEN

@@ -1,0 +1,208 @@
+"""Whatever a server does, the caller has a checked answer or a cause, in time; a breaker spares what is down."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from time import monotonic
+
+import pytest
+
+from helpers import PATIENCE_S, run_python
+from helpers.faulty import READY, Faulty, faulty_server, until
+from himari_rl.client import ClientConfig, PolicyCaller
+from himari_rl.client.answers import CAUSES
+from himari_rl.client.breaker import Breaker
+from himari_rl.client.tokens import Credentials, expiry
+from himari_rl.errors import ConfigError
+from himari_rl.schema import HOUR_MS
+
+STATE = [0.5, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0.1, 0.5, 0]
+NEVER = ClientConfig(breaker_failures=1_000_000)  # opens
+
+
+@pytest.fixture
+def server() -> Iterator[Faulty]:
+    with faulty_server() as made:
+        yield made
+
+
+def caller_of(server: Faulty, config: ClientConfig = NEVER) -> PolicyCaller:
+    caller = PolicyCaller(server.url, ("BTC-USDT",), HOUR_MS, config)
+    assert caller.connect() == ""
+    return caller
+
+
+def test_a_good_answer_comes_through(server: Faulty) -> None:
+    with caller_of(server) as caller:
+        answer = caller.ask(STATE)
+    assert (answer.multipliers, answer.cause, answer.version, answer.confidence) == ((0.75,), "", "base-1", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("mode", "cause", "said"),
+    [
+        ("stall", "timeout", "150 ms"),
+        ("dribble", "timeout", "150 ms"),
+        ("cut", "connection", ""),
+        ("close", "connection", ""),
+        ("500", "5xx", "status 500"),
+        ("404", "4xx", "status 404"),
+        ("garbage", "invalid_answer", ""),
+        ("text", "invalid_answer", "no JSON"),
+        ("endless", "invalid_answer", "longer"),
+        ("nan", "invalid_answer", "NaN"),
+        ('{"position_multiplier": 2.1}', "invalid_answer", "2.1"),
+        ('{"position_multiplier": -0.1}', "invalid_answer", "-0.1"),
+        ('{"position_multiplier": 1e999}', "invalid_answer", "no number"),
+        ('{"position_multiplier": "1"}', "invalid_answer", "'1'"),
+        ('{"position_multiplier": true}', "invalid_answer", "True"),
+        ('{"position_multiplier": null}', "invalid_answer", "no multiplier"),
+        ('{"position_multiplier": null, "position_multipliers": {"DOGE": 1.0}}', "invalid_answer", "about DOGE"),
+        ('{"position_multipliers": {"BTC-USDT": 1.0, "DOGE": 1.0}}', "invalid_answer", "DOGE"),
+        ('{"symbol": "DOGE"}', "invalid_answer", "DOGE"),
+        ('{"model_version": "base-2"}', "invalid_answer", "base-2 answered"),
+        ('{"model_version": null}', "invalid_answer", "model_version"),
+        ('{"confidence": 7}', "invalid_answer", "confidence"),
+        ('{"memory": 7}', "invalid_answer", "memory"),
+    ],
+)
+def test_a_failing_server_gives_a_cause_and_never_a_number(server: Faulty, mode: str, cause: str, said: str) -> None:
+    with caller_of(server) as caller:
+        server.mode = mode
+        begun = monotonic()
+        answer = caller.ask(STATE)
+        assert monotonic() - begun < 30.0  # the stalls last for ever: how long 150 ms are is benchmarks/'s question
+        assert (answer.multipliers, answer.cause) == (None, cause), answer
+        assert said in answer.detail
+        assert caller.failures == {cause: 1}
+        assert cause in CAUSES
+        server.mode = "good"
+        assert caller.ask(STATE).multipliers == (0.75,)
+
+
+def test_a_server_that_is_down_is_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    with PolicyCaller(url, ("BTC-USDT",), HOUR_MS, NEVER) as caller:
+        assert "fall back until it does" in caller.connect()
+        assert caller.ask(STATE).cause == "refused"
+
+
+def test_a_connection_that_breaks_off_is_tried_again_within_the_deadline(server: Faulty) -> None:
+    with caller_of(server) as caller:
+        server.mode = "close"
+        caller.ask(STATE)
+    assert server.calls == 1 + NEVER.retries
+    server.calls = 0
+    with caller_of(server, ClientConfig(retries=0)) as caller:
+        caller.ask(STATE)
+    assert server.calls == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"symbols": ["ETH-USDT"]}, "has a policy for ETH-USDT"),
+        ({"interval_ms": 60_000}, "60000 ms"),
+        ({"model_version": None}, "is none of a policy server"),
+    ],
+)
+def test_a_policy_of_another_symbol_or_interval_never_answers(
+    server: Faulty, changed: dict[str, object], said: str
+) -> None:
+    server.ready = READY | changed
+    with PolicyCaller(server.url, ("BTC-USDT",), HOUR_MS, NEVER) as caller:
+        trouble = caller.connect()
+        answer = caller.ask(STATE)
+    assert answer.cause == "invalid_answer"
+    assert said in trouble or said in answer.detail
+
+
+def test_a_promoted_policy_is_known_once_ready_names_it(server: Faulty) -> None:
+    with caller_of(server) as caller:
+        server.mode = json.dumps({"model_version": "base-2"})
+        assert caller.ask(STATE).cause == "invalid_answer"
+        server.ready = READY | {"model_version": "base-2"}
+
+        def known() -> bool:
+            caller.ask(STATE)
+            return "base-2" in caller.versions
+
+        until(known, PATIENCE_S)
+        assert caller.ask(STATE).version == "base-2"
+
+
+def test_versions_that_were_given_are_the_only_ones(server: Faulty) -> None:
+    config = ClientConfig(versions=("base-9",), breaker_failures=1_000)
+    with PolicyCaller(server.url, ("BTC-USDT",), HOUR_MS, config) as caller:
+        assert "not base-9" in caller.connect()
+        assert caller.ask(STATE).cause == "invalid_answer"
+
+
+def test_the_breaker_opens_probes_and_closes() -> None:
+    now = [0.0]
+    breaker = Breaker(3, 5.0, lambda: now[0])
+    for _ in range(2):
+        assert breaker.allows()
+        breaker.failed()
+    assert breaker.state == "closed"
+    breaker.succeeded()  # in a row: a success begins the count anew
+    for _ in range(3):
+        assert breaker.allows()
+        breaker.failed()
+    assert (breaker.state, breaker.allows()) == ("open", False)
+    now[0] = 5.0
+    assert breaker.state == "half_open"
+    assert (breaker.allows(), breaker.allows()) == (True, False)  # one probe at a time
+    breaker.failed()
+    assert (breaker.state, breaker.allows()) == ("open", False)
+    now[0] = 10.0
+    assert breaker.allows()
+    breaker.succeeded()
+    assert (breaker.state, breaker.allows(), breaker.allows()) == ("closed", True, True)
+
+
+def test_an_open_breaker_asks_nothing_and_closes_after_recovery(server: Faulty) -> None:
+    with caller_of(server, ClientConfig(breaker_failures=2, breaker_open_s=0.3)) as caller:
+        server.mode = "500"
+        assert [caller.ask(STATE).cause for _ in range(3)] == ["5xx", "5xx", "breaker_open"]
+        assert server.calls == 2
+        server.mode = "good"
+        until(lambda: caller.ask(STATE).multipliers == (0.75,), PATIENCE_S)
+        assert caller.breaker.state == "closed"
+        assert caller.failures["5xx"] == 2
+
+
+def test_a_key_and_a_token_are_shown() -> None:
+    assert Credentials("k", "").headers() == {"x-api-key": "k"}
+    assert Credentials("", "").headers() == {}
+    held = Credentials("", "aud", lambda audience: f"h.eyJleHAiOiA5OTk5OTk5OTk5fQ.{audience}")  # exp 9999999999
+    held.begin()
+    assert held.headers() == {"authorization": "Bearer h.eyJleHAiOiA5OTk5OTk5OTk5fQ.aud"}
+    assert (expiry(held._token), expiry("none")) == (9_999_999_999.0, 0.0)
+
+
+def test_no_token_where_one_must_be_shown_is_an_error() -> None:
+    def nothing(audience: str) -> str:
+        raise ConfigError(f"no ID token for {audience}")
+
+    with pytest.raises(ConfigError, match="no ID token for aud"):
+        Credentials("", "aud", nothing).begin()
+
+
+def test_the_client_needs_httpx_and_the_core_only() -> None:
+    heavy = (
+        "torch",
+        "gymnasium",
+        "pandas",
+        "fastapi",
+        "uvicorn",
+        "pyarrow",
+        "sqlalchemy",
+        "scipy",
+        "prometheus_client",
+    )
+    found = run_python(f"import himari_rl.client, sys; print([m for m in {heavy!r} if m in sys.modules])")
+    assert (found.returncode, found.stdout.strip()) == (0, "[]"), found.stderr

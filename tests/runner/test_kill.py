@@ -1,0 +1,82 @@
+"""A runner killed with -9 at any moment: every decision that was told is in the journal, none twice, the chain holds.
+
+HIMARI_KILLS says how often; `make kill` says 100. The source sends its whole stream again after each kill, as a queue
+that was not acknowledged does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from helpers import PATIENCE_S
+from helpers.bundle import make_bundle
+from helpers.stream import lines, market, runner_of
+from himari_rl.journal.entry import DECISION
+from himari_rl.journal.store import open_journal
+from himari_rl.policy.runtime import load_policy
+from himari_rl.runner.replay import replay
+
+KILLS = int(os.environ.get("HIMARI_KILLS", "10"))
+ROWS, WARM = 60 + 60 * KILLS, 240
+RUNNER = """
+import json, sys
+from himari_rl.journal.store import open_journal
+from himari_rl.policy.runtime import load_policy
+from himari_rl.runner.config import HaltConfig, RunConfig
+from himari_rl.runner.policies import LocalPolicy
+from himari_rl.runner.step import Runner
+
+inf = float("inf")
+halts = HaltConfig(daily_loss=inf, drawdown=inf, volatility=inf, stale_bars=inf)
+with open_journal(sys.argv[1]) as journal:
+    runner = Runner([LocalPolicy(load_policy(sys.argv[2]))], journal, RunConfig(clock="bar"), halt=halts)
+    print("begun", flush=True)
+    for line in open(sys.argv[3]):
+        for told in runner.handle([line]):
+            if "rejected" not in told:
+                print(json.dumps([told["bar"], told["multiplier"]]), flush=True)
+print("ended", flush=True)
+"""
+
+
+def test_a_runner_killed_at_any_moment_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    folder, bars, rng = make_bundle(tmp_path, hidden=(8,)), market("BTC-USDT", 5, ROWS), random.Random(0)
+    place, stream, script = tmp_path / "j.sqlite", tmp_path / "signals.jsonl", tmp_path / "runner.py"
+    signals = lines([bars], range(ROWS))
+    script.write_text(RUNNER)
+    told: list[tuple[int, float]] = []
+    for _ in range(KILLS):
+        begin = max(0, len(told) - 20)  # what may not have been acknowledged comes again
+        stream.write_text("\n".join(signals[begin:]))
+        process = subprocess.Popen(
+            [sys.executable, str(script), str(place), str(folder), str(stream)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        time.sleep(rng.uniform(0.0, 0.15))
+        process.send_signal(signal.SIGKILL)
+        rest = process.stdout.read()  # not communicate(), which loses what was read ahead with the first line
+        process.stdout.close()
+        process.wait(PATIENCE_S)
+        whole = rest[: rest.rfind("\n") + 1].splitlines()
+        told += [(bar, multiplier) for bar, multiplier in map(json.loads, (w for w in whole if w != "ended"))]
+    with open_journal(place) as journal:
+        rows = [row.entry for row in journal.entries(kinds=[DECISION])]
+        journal.verify()
+        bars_kept = [entry.bar for entry in rows]
+        assert len(set(bars_kept)) == len(bars_kept)  # none doubled
+        assert bars_kept == bars.timestamp[: len(rows)].tolist()  # none left out
+        assert set(told) <= {(entry.bar, entry.said["multiplier"]) for entry in rows}  # none lost
+        assert len({bar for bar, _ in told}) == len(told)
+        assert len(told) > 0
+        runner_of(journal, folder).handle(signals[len(rows) : len(rows) + 30])
+        [found] = replay(journal, load_policy(folder))  # and the account went on as if nothing had been
+        assert found.differences == ()
+        assert found.equity_gap < 1e-9
