@@ -145,6 +145,6 @@ def test_a_missing_file_a_folder_and_a_bucket_are_refused(tmp_path: Path) -> Non
     with pytest.raises(StorageError, match="Is a directory; give the path of a file"):
         read_bytes(tmp_path)
     with pytest.raises(StorageError, match=r"gs://bucket/x is not on this machine"):
-        write_atomic("gs://bucket/x", b"")
-    with pytest.raises(StorageError, match=r"s3://bucket/x is not on this machine"):
+        write_folder("gs://bucket/x", {"a": b""}, marker="a")
+    with pytest.raises(StorageError, match=r"s3://bucket/x is neither a local path nor gs://bucket/name"):
         read_bytes("s3://bucket/x")

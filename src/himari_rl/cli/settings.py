@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib import import_module
-from pathlib import Path
 
 from himari_rl.config import Given, Resolved, from_assignments, from_environment, from_yaml, resolve, settings_of
 from himari_rl.errors import ConfigError
@@ -95,9 +94,9 @@ def resolved(
 
         given += rules_given(rules)
     if file is not None:
-        from himari_rl.storage import read_bytes
+        from himari_rl.storage import name_of, read_bytes
 
-        given += from_yaml(read_bytes(file), Path(file).name)
+        given += from_yaml(read_bytes(file), name_of(file))
     if "serve" in sections:
         given += from_environment(sections["serve"], "serve", os.environ)
     given += from_assignments(assignments)
