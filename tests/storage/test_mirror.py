@@ -66,9 +66,13 @@ def test_a_file_is_in_the_bucket_when_it_is_written_and_a_folder_at_the_end_its_
 
 
 def test_work_that_failed_leaves_no_bundle(place: str) -> None:
-    with pytest.raises(StorageError, match=f"no such thing in {place}/x"), workplace(place) as folder:
-        write_folder(folder / "bundle", BUNDLE, marker="manifest.json")
-        raise StorageError(f"no such thing in {folder}/x")
+    def work() -> None:
+        with workplace(place) as folder:
+            write_folder(folder / "bundle", BUNDLE, marker="manifest.json")
+            raise StorageError(f"no such thing in {folder}/x")
+
+    with pytest.raises(StorageError, match=f"no such thing in {place}/x"):
+        work()
     assert gcs.names(f"{place}/") == []
 
 

@@ -34,7 +34,7 @@ def test_a_local_path_is_one_with_whatever_colon(path: str) -> None:
 
 
 def test_a_bucket_s_string_that_went_through_path_is_found_out() -> None:
-    with pytest.raises(StorageError, match="gs:/b/x is neither .* write it as gs://bucket/name"):
+    with pytest.raises(StorageError, match=r"gs:/b/x is neither .* write it as gs://bucket/name"):
         local_path(Path("gs://b/x"))
 
 

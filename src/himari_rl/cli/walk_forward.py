@@ -81,7 +81,6 @@ def walk_forward(
     Example: himari walk-forward base --data BTC-USDT_1h.parquet --train 6mo --test 1mo --seeds 5 --out runs/btc
     """
     import json
-    from pathlib import Path
 
     from rich.console import Console
 
@@ -92,6 +91,7 @@ def walk_forward(
     from himari_rl.experiments.run import run_walk_forward
     from himari_rl.experiments.walk_forward import Settings
     from himari_rl.release.gate import gate, record
+    from himari_rl.storage.mirror import workplace
     from himari_rl.training.fan_out import dask_pool, local_pool
     from himari_rl.trials.ledger import beginning_line
 
@@ -106,24 +106,25 @@ def walk_forward(
     console = Console(stderr=True, highlight=False)
     accept = settings["data"].accept
     print_facts(accepted_facts(bars, accept), console)
-    if line := beginning_line():
-        console.print(line, style="yellow", markup=False)
-    with opened_progress(console, "folds x seeds") as progress:
-        document = run_walk_forward(
-            bars,
-            asked,
-            Path(out),
-            pool,
-            progress=progress,
-            usd_per_hour=usd_per_hour,
-            overwrite=overwrite,
-            accept=accept,
-            tell=told_on(console),
-        )
-    answer = gate(Path(out) / BUNDLE, settings["gate"])
-    record(Path(out) / BUNDLE, answer)
-    if key is not None:  # last: the signature is over all of the manifest, the digests of judgement and curves in it
-        sign(Path(out) / BUNDLE, key)
+    with workplace(out) as folder:
+        if line := beginning_line():
+            console.print(line, style="yellow", markup=False)
+        with opened_progress(console, "folds x seeds") as progress:
+            document = run_walk_forward(
+                bars,
+                asked,
+                folder,
+                pool,
+                progress=progress,
+                usd_per_hour=usd_per_hour,
+                overwrite=overwrite,
+                accept=accept,
+                tell=told_on(console),
+            )
+        answer = gate(folder / BUNDLE, settings["gate"])
+        record(folder / BUNDLE, answer)
+        if key is not None:  # last: the signature is over all of the manifest, the digests of the judgement in it
+            sign(folder / BUNDLE, key)
     if as_json:
         typer.echo(json.dumps(document, allow_nan=False))
     else:

@@ -45,7 +45,8 @@ from himari_rl.policy.bundle import amend, write_bundle
 from himari_rl.policy.manifest import Manifest
 from himari_rl.policy.runtime import load_policy
 from himari_rl.schema import Bars
-from himari_rl.storage import write_atomic
+from himari_rl.storage import join, write_atomic
+from himari_rl.storage.mirror import shown, workplace
 from himari_rl.training.fan_out import Pool, local_pool
 from himari_rl.trials.fingerprint import paths_of
 from himari_rl.trials.ledger import Trial, Trials, look_of, span_of
@@ -58,15 +59,15 @@ USD_PER_HOUR = 0.10  # of a two-core machine; for the cost line only, change it 
 class WalkForwardRun:
     """A finished walk-forward; `print` it for a page."""
 
-    folder: Path
+    folder: str | Path
     document: dict[str, Any]
     """As in walk_forward.json."""
     judgement: Judgement
 
     @property
-    def bundle(self) -> Path:
+    def bundle(self) -> str | Path:
         """The policy that would be shipped: what `gate` asks about."""
-        return self.folder / BUNDLE
+        return join(self.folder, BUNDLE)
 
     def __str__(self) -> str:
         symbols, folds = ", ".join(self.document["symbols"]), len(self.document["folds"])
@@ -117,8 +118,9 @@ def walk_forward(
         **vars(settings_from(WalkForwardConfig, settings)),
     )
     pool = None if jobs == 1 else local_pool(jobs)
-    document, judgement = _run(bars, asked, Path(out), pool, progress=progress, overwrite=overwrite, accept=accept)
-    return WalkForwardRun(folder=Path(out), document=document, judgement=judgement)
+    with workplace(out) as folder:
+        document, judgement = _run(bars, asked, folder, pool, progress=progress, overwrite=overwrite, accept=accept)
+    return WalkForwardRun(folder=out, document=document, judgement=judgement)
 
 
 def run_walk_forward(
@@ -245,7 +247,7 @@ def _counted(work: WalkForwardPlan, out: Path) -> tuple[int, dict[str, Any], Seq
     Returns:
         the number of trials on its span, what was registered for it, the trials themselves.
     """
-    settings, judged, place = work.settings, _judged_bars(work), str(out.resolve())
+    settings, judged, place = work.settings, _judged_bars(work), shown(out.resolve())
     span, paths = span_of(judged), paths_of(judged)
     with Trials() as trials:
         for search in work.searches((REAL,)):

@@ -26,6 +26,8 @@ from himari_rl.experiments.run_folder import (
 from himari_rl.policy.bundle import read_manifest
 from himari_rl.policy.runtime import Policy, load_policy
 from himari_rl.schema import Bars
+from himari_rl.storage import join
+from himari_rl.storage.mirror import workplace
 from himari_rl.training.config import TrainConfig
 from himari_rl.training.job import BUNDLE, Job, TrainingResult, Watcher, run_job, trainable
 from himari_rl.trials.ledger import Trials, span_of
@@ -79,7 +81,9 @@ def train(
         **vars(settings_from(TrainConfig, settings)),
     )
     options: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "watch": watch, "accept": accept}
-    return load_policy(recorded_job(job, bars, Path(out), **options).bundle)
+    with workplace(out) as folder:
+        recorded_job(job, bars, folder, **options)
+    return load_policy(join(out, BUNDLE))
 
 
 def recorded_job(

@@ -53,7 +53,8 @@ def workplace(place: str | Path, *, only: Sequence[str] = (), snapshots: str = "
         yield local.local_path(place)
         return
     remote = str(place).rstrip("/")
-    gcs.split(remote)
+    if not only:
+        gcs.split(remote)  # not a whole bucket
     folder = _temporary(remote)
     mirror = _Mirror(folder, remote, only, snapshots or f"{remote}/{SNAPSHOT_FOLDER}")
     try:
@@ -66,6 +67,23 @@ def workplace(place: str | Path, *, only: Sequence[str] = (), snapshots: str = "
     finally:
         local.FOLLOWERS.pop(str(folder), None)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def inside(path: str | Path, *beside: str) -> Iterator[Path]:
+    """A folder by its own path, together with files or folders of these names beside it: a bundle and its run."""
+    if not paths.is_remote(path):
+        yield local.local_path(path)
+        return
+    name = paths.name_of(path)
+    with workplace(paths.parent(path), only=(name, *beside)) as folder:
+        yield folder / name
+
+
+def open_bucket() -> str:
+    """gs://bucket of the folder that is being worked in; empty where it is of this machine."""
+    places = [_SHOWN[folder] for folder in local.FOLLOWERS]
+    return "gs://" + places[-1].removeprefix("gs://").partition("/")[0] if places else ""
 
 
 def fetched(place: str, wanted: Callable[[str], bool] = lambda name: True) -> Path:
