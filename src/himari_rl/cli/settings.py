@@ -25,6 +25,7 @@ SECTIONS = {
     "evaluate": "himari_rl.evaluation.config:EvaluateConfig",
     "gate": "himari_rl.release.rules:GateRules",
     "serve": "himari_rl.serving.settings:ServeSettings",
+    "cloud": "himari_rl.cloud.config:CloudConfig",
 }
 COMMANDS = {
     "train": ("train", "data", "agent", "environment"),
@@ -35,6 +36,7 @@ COMMANDS = {
     "certify": ("certify", "agent"),
     "gate": ("gate",),
     "serve": ("serve",),
+    "cloud-train": ("cloud", "train", "data", "agent", "environment", "evaluate", "gate"),  # vertex_training/
 }
 
 

@@ -109,7 +109,7 @@ def recorded_job(
     require_one(resume, overwrite)
     said = recorded(accepted_facts(bars, accept), accept)
     train = trainable(job, bars)
-    this = RunIdentity(TRAINING, config_hash(job), f"{train.fingerprint} {','.join(train.symbols)}")
+    this = identity_of(job, train)
     require_ledger()
     same = "a finished run is not trained again, --resume continues one that was cut off"
     with claimed(out, this, same=same, overwrite=overwrite, resume=resume, tell=tell) as there:
@@ -120,6 +120,11 @@ def recorded_job(
         with Trials() as ledger:
             ledger.trained(*span_of(train), trained.manifest.version)
     return trained
+
+
+def identity_of(job: Job, train: Bars | Panel) -> RunIdentity:
+    """What makes two trainings the same run: the settings, the training bars and their symbols."""
+    return RunIdentity(TRAINING, config_hash(job), f"{train.fingerprint} {','.join(train.symbols)}")
 
 
 def _finished(job: Job, out: Path, fingerprint: str, tell: Tell) -> TrainingResult:

@@ -18,7 +18,7 @@ import numpy as np
 
 from himari_rl.evaluation.backtest import POLICY
 from himari_rl.evaluation.control import own_deflated
-from himari_rl.evaluation.record import CURVES, DOCUMENT, read_curves, read_run, require_evidence
+from himari_rl.evaluation.record import CURVES, DOCUMENT, has_evidence, read_curves, read_run, require_evidence
 from himari_rl.policy.bundle import Manifest, amend, read_manifest
 from himari_rl.policy.runtime import load_policy
 from himari_rl.release.comparisons import LSTM_GAIN, champion_lines, portfolio_lines
@@ -113,6 +113,9 @@ def gate(
         return replace(answer, bundle=str(bundle))
     manifest = read_manifest(bundle)
     place = Path(run) if run is not None else Path(bundle).parent
+    if not has_evidence(place, manifest):
+        why = "no walk-forward made this bundle: himari walk-forward trains and judges one that has its evidence"
+        return _answer(bundle, manifest, [fails("evidence", 0.0, why)], ())
     require_evidence(place, manifest)
     if signer is not None:
         _vouched(manifest, signer)
@@ -134,6 +137,11 @@ def gate(
     if manifest.kind == "lstm" and (other is None or other.kind != "base"):
         lines.append(fails(LSTM_GAIN, rules.min_lstm_gain, "an LSTM is compared with a base: give its --champion"))
     lines.append(line("latency ms", measured, "<=", rules.max_latency_ms, "median of one decision on this machine"))
+    exceptions = _exceptions(document, rules, lines, looks, leak_reason, implausible_reason)
+    return _answer(bundle, manifest, lines, exceptions)
+
+
+def _answer(bundle: str | Path, manifest: Manifest, lines: Sequence[Line], exceptions: tuple[str, ...]) -> GateAnswer:
     refused = [each.rule for each in lines if not each.passed]
     return GateAnswer(
         bundle=str(bundle),
@@ -142,7 +150,7 @@ def gate(
         passed=not refused,
         lines=tuple(lines),
         reason=f"refused by {', '.join(refused)}" if refused else f"all {len(lines)} rules passed",
-        exceptions=_exceptions(document, rules, lines, looks, leak_reason, implausible_reason),
+        exceptions=exceptions,
         ledger=manifest.ledger.config.describe(),
     )
 

@@ -44,6 +44,8 @@ _CURES = {
     errno.ENOENT: "check the path",
 }
 
+_NO_FOLDER_RENAME = (errno.EMFILE, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EXDEV)
+
 
 def read_bytes(path: str | Path) -> bytes:
     """The whole file.
@@ -152,7 +154,8 @@ def write_atomic(path: str | Path, data: bytes) -> None:
 def write_folder(path: str | Path, files: Mapping[str, bytes], *, marker: str) -> None:
     """Writes a folder of files that belong together, so that it appears whole or not at all.
 
-    Replacing takes two renames: a process killed between them leaves no folder at `path`, never a mixed one.
+    Replacing takes two renames: a process killed between them leaves no folder at `path`, never a mixed one. Where
+    folders cannot be renamed (gcsfuse answers EMFILE) the files are written one by one, the marker last.
 
     Args:
         path: the folder; an earlier version of the same kind there is replaced.
@@ -184,13 +187,29 @@ def write_folder(path: str | Path, files: Mapping[str, bytes], *, marker: str) -
             raise
         _sync_folder(target.parent)
     except OSError as error:
-        raise refusal("write", path, error) from error
+        if error.errno not in _NO_FOLDER_RENAME:
+            raise refusal("write", path, error) from error
+        _write_one_by_one(target, files, marker)
     finally:
         _forget(temporary)
         if target.exists():
             _forget(retired)
     if FOLLOWERS and (follower := _follower(target)):
         follower.folder_written(_absolute(target), marker)
+
+
+def _write_one_by_one(target: Path, files: Mapping[str, bytes], marker: str) -> None:
+    """Without its marker a folder is none: it goes first and comes last."""
+    try:
+        target.mkdir(exist_ok=True)
+        (target / marker).unlink(missing_ok=True)
+        for old in target.iterdir():
+            _forget(old)
+        for name in [*(name for name in files if name != marker), marker]:
+            _write_new(target / name, files[name])
+        _sync_folder(target)
+    except OSError as error:
+        raise refusal("write", target, error) from error
 
 
 def set_aside(path: str | Path) -> Path:
