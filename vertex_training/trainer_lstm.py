@@ -1,10 +1,11 @@
-"""The recurrent policy's training job, as a Vertex AI container runs it; `himari train lstm` under its earlier flags.
+"""The recurrent policy's training job, as a Vertex AI (Gemini Enterprise Agent Platform) container runs it.
 
-    python vertex_training/trainer_lstm.py --bucket-name my-bucket --data gs://my-bucket/bars/BTC-USD_1h.parquet
-    python vertex_training/trainer_lstm.py --data bars.parquet --model-dir runs/mine --num-episodes 1000
+    python vertex_training/trainer_lstm.py --bucket-name himari-rl-models --model-dir models/himari-rl-lstm
+    python vertex_training/trainer_lstm.py --data bars.parquet --model-dir /tmp/mine --num-episodes 10
 
-Vertex AI mounts the project's buckets at /gcs, so gs://my-bucket/x is read and written as /gcs/my-bucket/x. A job that
-was stopped, a spot machine's above all, continues from its last checkpoint: the same command starts and resumes.
+Bars come from gs://BUCKET/data; bundle, evaluation, gate verdict and the look in the trial ledger go into the bucket,
+by API and never through a mount. A job that was stopped, a spot machine's above all, goes on from its last checkpoint:
+the same command starts and resumes. New bars make a new run beside the old one.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from himari_rl.cli import main as himari
 from himari_rl.cli import vertex
 
 
@@ -23,8 +24,8 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Trains; the exit code is the command's own."""
-    return himari(vertex.train_command("lstm", arguments(), argv))
+    """Trains, judges and asks the gate; exit codes are in himari_rl/cli/vertex.py."""
+    return vertex.main("lstm", arguments(), argv, Path(__file__).resolve().parents[1])
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ HimariError              exit code 2: bad usage or bad input; one line, no trace
 ├── BundleError          a policy bundle that is missing, damaged or made for something else
 ├── StateError           a request whose numbers cannot be a state (HTTP 422)
 ├── StorageError         a path that cannot be read or written
+│   └── ConflictError    somebody else has written it meanwhile
 └── RefusedError         exit code 1: the input is fine, the answer is no
     ├── CollapseError    training stopped because the policy degenerated
     └── LookAheadError   a feature or column that knows the future
@@ -59,6 +60,10 @@ class StateError(HimariError):
 
 class StorageError(HimariError):
     """A path that cannot be read or written."""
+
+
+class ConflictError(StorageError):
+    """Somebody else has written it meanwhile."""
 
 
 class RefusedError(HimariError):

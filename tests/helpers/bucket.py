@@ -58,7 +58,15 @@ class Bucket(ThreadingHTTPServer):
     def describe(self, name: str) -> dict[str, Any]:
         generation, data = self.objects[name]
         md5 = base64.b64encode(hashlib.md5(data).digest()).decode()
-        return {"name": name, "bucket": "b", "generation": str(generation), "size": str(len(data)), "md5Hash": md5}
+        id_ = f"b/{name}/{generation}"
+        return {
+            "id": id_,
+            "name": name,
+            "bucket": "b",
+            "generation": str(generation),
+            "size": str(len(data)),
+            "md5Hash": md5,
+        }
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -79,6 +87,7 @@ class Handler(BaseHTTPRequestHandler):
                 200,
                 data[:-1] + b"?" if self.server.corrupt else data,
                 f"crc32c={_crc32c(data)},md5={described['md5Hash']}",
+                described["generation"],
             )
         else:
             self.answer(200, json.dumps(self.server.describe(name)).encode())
@@ -97,11 +106,12 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.answer(200, json.dumps(written).encode())
 
-    def answer(self, status: int, body: bytes, digest: str = "") -> None:
+    def answer(self, status: int, body: bytes, digest: str = "", generation: str = "") -> None:
         self.send_response(status)
         self.send_header("content-length", str(len(body)))
         if digest:
             self.send_header("x-goog-hash", digest)
+            self.send_header("x-goog-generation", generation)
         self.end_headers()
         self.wfile.write(body)
 

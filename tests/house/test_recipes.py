@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,49 +13,6 @@ from helpers.stream import market as signalled
 from himari_rl.cli import main as himari
 from himari_rl.data.synthetic import synthetic_bars
 from himari_rl.data.table import write_bars
-
-
-@pytest.fixture
-def trainer(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """vertex_training/trainer.py with `himari` replaced by a note of what it was asked."""
-    module = load_script("vertex_training/trainer.py")
-    module.asked = []
-    monkeypatch.setattr(module, "himari", lambda argv: module.asked.append(" ".join(argv)) or 0)
-    monkeypatch.delenv("AIP_MODEL_DIR", raising=False)
-    return module
-
-
-def test_the_trainer_keeps_its_earlier_flags_and_defaults(trainer: Any) -> None:
-    given = trainer.arguments().parse_args([])
-    assert {"bucket_name", "model_dir", "num_episodes", "save_interval"} <= set(vars(given))
-    assert (given.num_episodes, given.save_interval) == (1000, 100)
-
-
-@pytest.mark.parametrize(
-    ("typed", "environment", "places"),
-    [
-        ("--bucket-name b", None, "--data /gcs/b/data --out /gcs/b/models/base"),
-        ("--bucket-name b", "gs://b/run-7/model", "--data /gcs/b/data --out /gcs/b/run-7/model"),
-        ("--bucket-name b --model-dir runs/x", "gs://b/run-7", "--data /gcs/b/data --out runs/x"),
-        ("--data gs://c/a.csv d.csv --model-dir m", None, "--data /gcs/c/a.csv d.csv --out m"),
-    ],
-)
-def test_buckets_are_read_and_written_where_they_are_mounted(
-    trainer: Any, monkeypatch: pytest.MonkeyPatch, typed: str, environment: str | None, places: str
-) -> None:
-    if environment is not None:
-        monkeypatch.setenv("AIP_MODEL_DIR", environment)
-    assert trainer.main(typed.split()) == 0
-    assert trainer.asked == [f"train base {places} --num-episodes 1000 --save-interval 100 --seed 0 --resume"]
-
-
-def test_the_trainer_without_any_place_says_which_flags_to_give(
-    trainer: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as stop:
-        trainer.main([])
-    assert stop.value.code == 2
-    assert "give --bucket-name, or --data and --model-dir" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

@@ -115,6 +115,7 @@ def test_only_objects_are_asked_for(bucket: Bucket, monkeypatch: pytest.MonkeyPa
 def test_the_reason_of_an_unreachable_bucket_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:1")
     monkeypatch.setattr(gcs, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(gcs, "DEADLINE_S", 1.0)
     gcs._client.cache_clear()
     with pytest.raises(StorageError, match=r"^cannot read gs://b/x: .* check the bucket, the network") as caught:
         read_bytes("gs://b/x")

@@ -145,6 +145,26 @@ def test_a_missing_file_a_folder_and_a_bucket_are_refused(tmp_path: Path) -> Non
     with pytest.raises(StorageError, match="Is a directory; give the path of a file"):
         read_bytes(tmp_path)
     with pytest.raises(StorageError, match=r"gs://bucket/x is not on this machine"):
-        write_atomic("gs://bucket/x", b"")
-    with pytest.raises(StorageError, match=r"s3://bucket/x is not on this machine"):
+        write_folder("gs://bucket/x", {"a": b""}, marker="a")
+    with pytest.raises(StorageError, match=r"s3://bucket/x is neither a local path nor gs://bucket/name"):
         read_bytes("s3://bucket/x")
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_folder_is_written_where_folders_cannot_be_renamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    """gcsfuse on an ordinary bucket answers EMFILE."""
+    target, rename = tmp_path / "bundle", os.rename
+    if before:
+        write_folder(target, {"manifest.json": b"old", "more": b"old"}, marker="manifest.json")
+
+    def refuse(source: Path, to: Path) -> None:
+        if os.path.isdir(source):
+            raise OSError(errno.EMFILE, "Too many open files")
+        rename(source, to)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    write_folder(target, {"manifest.json": b"new", "weights": b"new"}, marker="manifest.json")
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == {"manifest.json": b"new", "weights": b"new"}
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]

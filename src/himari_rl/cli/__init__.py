@@ -149,7 +149,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = run(argv)
     except HimariError as error:
-        return _say(f"himari: {error}", error.exit_code)
+        from himari_rl.storage.mirror import shown
+
+        return _say(f"himari: {shown(str(error))}", error.exit_code)
     except ModuleNotFoundError as error:
         line = missing_extra(error, argv)
         if not line:

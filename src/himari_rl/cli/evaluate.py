@@ -7,7 +7,6 @@ himari evaluate runs/mine/bundle --data BTC-USD_1h.parquet --html equity.html --
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,7 +32,7 @@ def evaluate(
     data: Annotated[list[str], typer.Option(help="Files or a folder of bars, of the bundle's symbols.")],
     settings: Resolved,
     symbol: Annotated[str | None, typer.Option(help="Which symbol, where the data has several.")] = None,
-    funding: Annotated[Path | None, typer.Option(help="Folder of funding files, for a bundle of several.")] = None,
+    funding: Annotated[str | None, typer.Option(help="Folder of funding files, for a bundle of several.")] = None,
     html: Annotated[str | None, typer.Option(help="Write equity curves to this file.")] = None,
     as_json: Json = False,
 ) -> None:

@@ -28,7 +28,7 @@ AcceptImplausible = Annotated[
     typer.Option(help="Why a result that is too good is true; written down, passes no named leak."),
 ]
 Signer = Annotated[str | None, typer.Option(help="PEM file of a public key: evidence that it did not sign is refused.")]
-Folder = Annotated[str, typer.Option(help="Where the aliases are: a folder.")]
+Folder = Annotated[str, typer.Option(help="Where the aliases are: a folder, local or gs://.")]
 
 
 class Taken(TypedDict):
@@ -80,7 +80,7 @@ def gate(
 
 @configured("gate")
 def promote(
-    alias: Annotated[str, typer.Argument(help="Which alias: champion, candidate or another name.")],
+    alias: Annotated[str, typer.Argument(help="Which alias: champion, candidate, another name, or its gs:// path.")],
     bundle: Annotated[str, typer.Argument(help="The bundle of a walk-forward, RUN/bundle.")],
     settings: Resolved,
     override: Annotated[str | None, typer.Option(help="The reason to promote in spite of a refusal.")] = None,
@@ -110,7 +110,7 @@ def promote(
 
 
 def rollback(
-    alias: Annotated[str, typer.Argument(help="Which alias.")],
+    alias: Annotated[str, typer.Argument(help="Which alias: its name or gs:// path.")],
     reason: Annotated[str | None, typer.Option(help="Why, for the log.")] = None,
     folder: Folder = ALIASES,
     as_json: Json = False,
@@ -176,7 +176,10 @@ def decide(
 
 def _path(folder: str, alias: str) -> str:
     from himari_rl.errors import ConfigError
+    from himari_rl.storage import is_remote, name_of, parent
 
+    if is_remote(alias):  # gs://bucket/aliases/champion, the whole place at once
+        folder, alias = parent(alias), name_of(alias).removesuffix(".json")
     if not alias.replace("-", "").replace("_", "").isalnum():
         raise ConfigError(f"alias {alias!r}", "letters, digits, - and _", "for example champion")
     return f"{folder.rstrip('/')}/{alias}.json"

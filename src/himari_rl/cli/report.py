@@ -13,6 +13,8 @@ from himari_rl.cli.gate import AcceptImplausible, AcceptLeak, Champion, NewLedge
 from himari_rl.cli.options import Json, configured
 from himari_rl.config import Resolved
 
+PAGE = "report.html"
+
 
 def register(app: typer.Typer) -> None:
     """Adds `himari report`."""
@@ -36,17 +38,18 @@ def report(
     Example: himari report runs/btc
     """
     import json
-    from pathlib import Path
 
     from himari_rl.evaluation.record import BUNDLE, read_run
     from himari_rl.release.gate import gate
     from himari_rl.release.report import report_page
-    from himari_rl.storage import write_atomic
+    from himari_rl.storage import join, write_atomic
+    from himari_rl.storage.mirror import workplace
 
-    read_run(run)
     taken = Taken(leak_reason=accept_leak, implausible_reason=accept_implausible, signer=signer, new_ledger=new_ledger)
-    answer = gate(Path(run) / BUNDLE, settings["gate"], champion=champion, **taken)
-    place = out or str(Path(run) / "report.html")
-    write_atomic(place, report_page(run, answer).encode())
+    with workplace(run) as folder:
+        read_run(folder)
+        answer = gate(folder / BUNDLE, settings["gate"], champion=champion, **taken)
+        write_atomic(out or folder / PAGE, report_page(folder, answer).encode())
+    place = out or join(run, PAGE)
     document = {"report": place, "passed": answer.passed, "reason": answer.reason}
     typer.echo(json.dumps(document) if as_json else f"{place}: {answer.reason}")

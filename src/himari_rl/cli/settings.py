@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib import import_module
-from pathlib import Path
 
 from himari_rl.config import Given, Resolved, from_assignments, from_environment, from_yaml, resolve, settings_of
 from himari_rl.errors import ConfigError
@@ -30,6 +29,7 @@ SECTIONS = {
     "portfolio": "himari_rl.runner.config:PortfolioConfig",
     "risk": "himari_rl.policy.risk:RiskLimits",
     "halt": "himari_rl.runner.config:HaltConfig",
+    "cloud": "himari_rl.cloud.config:CloudConfig",
 }
 COMMANDS = {
     "train": ("train", "data", "agent", "environment"),
@@ -41,6 +41,7 @@ COMMANDS = {
     "gate": ("gate",),
     "serve": ("serve",),
     "run": ("run", "portfolio", "risk", "halt"),
+    "cloud-train": ("cloud", "train", "data", "agent", "environment", "evaluate", "gate"),  # vertex_training/
 }
 
 
@@ -100,9 +101,9 @@ def resolved(
 
         given += rules_given(rules)
     if file is not None:
-        from himari_rl.storage import read_bytes
+        from himari_rl.storage import name_of, read_bytes
 
-        given += from_yaml(read_bytes(file), Path(file).name)
+        given += from_yaml(read_bytes(file), name_of(file))
     for section in sections.keys() & {"serve", "run"}:
         given += from_environment(sections[section], section, os.environ)
     given += from_assignments(assignments)

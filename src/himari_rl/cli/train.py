@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,12 +19,14 @@ if TYPE_CHECKING:
     from himari_rl.schema import Bars
     from himari_rl.training.job import TrainingResult
 
-Data = Annotated[list[Path], typer.Option("--data", help="Bars: CSV, CSV.gz, Parquet files or a folder.")]
+Data = Annotated[
+    list[str], typer.Option("--data", help="Bars: CSV, CSV.gz, Parquet files or a folder; local or gs://.")
+]
 Symbol = Annotated[str | None, typer.Option(help="Which symbol, where the data has several.")]
 Symbols = Annotated[list[str], typer.Option(help="2 to 100 symbols, in the order of the policy's state and answer.")]
 Interval = Annotated[str | None, typer.Option(help="Which bars, where the data has several: 1h, 1d.")]
-Funding = Annotated[Path | None, typer.Option(help="Folder of SYMBOL_funding_8h files, one for each symbol.")]
-Out = Annotated[Path, typer.Option(help="Folder of the run.")]
+Funding = Annotated[str | None, typer.Option(help="Folder of SYMBOL_funding_8h files, one for each symbol.")]
+Out = Annotated[str, typer.Option(help="Folder of the run, local or gs://.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the run's last checkpoint.")]
 Overwrite = Annotated[
     bool,
@@ -62,7 +63,7 @@ def train_base(
     data: Data,
     settings: Resolved,
     symbol: Symbol = None,
-    out: Out = Path("runs/base"),
+    out: Out = "runs/base",
     resume: Resume = False,
     overwrite: Overwrite = False,
     tensorboard: TensorBoard = False,
@@ -82,7 +83,7 @@ def train_lstm(
     data: Data,
     settings: Resolved,
     symbol: Symbol = None,
-    out: Out = Path("runs/lstm"),
+    out: Out = "runs/lstm",
     resume: Resume = False,
     overwrite: Overwrite = False,
     tensorboard: TensorBoard = False,
@@ -104,7 +105,7 @@ def train_multi(
     settings: Resolved,
     interval: Interval = None,
     funding: Funding = None,
-    out: Out = Path("runs/multi"),
+    out: Out = "runs/multi",
     resume: Resume = False,
     overwrite: Overwrite = False,
     tensorboard: TensorBoard = False,
@@ -131,8 +132,8 @@ def train_multi(
 def _run(
     settings: Resolved,
     bars: Bars | Panel,
-    data: list[Path],
-    out: Path,
+    data: list[str],
+    out: str,
     resume: bool,
     overwrite: bool,
     tensorboard: bool,
@@ -141,25 +142,27 @@ def _run(
     """Trains with what was asked for, writes the run into the trial ledger and says what there is."""
     from himari_rl.experiments.arguments import accepted_facts
     from himari_rl.experiments.train import recorded_job
-    from himari_rl.training.job import Job
+    from himari_rl.storage import join
+    from himari_rl.storage.mirror import workplace
+    from himari_rl.training.job import BUNDLE, Job
     from himari_rl.training.watch import Watch
 
     job = Job(agent=settings["agent"], environment=settings["environment"], **vars(settings["train"]))
     console = Console(stderr=True)
     accept = settings["data"].accept
     print_facts(accepted_facts(bars, accept), console)
-    with Watch(console, out / "tensorboard" if tensorboard else None) as watch:
+    with workplace(out) as folder, Watch(console, folder / "tensorboard" if tensorboard else None) as watch:
         trained = recorded_job(
             job,
             bars,
-            out,
+            folder,
             resume=resume,
             overwrite=overwrite,
             watch=watch,
             accept=accept,
             tell=told_on(console),
         )
-    _report(trained, data, console, as_json)
+    _report(trained, join(out, BUNDLE), data, console, as_json)
 
 
 def print_facts(found: Sequence[Fact], console: Console) -> None:
@@ -168,10 +171,10 @@ def print_facts(found: Sequence[Fact], console: Console) -> None:
         console.print(fact.sentence, style="dim" if fact.level == "note" else "yellow", markup=False)
 
 
-def _report(trained: TrainingResult, data: list[Path], console: Console, as_json: bool) -> None:
+def _report(trained: TrainingResult, bundle: str, data: list[str], console: Console, as_json: bool) -> None:
     """What was trained, for a machine on stdout or for a person."""
     summary = {
-        "bundle": str(trained.bundle),
+        "bundle": bundle,
         "model_version": trained.manifest.version,
         "bars_asked": _asked(trained),
         "bars": trained.bars,
@@ -186,8 +189,8 @@ def _report(trained: TrainingResult, data: list[Path], console: Console, as_json
         rate = f"{summary['steps_per_second']:,} steps/s"
         console.print(f"trained on {trained.bars:,} bars in {trained.seconds:.1f} s ({rate})")
     console.print(
-        f"bundle   {trained.bundle}  [dim]{trained.manifest.version}[/dim]"
-        f"\njudge it [bold]himari evaluate {trained.bundle} --data {' '.join(map(str, data))}[/bold]"
+        f"bundle   {bundle}  [dim]{trained.manifest.version}[/dim]"
+        f"\njudge it [bold]himari evaluate {bundle} --data {' '.join(data)}[/bold]"
     )
 
 

@@ -6,7 +6,7 @@ himari walk-forward base --data BTC-USDT_1h.parquet --out runs/btc --scheduler t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,6 +71,14 @@ def walk_forward(
     key: Annotated[
         str | None, typer.Option(help="PEM file of an Ed25519 private key: signs bundle, judgement and curves.")
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="INDEX/COUNT",
+            help="Train this share of the folds and seeds, from 0; the task that ends last judges. A Cloud Run job's "
+            "CLOUD_RUN_TASK_INDEX and CLOUD_RUN_TASK_COUNT say it too.",
+        ),
+    ] = None,
     usd_per_hour: Annotated[float, typer.Option(min=0.0, help="Price of this machine, for the cost line.")] = 0.10,
     as_json: Json = False,
 ) -> None:
@@ -81,7 +89,7 @@ def walk_forward(
     Example: himari walk-forward base --data BTC-USDT_1h.parquet --train 6mo --test 1mo --seeds 5 --out runs/btc
     """
     import json
-    from pathlib import Path
+    import os
 
     from rich.console import Console
 
@@ -89,9 +97,10 @@ def walk_forward(
     from himari_rl.evaluation.record import BUNDLE
     from himari_rl.evaluation.statements import LOOK_AHEAD
     from himari_rl.experiments.arguments import accepted_facts
-    from himari_rl.experiments.run import run_walk_forward
+    from himari_rl.experiments.run import all_shares_done, run_walk_forward, train_share
     from himari_rl.experiments.walk_forward import Settings
     from himari_rl.release.gate import gate, record
+    from himari_rl.storage.mirror import workplace
     from himari_rl.training.dask_cluster import dask_pool
     from himari_rl.training.fan_out import local_pool
     from himari_rl.trials.ledger import beginning_line
@@ -107,24 +116,31 @@ def walk_forward(
     console = Console(stderr=True, highlight=False)
     accept = settings["data"].accept
     print_facts(accepted_facts(bars, accept), console)
-    if line := beginning_line():
-        console.print(line, style="yellow", markup=False)
-    with opened_progress(console, "folds x seeds") as progress:
-        document = run_walk_forward(
-            bars,
-            asked,
-            Path(out),
-            pool,
-            progress=progress,
-            usd_per_hour=usd_per_hour,
-            overwrite=overwrite,
-            accept=accept,
-            tell=told_on(console),
-        )
-    answer = gate(Path(out) / BUNDLE, settings["gate"])
-    record(Path(out) / BUNDLE, answer)
-    if key is not None:  # last: the signature is over all of the manifest, the digests of judgement and curves in it
-        sign(Path(out) / BUNDLE, key)
+    if share := _share(task, os.environ):
+        with workplace(out) as folder, opened_progress(console, "share of the folds") as progress:
+            train_share(bars, asked, folder, *share, progress=progress, accept=accept)
+        if not all_shares_done(out, asked, bars, *share):
+            console.print(f"task {share[0]} of {share[1]} has ended; the one that ends last judges", markup=False)
+            return
+    with workplace(out) as folder:
+        if line := beginning_line():
+            console.print(line, style="yellow", markup=False)
+        with opened_progress(console, "folds x seeds") as progress:
+            document = run_walk_forward(
+                bars,
+                asked,
+                folder,
+                pool,
+                progress=progress,
+                usd_per_hour=usd_per_hour,
+                overwrite=overwrite,
+                accept=accept,
+                tell=told_on(console),
+            )
+        answer = gate(folder / BUNDLE, settings["gate"])
+        record(folder / BUNDLE, answer)
+        if key is not None:  # last: the signature is over all of the manifest, the digests of the judgement in it
+            sign(folder / BUNDLE, key)
     if as_json:
         typer.echo(json.dumps(document, allow_nan=False))
     else:
@@ -133,6 +149,20 @@ def walk_forward(
         console.print(f"next: himari gate {out}/{BUNDLE}    himari report {out}", markup=False)
     if document["judgement"]["verdict"]["answer"] == LOOK_AHEAD:
         raise typer.Exit(1)
+
+
+def _share(task: str | None, environment: Mapping[str, str]) -> tuple[int, int] | None:
+    """Which of how many tasks this is; none where the walk-forward is one process's own."""
+    from himari_rl.errors import ConfigError
+
+    index, count = (environment.get(f"CLOUD_RUN_TASK_{name}", "") for name in ("INDEX", "COUNT"))
+    said = task or (f"{index}/{count}" if index and count else "")
+    if not said:
+        return None
+    first, _, last = said.partition("/")
+    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+        raise ConfigError(f"task {said}", "INDEX/COUNT, from 0/COUNT on", "for example --task 0/8")
+    return int(first), int(last)
 
 
 def history_of(

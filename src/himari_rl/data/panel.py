@@ -25,6 +25,8 @@ from himari_rl.data.sources import Paths, find, load_bars
 from himari_rl.data.table import name_parts, stamp, stem_of
 from himari_rl.errors import ConfigError, DataError
 from himari_rl.schema import Bars, BoolArray, FloatArray, IntArray, bars_per_year
+from himari_rl.storage import is_remote
+from himari_rl.storage.mirror import fetched
 
 MOST_SYMBOLS = 100  # a state of 6,551 numbers, most of them correlations of pairs
 
@@ -199,14 +201,15 @@ def load_panel(
     """
     check_symbols(symbols)
     files = find(paths)
+    folder = Path() if funding is None else fetched(str(funding)) if is_remote(funding) else Path(funding)
     found = []
     for symbol in symbols:
-        bars = _one(files, symbol, interval)
-        found.append(bars if funding is None else attach_funding(bars, _settlements(Path(funding), symbol), trim=True))
+        bars = bars_of(files, symbol, interval)
+        found.append(bars if funding is None else attach_funding(bars, _settlements(folder, symbol), trim=True))
     return panel_of(found)
 
 
-def _one(files: Sequence[Path], symbol: str, interval: str | None) -> Bars:
+def bars_of(files: Sequence[Path], symbol: str, interval: str | None) -> Bars:
     """One symbol's bars. A file in two formats is read once, provided that both hold the same bars."""
     own = [file for file in files if name_parts(file)[0] == symbol.replace("/", "-").upper()]
     if not own:

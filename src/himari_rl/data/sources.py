@@ -23,6 +23,8 @@ from himari_rl.data.readers import ALSO_OTHERS, SUFFIXES
 from himari_rl.data.table import Table, name_parts, read_table, stamp, stem_of
 from himari_rl.errors import DataError
 from himari_rl.schema import LAYER2, PRICES, Bars, FloatArray, Layer2
+from himari_rl.storage import is_remote
+from himari_rl.storage.mirror import fetched
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -78,7 +80,7 @@ def find(paths: Paths) -> list[Path]:
     """
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     found: list[Path] = []
-    for path in map(Path, given):
+    for path in (fetched(str(p), _readable) if is_remote(p) else Path(p) for p in given):
         if not path.is_dir():
             found.append(path)
             continue
@@ -97,6 +99,10 @@ def find(paths: Paths) -> list[Path]:
     if not found:
         raise DataError("no data was named", "a file or folder of bars", "for example --data BTC-USD_1h.parquet")
     return list(dict.fromkeys(found))
+
+
+def _readable(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES)
 
 
 def _of_bars(file: Path) -> bool:

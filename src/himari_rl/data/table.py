@@ -29,7 +29,8 @@ from himari_rl.data.moments import times
 from himari_rl.data.readers import CURES, SUFFIXES, read_raw
 from himari_rl.errors import DataError
 from himari_rl.schema import ACTIONS, LAYER2, PRICES, Bars, BoolArray, FloatArray, IntArray
-from himari_rl.storage import write_atomic
+from himari_rl.storage import is_remote, name_of, write_atomic
+from himari_rl.storage.mirror import fetched, shown
 
 REQUIRED = ("timestamp", *PRICES, "volume")
 
@@ -84,7 +85,7 @@ def name_parts(path: str | Path) -> tuple[str, str | None]:
 
 def stem_of(path: str | Path) -> str:
     """The file name without the ending of its kind."""
-    name = Path(path).name
+    name = name_of(path)
     endings = [suffix for suffix in SUFFIXES if name.lower().endswith(suffix)]
     return name[: -len(max(endings, key=len))] if endings else name
 
@@ -106,7 +107,7 @@ def read_table(path: str | Path) -> Table:
     Raises:
         DataError: the file is missing, empty, not readable as its kind, of no layout, or names a column twice.
     """
-    file = Path(path)
+    file = fetched(str(path)) if is_remote(path) else Path(path)
     name = file.name.lower()
     if not file.is_file():
         kind = "a folder" if file.is_dir() else "missing"
@@ -116,7 +117,7 @@ def read_table(path: str | Path) -> Table:
         raise DataError(f"{file} is of no known kind", f"a name that ends in {', '.join(SUFFIXES)}", cure)
     if file.stat().st_size == 0:
         raise DataError(f"{file} is empty (0 bytes)", "a header and rows of bars", "download it again")
-    return interpret(str(file), name_parts(file)[0], read_raw(file))
+    return interpret(shown(file), name_parts(file)[0], read_raw(file))
 
 
 def interpret(source: str, symbol: str, raw: Raw) -> Table:
@@ -234,7 +235,7 @@ def write_bars(bars: Bars, path: str | Path, metadata: dict[str, str] | None = N
         StorageError: the place cannot be written.
     """
     columns = bars.recorded.columns() | ({"synthetic": np.ones(len(bars), np.int64)} if bars.synthetic else {})
-    name = Path(path).name.lower()
+    name = name_of(path).lower()
     if name.endswith((".parquet", ".pq")):
         write_atomic(path, _parquet_bytes(columns, metadata or {}))
     elif name.endswith((".csv", ".csv.gz")):

@@ -74,6 +74,11 @@ def seal(run: str | Path) -> dict[str, str]:
     return {name: digest_of(read_bytes(Path(run) / name)) for name in (DOCUMENT, CURVES)}
 
 
+def has_evidence(run: str | Path, manifest: Manifest) -> bool:
+    """Whether a walk-forward made this bundle, told by its files or by the manifest: `himari train` makes neither."""
+    return (Path(run) / DOCUMENT).exists() or DOCUMENT in (manifest.evaluation or {})
+
+
 def require_evidence(run: str | Path, manifest: Manifest) -> None:
     """Returns where a walk-forward's files are those that its bundle's manifest names, to the last byte.
 
@@ -96,7 +101,7 @@ def require_evidence(run: str | Path, manifest: Manifest) -> None:
             )
 
 
-def read_document(path: Path) -> dict[str, Any]:
+def read_document(path: str | Path) -> dict[str, Any]:
     """A JSON object from a file of the run.
 
     Raises:

@@ -25,12 +25,14 @@ from himari_rl.evaluation.portfolio import PortfolioMeasures, measure
 from himari_rl.evaluation.record import SUMMARY as SUMMARY
 from himari_rl.evaluation.verdict import Verdict
 from himari_rl.experiments.arguments import accepted_facts, require_bars, settings_from
+from himari_rl.experiments.held_out import FOLDER as CONTROLS
 from himari_rl.experiments.held_out import judge_bundle
 from himari_rl.experiments.run_folder import require_ledger
 from himari_rl.policy.manifest import Manifest, TrainingData
 from himari_rl.policy.runtime import Policy, load_policy
 from himari_rl.schema import Bars
-from himari_rl.storage import local_path, require_writable, write_atomic
+from himari_rl.storage import is_remote, local_path, require_writable, write_atomic
+from himari_rl.storage.mirror import inside, shown
 from himari_rl.trials.fingerprint import paths_of
 from himari_rl.trials.ledger import Trials, beginning_line, look_of, plain_symbol, span_of
 from himari_rl.trials.register import Standing, standing
@@ -104,6 +106,10 @@ def evaluate(
         raise ConfigError("bars where the policy belongs", "evaluate(policy, bars)", "swap the two arguments")
     require_bars(bars, "evaluate(policy, bars)")
     asked = settings_from(EvaluateConfig, settings)
+    folder = policy.folder if isinstance(policy, Policy) else policy
+    if folder is not None and is_remote(folder):
+        with inside(folder, CONTROLS) as here:
+            return evaluate(here, bars, progress=progress, accept=accept, **settings)
     found = accepted_facts(bars, accept)
     loaded = policy if isinstance(policy, Policy) else load_policy(policy)
     manifest = loaded.manifest
@@ -201,8 +207,9 @@ class _Look:
 def _counted(test: Bars | Panel, policy: Policy, asked: EvaluateConfig) -> _Look:
     """Writes this look at the test span into the trial ledger."""
     manifest, paths, begins = policy.manifest, paths_of(test), beginning_line()
-    folder = "" if policy.folder is None else local_path(policy.folder).resolve()
-    look = look_of(manifest.version, test, f"{Path.cwd()} {folder} {test.source}")
+    folder = "" if policy.folder is None else shown(local_path(policy.folder).resolve())
+    where = "" if is_remote(folder) else f"{Path.cwd()} "  # one bucket is one place, whoever looks
+    look = look_of(manifest.version, test, f"{where}{folder} {test.source}")
     settings: dict[str, Any] = {"kind": manifest.kind, "evaluate": as_dict(asked)}
     settings |= {name: manifest.config[name] for name in ("agent", "environment") if name in manifest.config}
     with Trials() as ledger:

@@ -12,6 +12,7 @@ RUN/planted_power           the planted edge of its control, so that a run which
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from himari_rl.data.leaks import doubtful_columns
 from himari_rl.data.panel import Panel
 from himari_rl.data.table import stamp
 from himari_rl.envs.config import TradingEnvConfig
+from himari_rl.errors import StorageError
 from himari_rl.evaluation import metrics
 from himari_rl.evaluation.backtest import POLICY, SEED, Backtest
 from himari_rl.evaluation.baselines import ONE
@@ -40,20 +42,30 @@ from himari_rl.experiments.controls import judge_walk
 from himari_rl.experiments.fold_search import search_all
 from himari_rl.experiments.folds import TrainedFold, ensemble
 from himari_rl.experiments.power import keep
-from himari_rl.experiments.run_folder import WALK_FORWARD, RunIdentity, Tell, claimed, nothing_said, require_ledger
+from himari_rl.experiments.run_folder import (
+    WALK_FORWARD,
+    RunIdentity,
+    Tell,
+    claimed,
+    nothing_said,
+    require_ledger,
+    run_in,
+)
 from himari_rl.experiments.shipped import shipped_answers
-from himari_rl.experiments.train_all import FOLDS_FOLDER, train_all
+from himari_rl.experiments.train_all import FOLDS_FOLDER, share_of, train_all
 from himari_rl.experiments.walk_forward import REAL, Key, Settings, WalkForwardPlan, plan
 from himari_rl.policy.bundle import amend, write_bundle
 from himari_rl.policy.manifest import Manifest
 from himari_rl.policy.runtime import load_policy
 from himari_rl.schema import Bars
-from himari_rl.storage import write_atomic
+from himari_rl.storage import exchange, join, write_atomic
+from himari_rl.storage.mirror import shown, workplace
 from himari_rl.training.fan_out import Pool, local_pool
 from himari_rl.trials.fingerprint import paths_of
 from himari_rl.trials.ledger import Trial, Trials, look_of, span_of
 from himari_rl.trials.register import standing
 
+TASKS = "tasks.json"  # which tasks of a job have ended
 USD_PER_HOUR = 0.10  # of a two-core machine; for the cost line only, change it with --usd-per-hour
 
 
@@ -61,15 +73,15 @@ USD_PER_HOUR = 0.10  # of a two-core machine; for the cost line only, change it 
 class WalkForwardRun:
     """A finished walk-forward; `print` it for a page."""
 
-    folder: Path
+    folder: str | Path
     document: dict[str, Any]
     """As in walk_forward.json."""
     judgement: Judgement
 
     @property
-    def bundle(self) -> Path:
+    def bundle(self) -> str | Path:
         """The policy that would be shipped: what `gate` asks about."""
-        return self.folder / BUNDLE
+        return join(self.folder, BUNDLE)
 
     def __str__(self) -> str:
         symbols, folds = ", ".join(self.document["symbols"]), len(self.document["folds"])
@@ -120,8 +132,9 @@ def walk_forward(
         **vars(settings_from(WalkForwardConfig, settings)),
     )
     pool = None if jobs == 1 else local_pool(jobs)
-    document, judgement = _run(bars, asked, Path(out), pool, progress=progress, overwrite=overwrite, accept=accept)
-    return WalkForwardRun(folder=Path(out), document=document, judgement=judgement)
+    with workplace(out) as folder:
+        document, judgement = _run(bars, asked, folder, pool, progress=progress, overwrite=overwrite, accept=accept)
+    return WalkForwardRun(folder=out, document=document, judgement=judgement)
 
 
 def run_walk_forward(
@@ -151,6 +164,46 @@ def run_walk_forward(
     """
     said: dict[str, Any] = {"progress": progress, "usd_per_hour": usd_per_hour, "overwrite": overwrite, "tell": tell}
     return _run(bars, settings, out, pool, accept=accept, **said)[0]
+
+
+def train_share(
+    bars: Bars | Panel,
+    settings: Settings,
+    out: Path,
+    index: int,
+    count: int,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    accept: Sequence[str] = (),
+) -> None:
+    """Trains one task's share of a walk-forward's folds and seeds, on a machine of its own; nothing is judged.
+
+    Raises:
+        StorageError: the folder belongs to another run.
+    """
+    accepted_facts(bars, accept)
+    there = run_in(out)
+    if there is not None and there != RunIdentity(WALK_FORWARD, settings.hash, bars.fingerprint):
+        raise StorageError(f"{out} holds a {there.kind} of other settings or data", "a new folder", "choose another")
+    work = plan(bars, settings)
+    _write_settings(work, bars, out)
+    train_all(work, out, None, progress, only=set(share_of(work, index, count)))
+
+
+def all_shares_done(out: str | Path, settings: Settings, bars: Bars | Panel, index: int, count: int) -> bool:
+    """Writes down that a task has ended; true for the one that ends last, which judges.
+
+    A task that is begun again, as the one that should have judged was stopped, is the last one again.
+    """
+    run = f"{settings.hash} {bars.fingerprint}"
+
+    def ended(before: bytes | None) -> bytes:
+        said = json.loads(before) if before else {}
+        others = said["done"] if (said.get("run"), said.get("count")) == (run, count) else []
+        done = sorted({*others, index})
+        return json.dumps({"run": run, "count": count, "done": done, "transaction": secrets.token_hex(8)}).encode()
+
+    return len(json.loads(exchange(join(out, TASKS), ended))["done"]) == count
 
 
 def _run(
@@ -188,8 +241,7 @@ def _judged(
 ) -> tuple[dict[str, Any], Judgement]:
     """Trains what is left to train in a folder that is ours, and writes the judgement."""
     settings, sha256 = work.settings, bars.fingerprint
-    record = {"hash": settings.hash, "data_sha256": sha256, "settings": as_dict(settings)}
-    write_atomic(out / SETTINGS, (json.dumps(record, indent=2) + "\n").encode())
+    _write_settings(work, bars, out)
     if work.planted is not None:
         keep(work.planted, out)
     trained = train_all(work, out, pool, progress)
@@ -238,6 +290,12 @@ def _judged(
     return json.loads(text), judgement
 
 
+def _write_settings(work: WalkForwardPlan, bars: Bars | Panel, out: Path) -> None:
+    settings = work.settings
+    record = {"hash": settings.hash, "data_sha256": bars.fingerprint, "settings": as_dict(settings)}
+    write_atomic(out / SETTINGS, (json.dumps(record, indent=2) + "\n").encode())
+
+
 def _stepped(fold: TrainedFold) -> int:
     """Bars that a fold was trained with, whole rollouts."""
     run = fold.manifest.config["run"]
@@ -251,7 +309,7 @@ def _counted(work: WalkForwardPlan, out: Path) -> tuple[int, dict[str, Any], Seq
     Returns:
         the number of trials on its span, what was registered for it, the trials themselves.
     """
-    settings, judged, place = work.settings, _judged_bars(work), str(out.resolve())
+    settings, judged, place = work.settings, _judged_bars(work), shown(out.resolve())
     span, paths = span_of(judged), paths_of(judged)
     with Trials() as trials:
         for search in work.searches((REAL,)):

@@ -26,6 +26,8 @@ from himari_rl.experiments.run_folder import (
 from himari_rl.policy.bundle import read_manifest
 from himari_rl.policy.runtime import Policy, load_policy
 from himari_rl.schema import Bars
+from himari_rl.storage import join
+from himari_rl.storage.mirror import workplace
 from himari_rl.training.config import TrainConfig
 from himari_rl.training.job import BUNDLE, Job, TrainingResult, Watcher, run_job, trainable
 from himari_rl.trials.ledger import Trials, span_of
@@ -79,7 +81,9 @@ def train(
         **vars(settings_from(TrainConfig, settings)),
     )
     options: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "watch": watch, "accept": accept}
-    return load_policy(recorded_job(job, bars, Path(out), **options).bundle)
+    with workplace(out) as folder:
+        recorded_job(job, bars, folder, **options)
+    return load_policy(join(out, BUNDLE))
 
 
 def recorded_job(
@@ -105,7 +109,7 @@ def recorded_job(
     require_one(resume, overwrite)
     said = recorded(accepted_facts(bars, accept), accept)
     train = trainable(job, bars)
-    this = RunIdentity(TRAINING, config_hash(job), f"{train.fingerprint} {','.join(train.symbols)}")
+    this = identity_of(job, train)
     require_ledger()
     same = "a finished run is not trained again, --resume continues one that was cut off"
     with claimed(out, this, same=same, overwrite=overwrite, resume=resume, tell=tell) as there:
@@ -116,6 +120,11 @@ def recorded_job(
         with Trials() as ledger:
             ledger.trained(*span_of(train), trained.manifest.version)
     return trained
+
+
+def identity_of(job: Job, train: Bars | Panel) -> RunIdentity:
+    """What makes two trainings the same run: the settings, the training bars and their symbols."""
+    return RunIdentity(TRAINING, config_hash(job), f"{train.fingerprint} {','.join(train.symbols)}")
 
 
 def _finished(job: Job, out: Path, fingerprint: str, tell: Tell) -> TrainingResult:

@@ -6,7 +6,7 @@ before it. Each result is one file under RUN/folds that is whole or not there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ def train_all(
     pool: Pool | None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     parts: tuple[str, ...] = PARTS,
+    only: Collection[Key] | None = None,
 ) -> dict[Key, TrainedFold]:
     """Trains what has no file under `out`/folds yet; each result is one file that is whole or not there.
 
@@ -33,12 +34,14 @@ def train_all(
         pool: from fan_out.py; None works in this process.
         progress: (finished, total), called as results arrive; those found on disk count at once.
         parts: which of the histories.
+        only: of these pieces, all of them if not given.
 
     Raises:
         StorageError: a file belongs to another walk-forward, is damaged, or cannot be written.
     """
-    keys = [key for key in work.pieces() if key[0] in parts]
-    searches = work.searches(parts)
+    keys = [key for key in work.pieces() if key[0] in parts and (only is None or key in only)]
+    cut = {(part, fold) for part, fold, _ in keys}
+    searches = [task for task in work.searches(parts) if (task.part, task.fold) in cut]
     total = len(searches) + len(keys)
     work = replace(work, searched=search_all(searches, out / FOLDS_FOLDER, pool, lambda count: progress(count, total)))
     found: dict[Key, TrainedFold] = {}
@@ -62,6 +65,22 @@ def train_all(
 
     fan_out(train_folds, together(ready), done, pool)
     return found
+
+
+def share_of(work: WalkForwardPlan, index: int, count: int) -> list[Key]:
+    """What one of `count` tasks on as many machines trains: pieces dealt out in turn, what needs another beside it.
+
+    With a warm start a seed's folds wait for each other; seeds of a fold that is searched share the search.
+    """
+    settings = work.settings
+
+    def unit(key: Key) -> tuple[object, ...]:
+        part, fold, seed = key
+        return (part, seed) if settings.warm_start else (part, fold) if settings.tune_trials else key
+
+    units = list(dict.fromkeys(unit(key) for key in work.pieces()))
+    mine = set(units[index::count])
+    return [key for key in work.pieces() if unit(key) in mine]
 
 
 def together(tasks: Sequence[FoldTask]) -> list[Sequence[FoldTask]]:

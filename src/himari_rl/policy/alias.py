@@ -16,13 +16,14 @@ from __future__ import annotations
 import json
 import posixpath
 import secrets
+from collections.abc import Callable
 from pathlib import PurePosixPath
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from himari_rl.errors import BundleError, ConfigError
 from himari_rl.policy.bundle import read_manifest
-from himari_rl.storage import exchange, read_bytes
+from himari_rl.storage import exchange, is_remote, join, parent, read_bytes
 
 PAST = 20  # steps that an alias remembers
 
@@ -58,10 +59,10 @@ def read_alias(path: str) -> Alias:
 
 def bundle_of(alias: Target, path: str) -> str:
     """Where the bundle is: as written when absolute or remote, else from the folder of the alias at `path`."""
-    if "://" in alias.bundle or PurePosixPath(alias.bundle).is_absolute():
+    if is_remote(alias.bundle) or PurePosixPath(alias.bundle).is_absolute():
         return alias.bundle
-    scheme, mark, rest = path.rpartition("://")
-    return scheme + mark + posixpath.normpath(f"{rest.rpartition('/')[0] or '.'}/{alias.bundle}")
+    scheme, mark, rest = join(parent(path), alias.bundle).rpartition("://")
+    return scheme + mark + posixpath.normpath(rest)
 
 
 def point(path: str, bundle: str) -> Alias:
@@ -78,7 +79,7 @@ def point(path: str, bundle: str) -> Alias:
         old = None if before is None else _parse(before, path)
         return _render(_after(old, draft.model_copy(update={"manifest_sha256": digest})))
 
-    return _parse(exchange(path, next_step), path)
+    return _parse(exchange(path, next_step, _with(draft.transaction)), path)
 
 
 def rollback(path: str) -> Alias:
@@ -89,6 +90,8 @@ def rollback(path: str) -> Alias:
         BundleError: the file is no alias, or the earlier bundle is gone or no longer what it was.
         StorageError: the alias is missing or cannot be written.
     """
+
+    transaction = secrets.token_hex(8)
 
     def step_back(before: bytes | None) -> bytes:
         old = _parse(read_bytes(path) if before is None else before, path)
@@ -102,10 +105,15 @@ def rollback(path: str) -> Alias:
             )
         # what was rolled back from leaves the past, so that a second rollback goes further back and not to and fro
         rest = old.past[old.past.index(earlier) + 1 :]
-        fresh = earlier.model_dump() | {"transaction": secrets.token_hex(8), "step": old.step + 1}
+        fresh = earlier.model_dump() | {"transaction": transaction, "step": old.step + 1}
         return _render(Alias(**fresh, past=rest))
 
-    return _parse(exchange(path, step_back), path)
+    return _parse(exchange(path, step_back, _with(transaction)), path)
+
+
+def _with(transaction: str) -> Callable[[bytes], bool]:
+    """Whether an alias has been moved by this transaction, though others have moved it on since."""
+    return lambda text: transaction.encode() in text
 
 
 def _after(old: Alias | None, new: Target) -> Alias:

@@ -20,7 +20,7 @@ from safetensors.numpy import load, save
 
 from himari_rl.errors import BundleError
 from himari_rl.policy.manifest import Manifest, new_manifest, parse_manifest, tensor_shapes
-from himari_rl.storage import is_file, join, read_bytes, write_atomic, write_folder
+from himari_rl.storage import is_file, is_folder, join, read_bytes, write_atomic, write_folder
 
 __all__ = [
     "Manifest",
@@ -115,7 +115,7 @@ def read_manifest(folder: str | Path) -> Manifest:
     """
     for name in (MANIFEST, WEIGHTS):
         if not is_file(join(folder, name)):
-            found = f"{folder} has no {name}" if Path(folder).is_dir() else f"there is no policy bundle at {folder}"
+            found = f"{folder} has no {name}" if is_folder(folder) else f"there is no policy bundle at {folder}"
             raise BundleError(
                 found, f"a folder with {MANIFEST} and {WEIGHTS}", "himari train base --data ... makes one"
             )

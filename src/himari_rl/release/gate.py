@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from himari_rl.evaluation.backtest import POLICY
 from himari_rl.evaluation.baselines import CASH
 from himari_rl.evaluation.control import own_deflated
 from himari_rl.evaluation.one_liners import BEST
-from himari_rl.evaluation.record import read_curves, read_run, require_evidence
+from himari_rl.evaluation.record import CURVES, DOCUMENT, has_evidence, read_curves, read_run, require_evidence
 from himari_rl.evaluation.statements import KEEP_ONE, found_in, instead, statements
 from himari_rl.policy.bundle import Manifest, amend, read_manifest
 from himari_rl.policy.runtime import load_policy
@@ -30,6 +31,8 @@ from himari_rl.release.looks import Looks, looks_at
 from himari_rl.release.rules import GateRules, load_rules
 from himari_rl.release.shipped import shipped_lines
 from himari_rl.release.statistical import TOO_GOOD, accepted, controls, leaks, numbers, plausible
+from himari_rl.storage import is_remote
+from himari_rl.storage.mirror import inside, workplace
 
 LATENCY_DECISIONS = 300
 
@@ -105,8 +108,20 @@ def gate(
     (False, ['recorded data'])
     """
     rules = load_rules() if rules is None else rules
+    if any(path is not None and is_remote(path) for path in (bundle, champion, run)):
+        asked: dict[str, Any] = {"leak_reason": leak_reason, "new_ledger": new_ledger, "signer": signer}
+        asked |= {"implausible_reason": implausible_reason, "latency_ms": latency_ms}
+        with ExitStack() as places:
+            here = places.enter_context(inside(bundle, DOCUMENT, CURVES))
+            beside = None if run is None else places.enter_context(workplace(run))
+            rival = None if champion is None else places.enter_context(inside(champion, DOCUMENT, CURVES))
+            answer = gate(here, rules, champion=rival, run=beside, **asked)
+        return replace(answer, bundle=str(bundle))
     manifest = read_manifest(bundle)
     place = Path(run) if run is not None else Path(bundle).parent
+    if not has_evidence(place, manifest):
+        why = "no walk-forward made this bundle: himari walk-forward trains and judges one that has its evidence"
+        return _answer(bundle, manifest, [fails("evidence", 0.0, why)], ())
     require_evidence(place, manifest)
     if signer is not None:
         _vouched(manifest, signer)
@@ -121,13 +136,18 @@ def gate(
     lines.append(line("trial ledger", float(looks.counted), ">=", 1.0, looks.why))
     if manifest.kind == "multi":
         lines += portfolio_lines(document, curves, rules)
-    rival = None
+    other = None
     if champion is not None:
-        rival = read_manifest(champion)
-        lines += champion_lines(document, curves, rival, Path(champion).parent, rules)
-    if manifest.kind == "lstm" and (rival is None or rival.kind != "base"):
+        other = read_manifest(champion)
+        lines += champion_lines(document, curves, other, Path(champion).parent, rules)
+    if manifest.kind == "lstm" and (other is None or other.kind != "base"):
         lines.append(fails(LSTM_GAIN, rules.min_lstm_gain, "an LSTM is compared with a base: give its --champion"))
     lines.append(line("latency ms", measured, "<=", rules.max_latency_ms, "median of one decision on this machine"))
+    exceptions = _exceptions(document, rules, lines, looks, leak_reason, implausible_reason)
+    return _answer(bundle, manifest, lines, exceptions)
+
+
+def _answer(bundle: str | Path, manifest: Manifest, lines: Sequence[Line], exceptions: tuple[str, ...]) -> GateAnswer:
     refused = [each.rule for each in lines if not each.passed]
     found = found_in(document["judgement"]["verdict"], BEST, CASH)
     return GateAnswer(
@@ -137,7 +157,7 @@ def gate(
         passed=not refused,
         lines=tuple(lines),
         reason=f"refused by {', '.join(refused)}" if refused else f"all {len(lines)} rules passed",
-        exceptions=_exceptions(document, rules, lines, looks, leak_reason, implausible_reason),
+        exceptions=exceptions,
         ledger=manifest.ledger.config.describe(),
         statements=tuple(map(str, statements(found))),
         instead=instead(found.one),

@@ -4,8 +4,8 @@
     promote("aliases/champion.json", bundle, answer, override="why")       somebody takes it on himself
     rollback("aliases/champion.json")                                      one step back, logged as well
 
-The log is one JSON line an event, chained as the trial ledger is (storage/chain.py), and its last move of an alias must
-be the one that the alias stands at: a line changed or taken out, wherever, shows.
+The log is one JSON line an event, chained as the trial ledger is (storage/chain.py; in a bucket one object an event,
+audit.py), and its last move of an alias must be the one that the alias stands at: a line changed or taken out shows.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from typing import Any
 from himari_rl.errors import BundleError, RefusedError, StorageError
 from himari_rl.policy import alias as aliases
 from himari_rl.policy.alias import Alias
+from himari_rl.release.audit import FOLDER, bucket_log
 from himari_rl.release.gate import GateAnswer
-from himari_rl.storage import is_file, local_path
+from himari_rl.storage import is_file, is_remote, join, local_path, name_of, parent
 from himari_rl.storage.chain import BEGINNING, beginning, first_break, link
 
 LOG = "audit.jsonl"
@@ -49,7 +50,7 @@ def promote(path: str, bundle: str, answer: GateAnswer, *, override: str | None 
         raise RefusedError(
             unlogged, "a log of every move", 'restore it, or give --override "reason" to go on from here'
         )
-    target = bundle if "://" in bundle else str(Path(bundle).resolve())
+    target = bundle if is_remote(bundle) else str(local_path(bundle).resolve())
     if (found := read_manifest(target)).version != answer.version or found.weights_sha256 != answer.weights_sha256:
         raise BundleError(f"the gate was asked about another policy than {bundle} holds", answer.version)
     event: dict[str, Any] = {"event": "promote", "alias": path, "bundle": target, "version": answer.version}
@@ -82,11 +83,12 @@ def _unlogged(path: str) -> str:
     if not is_file(path):
         return ""
     alias = aliases.read_alias(path)
-    moves = [e for e in read_log(path) if e.get("state") == "done" and Path(e["alias"]).name == Path(path).name]
+    moves = [e for e in read_log(path) if e.get("state") == "done" and name_of(e["alias"]) == name_of(path)]
     if moves and moves[-1].get("transaction") == alias.transaction:
         return ""
     last = f"ends at step {moves[-1].get('step')} of it" if moves else "has no move of it"
-    return f"{path} is at step {alias.step}, and {log_of(path)} {last}"
+    place = join(parent(path), FOLDER) if is_remote(path) else log_of(path)
+    return f"{path} is at step {alias.step}, and {place} {last}"
 
 
 def append(path: str, event: dict[str, Any]) -> None:
@@ -95,6 +97,10 @@ def append(path: str, event: dict[str, Any]) -> None:
     Raises:
         StorageError: the log cannot be written, or somebody has changed it.
     """
+    line = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "by": getpass.getuser(), **event}
+    if is_remote(path):
+        bucket_log(path).append(line)
+        return
     log = log_of(path)
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +110,6 @@ def append(path: str, event: dict[str, Any]) -> None:
     with os.fdopen(descriptor, "r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         rows = _checked(file.read(), log)
-        line = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "by": getpass.getuser(), **event}
         last = (rows[-1][2] if rows else None) or beginning([content for _, content, _ in rows])
         file.write(_text(line | {"chain": link(last, [_text(line)])}).encode() + b"\n")
         file.flush()
@@ -117,6 +122,8 @@ def read_log(path: str) -> list[dict[str, Any]]:
     Raises:
         StorageError: a line was changed or taken out.
     """
+    if is_remote(path):
+        return bucket_log(path).events()
     log = log_of(path)
     if not log.exists():
         return []
@@ -124,7 +131,7 @@ def read_log(path: str) -> list[dict[str, Any]]:
 
 
 def log_of(path: str) -> Path:
-    """The log beside the alias at `path`."""
+    """The log beside the alias at `path`, on this machine."""
     return local_path(path).parent / LOG
 
 

@@ -3,7 +3,7 @@
 from himari_rl.storage.local import (
     exchange,
     is_file,
-    join,
+    is_folder,
     local_path,
     read_bytes,
     require_writable,
@@ -12,12 +12,17 @@ from himari_rl.storage.local import (
     write_atomic,
     write_folder,
 )
+from himari_rl.storage.paths import is_remote, join, name_of, parent
 
 __all__ = [
     "exchange",
     "is_file",
+    "is_folder",
+    "is_remote",
     "join",
     "local_path",
+    "name_of",
+    "parent",
     "read_bytes",
     "require_writable",
     "set_aside",

@@ -1,99 +1,237 @@
 """gs://bucket/name, for storage/local.py: google-cloud-storage is imported when the first such path is used.
 
-Whole downloads only: the client verifies those and not range reads. Writes are small, by compare-and-set on the
-object's generation; a lost answer is told from a lost race by reading again.
+Whole downloads only, held to the object's size and MD5: the client verifies no range read. Every write names the
+generation that it replaces (0: none), so that nobody is written over unawares, and a write whose answer was lost is
+recognised by reading again. What fails is one StorageError within DEADLINE_S; what is read is never half an object.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
+import random
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
-from himari_rl.errors import StorageError
+from himari_rl.errors import ConflictError, StorageError
 
 TIMEOUT_S = 10.0
-"""One call; repeated calls stop after twice that."""
+"""One silence of the server."""
+DEADLINE_S = 30.0
+"""One call with all its repetitions."""
+CONTEST_S = 120.0
+"""One `exchange`, which others may win again and again."""
 NO_BUCKET_REQUEST = "DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA"
-_ATTEMPTS = 20
-_CURE = "check the bucket, the network and the service account's role (storage.objectViewer)"
+_CORRUPT_READS = 3  # so often in a row that it is no accident of the wire
+_PAUSE_S = 0.02  # after a lost race, doubled each time, up to a second
+_CURE = "check the bucket, the network and the service account's role (storage.objectUser)"
+_LISTING = {"kind", "items", "prefixes", "nextPageToken"}
+
+
+class StoredObject(NamedTuple):
+    """One object as a listing tells it."""
+
+    name: str
+    """Below the folder that was listed."""
+    generation: int
+    size: int
+
+
+class _Conflict(Exception):
+    """The object has another generation than the write named."""
 
 
 def read_bytes(path: str) -> bytes:
-    """The whole object, its checksum verified."""
-    with _calling("read", path):
-        data: bytes = _blob(path).download_as_bytes(timeout=TIMEOUT_S, retry=_retry())
-    return data
+    """The whole object, verified.
+
+    Raises:
+        StorageError: it is missing, or does not arrive whole.
+    """
+    found = read(path)
+    if found is None:
+        raise StorageError(f"cannot read {path}: there is no such object", cure="check the path")
+    return found[0]
+
+
+def read(path: str) -> tuple[bytes, int] | None:
+    """The whole object with its generation; None where there is none.
+
+    Raises:
+        StorageError: it cannot be had, or arrives damaged every time.
+    """
+    bucket, name = split(path)
+    not_found, data_corruption = _errors("read", path)[1:]
+    until = _deadline()
+    for attempt in range(1, _CORRUPT_READS + 1):
+        blob = _client().bucket(bucket).blob(name)
+        with _calling("read", path):
+            try:
+                data: bytes = blob.download_as_bytes(**_patience(until))
+            except not_found:
+                return None
+            except data_corruption:
+                if attempt == _CORRUPT_READS:
+                    raise
+                continue
+            if _has_digest(blob, data):  # of the answer's own headers: of this generation and no other
+                return data, int(blob.generation)
+    raise StorageError(f"cannot read {path}: its checksum does not match what arrived", cure=_CURE)
+
+
+def put(path: str, data: bytes, generation: int) -> int:
+    """Writes a whole object where it still has that generation (0: where there is none). Returns the new one.
+
+    Raises:
+        ConflictError: somebody else has written it.
+        StorageError: it cannot be written.
+    """
+    try:
+        return _put(path, data, generation)
+    except _Conflict as error:
+        found = read(path)
+        if found is not None and found[0] == data:  # ours: the server wrote it and the answer was lost
+            return found[1]
+        if generation:
+            raise ConflictError(f"{path} was changed by somebody else meanwhile", "", "run one at a time") from error
+        raise ConflictError(f"{path} exists already", "a name that is free", "choose another one") from error
+
+
+def create(path: str, data: bytes) -> int:
+    """Writes an object that nobody has written yet, and that nobody will write over. Returns its generation.
+
+    Raises:
+        ConflictError: there is one of other content.
+        StorageError: it cannot be written.
+    """
+    return put(path, data, 0)
+
+
+def exchange(path: str, change: Callable[[bytes | None], bytes], mine: Callable[[bytes], bool] | None = None) -> bytes:
+    """Read, change, write where the generation is still the one that was read; again until it is.
+
+    Args:
+        mine: whether a content already has this very change in it: somebody may have built upon a write of ours whose
+            answer was lost. Without it only the content itself tells.
+
+    Raises:
+        StorageError: it cannot be read or written, or others always win.
+    """
+    until, pause, written = time.monotonic() + CONTEST_S, _PAUSE_S, b""
+    while True:
+        found = read(path)
+        before, generation = (None, 0) if found is None else found
+        if written and before is not None and (before == written or (mine is not None and mine(before))):
+            return written
+        written = change(before)
+        try:
+            _put(path, written, generation)
+            return written
+        except _Conflict:
+            if time.monotonic() > until:
+                raise StorageError(f"cannot write {path}: it always changes meanwhile", cure="try again") from None
+            time.sleep(random.uniform(0, pause))
+            pause = min(2 * pause, 1.0)
 
 
 def stamp(path: str) -> str | None:
     """The object's generation; None where there is no object."""
-    blob = _existing(path)
+    bucket, name = split(path)
+    with _calling("read", path):
+        blob = _client().bucket(bucket).get_blob(name, **_patience(_deadline()))
     return None if blob is None else str(blob.generation)
-
-
-def exchange(path: str, change: Callable[[bytes | None], bytes]) -> bytes:
-    """Read, change, write where the generation is still the one that was read; again until it is."""
-    from google.api_core.exceptions import PreconditionFailed
-
-    for _ in range(_ATTEMPTS):
-        blob = _existing(path)
-        generation = 0 if blob is None else blob.generation
-        data = change(None if blob is None else read_bytes(path))
-        try:
-            with _calling("write", path, but=PreconditionFailed):
-                _blob(path).upload_from_string(
-                    data,
-                    content_type="application/json",
-                    if_generation_match=generation,
-                    timeout=TIMEOUT_S,
-                    retry=_retry(),
-                )
-        except PreconditionFailed:
-            if read_bytes(path) == data:  # it was ours: the server wrote it and the answer was lost
-                return data
-            continue
-        return data
-    raise StorageError(f"cannot write {path}: it changed {_ATTEMPTS} times meanwhile", cure="try again")
-
-
-def create(path: str, data: bytes) -> None:
-    """Writes an object that nobody has written yet, and that nobody will write over.
-
-    Raises:
-        StorageError: there is one of other content, or it cannot be written.
-    """
-    from google.api_core.exceptions import PreconditionFailed
-
-    try:
-        with _calling("write", path, but=PreconditionFailed):
-            _blob(path).upload_from_string(
-                data, content_type="application/json", if_generation_match=0, timeout=TIMEOUT_S, retry=_retry()
-            )
-    except PreconditionFailed as error:
-        if read_bytes(path) != data:  # else it was ours: the server wrote it and the answer was lost
-            raise StorageError(f"{path} exists already", "a name that is free", "choose another one") from error
 
 
 def names(folder: str) -> list[str]:
     """Names of the objects whose path begins with `folder`, without that part."""
+    return [each.name for each in listing(folder)]
+
+
+def listing(folder: str) -> list[StoredObject]:
+    """The objects whose path begins with `folder`.
+
+    Raises:
+        StorageError: they cannot be listed, or what arrives is no listing.
+    """
+    bucket, _, prefix = folder.removeprefix("gs://").partition("/")
+    found = []
     with _calling("list", folder):
-        bucket, _, prefix = folder.removeprefix("gs://").partition("/")
-        found = _client().list_blobs(bucket, prefix=prefix, timeout=TIMEOUT_S, retry=_retry())
-        return [blob.name.removeprefix(prefix) for blob in found]
+        pages = _client().list_blobs(bucket, prefix=prefix, **_patience(_deadline()))
+        pages._page_start = _whole_page
+        for blob in pages:
+            if not blob.name.startswith(prefix) or not str(blob.id).startswith(f"{bucket}/{blob.name}"):
+                raise ValueError(f"a damaged listing names {blob.name!r}")
+            found.append(StoredObject(blob.name.removeprefix(prefix), int(blob.generation), int(blob.size)))
+    return found
 
 
-def _existing(path: str) -> Any:
-    with _calling("read", path):
-        bucket, _, name = path.removeprefix("gs://").partition("/")
-        return _client().bucket(bucket).get_blob(name, timeout=TIMEOUT_S, retry=_retry())
+def delete(path: str) -> None:
+    """Removes an object that nothing names any more; one that is gone already is no error."""
+    bucket, name = split(path)
+    with _calling("delete", path), suppress(_errors("delete", path)[1]):
+        _client().bucket(bucket).blob(name).delete(**_patience(_deadline()))
 
 
-def _blob(path: str) -> Any:
+def split(path: str) -> tuple[str, str]:
+    """Bucket and object of gs://bucket/name.
+
+    Raises:
+        StorageError: one of them is missing, or a part of the name is a dot or two.
+    """
     bucket, _, name = path.removeprefix("gs://").partition("/")
-    return _client().bucket(bucket).blob(name)
+    if not bucket or not name or any(part in (".", "..") for part in name.split("/")):
+        raise StorageError(f"{path} names no object", "gs://bucket/name", "check the path")
+    return bucket, name
+
+
+def _put(path: str, data: bytes, generation: int) -> int:
+    bucket, name = split(path)
+    precondition_failed = _errors("write", path)[0]
+    kind = "application/json" if name.endswith(".json") else "application/octet-stream"
+    blob, until = _client().bucket(bucket).blob(name), _deadline()
+    try:
+        with _calling("write", path, but=precondition_failed):
+            blob.upload_from_string(data, content_type=kind, if_generation_match=generation, **_patience(until))
+            if int(blob.size or 0) != len(data) or not _has_digest(blob, data):
+                _undo(blob)
+                raise OSError("what the server has is not what was sent")
+    except precondition_failed as error:
+        raise _Conflict from error
+    except StorageError:
+        if not _landed(path, data):
+            raise
+        return int(stamp(path) or 0)
+    return int(blob.generation)
+
+
+def _landed(path: str, data: bytes) -> bool:
+    """Whether a write that failed was written all the same: the answer was lost, and its repetitions too."""
+    try:
+        found = read(path)
+    except StorageError:
+        return False
+    return found is not None and found[0] == data
+
+
+def _undo(blob: Any) -> None:
+    """Takes back a write that arrived damaged, so that the name is free for another try."""
+    with _calling("delete", blob.name):
+        blob.delete(if_generation_match=blob.generation, **_patience(_deadline()))
+
+
+def _has_digest(blob: Any, data: bytes) -> bool:
+    """Whether the server's MD5 is these bytes'; an object that was composed has only a crc32c."""
+    if blob.md5_hash:
+        return bool(blob.md5_hash == base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode())
+    return bool(blob.crc32c)  # held to the bytes by the client itself
+
+
+def _whole_page(_: Any, __: Any, response: dict[str, Any]) -> None:
+    if unknown := response.keys() - _LISTING:
+        raise ValueError(f"a damaged listing has {min(unknown)!r}")
 
 
 @cache
@@ -106,27 +244,50 @@ def _client() -> Any:
     return storage.Client()
 
 
-def _retry() -> Any:
+def _deadline() -> float:
+    return time.monotonic() + DEADLINE_S
+
+
+def _patience(until: float) -> dict[str, Any]:
+    """How long one request of the client may take, its repetitions included."""
     from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-untyped]
 
-    return DEFAULT_RETRY.with_timeout(2 * TIMEOUT_S)
+    left = max(0.1, until - time.monotonic())
+    wait = min(TIMEOUT_S, left)
+    retry = DEFAULT_RETRY.with_timeout(max(0.1, left - wait)).with_delay(initial=0.2, maximum=4.0, multiplier=2.0)
+    return {"timeout": wait, "retry": retry}
+
+
+def _errors(verb: str, path: str) -> tuple[type[Exception], type[Exception], type[Exception]]:
+    """PreconditionFailed, NotFound and DataCorruption of the client's packages.
+
+    Raises:
+        StorageError: they are not installed.
+    """
+    try:
+        from google.api_core.exceptions import NotFound, PreconditionFailed
+        from google.cloud.storage.exceptions import DataCorruption  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise StorageError(
+            f"cannot {verb} {path}: {error}", "google-cloud-storage", "pip install 'himari-rl[gcs]'"
+        ) from error
+    return PreconditionFailed, NotFound, DataCorruption
 
 
 @contextmanager
 def _calling(verb: str, path: str, but: type[Exception] | tuple[()] = ()) -> Iterator[None]:
     """Turns what the client raises into one line."""
-    try:
-        from google.api_core.exceptions import GoogleAPIError
-        from google.auth.exceptions import GoogleAuthError
-        from google.cloud.storage.exceptions import DataCorruption, InvalidResponse  # type: ignore[import-untyped]
-        from requests.exceptions import RequestException
-    except ImportError as error:
-        raise StorageError(
-            f"cannot {verb} {path}: {error}", "google-cloud-storage", "pip install google-cloud-storage"
-        ) from error
+    _errors(verb, path)
+    from google.api_core.exceptions import GoogleAPIError
+    from google.auth.exceptions import GoogleAuthError
+    from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+    from requests.exceptions import RequestException
+    from urllib3.exceptions import HTTPError
+
+    wire = (GoogleAPIError, GoogleAuthError, DataCorruption, InvalidResponse, RequestException, HTTPError, OSError)
     try:
         yield
-    except (GoogleAPIError, GoogleAuthError, DataCorruption, InvalidResponse, RequestException, OSError) as error:
+    except (*wire, ValueError, KeyError) as error:  # the last two: an answer that is not JSON, or lacks its fields
         if but and isinstance(error, but):
             raise
         reason = " ".join(str(error).split())

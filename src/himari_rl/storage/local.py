@@ -7,7 +7,8 @@
     require_writable(path)        one folder:  can files be made in it, before hours of work
     read_bytes(path)  is_file(path)  stamp(path)
 
-The last three and exchange also take gs://bucket/name (storage/gcs.py, imported only then).
+The last three, write_atomic and exchange also take gs://bucket/name (storage/gcs.py, imported only then); whole folders
+of a bucket are worked in with mirror.py. What is neither local nor gs:// is refused (paths.py).
 
 A reader never sees half a file, and a full disk, a forbidden folder or a killed process leaves what was
 there before. Every failure is a StorageError with one line that says what to do.
@@ -25,8 +26,10 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
+from typing import Protocol
 
 from himari_rl.errors import StorageError
+from himari_rl.storage.paths import is_remote
 
 _CURES = {
     errno.ENOSPC: "free space on that disk and run the command again",
@@ -40,6 +43,8 @@ _CURES = {
     errno.EISDIR: "give the path of a file",
     errno.ENOENT: "check the path",
 }
+
+_NO_FOLDER_RENAME = (errno.EMFILE, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EXDEV)
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -67,6 +72,11 @@ def is_file(path: str | Path) -> bool:
     return remote.stamp(str(path)) is not None if remote else local_path(path).is_file()
 
 
+def is_folder(path: str | Path) -> bool:
+    """Whether there is a folder on this machine; a bucket has none, only names that begin alike."""
+    return not is_remote(path) and local_path(path).is_dir()
+
+
 def stamp(path: str | Path) -> str:
     """A cheap text that changes whenever the file does: its generation, or its inode, time and size.
 
@@ -85,17 +95,13 @@ def stamp(path: str | Path) -> str:
     return f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}"
 
 
-def join(folder: str | Path, name: str) -> str:
-    """The path of `name` in `folder`, local or remote."""
-    text = str(folder)
-    return f"{text.rstrip('/')}/{name}" if "://" in text else str(Path(text) / name)
-
-
-def exchange(path: str | Path, change: Callable[[bytes | None], bytes]) -> bytes:
+def exchange(
+    path: str | Path, change: Callable[[bytes | None], bytes], mine: Callable[[bytes], bool] | None = None
+) -> bytes:
     """Replaces a file by `change` of its content (None where there is no file), with nobody in between.
 
     In a bucket no two writers may ever make the same content: put a transaction id in it. A write whose answer was
-    lost is recognised by what it wrote.
+    lost is recognised by what it wrote, or by `mine` where others have built upon it since.
 
     Returns:
         what is written now.
@@ -104,7 +110,7 @@ def exchange(path: str | Path, change: Callable[[bytes | None], bytes]) -> bytes
         StorageError: it cannot be read or written, or somebody else always gets in between.
     """
     if remote := _remote(path):
-        written: bytes = remote.exchange(str(path), change)
+        written: bytes = remote.exchange(str(path), change, mine)
         return written
     target = local_path(path)
     try:
@@ -127,6 +133,9 @@ def write_atomic(path: str | Path, data: bytes) -> None:
     Raises:
         StorageError: the disk is full or the place cannot be written; what was at `path` is unchanged.
     """
+    if remote := _remote(path):
+        remote.exchange(str(path), lambda before: data)
+        return
     target = local_path(path)
     temporary = _sibling(target)
     try:
@@ -138,12 +147,15 @@ def write_atomic(path: str | Path, data: bytes) -> None:
         raise refusal("write", path, error) from error
     finally:
         _forget(temporary)
+    if FOLLOWERS and (follower := _follower(target)):
+        follower.written(_absolute(target))
 
 
 def write_folder(path: str | Path, files: Mapping[str, bytes], *, marker: str) -> None:
     """Writes a folder of files that belong together, so that it appears whole or not at all.
 
-    Replacing takes two renames: a process killed between them leaves no folder at `path`, never a mixed one.
+    Replacing takes two renames: a process killed between them leaves no folder at `path`, never a mixed one. Where
+    folders cannot be renamed (gcsfuse answers EMFILE) the files are written one by one, the marker last.
 
     Args:
         path: the folder; an earlier version of the same kind there is replaced.
@@ -175,11 +187,29 @@ def write_folder(path: str | Path, files: Mapping[str, bytes], *, marker: str) -
             raise
         _sync_folder(target.parent)
     except OSError as error:
-        raise refusal("write", path, error) from error
+        if error.errno not in _NO_FOLDER_RENAME:
+            raise refusal("write", path, error) from error
+        _write_one_by_one(target, files, marker)
     finally:
         _forget(temporary)
         if target.exists():
             _forget(retired)
+    if FOLLOWERS and (follower := _follower(target)):
+        follower.folder_written(_absolute(target), marker)
+
+
+def _write_one_by_one(target: Path, files: Mapping[str, bytes], marker: str) -> None:
+    """Without its marker a folder is none: it goes first and comes last."""
+    try:
+        target.mkdir(exist_ok=True)
+        (target / marker).unlink(missing_ok=True)
+        for old in target.iterdir():
+            _forget(old)
+        for name in [*(name for name in files if name != marker), marker]:
+            _write_new(target / name, files[name])
+        _sync_folder(target)
+    except OSError as error:
+        raise refusal("write", target, error) from error
 
 
 def set_aside(path: str | Path) -> Path:
@@ -189,6 +219,8 @@ def set_aside(path: str | Path) -> Path:
         StorageError: it is the working folder or holds it, or it cannot be renamed.
     """
     target = Path(os.path.abspath(local_path(path)))  # "." has no name, and a link is moved, not what it points to
+    if str(target) in FOLLOWERS:
+        raise StorageError(f"{target} is not set aside", "a new folder: objects stay what they are", "choose another")
     if target in (Path.cwd(), *Path.cwd().parents):
         raise StorageError(f"{target} is the working folder", "a folder that can be renamed", "choose another folder")
     first = retired = target.with_name(f"{target.name}.{datetime.now(UTC):%Y%m%d-%H%M%S}")
@@ -224,21 +256,41 @@ def local_path(path: str | Path) -> Path:
     """The path on this machine.
 
     Raises:
-        StorageError: the path names a bucket or another remote place.
+        StorageError: the path names a bucket, or no place at all.
     """
     text = str(path)
-    if "://" in text:
+    if is_remote(path):
         raise StorageError(f"{text} is not on this machine", "a local path", "copy it here first and give that path")
     return Path(text)
 
 
 def _remote(path: str | Path) -> ModuleType | None:
     """The module that speaks to buckets, for a path in one; None for a local path."""
-    if not str(path).startswith("gs://"):
+    if not is_remote(path):
         return None
     from himari_rl.storage import gcs
 
     return gcs
+
+
+class Follower(Protocol):
+    """What is told of every file that is written in a folder (mirror.py)."""
+
+    def written(self, target: Path) -> None: ...
+
+    def folder_written(self, target: Path, marker: str) -> None: ...
+
+
+FOLLOWERS: dict[str, Follower] = {}
+"""Folders that something follows, by absolute path."""
+
+
+def _follower(target: Path) -> Follower | None:
+    return next((FOLLOWERS[str(p)] for p in _absolute(target).parents if str(p) in FOLLOWERS), None)
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))
 
 
 def _sibling(target: Path) -> Path:

@@ -26,11 +26,12 @@ from typing import Any
 
 from himari_rl.errors import StorageError
 from himari_rl.schema import HOUR_MS, History
+from himari_rl.storage.mirror import open_bucket
 from himari_rl.trials.fingerprint import ZONES, any_same
 from himari_rl.trials.row import Row
 from himari_rl.trials.store import VARIABLE, ledger_exists, open_store
 
-DEFAULT = "runs/trials.sqlite"
+DEFAULT, IN_BUCKET = "runs/trials.sqlite", "trials"
 TRAIN = "train"  # sees a span without judging on it: recorded, not counted
 REGISTER = "register"  # says what will be judged: not counted either
 ANY_MARKET = "*"
@@ -73,8 +74,11 @@ def look_of(what: str, history: History, place: str = "") -> str:
 
 
 def ledger_place() -> str:
-    """Where the trial ledger is: what HIMARI_TRIALS names, else runs/trials.sqlite."""
-    return os.environ.get(VARIABLE) or DEFAULT
+    """Where the trial ledger is: what HIMARI_TRIALS names, else runs/trials.sqlite.
+
+    Of a run in a bucket it is gs://BUCKET/trials: a file of a container that ends would forget every look.
+    """
+    return os.environ.get(VARIABLE) or (f"{bucket}/{IN_BUCKET}" if (bucket := open_bucket()) else DEFAULT)
 
 
 def has_ledger() -> bool:

@@ -1,0 +1,1 @@
+"""Google Cloud: the jobs that run there. SDKs are imported inside functions."""

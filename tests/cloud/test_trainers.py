@@ -1,0 +1,235 @@
+"""The card's three training commands against fake-gcs-server: all that they make is in the bucket, and only there."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from helpers import load_script, run_himari
+from helpers.bucket import QUIET
+from helpers.cloud import Cloud, cloud_server
+from helpers.serving import cloud_run_server, wait_for
+from helpers.vertex import DIRS, SCRIPTS, SMALL, SYMBOLS, finished, put_market, trainer
+from himari_rl.policy.alias import read_alias
+from himari_rl.policy.runtime import load_policy
+from himari_rl.serving.messages import EXAMPLE_STATE
+from himari_rl.storage import gcs, is_file, read_bytes
+from himari_rl.storage.mirror import INDEX
+from himari_rl.trials.ledger import Trials
+
+pytestmark = pytest.mark.filterwarnings(*QUIET)
+BUCKET = "himari-rl-models"
+MODELS = f"gs://{BUCKET}/models"
+EMFILE = """
+import errno, os
+_rename = os.rename
+def rename(source, to, **more):
+    if os.path.isdir(source):
+        raise OSError(errno.EMFILE, "Too many open files", source)
+    _rename(source, to, **more)
+os.rename = rename
+"""
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    with cloud_server(BUCKET) as server:
+        put_market(BUCKET, tmp_path_factory.mktemp("bars"))
+        yield server
+
+
+@pytest.fixture(scope="module")
+def trained(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All three, as they stand on the card, with folders that cannot be renamed; each in an empty folder."""
+    site, cwd = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("empty")
+    (site / "sitecustomize.py").write_text(EMFILE)
+    src = f"{Path(__file__).parents[2] / 'src'}{os.pathsep}{site}"
+    for kind in SCRIPTS:
+        more = ("--symbols", *SYMBOLS) if kind == "multi" else ()
+        words = ("--model-dir", DIRS[kind], "--num-episodes", "10", *more, *SMALL)
+        finished(trainer(kind, *words, bucket=BUCKET, cwd=cwd, PYTHONPATH=src))
+    return cwd
+
+
+@pytest.mark.parametrize("kind", SCRIPTS)
+def test_bundle_evaluation_and_verdict_are_in_the_bucket_and_nothing_is_outside(trained: Path, kind: str) -> None:
+    place = f"gs://{BUCKET}/{DIRS[kind]}"
+    policy = load_policy(f"{place}/bundle")
+    assert policy.manifest.symbols == (SYMBOLS if kind == "multi" else SYMBOLS[:1])
+    assert json.loads(read_bytes(f"{place}/bundle/evaluation.json"))["model_version"] == policy.manifest.version
+    verdict = json.loads(read_bytes(f"{place}/gate.json"))
+    assert (verdict["passed"], verdict["reason"]) == (False, "refused by evidence")
+    assert policy.manifest.gate is not None
+    assert set(json.loads(read_bytes(f"{place}/{INDEX}"))["objects"]) >= {"bundle/manifest.json", "gate.json"}
+    assert read_alias(f"{place}/latest.json").bundle == f"{place}/bundle"
+    assert any("tfevents" in name for name in gcs.names(f"{place}/tensorboard/"))
+    assert list(trained.iterdir()) == []
+    assert not Path("gs:").exists()
+
+
+def test_every_training_and_every_look_is_in_the_shared_ledger(trained: Path) -> None:
+    with Trials(f"gs://{BUCKET}/trials") as ledger:
+        purposes = sorted(trial.purpose for trial in ledger.history())
+        ledger.verify()
+    assert purposes == ["evaluate"] * 3 + ["train"] * 3
+
+
+def test_the_server_starts_from_the_alias_that_promote_moved_and_answers(
+    trained: Path, tmp_path: Path, cloud: Cloud
+) -> None:
+    alias, bundle = f"gs://{BUCKET}/aliases/champion.json", f"{MODELS}/himari-rl/bundle"
+    ledger = {"HIMARI_TRIALS": f"gs://{BUCKET}/trials"}
+    refused = run_himari("gate", bundle, "--json", cwd=tmp_path, **ledger)
+    assert (refused.returncode, json.loads(refused.stdout)["bundle"]) == (1, bundle)
+    words = ("promote", alias, bundle)
+    assert run_himari(*words, cwd=tmp_path, **ledger).returncode == 1
+    moved = run_himari(*words, "--override", "a test of the road", cwd=tmp_path, **ledger)
+    assert moved.returncode == 0, moved.stderr
+    assert len(gcs.names(f"gs://{BUCKET}/aliases/audit/")) == 2
+    assert list(tmp_path.iterdir()) == []
+    with cloud_run_server(bundle, MODEL_PATH=alias, STORAGE_EMULATOR_HOST=cloud.url) as (_, client):
+        wait_for(lambda: client.get("/ready").status_code == 200)
+        answer = client.post("/predict", json={"state": EXAMPLE_STATE})
+        assert answer.json()["model_version"] == load_policy(bundle).manifest.version
+    back = run_himari("rollback", alias, cwd=tmp_path, **ledger)
+    assert (back.returncode, "has no earlier bundle" in back.stderr) == (2, True)
+
+
+def test_a_bundle_of_a_bucket_is_evaluated_again_by_the_command_and_counted_in_the_bucket(
+    trained: Path, tmp_path: Path
+) -> None:
+    bundle = f"{MODELS}/himari-rl/bundle"
+    words = ("--data", f"gs://{BUCKET}/data", "--symbol", "BTC-USD", "--json")
+    done = run_himari("evaluate", bundle, *words, cwd=tmp_path, HIMARI_TRIALS="")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["data"]["source"].startswith(f"gs://{BUCKET}/data/")
+    assert document["trials"]["ledger"] == 3  # of base, lstm and multi: this look is the first one again
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_command_again_does_nothing_and_new_bars_begin_beside_the_old(
+    trained: Path, tmp_path: Path, cloud: Cloud
+) -> None:
+    words = ("--model-dir", DIRS["base"], "--num-episodes", "10", *SMALL)
+    assert "finished already" in finished(trainer("base", *words, bucket=BUCKET, cwd=tmp_path / "a"))
+    before = {each.name: each.generation for each in gcs.listing(f"{MODELS}/himari-rl/bundle/")}
+    put_market(BUCKET, tmp_path, rows=2300, start=1600)  # the second month
+    said = finished(trainer("base", *words, bucket=BUCKET, cwd=tmp_path / "b"))
+    assert {each.name: each.generation for each in gcs.listing(f"{MODELS}/himari-rl/bundle/")} == before
+    place = said.partition("run ")[2].partition("\n")[0]
+    assert place.startswith(f"{MODELS}/himari-rl.")
+    assert load_policy(f"{place}/bundle").manifest.training_data.rows == 1840
+    assert read_alias(f"{MODELS}/himari-rl/latest.json").bundle == f"{place}/bundle"
+    fresh = finished(trainer("base", *words, "--fresh", bucket=BUCKET, cwd=tmp_path / "c", CLOUD_ML_JOB_ID="77"))
+    assert f"run {place}-77\n" in fresh
+
+
+def test_the_places_of_the_platform_are_honoured(trained: Path, tmp_path: Path) -> None:
+    job = f"gs://{BUCKET}/jobs/7"
+    aip = {"AIP_MODEL_DIR": f"{job}/model/", "AIP_CHECKPOINT_DIR": f"{job}/checkpoints/"}
+    aip["AIP_TENSORBOARD_LOG_DIR"] = f"{job}/logs/"
+    finished(trainer("base", "--num-episodes", "10", *SMALL, bucket=BUCKET, cwd=tmp_path, **aip))
+    names = gcs.names(f"{job}/")
+    assert {"model/bundle/manifest.json", "model/gate.json", "checkpoints/model/checkpoint-0.json"} <= set(names)
+    assert any(name.startswith("logs/seed-0/events") for name in names)
+    assert not any(name.startswith(("model/checkpoints", "model/tensorboard")) for name in names)
+
+
+def test_sigterm_leaves_a_checkpoint_and_kill_nine_at_random_changes_not_one_bit(trained: Path, tmp_path: Path) -> None:
+    """HIMARI_KILLS=20 is the promise; a few are enough to find a road that is not resumed."""
+    words = ("--num-episodes", "120", "--save-interval", "2", *SMALL)
+    finished(trainer("base", "--model-dir", "models/whole", *words, bucket=BUCKET, cwd=tmp_path))
+    pointer, rng = f"{MODELS}/killed/checkpoints/checkpoint-0.json", random.Random(0)
+    kills = int(os.environ.get("HIMARI_KILLS", "3"))
+    killed = stopped = 0
+    while killed < kills:
+        before = gcs.stamp(pointer)
+        process = trainer("base", "--model-dir", "models/killed", *words, bucket=BUCKET, cwd=tmp_path)
+        until = time.monotonic() + 120
+        while process.poll() is None and gcs.stamp(pointer) == before and time.monotonic() < until:
+            time.sleep(0.02)
+        if not stopped and before is not None:  # once a polite stop
+            process.send_signal(signal.SIGTERM)
+            assert "goes on from the last checkpoint" in finished(process, 143)
+            stopped = 1
+            continue
+        time.sleep(rng.uniform(0, 0.1))
+        if process.poll() is not None:
+            break  # it came to its end
+        process.kill()
+        process.communicate()
+        killed += 1
+    assert killed == kills, "the control: it was killed before its end"
+    finished(trainer("base", "--model-dir", "models/killed", *words, bucket=BUCKET, cwd=tmp_path))
+    one, other = (read_bytes(f"{MODELS}/{run}/bundle/weights.safetensors") for run in ("whole", "killed"))
+    assert one == other
+    assert len(gcs.names(f"{MODELS}/killed/checkpoints/checkpoint-0/")) <= 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--num-episode", "10"), "unrecognized arguments: --num-episode"),
+        (("--num-episodes", "ten"), "invalid int value"),
+        (("--set", "cloud.bukcet=x"), "no setting 'cloud.bukcet'; expected cloud.bucket"),
+        (("--data", "s3://b/data"), "s3://b/data is neither a local path nor gs://bucket/name"),
+        (("--model-dir", "s3://b/m"), "s3://b/m is neither a local path nor gs://bucket/name"),
+        (("--config", "none.yaml"), "cannot read none.yaml"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2_before_anything_is_asked_of_the_bucket(
+    words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:1")
+    try:
+        code = load_script("vertex_training/trainer.py").main(["--bucket-name", BUCKET, *words])
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "key", ["bucket", "data", "interval", "symbol", "symbols", "base_dir", "lstm_dir", "multi_dir"]
+)
+def test_a_renamed_key_of_the_config_is_refused(
+    key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Path(__file__).parents[2] / "config" / "gcp_deployment.yaml"
+    text = own.read_text()
+    assert f"  {key}: " in text
+    (tmp_path / "gcp.yaml").write_text(text.replace(f"  {key}: ", f"  {key}x: "))
+    assert load_script("vertex_training/trainer.py").main(["--config", str(tmp_path / "gcp.yaml")]) == 2
+    assert f"no setting 'cloud.{key}x'" in capsys.readouterr().err
+
+
+def test_the_flags_of_the_card_and_what_they_are_when_nobody_types_them() -> None:
+    for kind, script in SCRIPTS.items():
+        given = load_script(f"vertex_training/{script}").arguments().parse_args([])
+        assert (given.num_episodes, given.save_interval) == (1000, 100)
+        assert hasattr(given, "symbols" if kind == "multi" else "symbol")
+
+
+def test_a_dollar_market_stands_in_for_another_and_it_is_said(tmp_path: Path) -> None:
+    from himari_rl.cloud.markets import load_market
+    from himari_rl.data.synthetic import synthetic_bars
+    from himari_rl.data.table import write_bars
+    from himari_rl.errors import DataError
+
+    for name in ("BTC-USDT_1h.csv", "BTC-USDT_1d.csv", "ETH-EUR_1h.csv"):
+        write_bars(synthetic_bars(600, 0), tmp_path / name)
+    (tmp_path / "BTC-USDT_1d.csv").unlink()
+    said: list[str] = []
+    assert load_market([str(tmp_path)], "base", ["BTC-USD"], "1h", said.append).symbols == ("BTC-USDT",)
+    assert said == ["no bars of BTC-USD: BTC-USDT, the only dollar market of BTC here, is trained on instead"]
+    with pytest.raises(DataError, match="no data of ETH-USD"):  # the control: euros are no dollars
+        load_market([str(tmp_path)], "base", ["ETH-USD"], "1h")
+    assert not is_file(tmp_path / "gs:")

@@ -1,0 +1,48 @@
+"""The card's trainers as processes: small bars in a bucket, small nets, an empty working folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from helpers import PATIENCE_S, ROOT
+from himari_rl.data.synthetic_panel import synthetic_panel
+from himari_rl.data.table import write_bars
+from himari_rl.storage import gcs
+
+SYMBOLS = ("BTC-USD", "ETH-USD", "SOL-USD")
+SCRIPTS = {"base": "trainer.py", "lstm": "trainer_lstm.py", "multi": "trainer_multiasset.py"}
+DIRS = {"base": "models/himari-rl", "lstm": "models/himari-rl-lstm", "multi": "models/himari-rl-multiasset"}
+SMALL = ("--seeds", "1", "--set", "agent.num_envs=20", "--set", "agent.hidden_dim=8", "--set", "agent.minibatch=500")
+
+
+def put_market(bucket: str, folder: Path, rows: int = 1600, start: int = 0) -> None:
+    """Bars of three symbols in gs://bucket/data; those from row `start` on, as a file of their own."""
+    for bars in synthetic_panel(SYMBOLS, rows, seed=0).each:
+        path = folder / f"{bars.symbol}_1h_{start}.csv"
+        write_bars(bars[start:], path)
+        gcs.create(f"gs://{bucket}/data/{path.name}", path.read_bytes())
+
+
+def trainer(kind: str, *words: str, bucket: str, cwd: Path, **environment: str) -> subprocess.Popen[str]:
+    """Begins a trainer as Vertex AI would: nothing of this machine is known to it but the bucket's address."""
+    cwd.mkdir(parents=True, exist_ok=True)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HIMARI_", "AIP_", "CLOUD_"))}
+    command = [sys.executable, str(ROOT / "vertex_training" / SCRIPTS[kind]), "--bucket-name", bucket, *words]
+    return subprocess.Popen(
+        command,
+        cwd=cwd,
+        env={**kept, "PYTHONPATH": str(ROOT / "src"), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finished(process: subprocess.Popen[str], code: int = 0) -> str:
+    """What a trainer said until its end."""
+    out, said = process.communicate(timeout=2 * PATIENCE_S)
+    assert process.returncode == code, said + out
+    return said

@@ -1,0 +1,76 @@
+"""A path is local or gs://; anything else is refused, and a gs:// string that went through Path() is found out."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from helpers import ROOT
+from himari_rl.errors import StorageError
+from himari_rl.storage import exchange, is_file, is_remote, join, local_path, name_of, parent, read_bytes, write_atomic
+from himari_rl.storage.mirror import workplace
+
+STRANGE = ["s3://b/x", "http://h/x", "file:///tmp/x", "GS://b/x", "gs:/b/x", "gs://", "gs:///x", "az://c/x", "hdfs:/x"]
+
+
+@pytest.mark.parametrize("path", STRANGE)
+def test_a_path_that_is_neither_local_nor_in_a_bucket_is_refused_everywhere(path: str) -> None:
+    for use in (is_remote, local_path, read_bytes, is_file, parent, lambda p: write_atomic(p, b"")):
+        with pytest.raises(StorageError, match=r"is neither a local path nor gs://bucket/name"):
+            use(path)
+    with pytest.raises(StorageError, match="is neither a local path"):
+        exchange(path, lambda before: b"")
+    with pytest.raises(StorageError, match="is neither a local path"), workplace(path):
+        pass
+
+
+@pytest.mark.parametrize("path", ["runs/mine", "/tmp/x", "a:b", "C:/bars.csv", "2024:01/x", "", "."])
+def test_a_local_path_is_one_with_whatever_colon(path: str) -> None:
+    assert not is_remote(path)
+    assert local_path(path) == Path(path)
+
+
+def test_a_bucket_s_string_that_went_through_path_is_found_out() -> None:
+    with pytest.raises(StorageError, match=r"gs:/b/x is neither .* write it as gs://bucket/name"):
+        local_path(Path("gs://b/x"))
+
+
+@pytest.mark.parametrize(
+    ("path", "folder", "name"),
+    [
+        ("gs://b/a/c.json", "gs://b/a", "c.json"),
+        ("a/c.json", "a", "c.json"),
+        ("gs://b/a/", "gs://b", "a"),
+        ("x", ".", "x"),
+    ],
+)
+def test_the_parts_of_a_path(path: str, folder: str, name: str) -> None:
+    assert (parent(path), name_of(path)) == (folder, name)
+    assert join(folder, name) == path.rstrip("/")
+
+
+def typed_as_path(text: str) -> list[str]:
+    """Options of a command that typer makes a Path of: gs:// would be broken before anybody sees it."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        said = getattr(node, "annotation", None) or (node.value if isinstance(node, ast.Assign) else None)
+        if said is not None and re.match(r"Annotated\[[^,]*\bPath\b.*typer\.", ast.unparse(said)):
+            found.append(ast.unparse(said).partition(",")[0].removeprefix("Annotated["))
+    return found
+
+
+LOCAL_ONLY = {"bundle.py", "tune.py", "data.py", "features.py", "certify.py", "demo.py"}
+"""Commands whose files are this machine's own: what they are given is refused by local_path, not broken."""
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "src/himari_rl/cli").glob("*.py")), ids=lambda f: f.name)
+def test_no_command_that_takes_gs_makes_a_path_of_an_option(file: Path) -> None:
+    if file.name not in LOCAL_ONLY:
+        assert typed_as_path(file.read_text()) == []
+
+
+def test_such_an_option_is_noticed() -> None:
+    assert typed_as_path("def f(out: Annotated[Path, typer.Option()]): ...") == ["Path"]
