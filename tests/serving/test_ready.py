@@ -88,15 +88,23 @@ def test_the_server_recovers_when_the_cause_goes(tmp_path: Path) -> None:
         assert client.post("/predict", json={"state": EXAMPLE_STATE}).status_code == 200
 
 
-def test_a_job_of_the_server_that_fails_by_a_bug_is_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_job_of_the_server_that_fails_by_a_bug_is_said_in_three_places_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = create_app(make_bundle(tmp_path))
-    monkeypatch.setattr(app.state.service, "load", lambda: 1 / 0)
+    app = create_app(make_bundle(tmp_path), ServeSettings(reload_s=0.05))
+    service, lines = app.state.service, []
+    service.journal._write = lambda line: lines.append(json.loads(line))
+    service.jobs._pause_s = 0.05
+    monkeypatch.setattr(service, "load", lambda: 1 / 0)
     with running(app) as client:
-        assert client.get("/ready").status_code == 503
-    assert "the server goes on without its job follow" in caplog.text
-    assert "ZeroDivisionError" in caplog.text
+        refused = client.get("/ready")
+        assert refused.status_code == 503
+        assert "ZeroDivisionError" in refused.json()["detail"]
+        assert 'himari_job_failures_total{job="follow"}' in client.get("/metrics").text
+        assert [(line["event"], line["job"]) for line in lines] == [("job_failed", "follow")]
+        monkeypatch.undo()
+        wait_for(lambda: client.get("/ready").status_code == 200)
+        assert client.get("/ready").json()["failing"] == {}
 
 
 def test_the_process_that_a_container_starts_lives_on_and_ends_in_time(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ CONFIDENCE = "himari_confidence"
 DRIFT = "himari_drift"
 SWAPS = "himari_swaps"
 RELOAD_FAILURES = "himari_reload_failures"
+JOB_FAILURES = "himari_job_failures"
+LOG_LINES_DROPPED = "himari_log_lines_dropped"
 SHADOW = "himari_shadow"
 SHADOW_DIFFERENCE = "himari_shadow_difference"
 READY = "himari_ready"
@@ -40,6 +42,8 @@ HELP = {
     "the training states (Kolmogorov-Smirnov, in tenths; 0 no drift, 1 all states strange)",
     SWAPS: "Policies swapped in after the first",
     RELOAD_FAILURES: "Looks at the source that found nothing valid: the policy before went on",
+    JOB_FAILURES: "Failures of the server's background jobs, by job; each began anew",
+    LOG_LINES_DROPPED: "Log lines that could not be written, by cause: too many waited (full), or stderr refused them",
     SHADOW: "Requests offered to the challenger in the shadow, by what became of them",
     SHADOW_DIFFERENCE: "Absolute difference of the challenger's multiplier to the champion's, the largest symbol",
     READY: "1 when a valid policy is loaded and warm",
@@ -83,6 +87,8 @@ class Metrics:
         self.swaps = 0
         self.reload_failures = 0
         self.errors: Counter[tuple[int, str]] = Counter()  # by status and cause
+        self.job_failures: Counter[str] = Counter()
+        self.lines_dropped: Counter[str] = Counter(full=0, refused=0)
         self.latency = Histogram(LATENCY_BUCKETS)
         self.multiplier = Histogram(MULTIPLIER_BUCKETS)
         self.confidence = Histogram(TENTHS)
@@ -144,10 +150,15 @@ class Metrics:
         ):
             yield CounterMetricFamily(name, HELP[name], value=value)
         yield GaugeMetricFamily(DRIFT, HELP[DRIFT], value=self.drift)
-        shadow = CounterMetricFamily(SHADOW, HELP[SHADOW], labels=["outcome"])
-        for outcome, count in self.shadow.items():
-            shadow.add_metric([outcome], count)
-        yield shadow
+        for name, label, counts in (
+            (JOB_FAILURES, "job", self.job_failures),
+            (LOG_LINES_DROPPED, "cause", self.lines_dropped),
+            (SHADOW, "outcome", self.shadow),
+        ):
+            family = CounterMetricFamily(name, HELP[name], labels=[label])
+            for outcome, number in counts.items():
+                family.add_metric([outcome], number)
+            yield family
         yield self.shadow_difference.family(SHADOW_DIFFERENCE)
         yield GaugeMetricFamily(READY, HELP[READY], value=float(self.policy is not None))
         if self.policy is not None:

@@ -1,4 +1,4 @@
-"""Structured log lines: one JSON object a line on stderr, as Cloud Logging reads them.
+"""Structured log lines: one JSON object a line on stderr (log_lines.py), as Cloud Logging reads them.
 
 Answers are sampled (one in `every`), because a line costs more than a decision, and what a shadow decides is written
 where answers are. Events (a swap, a refused policy) are rare and always written.
@@ -6,7 +6,6 @@ where answers are. Events (a swap, a refused policy) are rare and always written
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -14,14 +13,10 @@ from typing import Any
 import orjson
 
 
-def _stderr(line: str) -> None:
-    sys.stderr.write(line)
-
-
 class Journal:
     """Writes lines."""
 
-    def __init__(self, every: int = 0, write: Callable[[str], object] = _stderr) -> None:
+    def __init__(self, every: int, write: Callable[[str], object]) -> None:
         self.every = every
         self._write = write
         self._count = 0

@@ -294,6 +294,8 @@ class Ready(BaseModel):
     gap_rule: str
     champion: Offer
     challenger: Offer | None = None
+    looked_s_ago: float | None = Field(None, description="Seconds since the last look at the sources came back")
+    failing: dict[str, str] = Field({}, description="Background jobs of the server that failed and begin anew, and why")
 
 
 class Reloaded(BaseModel):

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from time import perf_counter_ns, time
+from time import monotonic, perf_counter_ns, time
 from typing import Any
 
 from pydantic_core import ValidationError
@@ -23,7 +23,9 @@ from himari_rl.serving import decide as raw
 from himari_rl.serving import memory as memories
 from himari_rl.serving.errors import FieldError, NotReadyError, OfferRefusedError, within
 from himari_rl.serving.inputs import PolicyInput, Request, check_fields, input_of_sequence
+from himari_rl.serving.jobs import Jobs, in_daemon
 from himari_rl.serving.journal import Journal
+from himari_rl.serving.log_lines import LogLines
 from himari_rl.serving.messages import DecideRequest
 from himari_rl.serving.sessions import SessionMemory, Sessions, resume
 from himari_rl.serving.settings import ServeSettings
@@ -31,6 +33,8 @@ from himari_rl.serving.shadow import Challenger
 from himari_rl.serving.slot import Follower, Slot
 
 LOADING = "the policy is still loading"
+FOLLOW = "follow"
+"""The background job that looks at the sources."""
 _NO_NOTE: Mapping[str, Any] = {}
 
 
@@ -40,7 +44,9 @@ class Service:
     def __init__(self, source: Policy | str | Path, settings: ServeSettings) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        self.journal = Journal(settings.log_every)
+        self.log_lines = LogLines(self.metrics.lines_dropped)
+        self.journal = Journal(settings.log_every, self.log_lines)
+        self.jobs = Jobs(self.metrics, self.journal)
         self.slot: Slot | None = None
         self.reason = LOADING
         self.follower = Follower(source, settings)
@@ -51,6 +57,11 @@ class Service:
         self._memories: Sessions[SessionMemory] = Sessions(settings.max_sessions, settings.session_ttl_s)
         self._streams: Sessions[raw.Stream] = Sessions(settings.max_sessions, settings.session_ttl_s)
         self._loading = asyncio.Lock()
+        self._look: asyncio.Task[bool] | None = None
+        self._looking_since = 0.0
+        self._before: tuple[str, Slot | None] = (LOADING, None)
+        self.looked_at: float | None = None
+        """When the last look at the sources came back, by the monotonic clock; None before the first."""
         self.clock = time
         """Seconds since 1970: what the times of live bars are held against."""
 
@@ -81,10 +92,15 @@ class Service:
     async def reload(self) -> bool:
         """`load`, off the event loop and written down, for champion and challenger; one at a time."""
         async with self._loading:
-            if self.challenger is not None:
-                await asyncio.to_thread(self.challenger.load)
-            earlier, before = self.reason, self.slot
-            swapped = await asyncio.to_thread(self.load)
+            if self._look is None:
+                self._before, self._looking_since = (self.reason, self.slot), monotonic()
+                self._look = asyncio.create_task(in_daemon(self._look_at_sources))
+            await asyncio.wait({self._look}, timeout=self.settings.look_timeout_s)
+            if not self._look.done():  # a hung mount: the next call waits for the same look, there is never a second
+                return False
+            look, self._look = self._look, None
+            self.looked_at = monotonic()
+            (earlier, before), swapped = self._before, look.result()
             serving = self.slot and self.slot.version
             if self.reason not in ("", earlier):  # the source is asked every few seconds, and says the same for hours
                 self.journal.event("refused", "ERROR", reason=self.reason, serving=serving)
@@ -93,6 +109,20 @@ class Service:
                 self.journal.event("swap", model_version=serving, before=before and before.version)
             return swapped
 
+    def _look_at_sources(self) -> bool:
+        if self.challenger is not None:
+            self.challenger.load()
+        return self.load()
+
+    @property
+    def refused(self) -> str:
+        """Why what the source offers now is not served; empty where it is."""
+        if self._look is not None:
+            seconds = monotonic() - self._looking_since
+            if seconds > self.settings.look_timeout_s:
+                return f"a look at {self.follower.place} has not come back for {seconds:.0f} s"
+        return self.jobs.failing.get(FOLLOW, self.reason)
+
     async def reload_or_say(self) -> bool:
         """`reload` for somebody who asked for it.
 
@@ -100,10 +130,11 @@ class Service:
             NotReadyError: there is no valid policy.
             OfferRefusedError: what is offered was refused, and the policy before goes on.
         """
+        self.follower.hurry()
         swapped = await self.reload()
         version = self.ready().version
-        if self.reason:
-            raise OfferRefusedError(self.reason, cure=f"{version} goes on answering")
+        if self.refused:
+            raise OfferRefusedError(self.refused, cure=f"{version} goes on answering")
         return swapped
 
     def ready(self) -> Slot:
@@ -113,7 +144,7 @@ class Service:
             NotReadyError: there is none; says why.
         """
         if self.slot is None:
-            raise NotReadyError(f"no valid policy is loaded: {self.reason}")
+            raise NotReadyError(f"no valid policy is loaded: {self.refused}")
         return self.slot
 
     def predict(self, request: Request, client: str = "") -> dict[str, Any]:

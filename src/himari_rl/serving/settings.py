@@ -24,6 +24,8 @@ class ServeSettings:
     """The assets this server is for; a policy for others is refused. Empty: whatever the policy was made for."""
     reload_s: float = 2.0
     """Seconds between two looks at the alias or bundle, and between two attempts while no valid policy is loaded."""
+    look_timeout_s: float = 10.0
+    """A look that takes longer is named in /ready, and nobody waits for it: its disk or bucket may hang."""
     start_wait_s: float = 5.0
     """Listens after this time at the latest, even when the policy has not arrived yet."""
     memory_key: bytes = field(default=b"", metadata=config.SECRET)

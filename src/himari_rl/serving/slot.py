@@ -6,8 +6,9 @@ A request reads its slot once, so an answer never mixes two policies; a swap is 
 from __future__ import annotations
 
 from pathlib import Path
+from time import monotonic
 
-from himari_rl.errors import BundleError, StateError
+from himari_rl.errors import BundleError, HimariError, StateError
 from himari_rl.features.contract import WIDTH, state_dim
 from himari_rl.features.validation import layout_of, validate_state
 from himari_rl.policy.alias import Alias, bundle_of, read_alias
@@ -20,6 +21,8 @@ from himari_rl.serving.reader import body_reader
 from himari_rl.serving.settings import ServeSettings
 from himari_rl.storage import is_file, join, stamp
 
+MOST_PAUSE_S = 60.0
+"""Between two readings of an offer that is refused and does not change."""
 _ORDINARY = [0.5, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0.1, 0.5, 0]  # HOLD, T4, flat: a quiet hour
 
 
@@ -84,30 +87,63 @@ class Follower:
             self._signer = public_key(settings.signer)
         self._seen = ""  # the stamp of what is served
         self._step = 0
+        self._refusal: HimariError | None = None  # of the last look
+        self._refused_mark, self._again_at, self._pause_s = "", 0.0, 0.0
+        self._least_pause_s = settings.reload_s
         self.place = source.manifest.version if isinstance(source, Policy) else str(source)
         self._is_alias = self.place.endswith(".json") and not isinstance(source, Policy)
 
     def changed(self) -> Slot | None:
         """The policy to serve now, loaded and warm; None where it is the one that `changed` gave before.
 
+        What was refused is read again when its file changes, else after a pause that doubles up to a minute.
+
         Raises:
-            BundleError: what is offered is missing, damaged, for other symbols, or does not answer.
+            BundleError: what is offered is missing, damaged, for other symbols, does not answer, or could not be looked
+                at for a reason that this program does not know.
             StorageError: it cannot be reached.
         """
-        if isinstance(self._source, Policy):
-            if self._seen:
-                return None
-            slot, mark = Slot(self._checked(self._source), self._gap_rule), "given"
-        else:
-            watched = self.place if self._is_alias else join(self.place, MANIFEST)
-            mark = stamp(watched) if is_file(watched) else ""  # what is missing is _load's to say
+        mark = ""
+        try:
+            mark = self._mark()
             if mark and mark == self._seen:
+                self._refusal = None
                 return None
+            if self._refusal is not None and mark == self._refused_mark and monotonic() < self._again_at:
+                raise self._refusal
             slot = self._load()
-        self._seen = mark
+        except HimariError as error:
+            self._remember(error, mark)
+            raise
+        except Exception as error:  # an operating system or a library can fail in any way, and the next look may not
+            found = f"{self.place} could not be looked at: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            refusal = BundleError(found, "a bundle or an alias that can be read", "mend it, or point the alias again")
+            self._remember(refusal, mark)
+            raise refusal from error
+        self._refusal, self._seen = None, mark
         return slot
 
+    def hurry(self) -> None:
+        """The next look reads what was refused again, whatever the pause."""
+        self._again_at = 0.0
+
+    def _mark(self) -> str:
+        """A text that changes when the source offers something else; empty where there is nothing."""
+        if isinstance(self._source, Policy):
+            return "given"
+        watched = self.place if self._is_alias else join(self.place, MANIFEST)
+        return stamp(watched) if is_file(watched) else ""  # what is missing is _load's to say
+
+    def _remember(self, error: HimariError, mark: str) -> None:
+        if error is self._refusal:
+            return
+        again = self._refusal is not None and mark == self._refused_mark
+        self._pause_s = min(2.0 * self._pause_s, MOST_PAUSE_S) if again else self._least_pause_s
+        self._refusal, self._refused_mark, self._again_at = error, mark, monotonic() + self._pause_s
+
     def _load(self) -> Slot:
+        if isinstance(self._source, Policy):
+            return Slot(self._checked(self._source), self._gap_rule)
         if not self._is_alias:
             return Slot(self._checked(load_policy(self.place)), self._gap_rule)
         alias = read_alias(self.place)

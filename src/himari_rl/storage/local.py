@@ -22,6 +22,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,13 +52,19 @@ def read_bytes(path: str | Path) -> bytes:
     """The whole file.
 
     Raises:
-        StorageError: it is missing, unreadable or a folder.
+        StorageError: it is missing, unreadable, a folder, or no file but a pipe, a socket or a device.
     """
     if remote := _remote(path):
         found: bytes = remote.read_bytes(str(path))
         return found
     try:
-        return local_path(path).read_bytes()
+        descriptor = os.open(local_path(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would hang here
+        with os.fdopen(descriptor, "rb") as file:
+            mode = os.fstat(descriptor).st_mode
+            if not stat.S_ISREG(mode):
+                kind = "a named pipe" if stat.S_ISFIFO(mode) else "a device"
+                raise StorageError(f"{path} is {kind}", "a file", "give the path of a file")
+            return file.read()
     except OSError as error:
         raise refusal("read", path, error) from error
 

@@ -17,8 +17,8 @@ ordinary POST /predict takes the short path of fast_path.py, which gives the sam
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -47,10 +47,11 @@ from himari_rl.serving.http.middleware import (
 from himari_rl.serving.http.refusals import NO_JSON, SCHEMA, Refusal, refusal_of
 from himari_rl.serving.http.routes import ENDPOINTS, add_routes
 from himari_rl.serving.messages import ARRIVAL
-from himari_rl.serving.service import Service
+from himari_rl.serving.service import FOLLOW, Service
 from himari_rl.serving.settings import ServeSettings
 
 MOST_PROBLEMS = 10  # of one request that are named
+LAST_LINES_S = 1.0  # for the log to be written before the end
 
 __all__ = ["ENDPOINTS", "Api", "create_app"]
 
@@ -83,21 +84,15 @@ def create_app(source: Policy | str | Path, settings: ServeSettings | None = Non
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        first = asyncio.create_task(service.reload())
-        await asyncio.wait({first}, timeout=settings.start_wait_s)
-        jobs: dict[str, Coroutine[Any, Any, None]] = {
-            "follow": _follow(service, first),
-            "sweep": app.body_limit.sweep(),
-        }
+        looked = service.jobs.repeat(FOLLOW, service.reload, settings.reload_s)
+        with suppress(TimeoutError):  # then /ready says that it is still loading
+            await asyncio.wait_for(looked.wait(), settings.start_wait_s)
+        service.jobs.keep("sweep", app.body_limit.sweep)
         if service.challenger is not None and not settings.challenger_share:
-            jobs["shadow"] = service.challenger.work()
-        tasks = [asyncio.create_task(job, name=name) for name, job in jobs.items()]
-        for task in tasks:
-            task.add_done_callback(_say_why_it_ended)
+            service.jobs.keep("shadow", service.challenger.work)
         yield
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await service.jobs.stop()
+        service.log_lines.drain(LAST_LINES_S)
 
     app = Api(
         title="HIMARI Layer 3",
@@ -185,17 +180,3 @@ def _cure(service: Service, path: str) -> str:
     if path == "/v1/decide":
         return 'send {"bar", "signal", "account"}, and "history" first; see the example in /docs'
     return f'send {{"state": [...]}} with {dim} numbers; several states, {{"instances": [...]}}, go to POST /v1/batch'
-
-
-def _say_why_it_ended(task: asyncio.Task[None]) -> None:
-    """A job that should never end failed: a bug, and not one to find out by policies that no longer change."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        message = f"the server goes on without its job {task.get_name()}"
-        task.get_loop().call_exception_handler({"message": message, "exception": error, "task": task})
-
-
-async def _follow(service: Service, first: asyncio.Task[bool]) -> None:
-    await first
-    while True:
-        await asyncio.sleep(service.settings.reload_s)
-        await service.reload()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import Any
 
 import orjson
@@ -149,7 +150,9 @@ def _ready(service: Service) -> Ready:
         trained_on=f"{data.source}, {data.rows} bars, {data.start} to {data.end}",
         synthetic=data.synthetic,
         gap_rule=slot.gap_rule,
-        champion=_offer(service.follower, slot, service.reason),
+        champion=_offer(service.follower, slot, service.refused),
+        looked_s_ago=None if service.looked_at is None else round(monotonic() - service.looked_at, 3),
+        failing=service.jobs.failing,
         challenger=None
         if challenger is None
         else _offer(
