@@ -21,7 +21,7 @@ from himari_rl.evaluation.baselines import CASH
 from himari_rl.evaluation.control import own_deflated
 from himari_rl.evaluation.one_liners import BEST
 from himari_rl.evaluation.record import CURVES, DOCUMENT, has_evidence, read_curves, read_run, require_evidence
-from himari_rl.evaluation.statements import KEEP_ONE, found_in, instead, statements
+from himari_rl.evaluation.statements import KEEP_ONE, Found, found_in, instead, statements
 from himari_rl.policy.bundle import Manifest, amend, read_manifest
 from himari_rl.policy.runtime import load_policy
 from himari_rl.release.comparisons import LSTM_GAIN, champion_lines, portfolio_lines
@@ -121,7 +121,7 @@ def gate(
     place = Path(run) if run is not None else Path(bundle).parent
     if not has_evidence(place, manifest):
         why = "no walk-forward made this bundle: himari walk-forward trains and judges one that has its evidence"
-        return _answer(bundle, manifest, [fails("evidence", 0.0, why)], ())
+        return _answer(bundle, manifest, [fails("evidence", 0.0, why)], (), None)
     require_evidence(place, manifest)
     if signer is not None:
         _vouched(manifest, signer)
@@ -144,12 +144,13 @@ def gate(
         lines.append(fails(LSTM_GAIN, rules.min_lstm_gain, "an LSTM is compared with a base: give its --champion"))
     lines.append(line("latency ms", measured, "<=", rules.max_latency_ms, "median of one decision on this machine"))
     exceptions = _exceptions(document, rules, lines, looks, leak_reason, implausible_reason)
-    return _answer(bundle, manifest, lines, exceptions)
+    return _answer(bundle, manifest, lines, exceptions, found_in(document["judgement"]["verdict"], BEST, CASH))
 
 
-def _answer(bundle: str | Path, manifest: Manifest, lines: Sequence[Line], exceptions: tuple[str, ...]) -> GateAnswer:
+def _answer(
+    bundle: str | Path, manifest: Manifest, lines: Sequence[Line], exceptions: tuple[str, ...], found: Found | None
+) -> GateAnswer:
     refused = [each.rule for each in lines if not each.passed]
-    found = found_in(document["judgement"]["verdict"], BEST, CASH)
     return GateAnswer(
         bundle=str(bundle),
         version=manifest.version,
@@ -159,8 +160,8 @@ def _answer(bundle: str | Path, manifest: Manifest, lines: Sequence[Line], excep
         reason=f"refused by {', '.join(refused)}" if refused else f"all {len(lines)} rules passed",
         exceptions=exceptions,
         ledger=manifest.ledger.config.describe(),
-        statements=tuple(map(str, statements(found))),
-        instead=instead(found.one),
+        statements=() if found is None else tuple(map(str, statements(found))),
+        instead=KEEP_ONE if found is None else instead(found.one),
     )
 
 
