@@ -36,6 +36,13 @@ Overwrite = Annotated[
     ),
 ]
 
+BeliefsFrom = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--beliefs-from", help="Bars of other symbols, a file each: evidence for the beliefs (docs/beliefs.md)."
+    ),
+]
+
 RUN = ("train.num_episodes", "train.seeds", "train.save_interval", "train.test_fraction", "train.device", ACCEPT)
 MEMORY = ("agent.lstm_hidden_dim", "agent.lstm_num_layers", "agent.gap_rule")
 
@@ -61,6 +68,7 @@ def train_base(
     data: Data,
     settings: Resolved,
     symbol: Symbol = None,
+    beliefs_from: BeliefsFrom = None,
     out: Out = Path("runs/base"),
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -72,7 +80,8 @@ def train_base(
     """
     from himari_rl.data.sources import load_bars
 
-    _run(settings, load_bars(data, symbol=symbol), data, out, resume, overwrite, as_json)
+    others = [load_bars(path) for path in beliefs_from or ()]
+    _run(settings, load_bars(data, symbol=symbol), data, out, resume, overwrite, as_json, others)
 
 
 @configured("train", *RUN, *AGENT, *MEMORY, *LEDGER, kind="lstm")
@@ -116,7 +125,14 @@ def train_multi(
 
 
 def _run(
-    settings: Resolved, bars: Bars | Panel, data: list[Path], out: Path, resume: bool, overwrite: bool, as_json: bool
+    settings: Resolved,
+    bars: Bars | Panel,
+    data: list[Path],
+    out: Path,
+    resume: bool,
+    overwrite: bool,
+    as_json: bool,
+    others: Sequence[Bars] = (),
 ) -> None:
     """Trains with what was asked for, writes the run into the trial ledger and says what there is."""
     from himari_rl.experiments.arguments import accepted_facts
@@ -138,6 +154,7 @@ def _run(
             watch=watch,
             accept=accept,
             tell=told_on(console),
+            beliefs_from=others,
         )
     _report(trained, data, console, as_json)
 

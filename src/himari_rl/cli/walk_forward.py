@@ -57,6 +57,10 @@ def walk_forward(
         list[str] | None, typer.Option(help="multi: which symbols, for example BTC-USDT ETH-USDT.")
     ] = None,
     funding: Annotated[str | None, typer.Option(help="multi: folder of funding files.")] = None,
+    beliefs_from: Annotated[
+        list[str] | None,
+        typer.Option("--beliefs-from", help="base: bars of other symbols, a file each, evidence for the beliefs."),
+    ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes; one a core by default.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="A Dask scheduler, tcp://HOST:8786, instead.")] = None,
     out: Annotated[str, typer.Option(help="Folder of the run; a killed one continues.")] = "runs/walk-forward",
@@ -102,6 +106,7 @@ def walk_forward(
     environment = settings["environment"]
     asked = Settings(kind=kind, agent=settings["agent"], environment=environment, **vars(settings["walk_forward"]))
     bars = history_of(kind, data, symbol, symbols, funding)
+    others = [history_of("base", [path], None, None, None) for path in beliefs_from or ()]
     pool = dask_pool(scheduler) if scheduler else None if jobs == 1 else local_pool(jobs)
     console = Console(stderr=True, highlight=False)
     accept = settings["data"].accept
@@ -119,6 +124,7 @@ def walk_forward(
             overwrite=overwrite,
             accept=accept,
             tell=told_on(console),
+            beliefs_from=others,
         )
     answer = gate(Path(out) / BUNDLE, settings["gate"])
     record(Path(out) / BUNDLE, answer)

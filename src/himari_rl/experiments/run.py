@@ -87,6 +87,7 @@ def walk_forward(
     overwrite: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
     accept: Sequence[str] = (),
+    beliefs_from: Sequence[Bars] = (),
     **settings: Any,
 ) -> WalkForwardRun:
     """Trains on the past and judges what follows, fold after fold, with controls; what `himari walk-forward` does.
@@ -96,6 +97,7 @@ def walk_forward(
         jobs: processes, the same bytes with any number; None is one a core, and needs a script with a main guard.
         accept: findings of `himari data audit` to go on with, by name; recorded in the document.
         overwrite: sets a run that is in `out` aside, renamed with the date; the same run there is continued without it.
+        beliefs_from: bars of other symbols, evidence for the beliefs beside the policy's own.
         settings: fields of WalkForwardConfig: train, test, step, folds, seeds (how many, or which), num_episodes ...
 
     Raises:
@@ -117,7 +119,8 @@ def walk_forward(
         **vars(settings_from(WalkForwardConfig, settings)),
     )
     pool = None if jobs == 1 else local_pool(jobs)
-    document, judgement = _run(bars, asked, Path(out), pool, progress=progress, overwrite=overwrite, accept=accept)
+    said: dict[str, Any] = {"progress": progress, "overwrite": overwrite, "accept": accept}
+    document, judgement = _run(bars, asked, Path(out), pool, **said, beliefs_from=beliefs_from)
     return WalkForwardRun(folder=Path(out), document=document, judgement=judgement)
 
 
@@ -132,6 +135,7 @@ def run_walk_forward(
     accept: Sequence[str] = (),
     overwrite: bool = False,
     tell: Tell = nothing_said,
+    beliefs_from: Sequence[Bars] = (),
 ) -> dict[str, Any]:
     """Trains, plays and judges; continues where an earlier call of the same command stopped.
 
@@ -147,7 +151,7 @@ def run_walk_forward(
         StorageError: the folder belongs to another run or cannot be written.
     """
     said: dict[str, Any] = {"progress": progress, "usd_per_hour": usd_per_hour, "overwrite": overwrite, "tell": tell}
-    return _run(bars, settings, out, pool, accept=accept, **said)[0]
+    return _run(bars, settings, out, pool, accept=accept, beliefs_from=beliefs_from, **said)[0]
 
 
 def _run(
@@ -161,12 +165,14 @@ def _run(
     accept: Sequence[str],
     usd_per_hour: float = USD_PER_HOUR,
     tell: Tell = nothing_said,
+    beliefs_from: Sequence[Bars] = (),
 ) -> tuple[dict[str, Any], Judgement]:
     started = time.perf_counter()
     facts = recorded(accepted_facts(bars, accept), accept)
-    work = plan(bars, settings)
+    work = plan(bars, settings, others=beliefs_from)
     require_ledger()
-    this = RunIdentity(WALK_FORWARD, settings.hash, bars.fingerprint)
+    data = " ".join(each.fingerprint for each in (bars, *beliefs_from))
+    this = RunIdentity(WALK_FORWARD, settings.hash, data)
     same = "a run that was cut off continues, a finished one is judged again from its folds"
     with claimed(out, this, same=same, overwrite=overwrite, tell=tell):
         tell(settings.recipe.budget)

@@ -46,6 +46,7 @@ def train(
     overwrite: bool = False,
     watch: Watcher = no_watch,
     accept: Sequence[str] = (),
+    beliefs_from: Sequence[Bars] = (),
     **settings: Any,
 ) -> Policy:
     """Trains a policy on the first part of `bars` and writes `out`/bundle; what `himari train` does, same defaults.
@@ -59,6 +60,7 @@ def train(
         resume: goes on from the checkpoints in `out`.
         overwrite: sets a run that is in `out` aside, renamed with the date; without it another run there is refused.
         accept: findings of `himari data audit` to go on with, by name; recorded with the run.
+        beliefs_from: bars of other symbols, evidence for the beliefs beside the policy's own.
         settings: fields of TrainConfig: num_episodes, seeds (how many, or which), test_fraction, save_interval, device.
 
     Raises:
@@ -79,6 +81,7 @@ def train(
         **vars(settings_from(TrainConfig, settings)),
     )
     options: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "watch": watch, "accept": accept}
+    options["beliefs_from"] = beliefs_from
     return load_policy(recorded_job(job, bars, Path(out), **options).bundle)
 
 
@@ -92,6 +95,7 @@ def recorded_job(
     watch: Watcher = no_watch,
     accept: Sequence[str] = (),
     tell: Tell = nothing_said,
+    beliefs_from: Sequence[Bars] = (),
 ) -> TrainingResult:
     """`run_job` on data with nothing refused, in a folder of its own; its training span is recorded in the trial
     ledger, not counted as a look.
@@ -105,14 +109,15 @@ def recorded_job(
     require_one(resume, overwrite)
     said = recorded(accepted_facts(bars, accept), accept)
     train = trainable(job, bars)
-    this = RunIdentity(TRAINING, config_hash(job), f"{train.fingerprint} {','.join(train.symbols)}")
+    data = [train.fingerprint, ",".join(train.symbols), *(other.fingerprint for other in beliefs_from)]
+    this = RunIdentity(TRAINING, config_hash(job), " ".join(data))
     require_ledger()
     same = "a finished run is not trained again, --resume continues one that was cut off"
     with claimed(out, this, same=same, overwrite=overwrite, resume=resume, tell=tell) as there:
         if there is not None and not resume:
             return _finished(job, out, train.fingerprint, tell)
         tell(budget_line(job.agent, job.num_episodes, job.environment.episode_bars))
-        trained = run_job(job, bars, out, resume=resume, watch=watch, said=said)
+        trained = run_job(job, bars, out, resume=resume, watch=watch, said=said, others=beliefs_from)
         with Trials() as ledger:
             ledger.trained(*span_of(train), trained.manifest.version)
     return trained

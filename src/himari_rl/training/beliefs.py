@@ -267,7 +267,7 @@ class BelievedPath(NamedTuple):
     """One history with its beliefs."""
 
     rows: FloatArray  # (D, F + 3 A) market rows and the policy's belief columns
-    drift: FloatArray  # (D, A) believed return of the next bar
+    drift: FloatArray  # (D, A) believed return of the next bar, less the funding paid
     risk: FloatArray  # (D, A, A) aversion x doubt x covariance
 
 
@@ -325,7 +325,8 @@ def believed_path(
     rows: FloatArray, path: MarketPath, beliefs: Beliefs, ledger: LedgerConfig, prior: Prior
 ) -> BelievedPath:
     """Rows that the net reads and coefficients that the `believed` reward pays, of one history."""
-    base, earned = (np.asarray(x).reshape(len(rows), -1) for x in (path.base, path.moves.to_open))
+    moves = path.moves
+    base, earned, funding = (np.asarray(x).reshape(len(rows), -1) for x in (path.base, moves.to_open, moves.funding))
     assets = base.shape[1]
     moment = moments(rows, assets, shorts=ledger.allow_short)
     columns = beliefs.columns(rows, moment)
@@ -337,7 +338,8 @@ def believed_path(
     root = np.sqrt(doubt)
     return BelievedPath(
         rows=np.column_stack([rows, columns]),
-        drift=np.sign(base) * (prior_part + moment.slow * evidence),
+        # funding is no belief: it is paid as it comes
+        drift=np.sign(base) * (prior_part + moment.slow * evidence) - funding,
         risk=prior.aversion * covariance * root[:, :, None] * root[:, None, :],
     )
 
