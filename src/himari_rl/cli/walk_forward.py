@@ -90,6 +90,7 @@ def walk_forward(
     from rich.console import Console
 
     from himari_rl.cli.train import print_facts
+    from himari_rl.data.sources import load_bars
     from himari_rl.evaluation.record import BUNDLE
     from himari_rl.evaluation.verdict import LOOK_AHEAD
     from himari_rl.experiments.arguments import accepted_facts
@@ -106,7 +107,7 @@ def walk_forward(
     environment = settings["environment"]
     asked = Settings(kind=kind, agent=settings["agent"], environment=environment, **vars(settings["walk_forward"]))
     bars = history_of(kind, data, symbol, symbols, funding)
-    others = [history_of("base", [path], None, None, None) for path in beliefs_from or ()]
+    others = [load_bars(path) for path in beliefs_from or ()]
     pool = dask_pool(scheduler) if scheduler else None if jobs == 1 else local_pool(jobs)
     console = Console(stderr=True, highlight=False)
     accept = settings["data"].accept

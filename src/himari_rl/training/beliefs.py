@@ -44,6 +44,7 @@ LARGEST = 8.0  # of a standardised return
 LINEAR_PENALTY = 4.0  # garrote k: a direction with |t| below sqrt(k) = 2 is not believed
 BENT_PENALTY = 10.0  # 57 directions: a laxer one believes one to three false columns a fold
 MIN_DAYS = 20.0  # effective days of a direction
+MOST_ROWS = 400_000  # of the regression: its columns are 560 bytes a row, several times over
 USUAL_DAYS = 30  # at the end of training, whose slow volatility a policy without memory expects
 NULL = 1e-5  # of sqrt(n): below it a direction is numerically none
 
@@ -280,7 +281,7 @@ def fit_beliefs(
         histories: stretches of the same symbols in order of time.
         others: of other symbols, evidence as well.
     """
-    parts = [part for history in (*histories, *others) for part in active_rows(history, ledger, prior)]
+    parts = thinned([part for history in (*histories, *others) for part in active_rows(history, ledger, prior)])
     last = histories[-1].rows
     assets = np.asarray(histories[-1].path.base).reshape(len(last), -1).shape[1]
     slow = moments(last, assets, shorts=False).slow
@@ -293,6 +294,14 @@ def fit_beliefs(
         usual=tuple(np.exp(recent).tolist()),
         shorts=ledger.allow_short,
     )
+
+
+def thinned(parts: Sequence[Rows], most: int = MOST_ROWS) -> list[Rows]:
+    """The parts, or every k-th row of each where they have more rows than that together."""
+    step = -(-sum(len(part.day) for part in parts) // most)
+    if step <= 1:
+        return list(parts)
+    return [Rows(part.seen.every(step), *(leaf[::step] for leaf in part[1:])) for part in parts]
 
 
 def active_rows(history: History, ledger: LedgerConfig, prior: Prior) -> list[Rows]:
