@@ -17,7 +17,9 @@ from himari_rl.errors import DataError, RefusedError
 
 # Adding a flag is a line here; taking one away breaks somebody's script.
 SHARED = "--config --set --json"
-LEDGER = "--allow-short --commission-rate --slippage-bps --max-position-pct --reward --risk-aversion --beliefs"
+LEDGER = (
+    "--allow-short --commission-rate --slippage-bps --max-position-pct --reward --risk-aversion --beliefs --no-beliefs"
+)
 AGENT = "--hidden-dim --learning-rate --weight-decay"
 TRAIN = (
     f"{SHARED} {LEDGER} {AGENT} --accept --data --device --num-episodes --out --overwrite --resume --save-interval "
@@ -43,12 +45,13 @@ CONTRACT = {
     "export": "--json --out",
     "sign": "--json --key",
     "serve": f"{SHARED} --allow-anonymous --challenger --host --log-every --port --share --signer",
-    "train base": f"{TRAIN} --symbol",
+    "train base": f"{TRAIN} --beliefs-from --symbol",
     "train multi": f"{TRAIN} --funding --interval --symbols",
-    "train lstm": f"{TRAIN} --symbol --gap-rule --lstm-hidden-dim --lstm-num-layers",
+    "train lstm": f"{TRAIN.replace(' --no-beliefs', '')} --symbol --gap-rule --lstm-hidden-dim --lstm-num-layers",
     "tune": f"{SHARED} {LEDGER} {AGENT} --accept --num-episodes --data --funding --out --seed --symbol --symbols "
     "--test-fraction --trials",
-    "walk-forward": f"{SHARED} {LEDGER} {AGENT} --accept --expanding --num-episodes --bootstrap-paths --data "
+    "walk-forward": f"{SHARED} {LEDGER} {AGENT} --accept --expanding --no-expanding --num-episodes --bootstrap-paths "
+    "--data --beliefs-from "
     "--embargo-bars --folds --funding --jobs --key --out --overwrite --rules --scheduler --seed --seeds --step "
     "--symbol --symbols "
     "--synthetic-paths --test --train --tune-trials --usd-per-hour --validation-fraction --warm-start",

@@ -5,11 +5,33 @@ import math
 import numpy as np
 import pytest
 
+from helpers.envs import random_bars
+from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.features import contract
 from himari_rl.policy import beliefs as policy_beliefs
-from himari_rl.policy.beliefs import Seen, anchor, believed_input, bent_forms, moving_average, seen, slow_volatility
+from himari_rl.policy.beliefs import (
+    Seen,
+    anchor,
+    believed_input,
+    bent_forms,
+    moments,
+    moving_average,
+    seen,
+    slow_volatility,
+)
 from himari_rl.training import beliefs
-from himari_rl.training.beliefs import Prior, Rows, fit_evidence, fit_scores, future_variance, prior_drift
+from himari_rl.training.beliefs import (
+    Prior,
+    Rows,
+    active_rows,
+    fit_beliefs,
+    fit_evidence,
+    fit_scores,
+    future_variance,
+    prior_drift,
+    thinned,
+)
+from himari_rl.training.preparation import told_of
 
 YEAR = 8760.0
 
@@ -275,3 +297,21 @@ def test_constants_are_those_of_the_paper_recipe() -> None:
     assert prior.sharpe_a_year == pytest.approx(1.155)
     assert prior.drift == pytest.approx(1.5 * 1.155 / math.sqrt(8760.0))
     assert policy_beliefs.SLOW_HALF_LIFE == 168
+
+
+def test_a_long_history_is_believed_in_parts_and_a_part_of_it_is_evidence(monkeypatch) -> None:
+    """Drifts do not depend on how many bars are made at once; too many rows are thinned evenly, days and all."""
+    bars = random_bars(400, 5)
+    told = told_of(bars, TradingEnvConfig())
+    prior = Prior()
+    found = fit_beliefs([told], TradingEnvConfig(), prior)
+    moment = moments(told.rows, 1, shorts=False)
+    whole = found.drift(told.rows, moment, 0)
+    monkeypatch.setattr("himari_rl.policy.beliefs._PART", 37)
+    np.testing.assert_allclose(found.drift(told.rows, moment, 0), whole, rtol=1e-12, atol=1e-15)
+    parts = active_rows(told, TradingEnvConfig(), prior)
+    (few,) = thinned(parts, 100)
+    step = -(-len(parts[0].day) // 100)
+    np.testing.assert_array_equal(few.day, parts[0].day[::step])
+    np.testing.assert_array_equal(few.seen.continuous, parts[0].seen.continuous[::step])
+    assert thinned(parts, 10_000) == parts

@@ -145,7 +145,10 @@ def _options(command: str, key: str, kind: str | None) -> list[inspect.Parameter
     shown = {k: _said(each.value) for k, each in found.items()}
     default = shown[next(iter(shown))]
     default += "".join(f"; {k} {text}" for k, text in shown.items() if text != default)
-    option = typer.Option(option_name(key), help=setting.help, show_default=default or False)
+    name = option_name(key)
+    if any(each.value is True for each in found.values()):  # what is on needs a way to be switched off
+        name, default = f"{name}/--no-{name[2:]}", "on"
+    option = typer.Option(name, help=setting.help, show_default=default or False)
     return [_parameter(_dest(key), Annotated[_option_type(setting.annotation), option])]
 
 

@@ -38,6 +38,13 @@ Overwrite = Annotated[
 ]
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard events to OUT/tensorboard.")]
 
+BeliefsFrom = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--beliefs-from", help="Bars of other symbols, a file each: evidence for the beliefs (docs/beliefs.md)."
+    ),
+]
+
 RUN = ("train.num_episodes", "train.seeds", "train.save_interval", "train.test_fraction", "train.device", ACCEPT)
 MEMORY = ("agent.lstm_hidden_dim", "agent.lstm_num_layers", "agent.gap_rule")
 
@@ -63,6 +70,7 @@ def train_base(
     data: Data,
     settings: Resolved,
     symbol: Symbol = None,
+    beliefs_from: BeliefsFrom = None,
     out: Out = "runs/base",
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -75,7 +83,9 @@ def train_base(
     """
     from himari_rl.data.sources import load_bars
 
-    _run(settings, load_bars(data, symbol=symbol), data, out, resume, overwrite, tensorboard, as_json)
+    others = [load_bars(path) for path in beliefs_from or ()]
+    bars = load_bars(data, symbol=symbol)
+    _run(settings, bars, data, out, resume, overwrite, tensorboard, as_json, others)
 
 
 @configured("train", *RUN, *AGENT, *MEMORY, *LEDGER, kind="lstm")
@@ -138,6 +148,7 @@ def _run(
     overwrite: bool,
     tensorboard: bool,
     as_json: bool,
+    others: Sequence[Bars] = (),
 ) -> None:
     """Trains with what was asked for, writes the run into the trial ledger and says what there is."""
     from himari_rl.experiments.arguments import accepted_facts
@@ -161,6 +172,7 @@ def _run(
             watch=watch,
             accept=accept,
             tell=told_on(console),
+            beliefs_from=others,
         )
     _report(trained, join(out, BUNDLE), data, console, as_json)
 

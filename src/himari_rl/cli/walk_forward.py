@@ -57,6 +57,10 @@ def walk_forward(
         list[str] | None, typer.Option(help="multi: which symbols, for example BTC-USDT ETH-USDT.")
     ] = None,
     funding: Annotated[str | None, typer.Option(help="multi: folder of funding files.")] = None,
+    beliefs_from: Annotated[
+        list[str] | None,
+        typer.Option("--beliefs-from", help="base: bars of other symbols, a file each, evidence for the beliefs."),
+    ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes; one a core by default.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="A Dask scheduler, tcp://HOST:8786, instead.")] = None,
     out: Annotated[str, typer.Option(help="Folder of the run; a killed one continues.")] = "runs/walk-forward",
@@ -94,6 +98,7 @@ def walk_forward(
     from rich.console import Console
 
     from himari_rl.cli.train import print_facts
+    from himari_rl.data.sources import load_bars
     from himari_rl.evaluation.record import BUNDLE
     from himari_rl.evaluation.statements import LOOK_AHEAD
     from himari_rl.experiments.arguments import accepted_facts
@@ -112,13 +117,14 @@ def walk_forward(
     environment = settings["environment"]
     asked = Settings(kind=kind, agent=settings["agent"], environment=environment, **vars(settings["walk_forward"]))
     bars = history_of(kind, data, symbol, symbols, funding)
+    others = [load_bars(path) for path in beliefs_from or ()]
     pool = dask_pool(scheduler) if scheduler else None if jobs == 1 else local_pool(jobs)
     console = Console(stderr=True, highlight=False)
     accept = settings["data"].accept
     print_facts(accepted_facts(bars, accept), console)
     if share := _share(task, os.environ):
         with workplace(out) as folder, opened_progress(console, "share of the folds") as progress:
-            train_share(bars, asked, folder, *share, progress=progress, accept=accept)
+            train_share(bars, asked, folder, *share, progress=progress, accept=accept, beliefs_from=others)
         if not all_shares_done(out, asked, bars, *share):
             console.print(f"task {share[0]} of {share[1]} has ended; the one that ends last judges", markup=False)
             return
@@ -136,6 +142,7 @@ def walk_forward(
                 overwrite=overwrite,
                 accept=accept,
                 tell=told_on(console),
+                beliefs_from=others,
             )
         answer = gate(folder / BUNDLE, settings["gate"])
         record(folder / BUNDLE, answer)

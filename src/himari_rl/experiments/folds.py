@@ -56,6 +56,7 @@ class FoldTask:
     train: Bars | Panel
     recipe: Recipe
     start: Tensors | None = None  # the fold before's weights, for a warm start
+    others: tuple[Bars, ...] = ()  # other symbols' rows of the same time, evidence for the beliefs
 
     @property
     def name(self) -> str:
@@ -70,6 +71,7 @@ class FoldTask:
         said = json.dumps(
             [self.part, self.fold, self.seed, training_data(self.train)["sha256"], settings, started], sort_keys=True
         )
+        said += "".join(f" {other.fingerprint}" for other in self.others)
         return hashlib.sha256(said.encode()).hexdigest()
 
 
@@ -149,7 +151,7 @@ def place_of(task: FoldTask) -> Place:
     recipe, encoder, environment = task.recipe, StateEncoder(task.train.symbols), task.recipe.environment
     kept, held_out = _split(task.train, recipe)
     copies = _copies(kept, recipe, np.random.default_rng([task.seed, task.fold, 1]))
-    rows, physics, beliefs = prepared([kept], recipe.agent, environment, copies=copies)
+    rows, physics, beliefs = prepared([kept], recipe.agent, environment, copies=copies, others=task.others)
     judge = None if held_out is None else measured(held_out, environment, encoder, beliefs)
     return Place(encoder, rows, physics, beliefs, measured(kept, environment, encoder, beliefs), judge)
 

@@ -102,6 +102,7 @@ def walk_forward(
     overwrite: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
     accept: Sequence[str] = (),
+    beliefs_from: Sequence[Bars] = (),
     **settings: Any,
 ) -> WalkForwardRun:
     """Trains on the past and judges what follows, fold after fold, with controls; what `himari walk-forward` does.
@@ -111,6 +112,7 @@ def walk_forward(
         jobs: processes, the same bytes with any number; None is one a core, and needs a script with a main guard.
         accept: findings of `himari data audit` to go on with, by name; recorded in the document.
         overwrite: sets a run that is in `out` aside, renamed with the date; the same run there is continued without it.
+        beliefs_from: bars of other symbols, evidence for the beliefs beside the policy's own.
         settings: fields of WalkForwardConfig: train, test, step, folds, seeds (how many, or which), num_episodes ...
 
     Raises:
@@ -132,8 +134,9 @@ def walk_forward(
         **vars(settings_from(WalkForwardConfig, settings)),
     )
     pool = None if jobs == 1 else local_pool(jobs)
+    said: dict[str, Any] = {"progress": progress, "overwrite": overwrite, "accept": accept}
     with workplace(out) as folder:
-        document, judgement = _run(bars, asked, folder, pool, progress=progress, overwrite=overwrite, accept=accept)
+        document, judgement = _run(bars, asked, folder, pool, **said, beliefs_from=beliefs_from)
     return WalkForwardRun(folder=out, document=document, judgement=judgement)
 
 
@@ -148,6 +151,7 @@ def run_walk_forward(
     accept: Sequence[str] = (),
     overwrite: bool = False,
     tell: Tell = nothing_said,
+    beliefs_from: Sequence[Bars] = (),
 ) -> dict[str, Any]:
     """Trains, plays and judges; continues where an earlier call of the same command stopped.
 
@@ -163,7 +167,7 @@ def run_walk_forward(
         StorageError: the folder belongs to another run or cannot be written.
     """
     said: dict[str, Any] = {"progress": progress, "usd_per_hour": usd_per_hour, "overwrite": overwrite, "tell": tell}
-    return _run(bars, settings, out, pool, accept=accept, **said)[0]
+    return _run(bars, settings, out, pool, accept=accept, beliefs_from=beliefs_from, **said)[0]
 
 
 def train_share(
@@ -175,6 +179,7 @@ def train_share(
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
     accept: Sequence[str] = (),
+    beliefs_from: Sequence[Bars] = (),
 ) -> None:
     """Trains one task's share of a walk-forward's folds and seeds, on a machine of its own; nothing is judged.
 
@@ -183,9 +188,9 @@ def train_share(
     """
     accepted_facts(bars, accept)
     there = run_in(out)
-    if there is not None and there != RunIdentity(WALK_FORWARD, settings.hash, bars.fingerprint):
+    if there is not None and there != _identity(settings, bars, beliefs_from):
         raise StorageError(f"{out} holds a {there.kind} of other settings or data", "a new folder", "choose another")
-    work = plan(bars, settings)
+    work = plan(bars, settings, others=beliefs_from)
     _write_settings(work, bars, out)
     train_all(work, out, None, progress, only=set(share_of(work, index, count)))
 
@@ -217,12 +222,13 @@ def _run(
     accept: Sequence[str],
     usd_per_hour: float = USD_PER_HOUR,
     tell: Tell = nothing_said,
+    beliefs_from: Sequence[Bars] = (),
 ) -> tuple[dict[str, Any], Judgement]:
     started = time.perf_counter()
     facts = recorded(accepted_facts(bars, accept), accept)
-    work = plan(bars, settings, kept=out)
+    work = plan(bars, settings, kept=out, others=beliefs_from)
     require_ledger()
-    this = RunIdentity(WALK_FORWARD, settings.hash, bars.fingerprint)
+    this = _identity(settings, bars, beliefs_from)
     same = "a run that was cut off continues, a finished one is judged again from its folds"
     with claimed(out, this, same=same, overwrite=overwrite, tell=tell):
         tell(settings.recipe.budget)
@@ -288,6 +294,11 @@ def _judged(
     }
     write_atomic(out / COST, json.dumps(cost, indent=2).encode())
     return json.loads(text), judgement
+
+
+def _identity(settings: Settings, bars: Bars | Panel, beliefs_from: Sequence[Bars]) -> RunIdentity:
+    """What makes two walk-forwards the same run: the settings, the bars and whatever else was evidence."""
+    return RunIdentity(WALK_FORWARD, settings.hash, " ".join(each.fingerprint for each in (bars, *beliefs_from)))
 
 
 def _write_settings(work: WalkForwardPlan, bars: Bars | Panel, out: Path) -> None:

@@ -48,6 +48,7 @@ def train(
     overwrite: bool = False,
     watch: Watcher = no_watch,
     accept: Sequence[str] = (),
+    beliefs_from: Sequence[Bars] = (),
     **settings: Any,
 ) -> Policy:
     """Trains a policy on the first part of `bars` and writes `out`/bundle; what `himari train` does, same defaults.
@@ -61,6 +62,7 @@ def train(
         resume: goes on from the checkpoints in `out`.
         overwrite: sets a run that is in `out` aside, renamed with the date; without it another run there is refused.
         accept: findings of `himari data audit` to go on with, by name; recorded with the run.
+        beliefs_from: bars of other symbols, evidence for the beliefs beside the policy's own.
         settings: fields of TrainConfig: num_episodes, seeds (how many, or which), test_fraction, save_interval, device.
 
     Raises:
@@ -81,6 +83,7 @@ def train(
         **vars(settings_from(TrainConfig, settings)),
     )
     options: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "watch": watch, "accept": accept}
+    options["beliefs_from"] = beliefs_from
     with workplace(out) as folder:
         recorded_job(job, bars, folder, **options)
     return load_policy(join(out, BUNDLE))
@@ -96,6 +99,7 @@ def recorded_job(
     watch: Watcher = no_watch,
     accept: Sequence[str] = (),
     tell: Tell = nothing_said,
+    beliefs_from: Sequence[Bars] = (),
 ) -> TrainingResult:
     """`run_job` on data with nothing refused, in a folder of its own; its training span is recorded in the trial
     ledger, not counted as a look.
@@ -109,22 +113,23 @@ def recorded_job(
     require_one(resume, overwrite)
     said = recorded(accepted_facts(bars, accept), accept)
     train = trainable(job, bars)
-    this = identity_of(job, train)
+    this = identity_of(job, train, beliefs_from)
     require_ledger()
     same = "a finished run is not trained again, --resume continues one that was cut off"
     with claimed(out, this, same=same, overwrite=overwrite, resume=resume, tell=tell) as there:
         if there is not None and not resume:
             return _finished(job, out, train.fingerprint, tell)
         tell(budget_line(job.agent, job.num_episodes, job.environment.episode_bars))
-        trained = run_job(job, bars, out, resume=resume, watch=watch, said=said)
+        trained = run_job(job, bars, out, resume=resume, watch=watch, said=said, others=beliefs_from)
         with Trials() as ledger:
             ledger.trained(*span_of(train), trained.manifest.version)
     return trained
 
 
-def identity_of(job: Job, train: Bars | Panel) -> RunIdentity:
-    """What makes two trainings the same run: the settings, the training bars and their symbols."""
-    return RunIdentity(TRAINING, config_hash(job), f"{train.fingerprint} {','.join(train.symbols)}")
+def identity_of(job: Job, train: Bars | Panel, beliefs_from: Sequence[Bars] = ()) -> RunIdentity:
+    """What makes two trainings the same run: the settings, the training bars, their symbols, and other evidence."""
+    data = [train.fingerprint, ",".join(train.symbols), *(other.fingerprint for other in beliefs_from)]
+    return RunIdentity(TRAINING, config_hash(job), " ".join(data))
 
 
 def _finished(job: Job, out: Path, fingerprint: str, tell: Tell) -> TrainingResult:

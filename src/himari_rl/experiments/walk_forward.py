@@ -7,7 +7,7 @@ FoldPolicies                fold_policies.py: the trained folds as one policy, o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from himari_rl.agents.config import PPOConfig
 from himari_rl.config import config_hash
 from himari_rl.data.panel import Panel
 from himari_rl.data.splits import Fold, folds
-from himari_rl.data.surrogates import driftless
+from himari_rl.data.surrogates import driftless, planted
 from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.errors import ConfigError
 from himari_rl.experiments.config import FoldConfig, WalkForwardConfig
@@ -27,6 +27,7 @@ from himari_rl.experiments.power import Power, planted_in, planted_power
 from himari_rl.experiments.recipe import Recipe
 from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.schema import Bars
+from himari_rl.training.preparation import until
 
 REAL, DRIFTLESS, PLANTED = "real", "driftless", "planted"
 PARTS = (REAL, DRIFTLESS, PLANTED)
@@ -68,6 +69,8 @@ class WalkForwardPlan:
     """The edge in the planted twin, where there is one."""
     searched: Mapping[tuple[str, int], Searched] = field(default_factory=dict)
     """What a search chose for a part's fold."""
+    others: Mapping[str, tuple[Bars, ...]] = field(default_factory=dict)
+    """Other symbols of each part, evidence for the beliefs."""
 
     def train_rows(self, fold: int) -> slice:
         """The training rows of a fold; the number after the last one is the bundle's."""
@@ -122,21 +125,31 @@ class WalkForwardPlan:
     def task(self, key: Key, before: TrainedFold | None = None) -> FoldTask:
         """The task of a key; with a warm start it needs the fold before."""
         part, fold, seed = key
+        train = self.bars[part][self.train_rows(fold)]
         return FoldTask(
             part=part,
             fold=fold,
             seed=seed,
-            train=self.bars[part][self.train_rows(fold)],
+            train=train,
+            others=tuple(until(other, train) for other in self.others.get(part, ())),
             recipe=self.recipe(part, fold),
             start=None if before is None else before.tensors,
         )
 
 
-def plan(bars: Bars | Panel, settings: Settings, *, controls: bool = True, kept: Path | None = None) -> WalkForwardPlan:
+def plan(
+    bars: Bars | Panel,
+    settings: Settings,
+    *,
+    controls: bool = True,
+    kept: Path | None = None,
+    others: Sequence[Bars] = (),
+) -> WalkForwardPlan:
     """Cuts the folds and makes the twins; the same bars and settings give the same plan.
 
     Args:
         kept: folder in which an earlier run may have kept the planted edge (power.py).
+        others: other symbols, evidence for the beliefs; they have twins too.
 
     Raises:
         DataError: the bars are shorter than one fold.
@@ -157,7 +170,7 @@ def plan(bars: Bars | Panel, settings: Settings, *, controls: bool = True, kept:
         raise ConfigError("no fold has rows left", "training and test rows", "choose longer spans or smaller gaps")
     cut = cut[-settings.folds :]  # all of them for 0
     return with_twins(
-        WalkForwardPlan(settings=settings, bars={REAL: bars}, folds=cut),
+        WalkForwardPlan(settings=settings, bars={REAL: bars}, folds=cut, others={REAL: tuple(others)}),
         LedgerSpec.of(settings.environment, bars.interval_ms),
         controls,
         kept,
@@ -176,7 +189,11 @@ def with_twins(
     rng = np.random.default_rng([TWIN_SEED, 0])
     one = driftless(bars, rng) if isinstance(bars, Bars) else _each(bars, rng)
     other = planted_in(bars, np.random.default_rng([TWIN_SEED, 1]), power.edge)
-    return replace(work, bars={REAL: bars, DRIFTLESS: one, PLANTED: other}, planted=power)
+    beside = {REAL: work.others.get(REAL, ())}
+    beside[DRIFTLESS] = tuple(driftless(each, rng) for each in beside[REAL])
+    edges = np.random.default_rng([TWIN_SEED, 2])
+    beside[PLANTED] = tuple(planted(each, edges, power.edge) for each in beside[REAL])
+    return replace(work, bars={REAL: bars, DRIFTLESS: one, PLANTED: other}, planted=power, others=beside)
 
 
 def _each(panel: Panel, rng: np.random.Generator) -> Panel:

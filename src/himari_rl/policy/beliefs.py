@@ -31,6 +31,7 @@ STATELESS_WEIGHT = 0.7  # of the usual volatility, where nothing is remembered
 
 STEPS = (1.625,)  # where the nonlinear columns bend, in standard deviations; each on both sides
 HINGES = (0.842, 1.645)
+_PART = 100_000  # bars whose columns are made at once
 _BLOCK = 2048  # rows of one closed-form block of the moving average: its weights stay below 1e4
 TINY = 1e-12
 
@@ -96,6 +97,11 @@ class Seen(NamedTuple):
     continuous: FloatArray  # (T, 6) confidence, cascade risk, momenta and volatility over the slow one, its logarithm
     discrete: FloatArray  # (T, 5) HOLD and the four tiers
     side: FloatArray | None  # (T,) +1 or -1 where shorts are allowed
+
+    def every(self, step: int) -> Seen:
+        """Every `step`-th bar."""
+        side = None if self.side is None else self.side[::step]
+        return Seen(self.continuous[::step], self.discrete[::step], side)
 
 
 CONTINUOUS = ("confidence", "cascade_risk", "momentum_1h / s", "momentum_4h / s", "log(volatility / s)", "log s")
@@ -242,6 +248,11 @@ class Beliefs(ManifestPart):
 
     def drift(self, rows: FloatArray, moment: Moment, asset: int) -> FloatArray:
         """(T,) D_t of one asset; 0 while its slow volatility is unknown."""
+        starts = range(0, max(1, len(rows)), _PART)  # seventy columns of all bars at once are gigabytes
+        parts = [self._drift(rows[a : a + _PART], moment.part(a, a + _PART), asset) for a in starts]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _drift(self, rows: FloatArray, moment: Moment, asset: int) -> FloatArray:
         block = rows[:, contract.WIDTH * asset : contract.WIDTH * (asset + 1)]
         own = moment.slow[:, asset]
         side = None if moment.side is None else moment.side[:, asset]
@@ -255,6 +266,10 @@ class Moment(NamedTuple):
     slow: FloatArray  # (T, A) slow volatility a bar; 0 while unknown
     correlation: FloatArray | None = None  # (T,) slow mean correlation of the pairs; None for one asset
     side: FloatArray | None = None  # (T, A) direction that Layer 2 last asked for; None without shorts
+
+    def part(self, first: int, end: int) -> Moment:
+        """Some of the bars."""
+        return Moment(*(None if leaf is None else leaf[first:end] for leaf in self))
 
 
 def moments(rows: FloatArray, assets: int, *, shorts: bool, usual: FloatArray | None = None) -> Moment:

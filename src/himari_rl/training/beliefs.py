@@ -44,6 +44,7 @@ LARGEST = 8.0  # of a standardised return
 LINEAR_PENALTY = 4.0  # garrote k: a direction with |t| below sqrt(k) = 2 is not believed
 BENT_PENALTY = 10.0  # 57 directions: a laxer one believes one to three false columns a fold
 MIN_DAYS = 20.0  # effective days of a direction
+MOST_ROWS = 400_000  # of the regression: its columns are 560 bytes a row, several times over
 USUAL_DAYS = 30  # at the end of training, whose slow volatility a policy without memory expects
 NULL = 1e-5  # of sqrt(n): below it a direction is numerically none
 
@@ -267,7 +268,7 @@ class BelievedPath(NamedTuple):
     """One history with its beliefs."""
 
     rows: FloatArray  # (D, F + 3 A) market rows and the policy's belief columns
-    drift: FloatArray  # (D, A) believed return of the next bar
+    drift: FloatArray  # (D, A) believed return of the next bar, less the funding paid
     risk: FloatArray  # (D, A, A) aversion x doubt x covariance
 
 
@@ -280,7 +281,7 @@ def fit_beliefs(
         histories: stretches of the same symbols in order of time.
         others: of other symbols, evidence as well.
     """
-    parts = [part for history in (*histories, *others) for part in active_rows(history, ledger, prior)]
+    parts = thinned([part for history in (*histories, *others) for part in active_rows(history, ledger, prior)])
     last = histories[-1].rows
     assets = np.asarray(histories[-1].path.base).reshape(len(last), -1).shape[1]
     slow = moments(last, assets, shorts=False).slow
@@ -293,6 +294,14 @@ def fit_beliefs(
         usual=tuple(np.exp(recent).tolist()),
         shorts=ledger.allow_short,
     )
+
+
+def thinned(parts: Sequence[Rows], most: int = MOST_ROWS) -> list[Rows]:
+    """The parts, or every k-th row of each where they have more rows than that together."""
+    step = -(-sum(len(part.day) for part in parts) // most)
+    if step <= 1:
+        return list(parts)
+    return [Rows(part.seen.every(step), *(leaf[::step] for leaf in part[1:])) for part in parts]
 
 
 def active_rows(history: History, ledger: LedgerConfig, prior: Prior) -> list[Rows]:
@@ -325,7 +334,8 @@ def believed_path(
     rows: FloatArray, path: MarketPath, beliefs: Beliefs, ledger: LedgerConfig, prior: Prior
 ) -> BelievedPath:
     """Rows that the net reads and coefficients that the `believed` reward pays, of one history."""
-    base, earned = (np.asarray(x).reshape(len(rows), -1) for x in (path.base, path.moves.to_open))
+    moves = path.moves
+    base, earned, funding = (np.asarray(x).reshape(len(rows), -1) for x in (path.base, moves.to_open, moves.funding))
     assets = base.shape[1]
     moment = moments(rows, assets, shorts=ledger.allow_short)
     columns = beliefs.columns(rows, moment)
@@ -337,7 +347,8 @@ def believed_path(
     root = np.sqrt(doubt)
     return BelievedPath(
         rows=np.column_stack([rows, columns]),
-        drift=np.sign(base) * (prior_part + moment.slow * evidence),
+        # funding is no belief: it is paid as it comes
+        drift=np.sign(base) * (prior_part + moment.slow * evidence) - funding,
         risk=prior.aversion * covariance * root[:, :, None] * root[:, None, :],
     )
 

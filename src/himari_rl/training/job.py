@@ -138,10 +138,12 @@ def run_job(
     resume: bool = False,
     watch: Watcher = lambda trainer, seed: None,
     said: Mapping[str, Any] | None = None,
+    others: Sequence[Bars] = (),
 ) -> TrainingResult:
     """Trains on the first part of `bars`, of one symbol or a panel, and writes `out`/bundle.
 
     Args:
+        others: other symbols, whose rows up to the end of training are evidence for the beliefs too.
         said: what the data says of itself and what of it was accepted (data/facts.py), for the run's record.
 
     Raises:
@@ -153,7 +155,7 @@ def run_job(
     train = trainable(job, bars)
     device = resolve_device(job.device)
     encoder = StateEncoder(bars.symbols)
-    rows, physics, beliefs = prepared([train], job.agent, job.environment, device=device)
+    rows, physics, beliefs = prepared([train], job.agent, job.environment, others=others, device=device)
     agent = fitted(job.agent, encoder, beliefs)
     data = training_data(train)
     total_bars = job.num_episodes * job.environment.episode_bars

@@ -40,7 +40,7 @@ def prepared(
     Args:
         histories: of the same symbols, one or several stretches in order of time.
         copies: trained on beside them (bootstrapped, driftless); the beliefs do not look at them.
-        others: other symbols, whose rows are evidence too.
+        others: other symbols, whose rows up to the end of the histories are evidence too.
 
     Raises:
         ConfigError: a reward without a prior drift.
@@ -52,7 +52,8 @@ def prepared(
         market = Market.build([each.rows for each in paths], [each.path for each in paths], device)
         return np.concatenate([each.rows for each in told]), Physics(market, environment, encoder), None
     prior = prior_of(agent, environment, histories[0].bars_per_year)
-    beliefs = fit_beliefs(told, environment, prior, [told_of(other, environment) for other in others])
+    pooled = [told_of(until(other, histories[-1]), environment) for other in others]
+    beliefs = fit_beliefs(told, environment, prior, pooled)
     found = [believed_path(each.rows, each.path, beliefs, environment, prior) for each in paths]
     market = Market.build(
         [each.rows for each in found],
@@ -62,6 +63,11 @@ def prepared(
     )
     rows = np.concatenate([each.rows for each in found[: len(told)]])
     return rows, Physics(market, replace(environment, reward=BELIEVED), encoder), beliefs
+
+
+def until(bars: Bars, history: Bars | Panel) -> Bars:
+    """The rows of another symbol up to the last one of a history."""
+    return bars[: int(np.searchsorted(bars.timestamp, history.timestamp[-1], side="right"))]
 
 
 def told_of(history: Bars | Panel, environment: TradingEnvConfig) -> History:
