@@ -10,7 +10,7 @@ evaluate, first  the whole command where nothing is kept: both twins are trained
 
 Each figure is a process of its own with one thread, user and system time; the two trees take turns, medians and the
 spread of the rounds are printed with the processor's name, and the documents of both trees are compared: the largest
-relative difference of a number. Every tree judges a bundle that the other trained too. The last line is JSON.
+relative difference of a number. All trees judge one bundle. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -52,17 +52,13 @@ def command(source: Path, work: Path, *arguments: str) -> tuple[float, str]:
 def tail(folder: str, data: str) -> float:
     """CPU seconds of the planted edge and the judgement of a trained walk-forward, in this process."""
     from himari_rl.data.sources import load_bars
-    from himari_rl.experiments import controls, power, train_all, walk_forward
-    from himari_rl.policy.manifest import LedgerSpec
+    from himari_rl.experiments import controls, train_all, walk_forward
 
     bars, settings = load_bars([data]), tail_settings(walk_forward)
     started = time.process_time()
     work = walk_forward.plan(bars, settings)
     planned = time.process_time() - started
     trained = train_all.train_all(work, Path(folder), None)
-    assert work.planted is not None
-    assert isinstance(power.Power(work.planted.edge, work.planted.power), power.Power)
-    assert isinstance(trained[walk_forward.REAL, 0, 0].manifest.ledger, LedgerSpec)
     started = time.process_time()
     controls.judge_walk(work, trained, 1)
     return planned + time.process_time() - started
@@ -110,7 +106,6 @@ def main(argv: list[str] | None = None) -> int:
         command(here, work, "-c", HIMARI, "train", "base", *settings)
         for name, tree in trees.items():  # kept twins and folds, each tree its own
             shutil.copytree(work / "run", work / name / "run")
-            shutil.copy(__file__, work / name / "judge_speed.py")
             command(tree, work / name, "-c", HIMARI, "evaluate", "run/bundle", "--data", data, "--json")
             measured(tree, work / name, data)
         for _ in range(args.rounds):
@@ -133,10 +128,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def measured(tree: Path, place: Path, data: str) -> float:
     """`tail` of a tree, in a process of its own."""
-    path = Path(__file__).resolve()
-    code = f"import sys; sys.path.append({str(path.parent)!r}); import judge_speed; raise SystemExit(judge_speed.main())"
-    code = code.replace("judge_speed.main()", f"judge_speed.main(['--measure', 'tail', {data!r}])")
-    return float(command(tree, place, "-c", code)[1])
+    return float(command(tree, place, str(Path(__file__).resolve()), "--measure", "tail", data)[1])
 
 
 def report(seconds: dict[str, dict[str, list[float]]], worst: float, rounds: int) -> None:

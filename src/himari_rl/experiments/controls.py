@@ -35,8 +35,8 @@ from himari_rl.evaluation.baselines import ONE
 from himari_rl.evaluation.control import POWER, Control, Judgement, control, own_deflated
 from himari_rl.evaluation.portfolio_baselines import allocations_of
 from himari_rl.evaluation.verdict import BETTER, LOOK_AHEAD, NO_EDGE, Verdict, judge
+from himari_rl.experiments.fold_files import TrainedFold
 from himari_rl.experiments.fold_policies import fold_policies
-from himari_rl.experiments.folds import TrainedFold
 from himari_rl.experiments.power import Power
 from himari_rl.experiments.walk_forward import DRIFTLESS, PLANTED, REAL, Key, WalkForwardPlan
 from himari_rl.policy.manifest import LedgerSpec
