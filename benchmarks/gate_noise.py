@@ -30,8 +30,8 @@ from himari_rl.evaluation.backtest import BASE, POLICY, backtest, stage
 from himari_rl.evaluation.baselines import ONE
 from himari_rl.evaluation.control import own_deflated
 from himari_rl.experiments.controls import judge_walk
+from himari_rl.experiments.fold_files import TrainedFold
 from himari_rl.experiments.fold_policies import fold_policies
-from himari_rl.experiments.folds import TrainedFold
 from himari_rl.experiments.train_all import train_all
 from himari_rl.experiments.walk_forward import REAL, Key, Settings, WalkForwardPlan, plan
 from himari_rl.release.rules import GateRules

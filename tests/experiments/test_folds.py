@@ -13,7 +13,8 @@ from helpers.verdict import small_bars, small_settings
 from himari_rl.data.splits import Fold
 from himari_rl.data.surrogates import bootstrapped, driftless, planted
 from himari_rl.errors import ConfigError, DataError
-from himari_rl.experiments.folds import place_of, train_fold, unpacked
+from himari_rl.experiments.fold_files import unpacked
+from himari_rl.experiments.folds import place_of, train_fold
 from himari_rl.experiments.walk_forward import PARTS, REAL, WalkForwardPlan, plan
 from himari_rl.features.encoder import MARKET_COLUMNS, StateEncoder
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from helpers import run_python
 from helpers.bundle import make_bundle
 from himari_rl.cli import main
 from himari_rl.data.synthetic import synthetic_bars
@@ -67,6 +68,21 @@ def test_the_verdict_has_its_five_controls_and_they_are_trained_once(
     assert {path: path.stat().st_mtime_ns for path in (trained / "run" / FOLDER).rglob("*.fold")} == kept
     evaluated(trained, trained / "run" / "bundle", capsys, "--test-fraction", "0.15")
     assert len(list((trained / "run" / FOLDER).rglob("*.fold"))) == 4  # other bars, other twins
+
+
+def test_a_verdict_whose_twins_are_trained_imports_nothing_that_trains_and_no_statistics_package(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluated(trained, trained / "run" / "bundle", capsys)
+    said = [str(trained / "run" / "bundle"), "--data", str(trained / "bars.parquet"), "--json"]
+    code = (
+        "import sys\nfrom himari_rl.cli import main\n"
+        f"assert main(['evaluate', *{said!r}]) == 0\n"
+        "print([name for name in ('torch', 'arch', 'scipy', 'gymnasium') if name in sys.modules], file=sys.stderr)"
+    )
+    found = run_python(code)
+    assert found.returncode == 0, found.stderr
+    assert found.stderr.strip().splitlines()[-1] == "[]"
 
 
 def test_a_bundle_that_does_not_say_how_it_was_trained_gets_measurements_and_no_verdict(

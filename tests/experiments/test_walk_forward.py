@@ -25,8 +25,9 @@ from himari_rl.evaluation.backtest import BASE, backtest, stage
 from himari_rl.evaluation.control import Judgement
 from himari_rl.evaluation.one_liners import OneLiners
 from himari_rl.evaluation.record import BUNDLE, CURVES, DOCUMENT, read_curves, read_run
+from himari_rl.experiments.fold_files import ensemble, unpacked
 from himari_rl.experiments.fold_policies import FoldPolicies
-from himari_rl.experiments.folds import ensemble, train_fold, unpacked
+from himari_rl.experiments.folds import train_fold
 from himari_rl.experiments.train_all import train_all
 from himari_rl.experiments.walk_forward import REAL, plan
 from himari_rl.policy.bundle import read_manifest

@@ -37,8 +37,8 @@ from himari_rl.evaluation.one_liners import on_training_rows, one_liners, with_b
 from himari_rl.evaluation.portfolio_baselines import allocations_of
 from himari_rl.evaluation.statements import BETTER, LOOK_AHEAD, NO_EDGE, control_doubt, control_failed
 from himari_rl.evaluation.verdict import Verdict, judge
+from himari_rl.experiments.fold_files import TrainedFold
 from himari_rl.experiments.fold_policies import fold_policies
-from himari_rl.experiments.folds import TrainedFold
 from himari_rl.experiments.power import Power
 from himari_rl.experiments.walk_forward import DRIFTLESS, PLANTED, REAL, Key, WalkForwardPlan
 from himari_rl.policy.manifest import LedgerSpec

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from himari_rl.experiments.folds import TrainedFold, ensemble
+from himari_rl.experiments.fold_files import TrainedFold, ensemble
 from himari_rl.experiments.walk_forward import Key, WalkForwardPlan
 from himari_rl.policy.bands import Bands
 from himari_rl.policy.protocol import DecidesBatch, bands_of

@@ -17,13 +17,13 @@ from pathlib import Path
 
 from himari_rl.config import as_dict, config_hash
 from himari_rl.data.panel import Panel
-from himari_rl.experiments.folds import require_key
+from himari_rl.experiments.fold_files import require_key
 from himari_rl.experiments.recipe import Recipe
 from himari_rl.schema import Bars
 from himari_rl.storage import read_bytes, write_atomic
 from himari_rl.storage.sealed import sealed, unsealed
 from himari_rl.training.fan_out import Pool, fan_out
-from himari_rl.training.job import training_data
+from himari_rl.training.record import training_data
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,8 +39,8 @@ from himari_rl.evaluation.verdict import lag_profile
 from himari_rl.experiments.arguments import accepted_facts, require_bars, settings_from
 from himari_rl.experiments.config import WalkForwardConfig
 from himari_rl.experiments.controls import judge_walk
+from himari_rl.experiments.fold_files import TrainedFold, ensemble
 from himari_rl.experiments.fold_search import search_all
-from himari_rl.experiments.folds import TrainedFold, ensemble
 from himari_rl.experiments.power import keep
 from himari_rl.experiments.run_folder import (
     WALK_FORWARD,

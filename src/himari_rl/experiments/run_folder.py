@@ -16,7 +16,7 @@ from himari_rl.errors import ConfigError, StorageError
 from himari_rl.evaluation.record import BUNDLE, SETTINGS, read_document
 from himari_rl.storage import set_aside
 from himari_rl.storage.lock import LOCK, writer
-from himari_rl.training.job import CHECKPOINT, RECORD
+from himari_rl.training.record import CHECKPOINT, RECORD
 from himari_rl.trials.ledger import Trials
 
 TRAINING, WALK_FORWARD, UNKNOWN = "training run", "walk-forward", "run that left no record"

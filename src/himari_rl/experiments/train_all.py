@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from himari_rl.experiments.fold_files import FoldTask, TrainedFold, unpacked
 from himari_rl.experiments.fold_search import search_all
-from himari_rl.experiments.folds import FoldTask, TrainedFold, train_folds, unpacked
 from himari_rl.experiments.walk_forward import PARTS, Key, WalkForwardPlan
 from himari_rl.storage import read_bytes, write_atomic
 from himari_rl.training.fan_out import Pool, fan_out
@@ -63,7 +63,10 @@ def train_all(
         progress(len(searches) + len(found), total)
         return together(follow)
 
-    fan_out(train_folds, together(ready), done, pool)
+    if ready:
+        from himari_rl.experiments.folds import train_folds  # torch, which a finished run does without
+
+        fan_out(train_folds, together(ready), done, pool)
     return found
 
 

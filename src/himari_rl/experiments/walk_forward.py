@@ -21,8 +21,8 @@ from himari_rl.data.surrogates import driftless, planted
 from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.errors import ConfigError
 from himari_rl.experiments.config import FoldConfig, WalkForwardConfig
+from himari_rl.experiments.fold_files import FoldTask, TrainedFold
 from himari_rl.experiments.fold_search import Searched, SearchTask
-from himari_rl.experiments.folds import FoldTask, TrainedFold
 from himari_rl.experiments.power import Power, planted_in, planted_power
 from himari_rl.experiments.recipe import Recipe
 from himari_rl.policy.manifest import LedgerSpec

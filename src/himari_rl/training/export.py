@@ -30,7 +30,7 @@ from himari_rl.policy.runtime import Policy
 from himari_rl.schema import FloatArray
 
 PARITY = 1e-5
-PARITY_STATES, PARITY_LANES = 512, 16
+PARITY_STATES, PARITY_LANES = 512, 64
 
 
 def export(
@@ -86,17 +86,18 @@ def export(
 def check_parity(policy: Policy, agents: Sequence[PPOAgent], states: FloatArray) -> float:
     """The largest difference between the runtime and the agents' mean, over up to 512 states.
 
-    The states are walked as 16 sequences, so that what a network remembers is checked too.
+    One pass where nothing is remembered; else the states are walked as 64 sequences, so that memories are checked too.
 
     Raises:
         BundleError: it exceeds 1e-5.
     """
     agents = [on_cpu(agent) for agent in agents]
     some = np.asarray(states[:: max(1, len(states) // PARITY_STATES)], np.float32)
-    memory, memories = None, [agent.initial_memory(PARITY_LANES) for agent in agents]
+    lanes = PARITY_LANES if policy.memory_size else len(some)
+    memory, memories = None, [agent.initial_memory(lanes) for agent in agents]
     worst = 0.0
-    for step in range(0, len(some), PARITY_LANES):
-        rows = some[np.arange(step, step + PARITY_LANES) % len(some)]
+    for step in range(0, len(some), lanes):
+        rows = some[np.arange(step, step + lanes) % len(some)]
         believed = policy.inputs(rows, memory)
         ours, memory = policy.decide_batch(rows[:, : policy.manifest.state_dim], memory)
         answers = []

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +32,9 @@ from himari_rl.training.device import fast_products, keep_freed_memory, one_thre
 from himari_rl.training.engine import run
 from himari_rl.training.export import export
 from himari_rl.training.preparation import fitted, prepared
+from himari_rl.training.record import BUNDLE, CHECKPOINT, RECORD
+from himari_rl.training.record import training_data as training_data
 from himari_rl.training.trainer import Trainer
-
-BUNDLE, CHECKPOINT, RECORD = "bundle", "checkpoint-{seed}.safetensors", "training.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,23 +244,6 @@ def training_part(history: Bars | Panel, test_fraction: float) -> Bars | Panel:
     if isinstance(history, Panel):
         return train_test(history, test_fraction)[0]
     return train_test(history, test_fraction)[0]
-
-
-def training_data(train: Bars | Panel) -> dict[str, Any]:
-    """The manifest's record of the bars a policy was trained on."""
-
-    def iso(ms: int) -> str:
-        return datetime.fromtimestamp(ms / 1000, UTC).isoformat()
-
-    return {
-        "sha256": train.fingerprint,
-        "source": train.source,
-        "start": iso(int(train.timestamp[0])),
-        "end": iso(int(train.timestamp[-1])),
-        "rows": len(train),
-        "interval_ms": train.interval_ms,
-        "synthetic": train.synthetic,
-    }
 
 
 def _bars_per_rollout(trainer: Trainer) -> int:
