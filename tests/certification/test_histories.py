@@ -129,7 +129,10 @@ def test_the_right_rule_read_from_the_features_reaches_it() -> None:
     tail = by_rule(lambda s: 2.0 * (s[:, CONFIDENCE] > 0.95))
     assert graded(market_named("R1"), {"tail": tail}, SEED, histories=FEW)["tail"].over_one > 0.95
     timed = by_rule(lambda s: np.where(volatility(s) < 0.0075, 2.0, 0.3))
-    assert graded(market_named("R2"), {"timed": timed}, SEED, histories=FEW)["timed"].over_one > HISTORIES["R2"].median + 0.1
+    assert (
+        graded(market_named("R2"), {"timed": timed}, SEED, histories=FEW)["timed"].over_one
+        > HISTORIES["R2"].median + 0.1
+    )
 
 
 def test_in_l0_the_banded_one_liner_loses_half_of_its_variance_and_cash_nothing() -> None:
