@@ -26,14 +26,14 @@ BARS = small_bars(60)
     step=st.integers(1, 15),
     purge=st.integers(0, 200),
     embargo=st.integers(0, 30),
-    anchored=st.booleans(),
+    expanding=st.booleans(),
 )
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_no_task_holds_a_test_row_of_its_fold(
-    train: int, test: int, step: int, purge: int, embargo: int, anchored: bool
+    train: int, test: int, step: int, purge: int, embargo: int, expanding: bool
 ) -> None:
     chosen = small_settings(
-        train=f"{train}d", test=f"{test}d", step=f"{step}d", purge_bars=purge, embargo_bars=embargo, anchored=anchored
+        train=f"{train}d", test=f"{test}d", step=f"{step}d", purge_bars=purge, embargo_bars=embargo, expanding=expanding
     )
     try:
         work = plan(BARS, chosen)

@@ -19,6 +19,8 @@ _RANGES = {  # NaN is in none
     **dict.fromkeys(("num_envs", "num_steps", "minibatch"), (0, 10**9)),
     "hidden_layers": (0, 100),
     "trust": (1e-6, 100.0),
+    "plan_rollouts": (0, 10**9),
+    "growth": (0.0, 1000.0),
     "learning_rate": (0.0, 10.0),
     "epochs": _COUNT,
     **dict.fromkeys(
@@ -123,6 +125,11 @@ class PPOConfig:
     """Last fraction of the rollouts whose weights are averaged into the exported ones."""
     weight_decay: float = 0.0
     """AdamW's decay."""
+    plan_rollouts: int = 75
+    """With beliefs: rollouts planned at first. The plan is doubled, up to the budget, as long as the believed reward
+    still grows; 0 plans the whole budget, as raw returns do."""
+    growth: float = 0.02
+    """Growth over the middle third of a plan for which it is doubled, in units of the mean size of that reward."""
 
     def __post_init__(self) -> None:
         if self.head not in HEADS:

@@ -64,7 +64,7 @@ class FoldPolicies:
 def _bands(policy: DecidesBatch, rows: FloatArray, first: int, end: int) -> Bands | None:
     before = min(first, getattr(policy, "lookback", 0))
     found = bands_of(policy, rows[first - before : end])
-    return found if found is None or not before else Bands(*(leaf[before:] for leaf in found))
+    return found if found is None or not before else found.after(before)
 
 
 def fold_policies(

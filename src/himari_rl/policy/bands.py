@@ -26,6 +26,10 @@ class Bands(NamedTuple):
     lean: FloatArray  # (T, A) +1 where the rows say BUY, -1 SELL, 0 HOLD
     hold: FloatArray  # (T, A) 1 where they say HOLD
 
+    def after(self, rows: int) -> Bands:
+        """Without the first rows."""
+        return Bands(self.low[rows:], self.high[rows:], self.lean[rows:], self.hold[rows:])
+
 
 def bands(
     members: list[Member],

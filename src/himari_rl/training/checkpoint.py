@@ -23,8 +23,8 @@ from himari_rl.errors import StorageError
 from himari_rl.storage import read_bytes, write_atomic
 from himari_rl.training.trainer import Trainer
 
-FORMAT = 3  # of the file; 1 kept Adam's moments layer by layer, 2 as torch.optim names them
-_COUNTERS = ("rollout", "bars", "reward_count", "reward_mean", "reward_m2", "averaged")
+FORMAT = 4  # of the file; 1 kept Adam's moments layer by layer, 2 as torch.optim names them, 3 knew no plan
+_COUNTERS = ("rollout", "planned", "growing_from", "bars", "reward_count", "reward_mean", "reward_m2", "averaged")
 
 
 def save_checkpoint(path: Path, trainer: Trainer, fingerprint: str) -> None:
@@ -124,6 +124,6 @@ def identity(trainer: Trainer, fingerprint: str) -> dict[str, Any]:
         "format": FORMAT,
         "agent": config_hash(trainer.agent.config),
         "environment": config_hash(trainer.physics.config),
-        "rollouts": trainer.rollouts,
+        "rollouts": trainer.most_rollouts,
         "data": fingerprint,
     }

@@ -22,6 +22,7 @@ from himari_rl.envs.batch import join, pick, where_over
 from himari_rl.envs.physics import EnvState, Physics
 from himari_rl.errors import ConfigError
 from himari_rl.training.band_ledger import BandLedger, Rollout, by_hand
+from himari_rl.training.budget import plan_further
 from himari_rl.training.collapse import CollapseGuard
 from himari_rl.training.engine import Asking, run
 from himari_rl.training.exploration import explored
@@ -53,6 +54,8 @@ class TrainerState:
     env: EnvState
     memory: Memory
     rollout: int = 0
+    planned: int = 0  # rollouts in all, as far as is known
+    growing_from: float = 0.0  # the objective a third into the plan (budget.py)
     bars: int = 0
     reward_count: float = 0.0
     reward_mean: float = 0.0
@@ -72,7 +75,7 @@ class Trainer:
     """Improves one agent on one market.
 
     Args:
-        total_bars: the budget; rounded up to whole rollouts of envs x num_steps.
+        total_bars: the budget, rounded up to whole rollouts of envs x num_steps; with beliefs the most (budget.py).
         generator: the run's one source of randomness, on the physics' device.
         on_rollout: called after each rollout with the state's metrics; raising stops the run.
     """
@@ -93,9 +96,7 @@ class Trainer:
                 "choose num_steps 20, 25 or 50 for 500 bars",
             )
         self.agent, self.physics, self.generator, self.on_rollout = agent, physics, generator, on_rollout
-        self.rollouts = config.rollouts(total_bars)
-        self.gradient_rollouts = round(config.analytic_gradient_fraction * self.rollouts)
-        self.averaged_rollouts = max(1, round(config.weight_average_fraction * self.rollouts))
+        self.most_rollouts = config.rollouts(total_bars)
         self.optimiser = FlatAdamW(agent, config.learning_rate, config.weight_decay, config.max_grad_norm)
         self.guard = CollapseGuard(physics)
         self.average = [torch.zeros_like(p) for p in agent.actor_parameters()]
@@ -104,6 +105,21 @@ class Trainer:
         self._ledger: BandLedger | None = None
         self._sight: Sight | None = None
         self.state = TrainerState(self._first_accounts(), agent.initial_memory(config.num_envs))
+        first = config.plan_rollouts if config.anchored else 0
+        self.state.planned = min(first or self.most_rollouts, self.most_rollouts)
+
+    @property
+    def rollouts(self) -> int:
+        """How many are planned; the schedules of learning rate, exploration and averaging end with them."""
+        return self.state.planned
+
+    @property
+    def gradient_rollouts(self) -> int:
+        return round(self.agent.config.analytic_gradient_fraction * self.rollouts)
+
+    @property
+    def averaged_rollouts(self) -> int:
+        return max(1, round(self.agent.config.weight_average_fraction * self.rollouts))
 
     @property
     def ledger(self) -> BandLedger | None:
@@ -131,6 +147,7 @@ class Trainer:
         """`run` as a coroutine, for engine.run; it ends early where `paused` is set after a rollout."""
         while self.state.rollout < self.rollouts and not self.paused:
             yield from self.rolling()
+            yield from plan_further(self)
             self.on_rollout(self)
         if self.paused:
             return

@@ -61,7 +61,9 @@ class Watch:
         rate = f"{(state.bars - first) / elapsed:,.0f} steps/s" if state.bars > first and elapsed > 0 else ""
         stage = "gradient" if state.rollout <= trainer.gradient_rollouts else "PPO"
         note = f"{stage}, multiplier {state.metrics['multiplier']:.2f} ± {state.metrics['action_spread']:.2f}"
-        self._progress.update(task, completed=state.rollout, done=f"{state.bars:,} bars", rate=rate, note=note)
+        self._progress.update(
+            task, total=trainer.rollouts, completed=state.rollout, done=f"{state.bars:,} bars", rate=rate, note=note
+        )
         if self._log_dir is not None:
             self._log(self._log_dir, trainer, seed)
 
