@@ -30,7 +30,7 @@ from himari_rl.certification.histories import (
 from himari_rl.certification.history_certificates import HistoryAttempt, judged_history
 from himari_rl.certification.markets import market_named
 from himari_rl.certification.page import certificate_page
-from himari_rl.certification.suites import HISTORIES, suite_for
+from himari_rl.certification.suites import HISTORIES, OF_EVERY_RUN, suite_for
 from himari_rl.certification.thresholds import HistoryThreshold
 from himari_rl.data.splits import train_test
 from himari_rl.errors import ConfigError, LookAheadError
@@ -129,10 +129,8 @@ def test_the_right_rule_read_from_the_features_reaches_it() -> None:
     tail = by_rule(lambda s: 2.0 * (s[:, CONFIDENCE] > 0.95))
     assert graded(market_named("R1"), {"tail": tail}, SEED, histories=FEW)["tail"].over_one > 0.95
     timed = by_rule(lambda s: np.where(volatility(s) < 0.0075, 2.0, 0.3))
-    assert (
-        graded(market_named("R2"), {"timed": timed}, SEED, histories=FEW)["timed"].over_one
-        > HISTORIES["R2"].median + 0.1
-    )
+    found = graded(market_named("R2"), {"timed": timed}, SEED, histories=FEW)["timed"]
+    assert found.over_one > HISTORIES["R2"].median + 0.1
 
 
 def test_in_l0_the_banded_one_liner_loses_half_of_its_variance_and_cash_nothing() -> None:
@@ -202,6 +200,7 @@ def test_a_certificate_of_a_history_is_printed_within_eighty_columns_and_drawn()
 
 def test_every_history_of_the_suite_exists_and_a_small_run_goes_the_whole_way() -> None:
     assert all(is_history(name) for name in suite_for("base").histories)
-    found = certification.certify(["L0-one-year", "M6"], [0], suite_for("base", 20), jobs=1)
-    assert [(c.market, len(c.attempts)) for c in found] == [("L0-one-year", 1), ("M6", 1)]
+    assert set(OF_EVERY_RUN) <= set(suite_for("base").histories)
+    found = certification.certify(["L0-one-year", "M6"], [0, 1], suite_for("base", 20), jobs=1, history_seeds=1)
+    assert [(c.market, len(c.attempts)) for c in found] == [("L0-one-year", 1), ("M6", 2)]
     assert "of what banded 15 % volatility loses" in found[0].reason

@@ -19,7 +19,7 @@ from himari_rl.certification.law import KnownMarket, normal_nodes
 from himari_rl.certification.markets import MARKETS, market_named
 from himari_rl.certification.portfolios import MOST_MULTIPLIED, PortfolioMarket, symmetric_nodes
 from himari_rl.certification.solvers.belief import myopic
-from himari_rl.certification.solvers.optimum import solution
+from himari_rl.certification.solvers.optimum import optimal_band, solution, without_edge
 from himari_rl.certification.solvers.portfolio import growth_of, optimal_weights
 from himari_rl.schema import FloatArray
 
@@ -33,7 +33,7 @@ def optimum_line(market: KnownMarket) -> tuple[float, str]:
         where = "w at z=0" if any(market.betas) else "w"
         return float(chances @ growth_of(market, states, weights)), f"{where} = {listed}"
     best = solution(market)
-    growth = best.growth * (market.risk_aversion or 1.0)
+    growth = 0.0 if without_edge(market) else best.growth * (market.risk_aversion or 1.0)
     if isinstance(market, HiddenRegime) and market.cost == 0.0:
         beliefs = np.array([0.4, 0.5, 0.6])
         chosen = myopic(market, beliefs)
@@ -47,7 +47,7 @@ def optimum_line(market: KnownMarket) -> tuple[float, str]:
     }.get(type(market), ([0.0], ""))
     if isinstance(market, VolatilityRegimes):
         shown, symbol = market.regimes.tolist(), "regime"
-    low, high = best.band(np.array(shown))
+    low, high = optimal_band(market, np.array(shown))
     edges = zip(shown, low, high, strict=True)
     return growth, "  ".join((f"{symbol}={x:g} " if symbol else "") + f"[{a:.3f}, {b:.3f}]" for x, a, b in edges)
 

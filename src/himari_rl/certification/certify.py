@@ -76,11 +76,13 @@ def certify(
     bundles: Path | None = None,
     jobs: int | None = None,
     device: str = "cpu",
+    history_seeds: int | None = None,
     done: Callable[[], None] = lambda: None,
 ) -> list[Certificate | HistoryCertificate]:
     """Every market with every seed, a process a core or a GPU; what was graded stays in `bundles`, if that is given.
 
     Args:
+        history_seeds: only the first so many seeds of a market that is learned from one history; None is all.
         done: called after each seed of a market.
 
     Raises:
@@ -104,7 +106,8 @@ def certify(
         return []
 
     pool = local_pool(jobs if device == "cpu" else jobs or 1)  # one process on a GPU, unless somebody says otherwise
-    fan_out(work_on, _tasks(names, seeds, suite, device, bundles), keep, pool)
+    tasks = _tasks(names, seeds, suite, device, bundles, history_seeds)
+    fan_out(work_on, tasks, keep, pool)
     return [_certificate(name, suite, [(t, found) for t, found in results if t.market == name]) for name in names]
 
 
@@ -129,7 +132,14 @@ def _certificate(name: str, suite: Suite, results: Sequence[tuple[Task, Found]])
     return judged(name, ranked, suite.thresholds.get(name), _median_of(rivals))
 
 
-def _tasks(names: Sequence[str], seeds: Sequence[int], suite: Suite, device: str, bundles: Path | None) -> list[Task]:
+def _tasks(
+    names: Sequence[str],
+    seeds: Sequence[int],
+    suite: Suite,
+    device: str,
+    bundles: Path | None,
+    history_seeds: int | None,
+) -> list[Task]:
     """Every attempt, and behind them the rivals."""
     tasks: list[Task] = []
     rivals: list[Task] = []
@@ -138,7 +148,7 @@ def _tasks(names: Sequence[str], seeds: Sequence[int], suite: Suite, device: str
             tasks.append(
                 HistoryTask(
                     market=name,
-                    seeds=seeds,
+                    seeds=seeds[:history_seeds],
                     config=suite.config,
                     num_episodes=suite.num_episodes,
                     device=device,

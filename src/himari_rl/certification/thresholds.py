@@ -83,6 +83,8 @@ class Suite:
     """Times the budget, by market, where a bar of it says too little."""
     histories: Mapping[str, HistoryThreshold] = field(default_factory=dict)
     """What is learned from one history, as real bars are, and what each asks."""
+    history_seeds: int = 3
+    """Seeds of a history in a whole certificate; named alone it takes all."""
     num_episodes: int | None = None
     """Training budget of a history; None is what a training job takes by itself."""
 

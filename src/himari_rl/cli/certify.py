@@ -42,8 +42,9 @@ def certify(
     from himari_rl.certification import certify as certification
     from himari_rl.certification.certificates import Certificate
     from himari_rl.certification.display import render_certificates
+    from himari_rl.certification.histories import is_history
     from himari_rl.certification.history_certificates import HistoryCertificate
-    from himari_rl.certification.suites import suite_for
+    from himari_rl.certification.suites import OF_EVERY_RUN, suite_for
     from himari_rl.certification.traps import Trapped, trap_certificates
     from himari_rl.errors import RefusedError
     from himari_rl.storage import write_atomic
@@ -51,12 +52,14 @@ def certify(
 
     asked = settings["certify"]
     suite = suite_for(kind, asked.num_episodes, settings["agent"])
-    names = market or [*suite.thresholds, *suite.histories]
+    names = market or [*suite.thresholds, *(name for name in OF_EVERY_RUN if name in suite.histories)]
+    history_seeds = None if market else suite.history_seeds
+    total = sum(len(asked.seeds[: history_seeds if is_history(name) else None]) for name in names)
     console = Console(stderr=True)
     started = time.perf_counter()
     with TemporaryDirectory() as folder:
         with Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=console) as progress:
-            task = progress.add_task("certifying", total=len(names) * len(asked.seeds))
+            task = progress.add_task("certifying", total=total)
             certificates = certification.certify(
                 names,
                 list(asked.seeds),
@@ -64,6 +67,7 @@ def certify(
                 bundles=Path(folder),
                 jobs=jobs,
                 device=resolve_device(asked.device),
+                history_seeds=history_seeds,
                 done=lambda: progress.advance(task),
             )
         traps = trap_certificates() if kind == "base" and market is None else []

@@ -155,7 +155,8 @@ def _run(
     from himari_rl.experiments.train import recorded_job
     from himari_rl.storage import join
     from himari_rl.storage.mirror import workplace
-    from himari_rl.training.job import BUNDLE, Job
+    from himari_rl.training.job import Job
+    from himari_rl.training.record import BUNDLE
     from himari_rl.training.watch import Watch
 
     job = Job(agent=settings["agent"], environment=settings["environment"], **vars(settings["train"]))

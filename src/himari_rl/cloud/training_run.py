@@ -37,7 +37,8 @@ from himari_rl.release.rules import GateRules
 from himari_rl.schema import Bars
 from himari_rl.storage import is_file, is_remote, join, name_of, write_atomic
 from himari_rl.storage.mirror import workplace
-from himari_rl.training.job import RECORD, Job, trainable
+from himari_rl.training.job import Job, trainable
+from himari_rl.training.record import RECORD
 from himari_rl.training.watch import Watch
 from himari_rl.trials.store import VARIABLE
 

@@ -83,7 +83,7 @@ class Drawdowns:
     @property
     def together(self) -> int:
         """Resamples that are best walked together."""
-        return max(1, AT_ONCE // self._count)
+        return max(1, int(AT_ONCE // self._count))
 
     def deepest(self, resamples: Sequence[Blocks]) -> FloatArray:
         """(B, K) as metrics.max_drawdown of the summed rows, fractions of the peak."""

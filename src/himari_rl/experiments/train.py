@@ -29,7 +29,8 @@ from himari_rl.schema import Bars
 from himari_rl.storage import join
 from himari_rl.storage.mirror import workplace
 from himari_rl.training.config import TrainConfig
-from himari_rl.training.job import BUNDLE, Job, TrainingResult, Watcher, run_job, trainable
+from himari_rl.training.job import Job, TrainingResult, Watcher, run_job, trainable
+from himari_rl.training.record import BUNDLE
 from himari_rl.trials.ledger import Trials, span_of
 
 

@@ -269,7 +269,8 @@ class Moment(NamedTuple):
 
     def part(self, first: int, end: int) -> Moment:
         """Some of the bars."""
-        return Moment(*(None if leaf is None else leaf[first:end] for leaf in self))
+        correlation, side = (None if leaf is None else leaf[first:end] for leaf in (self.correlation, self.side))
+        return Moment(self.slow[first:end], correlation, side)
 
 
 def moments(rows: FloatArray, assets: int, *, shorts: bool, usual: FloatArray | None = None) -> Moment:

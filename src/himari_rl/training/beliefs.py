@@ -301,7 +301,17 @@ def thinned(parts: Sequence[Rows], most: int = MOST_ROWS) -> list[Rows]:
     step = -(-sum(len(part.day) for part in parts) // most)
     if step <= 1:
         return list(parts)
-    return [Rows(part.seen.every(step), *(leaf[::step] for leaf in part[1:])) for part in parts]
+    return [
+        part._replace(
+            seen=part.seen.every(step),
+            side=part.side[::step],
+            earned=part.earned[::step],
+            slow=part.slow[::step],
+            wanted=part.wanted[::step],
+            day=part.day[::step],
+        )
+        for part in parts
+    ]
 
 
 def active_rows(history: History, ledger: LedgerConfig, prior: Prior) -> list[Rows]:
