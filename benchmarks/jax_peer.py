@@ -23,7 +23,7 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-5
 Params = dict[str, Any]  # actor and critic: [(weight, bias), ...]; log_std ()
 
 
-SETTINGS = PeerSettings(num_envs=256, num_steps=32, minibatch=4096, hidden=32, value_coefficient=0.25, bars=1_200_000)
+SETTINGS = PeerSettings(num_envs=256, num_steps=16, minibatch=4096, hidden=32, value_coefficient=0.25, bars=1_200_000)
 
 
 class Carry(NamedTuple):

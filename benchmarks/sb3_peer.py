@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from himari_rl.training.device import fast_products, keep_freed_memory, one_thread
 from peer_market import Answers, PeerMarket, PeerSettings, bar, first_positions, position_input, tanh_net
 
-SETTINGS = PeerSettings(num_envs=512, num_steps=16, minibatch=4096, hidden=64, value_coefficient=0.5, bars=1_500_000)
+SETTINGS = PeerSettings(num_envs=512, num_steps=16, minibatch=8192, hidden=64, value_coefficient=0.5, bars=1_500_000)
 LONGER = 20  # times the decay's bars: how long it goes on at the final learning rate unless it is stopped
 
 
