@@ -110,7 +110,7 @@ def test_a_cut_panel_sees_its_past_and_nothing_after_its_end() -> None:
     [
         ([named("A", 5)], ConfigError, "2 to 100"),
         ([named("A", 5), named("A", 5)], ConfigError, "2 to 100 different"),
-        ([named(f"S{a}", 5) for a in range(21)], ConfigError, "21 symbols"),
+        ([named(f"S{a}", 5) for a in range(101)], ConfigError, "101 symbols"),
         ([named("A", 5), named("SOL-USD", 5)[5:]], DataError, "SOL-USD has no bars"),
         ([named("A", 5), named("B", 5, start=9)], DataError, "B starts .* A ends"),
         ([named("A", 5), named("B", 5, synthetic=False)], DataError, "A is synthetic"),

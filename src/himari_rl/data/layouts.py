@@ -277,13 +277,13 @@ def _find(source: str, names: list[str], wanted: list[str]) -> int | None:
 
 def _volume(names: list[str], raw: Raw, notes: list[str]) -> int | None:
     """A volume under a name of its kind: real before ticks, unless it is all zero; volume_(btc) before volume_(usd)."""
-    import pyarrow.compute as pc
-
     tidy = [plain_name(name) for name in names]
     for real, ticks in (("<vol>", "<tickvol>"), ("real_volume", "tick_volume")):
         if real in tidy or ticks in tidy:
             place = tidy.index(real) if real in tidy else tidy.index(ticks)
             if real in tidy and ticks in tidy:
+                import pyarrow.compute as pc
+
                 zero = pc.all(pc.is_in(raw.columns[place].cast("string"), _zeros())).as_py()
                 place = tidy.index(ticks) if zero else place
             notes.append(f"volume from {raw.names[place].strip()}; its times are the server's clock, taken as UTC")

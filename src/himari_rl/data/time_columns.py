@@ -118,13 +118,13 @@ def _agree(source: str, names: Sequence[str], read: dict[int, Times], opened: in
 
 def _date_and_clock(place_of: dict[str, int], columns: Sequence[Any]) -> TimeColumn | None:
     """A column of dates and one of the time of day as one column of text."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     days = next((place_of[name] for name in _DAYS if name in place_of), None)
     clock = next((place_of[name] for name in _CLOCKS if name in place_of), None)
     if days is None or clock is None or days == clock:
         return None
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     day, hour = columns[days], columns[clock]
     if pa.types.is_time(hour.type):
         hour = pc.utf8_slice_codeunits(hour.cast(pa.string()), 0, 8)

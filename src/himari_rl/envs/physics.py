@@ -72,8 +72,7 @@ class Market:
 
         lengths = np.array([len(r) for r in rows])
         width = WIDTH * timelines[0].base.reshape(lengths[0], -1).shape[1]
-        blocks = torch.unflatten(joined(rows, torch.float64)[:, :width], -1, (-1, WIDTH))
-        side = blocks[..., ACTION_BUY] - blocks[..., ACTION_SELL]
+        side = [r[:, ACTION_BUY:width:WIDTH] - r[:, ACTION_SELL:width:WIDTH] for r in rows]
         moves = MarketMove(
             tradable=assets([t.moves.tradable for t in timelines], torch.bool),
             to_close=assets([t.moves.to_close for t in timelines]),
@@ -82,11 +81,11 @@ class Market:
             new_day=joined([t.moves.new_day for t in timelines], torch.bool),
         )
         return cls(
-            rows=joined(rows, torch.float32),
+            rows=torch.cat([torch.as_tensor(r, dtype=torch.float32) for r in rows]).to(device),
             moves=moves,
             base=assets([t.base for t in timelines]),
             cap=assets([t.cap for t in timelines]),
-            side=side,
+            side=joined(side, torch.float64),
             path_start=torch.as_tensor(np.cumsum(lengths) - lengths, device=device),
             path_rows=torch.as_tensor(lengths, device=device),
             belief=None
