@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from himari_rl.errors import StorageError, not_installed
+from himari_rl.storage import local_path
 from himari_rl.trials.chain import Row, beginning, first_break, link
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def ledger_exists(place: str) -> bool:
 
         return bool(BucketStore(place).names())
     if not is_url(place):
-        return Path(place).exists()
+        return local_path(place).exists()
     return _has_table(place)
 
 
@@ -93,7 +94,7 @@ class _File:
     def __init__(self, place: str) -> None:
         self._place = place
         try:
-            Path(place).parent.mkdir(parents=True, exist_ok=True)
+            local_path(place).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _refusal(place, error) from error
         with self._transaction() as connection:
