@@ -126,7 +126,8 @@ def test_the_same_command_again_does_nothing_and_new_bars_begin_beside_the_old(
     assert {each.name: each.generation for each in gcs.listing(f"{MODELS}/himari-rl/bundle/")} == before
     place = said.partition("run ")[2].partition("\n")[0]
     assert place.startswith(f"{MODELS}/himari-rl.")
-    assert load_policy(f"{place}/bundle").manifest.training_data.rows == 1840
+    old, new = (load_policy(f"{run}/bundle").manifest.training_data for run in (f"{MODELS}/himari-rl", place))
+    assert (new.start, new.rows > old.rows, new.end > old.end) == (old.start, True, True)
     assert read_alias(f"{MODELS}/himari-rl/latest.json").bundle == f"{place}/bundle"
     fresh = finished(trainer("base", *words, "--fresh", bucket=BUCKET, cwd=tmp_path / "c", CLOUD_ML_JOB_ID="77"))
     assert f"run {place}-77\n" in fresh

@@ -52,8 +52,10 @@ def demo(
 
     Example: himari demo --data data/coinbase/BTC-USD_1h.parquet
     """
+    from himari_rl.storage import local_path
+
     with redirect_stdout(sys.stderr) if as_json else nullcontext():
-        document = _walk(data, symbol, Path(out), num_episodes, seed)
+        document = _walk(data, symbol, local_path(out), num_episodes, seed)
     if as_json:
         typer.echo(json.dumps(document, allow_nan=False))
 

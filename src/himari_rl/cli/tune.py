@@ -36,13 +36,13 @@ def tune(
     Example: himari tune base --data BTC-USDT_1h.parquet --trials 20 --out runs/tune
     """
     import json
-    from pathlib import Path
 
     from rich.console import Console
 
     from himari_rl.cli.walk_forward import history_of
     from himari_rl.experiments.recipe import Recipe
     from himari_rl.experiments.tune import tune as search
+    from himari_rl.storage import local_path
 
     console = Console(stderr=True, highlight=False)
     asked = settings["tune"]
@@ -56,7 +56,7 @@ def tune(
         history_of(kind, data, symbol, symbols, funding),
         recipe,
         asked.trials,
-        Path(out),
+        local_path(out),
         seed=asked.seed,
         test_fraction=asked.test_fraction,
         accept=settings["data"].accept,

@@ -24,7 +24,7 @@ from himari_rl.evaluation.baselines import ONE
 from himari_rl.evaluation.one_liners import candidates
 from himari_rl.evaluation.portfolio_baselines import EQUAL
 from himari_rl.policy.manifest import Manifest
-from himari_rl.storage import read_bytes
+from himari_rl.storage import is_file, join, read_bytes
 from himari_rl.storage.sealed import digest_of
 
 SUMMARY = "evaluation.json"  # in a bundle: what himari evaluate last found
@@ -45,8 +45,8 @@ def read_run(run: str | Path) -> dict[str, Any]:
     Raises:
         StorageError: the folder holds none.
     """
-    path = Path(run) / DOCUMENT
-    if not path.exists():
+    path = join(run, DOCUMENT)
+    if not is_file(path):
         raise StorageError(
             f"{run} holds no {DOCUMENT}", "the folder of a walk-forward", "run himari walk-forward first"
         )
@@ -59,7 +59,7 @@ def read_curves(run: str | Path) -> dict[str, NDArray[Any]]:
     Raises:
         StorageError: they are missing or damaged.
     """
-    path = Path(run) / CURVES
+    path = join(run, CURVES)
     try:
         return dict(load(read_bytes(path)))
     except SafetensorError as error:
@@ -71,12 +71,12 @@ def seal(run: str | Path) -> dict[str, str]:
 
     They stand in the manifest and not in front of the files: people and other programs read these as they are.
     """
-    return {name: digest_of(read_bytes(Path(run) / name)) for name in (DOCUMENT, CURVES)}
+    return {name: digest_of(read_bytes(join(run, name))) for name in (DOCUMENT, CURVES)}
 
 
 def has_evidence(run: str | Path, manifest: Manifest) -> bool:
     """Whether a walk-forward made this bundle, told by its files or by the manifest: `himari train` makes neither."""
-    return (Path(run) / DOCUMENT).exists() or DOCUMENT in (manifest.evaluation or {})
+    return is_file(join(run, DOCUMENT)) or DOCUMENT in (manifest.evaluation or {})
 
 
 def require_evidence(run: str | Path, manifest: Manifest) -> None:
@@ -97,7 +97,7 @@ def require_evidence(run: str | Path, manifest: Manifest) -> None:
     for name, found in seal(run).items():
         if found != known[name]:
             raise StorageError(
-                f"{Path(run) / name} is not the one that {manifest.version} names", f"{known[name]}", _AGAIN
+                f"{join(run, name)} is not the one that {manifest.version} names", f"{known[name]}", _AGAIN
             )
 
 

@@ -280,7 +280,7 @@ def _remote(path: str | Path) -> ModuleType | None:
     return gcs
 
 
-class Follower(Protocol):
+class FolderCopy(Protocol):
     """What is told of every file that is written in a folder (mirror.py)."""
 
     def written(self, target: Path) -> None: ...
@@ -288,11 +288,11 @@ class Follower(Protocol):
     def folder_written(self, target: Path, marker: str) -> None: ...
 
 
-FOLLOWERS: dict[str, Follower] = {}
+FOLLOWERS: dict[str, FolderCopy] = {}
 """Folders that something follows, by absolute path."""
 
 
-def _follower(target: Path) -> Follower | None:
+def _follower(target: Path) -> FolderCopy | None:
     return next((FOLLOWERS[str(p)] for p in _absolute(target).parents if str(p) in FOLLOWERS), None)
 
 

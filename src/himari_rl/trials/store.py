@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from himari_rl.errors import StorageError, not_installed
+from himari_rl.storage import local_path
 from himari_rl.storage.chain import beginning, first_break, link
 from himari_rl.trials.row import Row
 
@@ -77,7 +78,7 @@ def ledger_exists(place: str) -> bool:
 
         return bool(BucketStore(place).names())
     if not is_url(place):
-        return Path(place).exists()
+        return local_path(place).exists()
     return _has_table(place)
 
 
@@ -94,7 +95,7 @@ class _File:
     def __init__(self, place: str) -> None:
         self._place = place
         try:
-            Path(place).parent.mkdir(parents=True, exist_ok=True)
+            local_path(place).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _refusal(place, error) from error
         with self._transaction() as connection:
