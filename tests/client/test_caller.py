@@ -73,9 +73,7 @@ def test_a_failing_server_gives_a_cause_and_never_a_number(server: Faulty, mode:
         server.mode = mode
         begun = monotonic()
         answer = caller.ask(STATE)
-        assert (
-            monotonic() - begun < 30.0
-        )  # stalls last for ever; benchmarks/ asks how long it takes
+        assert monotonic() - begun < 30.0  # stalls last for ever; benchmarks/ asks how long it takes
         assert (answer.multipliers, answer.cause) == (None, cause), answer
         assert said in answer.detail
         assert caller.failures == {cause: 1}
@@ -170,9 +168,7 @@ def test_an_open_breaker_asks_nothing_and_closes_after_recovery(server: Faulty) 
     with caller_of(server, ClientConfig(timeout_ms=3_000.0, breaker_failures=2, breaker_open_s=0.3)) as caller:
         server.mode = "500"
         assert [caller.ask(STATE).cause for _ in range(2)] == ["5xx", "5xx"]
-        until(
-            lambda: caller.ask(STATE).cause == "breaker_open", PATIENCE_S
-        )  # a probe may come between
+        until(lambda: caller.ask(STATE).cause == "breaker_open", PATIENCE_S)  # a probe may come between
         server.mode = "good"
         until(lambda: caller.ask(STATE).multipliers == (0.75,), PATIENCE_S)
         assert caller.breaker.state == "closed"
