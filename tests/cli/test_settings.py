@@ -7,7 +7,7 @@ import json
 import types
 from collections import Counter
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import pytest
 import typer
@@ -30,6 +30,8 @@ WORDS = {  # a valid other value where a field takes only some words
     "serve.gap_rule": "advance",
     "train.device": "cpu",
     "certify.device": "cpu",
+    "run.clock": "bar",
+    "portfolio.account": "given",
 }
 
 
@@ -55,6 +57,8 @@ def shown(annotation: Any, text: str) -> Any:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
         return shown(arguments[0], text)
+    if origin is Literal:
+        return text
     if origin is not None:
         return [shown(arguments[0], part) for part in text.split(",")]
     if annotation is bool:

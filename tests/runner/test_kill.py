@@ -80,3 +80,43 @@ def test_a_runner_killed_at_any_moment_loses_and_doubles_nothing(tmp_path: Path)
         [found] = replay(journal, load_policy(folder))  # and the account went on as if nothing had been
         assert found.differences == ()
         assert found.equity_gap < 1e-9
+
+
+HALTED = """
+import sys, time
+from himari_rl.journal.store import open_journal
+from himari_rl.policy.runtime import load_policy
+from himari_rl.runner.config import HaltConfig, RunConfig
+from himari_rl.runner.policies import LocalPolicy
+from himari_rl.runner.step import Runner
+
+with open_journal(sys.argv[1]) as journal:
+    policy = LocalPolicy(load_policy(sys.argv[2]))
+    runner = Runner([policy], journal, RunConfig(clock="bar"), halt=HaltConfig(drawdown=1e-4))
+    for line in open(sys.argv[3]):
+        if any(told["cause"] == "halted" for told in runner.handle([line])):
+            print("halted", flush=True)
+            time.sleep(600)
+"""
+
+
+def test_a_halt_holds_through_a_kill(tmp_path: Path) -> None:
+    folder, bars = make_bundle(tmp_path, hidden=(8,)), market("BTC-USDT", 5, 300)
+    place, stream, script = tmp_path / "j.sqlite", tmp_path / "signals.jsonl", tmp_path / "runner.py"
+    signals = lines([bars], range(300))
+    stream.write_text("\n".join(signals))
+    script.write_text(HALTED)
+    words = [sys.executable, str(script), str(place), str(folder), str(stream)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "halted\n"
+    process.send_signal(signal.SIGKILL)
+    process.stdout.close()
+    process.wait(PATIENCE_S)
+    with open_journal(place) as journal:
+        journal.verify()
+        runner = runner_of(journal, folder)
+        assert [halt.cause for halt in runner.switch.active] == ["drawdown"]
+        count = len(list(journal.entries(kinds=[DECISION])))
+        [told] = runner.handle(signals[count : count + 1])
+        assert (told["cause"], told["multiplier"]) == ("halted", 1.0)

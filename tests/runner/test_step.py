@@ -187,7 +187,7 @@ def _part(bars: Any, row: int) -> dict[str, Any]:
 
 
 def test_a_failing_server_is_exactly_one_with_its_cause_and_the_limits_hold(tmp_path: Path) -> None:
-    run = RunConfig(clock="bar", rl_timeout_ms=50.0, breaker_failures=1_000)
+    run = RunConfig(clock="bar", rl_timeout_ms=3_000.0, breaker_failures=1_000)
     with faulty_server() as server, open_journal(tmp_path / "j.sqlite") as journal:
         policy = CloudPolicy(server.url, ("BTC-USDT",), HOUR_MS, run)
         runner = runner_of(journal, policy, run=run, histories=HISTORY)
@@ -219,7 +219,7 @@ def test_what_is_not_asked_is_the_fallback(
 
 
 def test_a_server_that_fails_may_mean_standing_aside(tmp_path: Path) -> None:
-    run = RunConfig(clock="bar", fallback_on_timeout=False)
+    run = RunConfig(clock="bar", rl_timeout_ms=3_000.0, fallback_on_timeout=False)
     with faulty_server() as server, open_journal(tmp_path / "j.sqlite") as journal:
         server.mode = "500"
         policy = CloudPolicy(server.url, ("BTC-USDT",), HOUR_MS, run)

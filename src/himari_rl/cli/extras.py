@@ -9,6 +9,7 @@ EXTRAS = {
     "train": ("gymnasium", "tensorboard", "torch"),
     "judge": ("arch", "optuna", "plotly", "skfolio", "sqlalchemy"),
     "serve": ("fastapi", "httptools", "orjson", "prometheus_client", "starlette", "uvicorn", "uvloop"),
+    "client": ("httpx",),
     "sign": ("cryptography",),
     "onnx": ("onnx", "onnxruntime"),
     "gcs": ("google",),
@@ -25,6 +26,7 @@ WHOLE = {
     "walk-forward": ("train", "judge"),
     "evaluate": ("train", "judge"),
     "demo": ("train", "judge", "serve"),
+    "run": ("client",),
 }
 """Command -> every extra that it uses, so that nobody is sent to pip twice."""
 

@@ -52,6 +52,7 @@ def stream(
     import sys
     from collections.abc import Sequence
     from contextlib import ExitStack
+    from time import monotonic
 
     from himari_rl.journal.store import open_journal
     from himari_rl.runner.loop import Endpoint, Loop
@@ -86,8 +87,9 @@ def stream(
             descriptor = _opened(signals)
             stack.callback(os.close, descriptor)
             loop.feed(descriptor)
+        began = monotonic()
         loop.run()
-        typer.echo(_summary(runner), err=True)
+        typer.echo(_summary(runner, monotonic() - began), err=True)
 
 
 def halt(why: Why, journal: Journal = JOURNAL, as_json: Json = False) -> None:
@@ -164,12 +166,14 @@ def _opened(place: str) -> int:
         raise StorageError(f"cannot read {place}: {error.strerror}", "a file of JSON lines") from error
 
 
-def _summary(runner: Runner) -> str:
+def _summary(runner: Runner, elapsed_s: float) -> str:
     counts = runner.counts
     fallbacks = ", ".join(f"{number} {cause}" for cause, number in sorted(counts.causes.items())) or "none"
     refused = ", ".join(f"{number} {reason}" for reason, number in sorted(counts.rejections.items())) or "none"
-    decided = f"{sum(counts.sources.values()):,} decisions; answers P50 {counts.latency_ms(0.5):.2f} ms"
-    return f"himari run: {decided}, P99 {counts.latency_ms(0.99):.2f} ms; fallbacks: {fallbacks}; refused: {refused}"
+    number = sum(counts.sources.values())
+    decided = f"{number:,} decisions, {number / max(elapsed_s, 1e-9):,.0f} a second"
+    answers = ", ".join(f"P{100 * q:g} {counts.latency_ms(q):.2f} ms" for q in (0.5, 0.99, 0.999))
+    return f"himari run: {decided}; answers {answers}; fallbacks: {fallbacks}; refused: {refused}"
 
 
 def register(app: typer.Typer) -> None:

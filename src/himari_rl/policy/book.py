@@ -37,7 +37,7 @@ class GivenAccount(NamedTuple):
     equity_usd: float
 
 
-class Seen(NamedTuple):
+class Observed(NamedTuple):
     """What a decision is made on; leaves (A,)."""
 
     timestamp: int
@@ -94,7 +94,7 @@ class Book:
         self._day_stopped = False  # its daily loss stop has been reached today
         self.last: int | None = None
         """Opening time of the newest bar."""
-        self._seen: Seen | None = None
+        self._seen: Observed | None = None
 
     def check(self, bars: ClosedBars) -> int:
         """How many bars are missing before these.
@@ -124,7 +124,7 @@ class Book:
         self._turn(said)
         self._update(bars, said)
 
-    def close(self, bars: ClosedBars, signals: Sequence[Signal], given: GivenAccount | None = None) -> Seen:
+    def close(self, bars: ClosedBars, signals: Sequence[Signal], given: GivenAccount | None = None) -> Observed:
         """The bars of one close, their signals and, where there is no paper account, the account.
 
         Raises:
@@ -150,7 +150,7 @@ class Book:
         volatility = blocks[:, VOLATILITY] * VOLATILITY_SCALE
         risk = np.array([signal.cascade_risk for signal in signals])
         next_day = (bars.timestamp + self.rules.interval_ms) // DAY_MS != bars.timestamp // DAY_MS
-        self._seen = Seen(
+        self._seen = Observed(
             timestamp=bars.timestamp,
             state=state,
             close=bars.close,

@@ -21,7 +21,7 @@ from himari_rl.policy.book import QUIET, Book, closed_bars
 from himari_rl.policy.ledger_config import LedgerConfig
 from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.runner.config import PortfolioConfig
-from himari_rl.runner.halt import Watch
+from himari_rl.runner.halt import HaltWatch
 from himari_rl.runner.policies import AsksPolicy
 from himari_rl.runner.signals import Said
 from himari_rl.schema import HOUR_MS, Bars
@@ -49,7 +49,7 @@ class Desk:
             policy.symbols, rules, ledger, equity_usd=portfolio.equity_usd, paper=paper, warm_bars=warm_bars
         )
         self._equity_usd = portfolio.equity_usd
-        self.watch = Watch()
+        self.watch = HaltWatch()
         self.memory: str | None = None
         self.state: list[float] | None = None  # before a gap a recurrent policy decides it again
         self.waiting: dict[str, Said] = {}
@@ -88,7 +88,7 @@ class Desk:
             self.book.begin(closed_bars(timestamp, opens, closes))
         kept = rows[-1][-1].entry.said["desk"]
         self.book.restore(kept["book"])
-        self.watch, self.memory = Watch.restored(kept["watch"]), kept["memory"]
+        self.watch, self.memory = HaltWatch.restored(kept["watch"]), kept["memory"]
         self.state = kept.get("last_state")
         return True
 

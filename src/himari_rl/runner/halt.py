@@ -21,7 +21,7 @@ from typing import Any
 from himari_rl.errors import ConfigError
 from himari_rl.journal.entry import HALT, RESUME, Entry, entry_of
 from himari_rl.journal.store import DecisionJournal
-from himari_rl.policy.book import Seen
+from himari_rl.policy.book import Observed
 from himari_rl.runner.config import HaltConfig
 from himari_rl.schema import DAY_MS
 
@@ -43,7 +43,7 @@ class Halted:
 
 
 @dataclass
-class Watch:
+class HaltWatch:
     """What the rules remember of one account; kept with its decisions."""
 
     peak: float = -math.inf  # highest log equity
@@ -54,7 +54,7 @@ class Watch:
         return {"peak": None if math.isinf(self.peak) else self.peak, "fresh": self.fresh}
 
     @classmethod
-    def restored(cls, kept: Mapping[str, Any]) -> Watch:
+    def restored(cls, kept: Mapping[str, Any]) -> HaltWatch:
         """From a snapshot."""
         return cls(peak=-math.inf if kept["peak"] is None else kept["peak"], fresh=kept["fresh"])
 
@@ -106,7 +106,7 @@ class Switch:
         """Everything that is halted."""
         return list(self._halts.values())
 
-    def judge(self, strategy: str, symbols: str, seen: Seen, watch: Watch) -> list[Entry]:
+    def judge(self, strategy: str, symbols: str, seen: Observed, watch: HaltWatch) -> list[Entry]:
         """What the rules halt and what they end, at a close that was taken."""
         config, position = self.config, seen.position
         watch.peak = max(watch.peak, position.log_equity)
@@ -130,7 +130,7 @@ class Switch:
                 made.append(_entry(RESUME, strategy, symbols, cause, why, seen.timestamp))
         return made
 
-    def _over(self, cause: str, halt: Halted, seen: Seen, moved: float, watch: Watch) -> str:
+    def _over(self, cause: str, halt: Halted, seen: Observed, moved: float, watch: HaltWatch) -> str:
         """Why a halt ends by its rule; empty where it does not."""
         if cause == DAILY_LOSS and halt.bar is not None and seen.timestamp // DAY_MS > halt.bar // DAY_MS:
             return "another UTC day has begun"
@@ -140,7 +140,7 @@ class Switch:
             return f"{watch.fresh} bars in a row have come"
         return ""
 
-    def stale(self, strategy: str, symbols: str, age_intervals: float, watch: Watch) -> list[Entry]:
+    def stale(self, strategy: str, symbols: str, age_intervals: float, watch: HaltWatch) -> list[Entry]:
         """What a feed without a usable bar for so many intervals halts."""
         limit = self.config.stale_bars
         if age_intervals < limit or any(h.cause == STALE for h in self.halted(strategy, symbols)):

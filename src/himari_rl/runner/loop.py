@@ -47,7 +47,7 @@ class Loop:
     def __init__(self, runner: Runner, tell: Tell) -> None:
         self._runner, self._tell = runner, tell
         self._jobs: queue.Queue[_Job | None] = queue.Queue(maxsize=GROUP_LINES)
-        self.stopping = threading.Event()
+        self.stopping, self._ended = threading.Event(), threading.Event()
         self.failed = ""
         """Why nothing is decided any more; empty while all is well."""
 
@@ -85,7 +85,12 @@ class Loop:
         if self.stopping.is_set():
             raise StorageError("the runner is stopping", "", "send it again when it is back")
         self._jobs.put(job)
-        return job.answer.result()
+        while True:
+            try:
+                return job.answer.result(IDLE_S)
+            except TimeoutError:
+                if self._ended.is_set():  # it came after the last look at the queue
+                    raise StorageError("the runner has stopped", "", "send it again when it is back") from None
 
     def run(self) -> None:
         """Decides until the source ends or somebody says stop.
@@ -110,6 +115,7 @@ class Loop:
         finally:
             self.stopping.set()
             self._drain()
+            self._ended.set()
 
     def _group(self, first: _Job | None) -> tuple[list[_Job], bool]:
         """What is there at once."""

@@ -26,7 +26,7 @@ from himari_rl.journal.entry import DECISION, REJECTION, Entry, entry_of
 from himari_rl.journal.store import DecisionJournal
 from himari_rl.monitoring.runner import RunnerCounts
 from himari_rl.policy.arrival import ArrivalError
-from himari_rl.policy.book import GivenAccount, Seen, Sized, closed_bars
+from himari_rl.policy.book import GivenAccount, Observed, Sized, closed_bars
 from himari_rl.policy.ledger_config import LedgerConfig
 from himari_rl.runner.config import HaltConfig, PortfolioConfig, RunConfig
 from himari_rl.runner.desk import JOINED, Desk, columns
@@ -236,7 +236,7 @@ class Runner:
             self._decision(desk, part, own, kept)
         self.counts.decided(said["source"], answer.cause, answer.latency_ms, len(parts))
 
-    def _asked(self, desk: Desk, seen: Seen) -> tuple[PolicyAnswer, list[float], list[Any]]:
+    def _asked(self, desk: Desk, seen: Observed) -> tuple[PolicyAnswer, list[float], list[Any]]:
         """The answer, the multipliers to go on with, and what is halted."""
         count = len(desk.symbols)
         halts = self.switch.halted(desk.strategy, desk.name)
@@ -256,7 +256,7 @@ class Runner:
         multiplier = self.config.fallback_multiplier if self.config.fallback_on_timeout else 0.0
         return answer, [multiplier] * count, halts
 
-    def _gap(self, desk: Desk, seen: Seen, last: int | None) -> dict[str, Any]:
+    def _gap(self, desk: Desk, seen: Observed, last: int | None) -> dict[str, Any]:
         """Bars did not come: that is said, and a memory goes over the gap as its policy's rule says."""
         assert last is not None
         interval = desk.policy.interval_ms
