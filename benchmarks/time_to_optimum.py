@@ -117,7 +117,7 @@ def sb3(market: str, seed: int, limit: float, tuned: bool) -> Clock:
     known = market_named(market)
     _, built = training_market(known, draw_training(known, Budget(), False, seed))
     if tuned:
-        recipe = PPOConfig()
+        recipe = PPOConfig().sized()
         env = Sb3VecEnv(recipe.num_envs, built, environment_for(known), action_space="centred", seed=seed)
         decay = recipe.final_learning_rate
         model = PPO(
