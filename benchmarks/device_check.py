@@ -69,7 +69,7 @@ def certified(kind: str, market: str, bars: int, device: str, seeds: int) -> dic
 
 def wide_rate(device: str, envs: int, rollouts: int = 10) -> float:
     """Steps a second with many more environments at once, PPOConfig's net, both stages, set-up left out."""
-    config = PPOConfig()
+    config = PPOConfig().sized()
     wide = replace(config, num_envs=envs, minibatch=envs * config.num_steps, analytic_gradient_fraction=0.5)
     stamps: list[float] = []
 

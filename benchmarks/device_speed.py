@@ -36,6 +36,7 @@ def share(market: str, trainer, rows, seed: int, **size: int) -> float:
 
 def rates(device: str, envs: int, config: PPOConfig, rollouts: int) -> dict[str, float]:
     """Steps a second of each stage on M2, the first rollout (setting up) left out, one gradient step a rollout."""
+    config = config.sized()
     wide = replace(
         config,
         num_envs=envs,

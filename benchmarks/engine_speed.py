@@ -51,6 +51,7 @@ def measure(kind: str, together: int, episodes: int) -> float:
     rows, market = market_of(bars, encoder, environment)
     physics = Physics(market, environment, encoder)
     config = replace(config_type(kind)(), state_dim=encoder.state_dim, action_dim=len(encoder.symbols))
+    config = config.sized() if hasattr(config, "sized") else config  # older commits have sizes of their own
 
     def train(budget: int, seeds: range) -> None:
         if hasattr(job, "train_many"):

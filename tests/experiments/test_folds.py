@@ -141,3 +141,23 @@ def test_copies_are_learned_from_beside_the_real_rows_and_normalised_with_them_a
     assert any((found.tensors[name] != before.tensors[name]).any() for name in found.tensors)
     with pytest.raises(ConfigError, match="paths"):
         replace(plain.recipe, **{option: -1})
+
+
+def test_other_symbols_end_with_the_training_rows_and_have_twins() -> None:
+    other = small_bars(60, 1)
+    work, alone = plan(BARS, small_settings(), others=[other]), plan(BARS, small_settings())
+    for key in work.pieces():
+        task = work.task(key)
+        assert len(task.others) == 1
+        assert task.others[0].timestamp[-1] <= task.train.timestamp[-1]
+        assert task.key != alone.task(key).key
+    real, twin = (work.task((part, 0, 0)).others[0].close for part in (REAL, "driftless"))
+    assert (real != twin).any()
+
+
+def test_training_spans_expand_unless_they_roll() -> None:
+    grown, rolled = (plan(BARS, small_settings(expanding=each), controls=False) for each in (True, False))
+    assert [fold.train.start for fold in grown.folds] == [0] * len(grown.folds)
+    assert grown.bundle_rows == slice(0, len(BARS))
+    assert all(fold.train.stop - fold.train.start <= 20 * 24 for fold in rolled.folds)
+    assert rolled.bundle_rows.start > 0

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from helpers.envs import random_bars
+from helpers.multi import random_panel
 from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.features import contract
 from himari_rl.policy import beliefs as policy_beliefs
@@ -24,6 +25,7 @@ from himari_rl.training.beliefs import (
     Prior,
     Rows,
     active_rows,
+    believed_path,
     fit_beliefs,
     fit_evidence,
     fit_scores,
@@ -315,3 +317,14 @@ def test_a_long_history_is_believed_in_parts_and_a_part_of_it_is_evidence(monkey
     np.testing.assert_array_equal(few.day, parts[0].day[::step])
     np.testing.assert_array_equal(few.seen.continuous, parts[0].seen.continuous[::step])
     assert thinned(parts, 10_000) == parts
+
+
+def test_covariances_made_in_parts_are_those_of_the_whole(monkeypatch) -> None:
+    panel = random_panel(3, 200, 1)
+    told, prior = told_of(panel, TradingEnvConfig()), Prior()
+    found = fit_beliefs([told], TradingEnvConfig(), prior)
+    whole = believed_path(told.rows, told.path, found, TradingEnvConfig(), prior)
+    monkeypatch.setattr(beliefs, "PART", 17)
+    parts = believed_path(told.rows, told.path, found, TradingEnvConfig(), prior)
+    for one, other in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)

@@ -44,6 +44,7 @@ LARGEST = 8.0  # of a standardised return
 LINEAR_PENALTY = 4.0  # garrote k: a direction with |t| below sqrt(k) = 2 is not believed
 BENT_PENALTY = 10.0  # 57 directions: a laxer one believes one to three false columns a fold
 MIN_DAYS = 20.0  # effective days of a direction
+PART = 8_192  # bars whose covariances are made at once: of fifty assets they are 160 MB
 MOST_ROWS = 400_000  # of the regression: its columns are 560 bytes a row, several times over
 USUAL_DAYS = 30  # at the end of training, whose slow volatility a policy without memory expects
 NULL = 1e-5  # of sqrt(n): below it a direction is numerically none
@@ -351,15 +352,19 @@ def believed_path(
     columns = beliefs.columns(rows, moment)
     size = columns[:, :assets]
     evidence = np.column_stack([beliefs.drift(rows, moment, a) for a in range(assets)])
-    covariance = future_variance(earned)
-    prior_part = prior_drift(prior, covariance, base, size)
     doubt = np.stack([doubt_factor(prior, beliefs.evidence, evidence[:, a]) for a in range(assets)], axis=1)
-    root = np.sqrt(doubt)
+    prior_part, risk = np.empty_like(base), np.empty((len(rows), assets, assets))
+    for first in range(0, len(rows), PART):
+        part = slice(first, first + PART)
+        covariance = future_variance(earned[first : first + PART + HORIZON])[:PART]
+        prior_part[part] = prior_drift(prior, covariance, base[part], size[part])
+        root = np.sqrt(doubt[part] * prior.aversion)
+        risk[part] = covariance * root[:, :, None] * root[:, None, :]
     return BelievedPath(
         rows=np.column_stack([rows, columns]),
         # funding is no belief: it is paid as it comes
         drift=np.sign(base) * (prior_part + moment.slow * evidence) - funding,
-        risk=prior.aversion * covariance * root[:, :, None] * root[:, None, :],
+        risk=risk,
     )
 
 
