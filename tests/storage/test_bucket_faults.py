@@ -20,7 +20,8 @@ from himari_rl.errors import StorageError
 from himari_rl.policy.alias import point, read_alias
 from himari_rl.storage import gcs, read_bytes
 
-pytestmark = pytest.mark.filterwarnings(*QUIET)
+# the client leaves the connection of a broken download to the garbage collector
+pytestmark = pytest.mark.filterwarnings(*QUIET, "ignore:unclosed:ResourceWarning")
 SMALL, LARGE = b'{"a": 1}', bytes(range(256)) * (36 * 1024)  # the second is sent in a resumable session
 ALWAYS, NEVER_FATAL = 10**9, ("429", "500", "503", "reset", "stall", "cut", "corrupted", "lost answer")
 OPERATIONS = ("small put", "large put", "get", "list", "alias move")
