@@ -140,16 +140,9 @@ class _Loop:
         if stop < 1.0:
             opens = opens + chunk.new_day.any(axis=1) + chunk.new_day.all(axis=1)
         kept = zip(self.exposure[rows], self.growth[rows], self.cost[rows], strict=True)
-        for t, ((exposure, growth, cost), now, carried, opened) in enumerate(
-            zip(
-                kept,
-                zip(*tuple(chunk), strict=True),
-                chunk.blocked.any(axis=(1, 2)).tolist(),
-                opens.tolist(),
-                strict=True,
-            ),
-            rows.start,
-        ):
+        blocked_bars = [bool(one) for one in chunk.blocked.reshape(len(chunk.blocked), -1).any(axis=1)]
+        bars = zip(kept, zip(*tuple(chunk), strict=True), blocked_bars, [int(count) for count in opens], strict=True)
+        for t, ((exposure, growth, cost), now, carried, opened) in enumerate(bars, rows.start):
             low, high, lean, hold, cap, base, fixed, blocked, new_day, returns, factor = now
             if opened:
                 self._day_begins(new_day, bool(opened == 2))
