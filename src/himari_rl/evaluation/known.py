@@ -140,7 +140,7 @@ class _Loop:
         if stop < 1.0:
             opens = opens + chunk.new_day.any(axis=1) + chunk.new_day.all(axis=1)
         kept = zip(self.exposure[rows], self.growth[rows], self.cost[rows], strict=True)
-        blocked_bars = [bool(one) for one in chunk.blocked.reshape(len(chunk.blocked), -1).any(axis=1)]
+        blocked_bars: list[bool] = chunk.blocked.reshape(len(chunk.blocked), -1).max(axis=1).tolist()
         bars = zip(kept, zip(*tuple(chunk), strict=True), blocked_bars, [int(count) for count in opens], strict=True)
         for t, ((exposure, growth, cost), now, carried, opened) in enumerate(bars, rows.start):
             low, high, lean, hold, cap, base, fixed, blocked, new_day, returns, factor = now
