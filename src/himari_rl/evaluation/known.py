@@ -136,11 +136,11 @@ class _Loop:
         one_each, ensembles = assets == 1, len(self.whose) > led
         below = bool((chunk.low < 0.0).any() or (chunk.high < 0.0).any())
         crowded = bool(((chunk.cap * np.abs(chunk.base)).sum(axis=1) > largest).any())
-        opens = [0] * len(chunk.base) if stop >= 1.0 else chunk.new_day.any(axis=1) + 1 * chunk.new_day.all(axis=1)
+        begun = np.stack([chunk.new_day.any(axis=1), chunk.new_day.all(axis=1)]).sum(axis=0) * (stop < 1.0)
+        carries: list[bool] = np.asarray(chunk.blocked.any(axis=(1, 2))).tolist()
         kept = zip(self.exposure[rows], self.growth[rows], self.cost[rows], strict=True)
         for t, ((exposure, growth, cost), now, carried, opened) in enumerate(
-            zip(kept, zip(*chunk, strict=True), chunk.blocked.any(axis=(1, 2)).tolist(), list(opens), strict=True),
-            rows.start,
+            zip(kept, zip(*chunk, strict=True), carries, begun.tolist(), strict=True), rows.start
         ):
             low, high, lean, hold, cap, base, fixed, blocked, new_day, returns, factor = now
             if opened:

@@ -27,7 +27,8 @@ from himari_rl.policy.bundle import read_manifest
 from himari_rl.policy.runtime import Policy, load_policy
 from himari_rl.schema import Bars
 from himari_rl.training.config import TrainConfig
-from himari_rl.training.job import BUNDLE, Job, TrainingResult, Watcher, run_job, trainable
+from himari_rl.training.job import Job, TrainingResult, Watcher, run_job, trainable
+from himari_rl.training.record import BUNDLE
 from himari_rl.trials.ledger import Trials, span_of
 
 
