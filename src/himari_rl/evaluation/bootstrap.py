@@ -76,7 +76,7 @@ class Drawdowns:
     """The deepest drawdown of K accounts over resamples, from what their log-equity gains a bar, (T, K)."""
 
     def __init__(self, gained: FloatArray) -> None:
-        self._count, width = gained.shape
+        self._count, width = len(gained), gained.shape[1]
         self._gained = np.zeros((width, 2 * self._count + 1))  # a last zero, to fill up the last piece of a path
         self._gained[:, :-1] = np.concatenate([gained, gained]).T
 
@@ -93,23 +93,23 @@ class Drawdowns:
             own[: self._count] = blocks.rows()
         turned = np.ascontiguousarray(rows.reshape(count * pieces, PIECE).T)  # (PIECE, B x pieces), bars below another
         level = np.stack([gained.take(turned) for gained in self._gained], axis=1)  # (PIECE, K, B x pieces)
-        top, fall, below = level[0].copy(), np.zeros(level.shape[1:]), np.empty(level.shape[1:])
-        low = level[0].copy()
+        highest, lowest = level[0].copy(), level[0].copy()
+        deepest, below = np.zeros(level.shape[1:]), np.empty(level.shape[1:])
         for before, now in pairwise(level):
             now += before
-            np.maximum(top, now, out=top)
-            np.minimum(low, now, out=low)
-            np.subtract(now, top, out=below)
-            np.minimum(fall, below, out=fall)
+            np.maximum(highest, now, out=highest)
+            np.minimum(lowest, now, out=lowest)
+            np.subtract(now, highest, out=below)
+            np.minimum(deepest, below, out=deepest)
         parts = (width, count, pieces)
-        whole, top, low, fall = (part.reshape(parts) for part in (level[-1], top, low, fall))
+        whole, top, low, fall = (part.reshape(parts) for part in (level[-1], highest, lowest, deepest))
         start = np.zeros(parts)  # of each piece: the level on which it begins, and the peak before it
         np.cumsum(whole[..., :-1], axis=-1, out=start[..., 1:])
         peak = np.zeros(parts)
         np.maximum.accumulate((start + top)[..., :-1], axis=-1, out=peak[..., 1:])
         np.maximum(peak, 0.0, out=peak)
-        deepest = np.minimum(fall, start + low - peak).min(axis=-1)
-        return np.asarray(-np.expm1(deepest.T)) + 0.0  # never -0.0
+        whole_path = np.minimum(fall, start + low - peak).min(axis=-1)
+        return np.asarray(-np.expm1(whole_path.T)) + 0.0  # never -0.0
 
 
 def batches(resamples: Iterator[Blocks], size: int) -> Iterator[list[Blocks]]:
