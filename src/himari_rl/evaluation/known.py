@@ -136,22 +136,12 @@ class _Loop:
         one_each, ensembles = assets == 1, len(self.whose) > led
         below = bool((chunk.low < 0.0).any() or (chunk.high < 0.0).any())
         crowded = bool(((chunk.cap * np.abs(chunk.base)).sum(axis=1) > largest).any())
-<<<<<<< HEAD
-        opens = np.zeros(len(chunk.base), np.int64)
-        if stop < 1.0:
-            opens = opens + chunk.new_day.any(axis=1) + chunk.new_day.all(axis=1)
-        kept = zip(self.exposure[rows], self.growth[rows], self.cost[rows], strict=True)
-        blocked_bars: list[bool] = chunk.blocked.reshape(len(chunk.blocked), -1).max(axis=1).tolist()
-        bars = zip(kept, zip(*tuple(chunk), strict=True), blocked_bars, [int(count) for count in opens], strict=True)
-        for t, ((exposure, growth, cost), now, carried, opened) in enumerate(bars, rows.start):
-=======
         begun = np.stack([chunk.new_day.any(axis=1), chunk.new_day.all(axis=1)]).sum(axis=0) * (stop < 1.0)
         carries: list[bool] = np.asarray(chunk.blocked.any(axis=(1, 2))).tolist()
         kept = zip(self.exposure[rows], self.growth[rows], self.cost[rows], strict=True)
         for t, ((exposure, growth, cost), now, carried, opened) in enumerate(
             zip(kept, zip(*chunk, strict=True), carries, begun.tolist(), strict=True), rows.start
         ):
->>>>>>> J
             low, high, lean, hold, cap, base, fixed, blocked, new_day, returns, factor = now
             if opened:
                 self._day_begins(new_day, bool(opened == 2))

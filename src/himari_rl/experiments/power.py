@@ -76,13 +76,8 @@ class KnownLaw:
         risk = (1.0 + RISK_AVERSION) * self.sigma**2 * ledger.max_position_pct
         low, high = ((self.edge * self.sigma * z + side * fee) / risk for side in (-1.0, 1.0))
         said = blocks[..., ACTION]
-<<<<<<< HEAD
-        inside = [np.clip(part, 0.0, MAX_MULTIPLIER).astype(np.float32)[:, None] for part in (low, high)]
-        return Bands(inside[0], inside[1], said[..., 2] - said[..., 0], said[..., 1])
-=======
         edges = [np.clip(part, 0.0, MAX_MULTIPLIER).astype(np.float32)[:, None] for part in (low, high)]
         return Bands(edges[0], edges[1], said[..., 2] - said[..., 0], said[..., 1])
->>>>>>> J
 
 
 @lru_cache(maxsize=PATHS * TOGETHER)
