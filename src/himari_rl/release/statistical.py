@@ -18,11 +18,17 @@ NOT_BELOW = f"not below the {BEST}"
 TOO_GOOD = "too good: look for a leak"
 
 
-def statistical_lines(document: Mapping[str, Any], rules: GateRules) -> list[Line]:
-    """Those rules; benchmarks/gate_noise.py and gate_curve.py ask these of noise."""
+def statistical_lines(
+    document: Mapping[str, Any], rules: GateRules, implausible_reason: str | None = None
+) -> list[Line]:
+    """Those rules; benchmarks/gate_noise.py and gate_curve.py ask these of noise.
+
+    Args:
+        implausible_reason: of an edge that is stronger than any honest one because somebody planted it.
+    """
     verdict = document["judgement"]["verdict"]
     asked = [*numbers(document, rules), *sizing(verdict["spread"], verdict["saturation"], rules)]
-    return [*asked, *controls(document), *leaks(document, None), *plausible(document, rules, None)]
+    return [*asked, *controls(document), *leaks(document, None), *plausible(document, rules, implausible_reason)]
 
 
 def numbers(document: Mapping[str, Any], rules: GateRules) -> list[Line]:
