@@ -11,7 +11,7 @@ from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.features import contract
 from himari_rl.policy import beliefs as policy_beliefs
 from himari_rl.policy.beliefs import (
-    Seen,
+    RawColumns,
     anchor,
     believed_input,
     bent_forms,
@@ -275,7 +275,7 @@ def test_momenta_count_along_the_side_where_shorts_are_allowed() -> None:
     up, down = seen(rows, slow, np.ones(100)), seen(rows, slow, -np.ones(100))
     np.testing.assert_array_equal(up.continuous[:, 2:4], -down.continuous[:, 2:4])
     np.testing.assert_array_equal(up.continuous[:, [0, 1, 4, 5]], down.continuous[:, [0, 1, 4, 5]])
-    assert isinstance(down, Seen)
+    assert isinstance(down, RawColumns)
     assert down.side is not None
 
 

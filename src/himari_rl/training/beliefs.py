@@ -27,8 +27,8 @@ from himari_rl.policy.beliefs import (
     TINY,
     Beliefs,
     Evidence,
+    RawColumns,
     Scores,
-    Seen,
     anchor,
     design,
     moments,
@@ -105,12 +105,17 @@ def prior_drift(prior: Prior, variance: FloatArray, base: FloatArray, anchor: Fl
 class Rows(NamedTuple):
     """Active rows of one asset: what was seen, and what came of it."""
 
-    seen: Seen
+    seen: RawColumns
     side: FloatArray  # (n,) +1 or -1
     earned: FloatArray  # (n,) R, open to open
     slow: FloatArray  # (n,) slow volatility, positive
     wanted: FloatArray  # (n,) |w_b| of the anchor
     day: IntArray  # (n,) UTC day
+
+    def every(self, step: int) -> Rows:
+        """Every `step`-th row."""
+        side, earned, slow = self.side[::step], self.earned[::step], self.slow[::step]
+        return Rows(self.seen.every(step), side, earned, slow, self.wanted[::step], self.day[::step])
 
     def target(self, prior: Prior) -> FloatArray:
         """(n,) what the prior leaves unexplained, in units of the slow volatility: (d R - f a R^2 |w_b|) / s."""
@@ -139,7 +144,7 @@ class Fit(NamedTuple):
     directions: tuple[Direction, ...]
 
 
-def fit_scores(parts: Sequence[Seen]) -> Scores:
+def fit_scores(parts: Sequence[RawColumns]) -> Scores:
     """Knots of the continuous columns at equally spaced ranks of all given rows, and moments of the two-valued ones."""
     normal = NormalDist()
     rank = (np.arange(KNOTS) + 0.5) / KNOTS
@@ -257,7 +262,7 @@ def clustered(q: FloatArray, residual: FloatArray, day: IntArray) -> tuple[Float
     return np.sqrt((score**2).sum(axis=0)), 1.0 / (weight**2).sum(axis=0)
 
 
-class History(NamedTuple):
+class ObservedPath(NamedTuple):
     """One history of an asset or a panel."""
 
     rows: FloatArray  # (D, F) market rows of the decisions
@@ -274,7 +279,7 @@ class BelievedPath(NamedTuple):
 
 
 def fit_beliefs(
-    histories: Sequence[History], ledger: LedgerConfig, prior: Prior, others: Sequence[History] = ()
+    histories: Sequence[ObservedPath], ledger: LedgerConfig, prior: Prior, others: Sequence[ObservedPath] = ()
 ) -> Beliefs:
     """What the training rows of one asset or a panel teach.
 
@@ -302,10 +307,10 @@ def thinned(parts: Sequence[Rows], most: int = MOST_ROWS) -> list[Rows]:
     step = -(-sum(len(part.day) for part in parts) // most)
     if step <= 1:
         return list(parts)
-    return [Rows(part.seen.every(step), *(leaf[::step] for leaf in part[1:])) for part in parts]
+    return [part.every(step) for part in parts]
 
 
-def active_rows(history: History, ledger: LedgerConfig, prior: Prior) -> list[Rows]:
+def active_rows(history: ObservedPath, ledger: LedgerConfig, prior: Prior) -> list[Rows]:
     """The rows of each asset at which a position is possible and a volatility known."""
     rows, path = history.rows, history.path
     base, earned = (np.asarray(x).reshape(len(rows), -1) for x in (path.base, path.moves.to_open))
