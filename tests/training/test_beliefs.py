@@ -328,3 +328,20 @@ def test_covariances_made_in_parts_are_those_of_the_whole(monkeypatch) -> None:
     parts = believed_path(told.rows, told.path, found, TradingEnvConfig(), prior)
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 34])
+@pytest.mark.parametrize("shorts", [False, True])
+def test_too_few_rows_are_no_evidence_and_no_error(rows: int, shorts: bool) -> None:
+    """Fewer rows than the seventy columns, or none: nothing but the constant may be believed, and it is doubted."""
+    market_rows, earned = market(max(rows, 1), 0)
+    side = np.ones(len(earned)) if shorts else None
+    part = rows_of(market_rows, earned, side)
+    if not rows:
+        part = Rows(seen(market_rows[:0], np.ones(0), None if side is None else side[:0]), *(np.zeros(0),) * 5)
+    found = fit_evidence([part], Prior()).evidence
+    assert not any(found.coefficients[1:])
+    assert np.isfinite(
+        found.drift(seen(*(x[:5] for x in (market_rows, part.slow if rows else np.ones(1))), side))
+    ).all()
+    assert found.doubt > 0.9 or rows == 34

@@ -30,6 +30,7 @@ from himari_rl.policy.beliefs import (
     RawColumns,
     Scores,
     anchor,
+    bent_forms,
     design,
     moments,
     seen,
@@ -153,7 +154,7 @@ def fit_scores(parts: Sequence[RawColumns]) -> Scores:
     whole = np.concatenate([np.column_stack([part.continuous, part.discrete]) for part in parts])
     continuous = parts[0].continuous.shape[1]
     for j in range(whole.shape[1]):
-        column = whole[:, j]
+        column = whole[:, j] if len(whole) else np.zeros(1)
         centre.append(float(column.mean()))
         scale.append(float(column.std()) or 1.0)
         if j >= continuous:
@@ -180,6 +181,10 @@ def fit_evidence(parts: Sequence[Rows], prior: Prior) -> Fit:
         linear    g_j = max(0, 1 - 4 / t_j^2)         bent  g_j = max(0, 1 - 10 / t_j^2)
     """
     scores = fit_scores([part.seen for part in parts])
+    if not sum(len(part.day) for part in parts):  # nowhere a position and a volatility
+        columns = len(bent_forms())
+        blank, width = np.zeros(columns), 1 + (parts[0].seen.side is not None) + len(scores.centre) + columns
+        return Fit(_evidence(scores, blank, blank, (0.0,) * width, 1.0, 1.0), ())
     raw = [scores.bent(scores.linear(part.seen)) for part in parts]
     every = np.concatenate(raw)
     centre, spread = every.mean(axis=0), every.std(axis=0)
@@ -238,7 +243,7 @@ def _evidence(
 def independent(x: FloatArray) -> IntArray:
     """Columns of (n, K) that are not, numerically, a combination of the columns before them; the first ones win."""
     smallest = NULL * math.sqrt(len(x))
-    column = np.flatnonzero(np.abs(x).max(axis=0) > 0.0)
+    column = np.flatnonzero(np.abs(x).max(axis=0) > 0.0)[: len(x)]  # no more directions than rows
     while True:
         weak = np.abs(np.diag(np.linalg.qr(x[:, column], mode="r"))) <= smallest
         if not weak.any():
