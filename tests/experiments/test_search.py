@@ -63,7 +63,7 @@ def test_every_seed_of_a_fold_trains_with_what_its_search_chose(tmp_path: Path) 
     for (part, fold, _), trained in found.items():
         settings = chosen[part, fold].settings
         assert trained.manifest.config["agent"] == as_dict(
-            replace(work.settings.recipe.agent, **settings, state_dim=16, action_dim=1)
+            replace(work.settings.recipe.agent, **settings, state_dim=16, action_dim=1, anchored=True)
         )
         assert len(chosen[part, fold].tried) == TRIALS
     assert not plan(small_bars(62), replace(work.settings, tune_trials=0), controls=False).searches()

@@ -11,7 +11,7 @@ from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.features import contract
 from himari_rl.policy import beliefs as policy_beliefs
 from himari_rl.policy.beliefs import (
-    Seen,
+    RawColumns,
     anchor,
     believed_input,
     bent_forms,
@@ -275,7 +275,7 @@ def test_momenta_count_along_the_side_where_shorts_are_allowed() -> None:
     up, down = seen(rows, slow, np.ones(100)), seen(rows, slow, -np.ones(100))
     np.testing.assert_array_equal(up.continuous[:, 2:4], -down.continuous[:, 2:4])
     np.testing.assert_array_equal(up.continuous[:, [0, 1, 4, 5]], down.continuous[:, [0, 1, 4, 5]])
-    assert isinstance(down, Seen)
+    assert isinstance(down, RawColumns)
     assert down.side is not None
 
 
@@ -328,3 +328,19 @@ def test_covariances_made_in_parts_are_those_of_the_whole(monkeypatch) -> None:
     parts = believed_path(told.rows, told.path, found, TradingEnvConfig(), prior)
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 34])
+@pytest.mark.parametrize("shorts", [False, True])
+def test_too_few_rows_are_no_evidence_and_no_error(rows: int, shorts: bool) -> None:
+    """Fewer rows than the seventy columns, or none: nothing but the constant may be believed, and it is doubted."""
+    market_rows, earned = market(max(rows, 1), 0)
+    side = np.ones(len(earned)) if shorts else None
+    part = rows_of(market_rows, earned, side)
+    if not rows:
+        part = Rows(seen(market_rows[:0], np.ones(0), None if side is None else side[:0]), *(np.zeros(0),) * 5)
+    found = fit_evidence([part], Prior()).evidence
+    assert not any(found.coefficients[1:])
+    one = seen(market_rows[:1], np.full(1, 0.006), None if side is None else side[:1])
+    assert np.isfinite(found.drift(one)).all()
+    assert found.doubt > 0.9 or rows == 34

@@ -40,7 +40,7 @@ _RANGES = {  # NaN is in none
 }
 
 
-class Batch(NamedTuple):
+class BatchSizes(NamedTuple):
     """Sizes of a rollout and of one gradient step."""
 
     num_envs: int
@@ -56,8 +56,10 @@ class PPOConfig:
     (128, 128)
     """
 
-    raw_batch: ClassVar[Batch] = Batch(500, 50, 12_500)  # the sign of a return is noise: many bars a step
-    believed_batch: ClassVar[Batch] = Batch(32, 100, 3_200)  # deterministic; 64 bars are too few to see a cost repaid
+    raw_batch: ClassVar[BatchSizes] = BatchSizes(500, 50, 12_500)  # the sign of a return is noise: many bars a step
+    believed_batch: ClassVar[BatchSizes] = BatchSizes(
+        32, 100, 3_200
+    )  # deterministic; 64 bars are too few to see a cost repaid
 
     beliefs: bool = True
     """Trains on what the history lets one believe (docs/beliefs.md), anchored at 15 % volatility; --no-beliefs trains
@@ -176,7 +178,9 @@ class LSTMPPOConfig(PPOConfig):
     'reset'
     """
 
-    raw_batch: ClassVar[Batch] = Batch(320, 50, 8_000)  # a minibatch is whole environments, never part of a sequence
+    raw_batch: ClassVar[BatchSizes] = BatchSizes(
+        320, 50, 8_000
+    )  # a minibatch is whole environments, never part of a sequence
 
     beliefs: bool = False
     """Trains on what the history lets one believe (docs/beliefs.md); False trains on raw returns."""

@@ -126,7 +126,7 @@ def _strategies(verdict: Verdict) -> Table:
     for row in verdict.summaries:
         if row.variant == BASE.name:
             table.add_row(
-                row.strategy,
+                row.strategy.replace("volatility", "vol."),  # eighty columns hold no longer name beside the numbers
                 _signed(row.growth),
                 f"{row.sharpe:.2f}",
                 _plain(row.volatility),

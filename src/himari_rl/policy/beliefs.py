@@ -91,24 +91,24 @@ def joint_share(assets: int, correlation: Any) -> Any:
     return (joint * (joint > 1.0 / assets) + (joint <= 1.0 / assets) / assets) ** -0.5  # rho > -1 / (A - 1)
 
 
-class Seen(NamedTuple):
+class RawColumns(NamedTuple):
     """What the evidence looks at, raw: one row a bar."""
 
     continuous: FloatArray  # (T, 6) confidence, cascade risk, momenta and volatility over the slow one, its logarithm
     discrete: FloatArray  # (T, 5) HOLD and the four tiers
     side: FloatArray | None  # (T,) +1 or -1 where shorts are allowed
 
-    def every(self, step: int) -> Seen:
+    def every(self, step: int) -> RawColumns:
         """Every `step`-th bar."""
         side = None if self.side is None else self.side[::step]
-        return Seen(self.continuous[::step], self.discrete[::step], side)
+        return RawColumns(self.continuous[::step], self.discrete[::step], side)
 
 
 CONTINUOUS = ("confidence", "cascade_risk", "momentum_1h / s", "momentum_4h / s", "log(volatility / s)", "log s")
 DISCRETE = ("hold", "tier_1", "tier_2", "tier_3", "tier_4")
 
 
-def seen(rows: FloatArray, slow: FloatArray, side: FloatArray | None = None) -> Seen:
+def seen(rows: FloatArray, slow: FloatArray, side: FloatArray | None = None) -> RawColumns:
     """The raw columns of market rows (T, 16) of one asset.
 
     Args:
@@ -119,7 +119,7 @@ def seen(rows: FloatArray, slow: FloatArray, side: FloatArray | None = None) -> 
     along = 1.0 if side is None else side
     volatility = rows[:, contract.VOLATILITY] * contract.VOLATILITY_SCALE
     scale = np.maximum(slow, TINY)
-    return Seen(
+    return RawColumns(
         continuous=np.column_stack(
             [
                 rows[:, contract.CONFIDENCE],
@@ -146,7 +146,7 @@ class Scores(ManifestPart):
     centre: tuple[float, ...]  # of the two-valued continuous columns, then of the discrete ones
     scale: tuple[float, ...]
 
-    def linear(self, raw: Seen) -> FloatArray:
+    def linear(self, raw: RawColumns) -> FloatArray:
         """(T, 11) scores."""
         columns = []
         for j, column in enumerate([*raw.continuous.T, *raw.discrete.T]):
@@ -210,17 +210,17 @@ class Evidence(ManifestPart):
     deviation: float
     doubt: float  # 1 - g_0: how much of the constant's own evidence is still doubted
 
-    def design(self, raw: Seen) -> FloatArray:
+    def design(self, raw: RawColumns) -> FloatArray:
         """(T, K) constant, (side), linear and bent columns."""
         return design(self.scores, raw, np.array(self.bent_centre), np.array(self.bent_scale))
 
-    def drift(self, raw: Seen) -> FloatArray:
+    def drift(self, raw: RawColumns) -> FloatArray:
         """(T,) D_t in units of the slow volatility a bar, along the base position's side."""
         believed: FloatArray = self.design(raw) @ np.array(self.coefficients) * self.deviation
         return believed
 
 
-def design(scores: Scores, raw: Seen, centre: FloatArray, scale: FloatArray) -> FloatArray:
+def design(scores: Scores, raw: RawColumns, centre: FloatArray, scale: FloatArray) -> FloatArray:
     """Columns in the order in which they may explain: constant, (side), linear, bent."""
     linear = scores.linear(raw)
     bent = np.where(scale > 0.0, (scores.bent(linear) - centre) / np.where(scale > 0.0, scale, 1.0), 0.0)
@@ -238,7 +238,7 @@ class Beliefs(ManifestPart):
     usual: tuple[float, ...]  # (A,) slow volatility of the last training days, geometric mean
     shorts: bool
 
-    def columns(self, rows: FloatArray, moment: Moment) -> FloatArray:
+    def columns(self, rows: FloatArray, moment: Remembered) -> FloatArray:
         """(T, 3 A): anchors, logarithms of the slow volatilities, believed drifts of market rows (T, F)."""
         slow = moment.slow
         size = anchor(slow, self.max_position_pct, self.bars_per_year, moment.correlation)
@@ -246,13 +246,13 @@ class Beliefs(ManifestPart):
         spoken = np.log(np.where(slow > 0.0, slow, 1.0))
         return np.column_stack([size, spoken, believed_input(drift, self.prior_drift)])
 
-    def drift(self, rows: FloatArray, moment: Moment, asset: int) -> FloatArray:
+    def drift(self, rows: FloatArray, moment: Remembered, asset: int) -> FloatArray:
         """(T,) D_t of one asset; 0 while its slow volatility is unknown."""
         starts = range(0, max(1, len(rows)), _PART)  # seventy columns of all bars at once are gigabytes
         parts = [self._drift(rows[a : a + _PART], moment.part(a, a + _PART), asset) for a in starts]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _drift(self, rows: FloatArray, moment: Moment, asset: int) -> FloatArray:
+    def _drift(self, rows: FloatArray, moment: Remembered, asset: int) -> FloatArray:
         block = rows[:, contract.WIDTH * asset : contract.WIDTH * (asset + 1)]
         own = moment.slow[:, asset]
         side = None if moment.side is None else moment.side[:, asset]
@@ -260,20 +260,26 @@ class Beliefs(ManifestPart):
         return np.where(own > 0.0, self.evidence.drift(raw), 0.0)
 
 
-class Moment(NamedTuple):
+class Remembered(NamedTuple):
     """What has to be remembered between two bars, at each of T bars."""
 
     slow: FloatArray  # (T, A) slow volatility a bar; 0 while unknown
     correlation: FloatArray | None = None  # (T,) slow mean correlation of the pairs; None for one asset
     side: FloatArray | None = None  # (T, A) direction that Layer 2 last asked for; None without shorts
 
-    def part(self, first: int, end: int) -> Moment:
+    def part(self, first: int, end: int) -> Remembered:
         """Some of the bars."""
+<<<<<<< HEAD
         correlation, side = (None if leaf is None else leaf[first:end] for leaf in (self.correlation, self.side))
         return Moment(self.slow[first:end], correlation, side)
+=======
+        correlation = None if self.correlation is None else self.correlation[first:end]
+        side = None if self.side is None else self.side[first:end]
+        return Remembered(self.slow[first:end], correlation, side)
+>>>>>>> M
 
 
-def moments(rows: FloatArray, assets: int, *, shorts: bool, usual: FloatArray | None = None) -> Moment:
+def moments(rows: FloatArray, assets: int, *, shorts: bool, usual: FloatArray | None = None) -> Remembered:
     """What is remembered along a history of market rows (T, F).
 
     Args:
@@ -288,7 +294,7 @@ def moments(rows: FloatArray, assets: int, *, shorts: bool, usual: FloatArray | 
         later = moving_average(fast[1:] ** 2, SLOW_HALF_LIFE, first[0] ** 2)
         slow = np.sqrt(np.concatenate([first**2, later]))
     correlation = None if assets == 1 else moving_average(pair_correlation(rows, assets), CORRELATION_HALF_LIFE)
-    return Moment(slow, correlation, last_direction(rows, assets) if shorts else None)
+    return Remembered(slow, correlation, last_direction(rows, assets) if shorts else None)
 
 
 def expected(fast: FloatArray, usual: FloatArray) -> FloatArray:

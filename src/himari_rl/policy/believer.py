@@ -28,7 +28,7 @@ from himari_rl.policy.beliefs import (
     TINY,
     Beliefs,
     Evidence,
-    Moment,
+    Remembered,
     bent_forms,
     expected,
     joint_share,
@@ -135,7 +135,7 @@ class Believer:
             mixed = _CORRELATION_KEEP * kept[:, -1] + (1.0 - _CORRELATION_KEEP) * now
             correlation = np.where(remembered.all(axis=1), mixed, now)
             after.append(correlation[:, None])
-        columns = self._beliefs.columns(states, Moment(np.sqrt(squared), correlation, side))
+        columns = self._beliefs.columns(states, Remembered(np.sqrt(squared), correlation, side))
         return columns, np.concatenate(after, axis=1)
 
     def one(self, values: Sequence[float], memory: Sequence[float]) -> tuple[list[float], list[float]]:

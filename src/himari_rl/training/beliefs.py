@@ -27,9 +27,10 @@ from himari_rl.policy.beliefs import (
     TINY,
     Beliefs,
     Evidence,
+    RawColumns,
     Scores,
-    Seen,
     anchor,
+    bent_forms,
     design,
     moments,
     seen,
@@ -105,12 +106,17 @@ def prior_drift(prior: Prior, variance: FloatArray, base: FloatArray, anchor: Fl
 class Rows(NamedTuple):
     """Active rows of one asset: what was seen, and what came of it."""
 
-    seen: Seen
+    seen: RawColumns
     side: FloatArray  # (n,) +1 or -1
     earned: FloatArray  # (n,) R, open to open
     slow: FloatArray  # (n,) slow volatility, positive
     wanted: FloatArray  # (n,) |w_b| of the anchor
     day: IntArray  # (n,) UTC day
+
+    def every(self, step: int) -> Rows:
+        """Every `step`-th row."""
+        side, earned, slow = self.side[::step], self.earned[::step], self.slow[::step]
+        return Rows(self.seen.every(step), side, earned, slow, self.wanted[::step], self.day[::step])
 
     def target(self, prior: Prior) -> FloatArray:
         """(n,) what the prior leaves unexplained, in units of the slow volatility: (d R - f a R^2 |w_b|) / s."""
@@ -139,7 +145,7 @@ class Fit(NamedTuple):
     directions: tuple[Direction, ...]
 
 
-def fit_scores(parts: Sequence[Seen]) -> Scores:
+def fit_scores(parts: Sequence[RawColumns]) -> Scores:
     """Knots of the continuous columns at equally spaced ranks of all given rows, and moments of the two-valued ones."""
     normal = NormalDist()
     rank = (np.arange(KNOTS) + 0.5) / KNOTS
@@ -148,7 +154,7 @@ def fit_scores(parts: Sequence[Seen]) -> Scores:
     whole = np.concatenate([np.column_stack([part.continuous, part.discrete]) for part in parts])
     continuous = parts[0].continuous.shape[1]
     for j in range(whole.shape[1]):
-        column = whole[:, j]
+        column = whole[:, j] if len(whole) else np.zeros(1)
         centre.append(float(column.mean()))
         scale.append(float(column.std()) or 1.0)
         if j >= continuous:
@@ -175,6 +181,10 @@ def fit_evidence(parts: Sequence[Rows], prior: Prior) -> Fit:
         linear    g_j = max(0, 1 - 4 / t_j^2)         bent  g_j = max(0, 1 - 10 / t_j^2)
     """
     scores = fit_scores([part.seen for part in parts])
+    if not sum(len(part.day) for part in parts):  # nowhere a position and a volatility
+        columns = len(bent_forms())
+        blank, width = np.zeros(columns), 1 + (parts[0].seen.side is not None) + len(scores.centre) + columns
+        return Fit(_evidence(scores, blank, blank, (0.0,) * width, 1.0, 1.0), ())
     raw = [scores.bent(scores.linear(part.seen)) for part in parts]
     every = np.concatenate(raw)
     centre, spread = every.mean(axis=0), every.std(axis=0)
@@ -233,7 +243,7 @@ def _evidence(
 def independent(x: FloatArray) -> IntArray:
     """Columns of (n, K) that are not, numerically, a combination of the columns before them; the first ones win."""
     smallest = NULL * math.sqrt(len(x))
-    column = np.flatnonzero(np.abs(x).max(axis=0) > 0.0)
+    column = np.flatnonzero(np.abs(x).max(axis=0) > 0.0)[: len(x)]  # no more directions than rows
     while True:
         weak = np.abs(np.diag(np.linalg.qr(x[:, column], mode="r"))) <= smallest
         if not weak.any():
@@ -257,7 +267,7 @@ def clustered(q: FloatArray, residual: FloatArray, day: IntArray) -> tuple[Float
     return np.sqrt((score**2).sum(axis=0)), 1.0 / (weight**2).sum(axis=0)
 
 
-class History(NamedTuple):
+class ObservedPath(NamedTuple):
     """One history of an asset or a panel."""
 
     rows: FloatArray  # (D, F) market rows of the decisions
@@ -274,7 +284,7 @@ class BelievedPath(NamedTuple):
 
 
 def fit_beliefs(
-    histories: Sequence[History], ledger: LedgerConfig, prior: Prior, others: Sequence[History] = ()
+    histories: Sequence[ObservedPath], ledger: LedgerConfig, prior: Prior, others: Sequence[ObservedPath] = ()
 ) -> Beliefs:
     """What the training rows of one asset or a panel teach.
 
@@ -302,6 +312,7 @@ def thinned(parts: Sequence[Rows], most: int = MOST_ROWS) -> list[Rows]:
     step = -(-sum(len(part.day) for part in parts) // most)
     if step <= 1:
         return list(parts)
+<<<<<<< HEAD
     return [
         part._replace(
             seen=part.seen.every(step),
@@ -313,9 +324,12 @@ def thinned(parts: Sequence[Rows], most: int = MOST_ROWS) -> list[Rows]:
         )
         for part in parts
     ]
+=======
+    return [part.every(step) for part in parts]
+>>>>>>> M
 
 
-def active_rows(history: History, ledger: LedgerConfig, prior: Prior) -> list[Rows]:
+def active_rows(history: ObservedPath, ledger: LedgerConfig, prior: Prior) -> list[Rows]:
     """The rows of each asset at which a position is possible and a volatility known."""
     rows, path = history.rows, history.path
     base, earned = (np.asarray(x).reshape(len(rows), -1) for x in (path.base, path.moves.to_open))

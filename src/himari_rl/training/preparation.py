@@ -23,7 +23,7 @@ from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.beliefs import Beliefs
 from himari_rl.policy.clock import decisions_of
 from himari_rl.schema import DAY_MS, Bars, FloatArray
-from himari_rl.training.beliefs import History, Prior, believed_path, fit_beliefs
+from himari_rl.training.beliefs import ObservedPath, Prior, believed_path, fit_beliefs
 
 
 def prepared(
@@ -70,10 +70,10 @@ def until(bars: Bars, history: Bars | Panel) -> Bars:
     return bars[: int(np.searchsorted(bars.timestamp, history.timestamp[-1], side="right"))]
 
 
-def told_of(history: Bars | Panel, environment: TradingEnvConfig) -> History:
+def told_of(history: Bars | Panel, environment: TradingEnvConfig) -> ObservedPath:
     """What is seen and met at each decision of a history, with the UTC day of its fill."""
     rows, path = decisions_of(history, StateEncoder(history.symbols), environment)
-    return History(rows, path, np.asarray(history.timestamp[1:-1] // DAY_MS))
+    return ObservedPath(rows, path, np.asarray(history.timestamp[1:-1] // DAY_MS))
 
 
 def prior_of(agent: PPOConfig, environment: TradingEnvConfig, bars_per_year: float) -> Prior:
