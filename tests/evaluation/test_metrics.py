@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from himari_rl.evaluation import metrics, statistics
-from himari_rl.evaluation.comparison import _measured
+from himari_rl.evaluation.comparison import measured
 from himari_rl.evaluation.portfolio import PortfolioCurve, gates
 
 G = np.log(np.array([1.1, 0.9, 1.2, 0.8]))
@@ -85,7 +85,7 @@ def test_every_room_has_the_same_sharpe_ratio_of_the_same_account() -> None:
     assert metrics.sharpe(g) == pytest.approx(sum(g) / 500 / deviation, rel=1e-12)
     assert metrics.sharpe(g) == float(metrics.sharpe_ratio(g.mean(), g.std(ddof=1)))
     assert statistics.moments(g).sharpe == metrics.sharpe(g)
-    assert _measured(np.column_stack([g, g, g]))[2] == pytest.approx(metrics.sharpe(g), rel=1e-12)
+    assert measured(*(g[:, None] for _ in range(3)))[2, 0] == pytest.approx(metrics.sharpe(g), rel=1e-12)
     curve = PortfolioCurve(g, np.ones((500, 1)))
     ratio, *_ = gates(curve, curve, ("A",), 1.0, np.random.default_rng(0), replications=2)
     assert ratio.value.estimate == pytest.approx(metrics.sharpe(g), rel=1e-12)
