@@ -269,14 +269,9 @@ class Remembered(NamedTuple):
 
     def part(self, first: int, end: int) -> Remembered:
         """Some of the bars."""
-<<<<<<< HEAD
-        correlation, side = (None if leaf is None else leaf[first:end] for leaf in (self.correlation, self.side))
-        return Moment(self.slow[first:end], correlation, side)
-=======
         correlation = None if self.correlation is None else self.correlation[first:end]
         side = None if self.side is None else self.side[first:end]
         return Remembered(self.slow[first:end], correlation, side)
->>>>>>> M
 
 
 def moments(rows: FloatArray, assets: int, *, shorts: bool, usual: FloatArray | None = None) -> Remembered:

@@ -312,21 +312,7 @@ def thinned(parts: Sequence[Rows], most: int = MOST_ROWS) -> list[Rows]:
     step = -(-sum(len(part.day) for part in parts) // most)
     if step <= 1:
         return list(parts)
-<<<<<<< HEAD
-    return [
-        part._replace(
-            seen=part.seen.every(step),
-            side=part.side[::step],
-            earned=part.earned[::step],
-            slow=part.slow[::step],
-            wanted=part.wanted[::step],
-            day=part.day[::step],
-        )
-        for part in parts
-    ]
-=======
     return [part.every(step) for part in parts]
->>>>>>> M
 
 
 def active_rows(history: ObservedPath, ledger: LedgerConfig, prior: Prior) -> list[Rows]:
