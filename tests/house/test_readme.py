@@ -65,7 +65,7 @@ def lost(page: str) -> list[str]:
 def test_every_file_that_the_glossary_names_is_there() -> None:
     page = (ROOT / "docs" / "glossary.md").read_text()
     assert lost(page) == []
-    assert lost(page.replace("policy/ledger.py", "policy/book.py", 1)) == ["policy/book.py"]  # the control
+    assert lost(page.replace("policy/ledger.py", "policy/nowhere.py", 1)) == ["policy/nowhere.py"]  # the control
 
 
 @pytest.mark.parametrize("page", sorted(path.relative_to(ROOT) for path in (ROOT / "docs").rglob("*.md")), ids=str)
@@ -151,7 +151,14 @@ def test_the_commands_run_in_the_order_they_are_shown(workplace: Path) -> None:
     finally:
         server.terminate()
         server.wait(PATIENCE_S)
-    assert set(reply) == {"position_multiplier", "confidence", "latency_ms", "model_version"}
+    assert set(reply) == {
+        "position_multiplier",
+        "confidence",
+        "memory",
+        "memory_started",
+        "latency_ms",
+        "model_version",
+    }
     assert 0.0 <= reply["position_multiplier"] <= 2.0
 
 
