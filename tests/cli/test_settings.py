@@ -117,7 +117,7 @@ def test_no_option_is_made_twice_and_every_made_one_is_a_field() -> None:
         options = [option for parameter in each.params for option in parameter.opts]
         assert [o for o, count in Counter(options).items() if count > 1] == [], name
         for parameter in each.params:
-            key = parameter.name.removesuffix("__first").replace("__", ".")
+            key = parameter.name.removesuffix("__first").removesuffix("__off").replace("__", ".")
             assert "__" not in parameter.name or key in every_key(), (name, key)
 
 

@@ -20,6 +20,7 @@ import typer
 
 from himari_rl.cli.settings import COMMANDS, KINDS, resolved, sections_of
 from himari_rl.config import Given, Setting, settings_of
+from himari_rl.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -146,10 +147,17 @@ def _options(command: str, key: str, kind: str | None) -> list[inspect.Parameter
     default = shown[next(iter(shown))]
     default += "".join(f"; {k} {text}" for k, text in shown.items() if text != default)
     name = option_name(key)
-    if any(each.value is True for each in found.values()):  # what is on needs a way to be switched off
-        name, default = f"{name}/--no-{name[2:]}", "on"
-    option = typer.Option(name, help=setting.help, show_default=default or False)
-    return [_parameter(_dest(key), Annotated[_option_type(setting.annotation), option])]
+    on = any(each.value is True for each in found.values())
+    option = typer.Option(name, help=setting.help, show_default=default or ("on" if on else False))
+    made = [_parameter(_dest(key), Annotated[_option_type(setting.annotation), option])]
+    if on:  # a line of its own: beside its option it would take the width of every option's name
+        off = typer.Option(_off(name), help=f"Without {name}.", show_default=False)
+        made.append(_parameter(_dest(key) + "__off", Annotated[bool | None, off]))
+    return made
+
+
+def _off(name: str) -> str:
+    return f"--no-{name[2:]}"
 
 
 def _setting(command: str, section: str, key: str, kind: str) -> Setting:
@@ -181,6 +189,10 @@ def _given(command: str, keys: tuple[str, ...], kind: str, values: dict[str, Any
             if value is not None or first is not None:
                 start = usual[0] if first is None else first
                 value = tuple(range(start, start + (len(usual) if value is None else value)))
+        if values.get(_dest(key) + "__off"):
+            if value:
+                raise ConfigError(f"{origin} and {_off(origin)}", "one of them", "leave one out")
+            value, origin = False, _off(origin)
         if value is not None and value != []:
             raw = tuple(value) if isinstance(value, list) else value
             found.append(Given(key=key, raw=raw, origin=origin, typed=True))
