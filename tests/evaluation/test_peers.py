@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from himari_rl.evaluation import statistics
-from himari_rl.evaluation.overfitting import backtest_overfitting
 from himari_rl.evaluation.statistics import Moments, block_length, dependence, resampled_means
+from himari_rl.experiments.overfitting import backtest_overfitting
 
 CLOSE = 1e-6
 

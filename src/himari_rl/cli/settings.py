@@ -22,7 +22,7 @@ SECTIONS = {
     "walk_forward": "himari_rl.experiments.config:WalkForwardConfig",
     "tune": "himari_rl.experiments.config:TuneConfig",
     "certify": "himari_rl.certification.config:CertifyConfig",
-    "evaluate": "himari_rl.evaluation.config:EvaluateConfig",
+    "evaluate": "himari_rl.experiments.config:EvaluateConfig",
     "gate": "himari_rl.release.rules:GateRules",
     "serve": "himari_rl.serving.settings:ServeSettings",
     "run": "himari_rl.runner.config:RunConfig",

@@ -102,7 +102,8 @@ def walk_forward(
     from himari_rl.evaluation.record import BUNDLE
     from himari_rl.evaluation.statements import LOOK_AHEAD
     from himari_rl.experiments.arguments import accepted_facts
-    from himari_rl.experiments.run import all_shares_done, run_walk_forward, train_share
+    from himari_rl.experiments.run import run_walk_forward
+    from himari_rl.experiments.shares import all_shares_done, train_share
     from himari_rl.experiments.walk_forward import Settings
     from himari_rl.release.gate import gate, record
     from himari_rl.storage.mirror import workplace

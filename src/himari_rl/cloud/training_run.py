@@ -25,8 +25,8 @@ from rich.console import Console
 
 from himari_rl.config import config_hash
 from himari_rl.data.panel import Panel
-from himari_rl.evaluation.config import EvaluateConfig
 from himari_rl.evaluation.record import BUNDLE, read_document
+from himari_rl.experiments.config import EvaluateConfig
 from himari_rl.experiments.evaluate import evaluate
 from himari_rl.experiments.run_folder import TRAINING, RunIdentity
 from himari_rl.experiments.train import identity_of, recorded_job

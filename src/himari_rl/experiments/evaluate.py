@@ -19,12 +19,12 @@ from himari_rl.data.splits import train_test
 from himari_rl.data.table import stamp
 from himari_rl.errors import ConfigError, DataError
 from himari_rl.evaluation.backtest import BASE, LAGGED, Backtest, Variant, stage
-from himari_rl.evaluation.config import EvaluateConfig
 from himari_rl.evaluation.control import Control
 from himari_rl.evaluation.portfolio import PortfolioMeasures, measure
 from himari_rl.evaluation.record import SUMMARY as SUMMARY
 from himari_rl.evaluation.verdict import Verdict
 from himari_rl.experiments.arguments import accepted_facts, require_bars, settings_from
+from himari_rl.experiments.config import EvaluateConfig
 from himari_rl.experiments.held_out import FOLDER as CONTROLS
 from himari_rl.experiments.held_out import judge_bundle
 from himari_rl.experiments.run_folder import require_ledger

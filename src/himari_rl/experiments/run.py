@@ -12,7 +12,6 @@ RUN/planted_power           the planted edge of its control, so that a run which
 from __future__ import annotations
 
 import json
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +27,6 @@ from himari_rl.data.leaks import doubtful_columns
 from himari_rl.data.panel import Panel
 from himari_rl.data.table import stamp
 from himari_rl.envs.config import TradingEnvConfig
-from himari_rl.errors import StorageError
 from himari_rl.evaluation import metrics
 from himari_rl.evaluation.backtest import POLICY, SEED, Backtest
 from himari_rl.evaluation.baselines import ONE
@@ -49,23 +47,21 @@ from himari_rl.experiments.run_folder import (
     claimed,
     nothing_said,
     require_ledger,
-    run_in,
 )
 from himari_rl.experiments.shipped import shipped_answers
-from himari_rl.experiments.train_all import FOLDS_FOLDER, share_of, train_all
+from himari_rl.experiments.train_all import FOLDS_FOLDER, train_all
 from himari_rl.experiments.walk_forward import REAL, Key, Settings, WalkForwardPlan, plan
 from himari_rl.policy.bundle import amend, write_bundle
 from himari_rl.policy.manifest import Manifest
 from himari_rl.policy.runtime import load_policy
 from himari_rl.schema import Bars
-from himari_rl.storage import exchange, join, write_atomic
+from himari_rl.storage import join, write_atomic
 from himari_rl.storage.mirror import shown, workplace
 from himari_rl.training.fan_out import Pool, local_pool
 from himari_rl.trials.fingerprint import paths_of
 from himari_rl.trials.ledger import Trial, Trials, look_of, span_of
 from himari_rl.trials.register import standing
 
-TASKS = "tasks.json"  # which tasks of a job have ended
 USD_PER_HOUR = 0.10  # of a two-core machine; for the cost line only, change it with --usd-per-hour
 
 
@@ -170,47 +166,6 @@ def run_walk_forward(
     return _run(bars, settings, out, pool, accept=accept, beliefs_from=beliefs_from, **said)[0]
 
 
-def train_share(
-    bars: Bars | Panel,
-    settings: Settings,
-    out: Path,
-    index: int,
-    count: int,
-    *,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-    accept: Sequence[str] = (),
-    beliefs_from: Sequence[Bars] = (),
-) -> None:
-    """Trains one task's share of a walk-forward's folds and seeds, on a machine of its own; nothing is judged.
-
-    Raises:
-        StorageError: the folder belongs to another run.
-    """
-    accepted_facts(bars, accept)
-    there = run_in(out)
-    if there is not None and there != _identity(settings, bars, beliefs_from):
-        raise StorageError(f"{out} holds a {there.kind} of other settings or data", "a new folder", "choose another")
-    work = plan(bars, settings, others=beliefs_from)
-    _write_settings(work, bars, out)
-    train_all(work, out, None, progress, only=set(share_of(work, index, count)))
-
-
-def all_shares_done(out: str | Path, settings: Settings, bars: Bars | Panel, index: int, count: int) -> bool:
-    """Writes down that a task has ended; true for the one that ends last, which judges.
-
-    A task that is begun again, as the one that should have judged was stopped, is the last one again.
-    """
-    run = f"{settings.hash} {bars.fingerprint}"
-
-    def ended(before: bytes | None) -> bytes:
-        said = json.loads(before) if before else {}
-        others = said["done"] if (said.get("run"), said.get("count")) == (run, count) else []
-        done = sorted({*others, index})
-        return json.dumps({"run": run, "count": count, "done": done, "transaction": secrets.token_hex(8)}).encode()
-
-    return len(json.loads(exchange(join(out, TASKS), ended))["done"]) == count
-
-
 def _run(
     bars: Bars | Panel,
     settings: Settings,
@@ -228,7 +183,7 @@ def _run(
     facts = recorded(accepted_facts(bars, accept), accept)
     work = plan(bars, settings, kept=out, others=beliefs_from)
     require_ledger()
-    this = _identity(settings, bars, beliefs_from)
+    this = identity_of_run(settings, bars, beliefs_from)
     same = "a run that was cut off continues, a finished one is judged again from its folds"
     with claimed(out, this, same=same, overwrite=overwrite, tell=tell):
         tell(settings.recipe.budget)
@@ -247,7 +202,7 @@ def _judged(
 ) -> tuple[dict[str, Any], Judgement]:
     """Trains what is left to train in a folder that is ours, and writes the judgement."""
     settings, sha256 = work.settings, bars.fingerprint
-    _write_settings(work, bars, out)
+    write_settings(work, bars, out)
     if work.planted is not None:
         keep(work.planted, out)
     trained = train_all(work, out, pool, progress)
@@ -296,12 +251,12 @@ def _judged(
     return json.loads(text), judgement
 
 
-def _identity(settings: Settings, bars: Bars | Panel, beliefs_from: Sequence[Bars]) -> RunIdentity:
+def identity_of_run(settings: Settings, bars: Bars | Panel, beliefs_from: Sequence[Bars]) -> RunIdentity:
     """What makes two walk-forwards the same run: the settings, the bars and whatever else was evidence."""
     return RunIdentity(WALK_FORWARD, settings.hash, " ".join(each.fingerprint for each in (bars, *beliefs_from)))
 
 
-def _write_settings(work: WalkForwardPlan, bars: Bars | Panel, out: Path) -> None:
+def write_settings(work: WalkForwardPlan, bars: Bars | Panel, out: Path) -> None:
     settings = work.settings
     record = {"hash": settings.hash, "data_sha256": bars.fingerprint, "settings": as_dict(settings)}
     write_atomic(out / SETTINGS, (json.dumps(record, indent=2) + "\n").encode())

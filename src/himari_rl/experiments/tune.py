@@ -26,10 +26,10 @@ from himari_rl.data.panel import Panel
 from himari_rl.data.splits import train_test
 from himari_rl.envs.physics import Physics
 from himari_rl.errors import DataError
-from himari_rl.evaluation.overfitting import backtest_overfitting
 from himari_rl.experiments.arguments import accepted_facts
 from himari_rl.experiments.config import TuneConfig
 from himari_rl.experiments.folds import MEASURED_BARS, gains, measured
+from himari_rl.experiments.overfitting import backtest_overfitting
 from himari_rl.experiments.recipe import Recipe
 from himari_rl.experiments.run_folder import require_ledger
 from himari_rl.features.encoder import StateEncoder

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from himari_rl.errors import DataError
-from himari_rl.evaluation.overfitting import backtest_overfitting
+from himari_rl.experiments.overfitting import backtest_overfitting
 
 ROWS, CONFIGURATIONS, BLOCKS = 1000, 200, 12
 
