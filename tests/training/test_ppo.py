@@ -184,7 +184,7 @@ def test_a_ruined_account_counts_until_its_ruin_and_then_begins_anew() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"gamma": 2.0}, {"epochs": 0}, {"minibatch": 0}, {"num_envs": 0}, {"num_steps": -5}, {"hidden_dim": 0},
+        {"gamma": 2.0}, {"epochs": 0}, {"minibatch": -1}, {"num_envs": -1}, {"num_steps": -5}, {"hidden_dim": 0},
         {"learning_rate": math.nan}, {"learning_rate": math.inf}, {"gae_lambda": -0.1}, {"clip_coef": 0.0},
         {"weight_decay": -1.0}, {"analytic_gradient_fraction": 1.5},
     ],
