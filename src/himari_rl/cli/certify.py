@@ -39,6 +39,7 @@ def certify(
     """
     from rich.progress import Progress, TimeElapsedColumn
 
+    from himari_rl.agents.config import DEFAULT_RECIPE
     from himari_rl.certification import certify as certification
     from himari_rl.certification.certificates import Certificate
     from himari_rl.certification.display import render_certificates
@@ -52,6 +53,8 @@ def certify(
     asked = settings["certify"]
     suite = suite_for(kind, asked.num_episodes, settings["agent"])
     names = market or [*suite.thresholds, *suite.histories]
+    recipe = settings["agent"].recipe
+    title = kind if recipe == DEFAULT_RECIPE else f"{kind} --recipe {recipe}"
     console = Console(stderr=True)
     started = time.perf_counter()
     with TemporaryDirectory() as folder:
@@ -79,6 +82,7 @@ def certify(
     if as_json:
         document = {
             "kind": kind,
+            "recipe": recipe,
             "config": settings.to_dict(),
             "config_hash": settings.hash,
             "seconds": round(elapsed, 1),
@@ -87,7 +91,7 @@ def certify(
         }
         sys.stdout.write(json.dumps(document) + "\n")
     else:
-        render_certificates(kind, certificates, traps, console)
+        render_certificates(title, certificates, traps, console)
         console.print(f"{elapsed:.0f} s in all" + (f"; page at {html}" if html else ""))
     if failed:
         raise RefusedError(f"{', '.join(failed)} fell short of the threshold", "every market at its threshold")
