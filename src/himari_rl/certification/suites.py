@@ -95,9 +95,9 @@ HISTORIES = {
 """What the base agent with the defaults of real bars makes of one history (histories.py)."""
 THRESHOLDS = {"base": BASE, "lstm": LSTM, "multi": MULTI}
 BY_PPO: dict[str, dict[str, Threshold]] = {
-    "base": {"M2": Threshold(median=0.95), "M4": Threshold(median=0.95)},
-    "lstm": {},
-    "multi": {},
+    "base": {"M2": Threshold(median=0.95), "M4": Threshold(median=0.95), "M6": Threshold(aside=True)},
+    "lstm": {"M3z": Threshold(median=0.93)},
+    "multi": {"M5": Threshold(median=0.92)},
 }
 """What an agent that learns wholly by PPO (the recipe ppo) has to reach: so that the name on the box is earned."""
 BUDGET_MULTIPLES = {"base": {"M1": 3}}
