@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from himari_rl.config import require_ranges
 from himari_rl.errors import ConfigError
@@ -11,7 +12,21 @@ from himari_rl.features.contract import state_dim
 from himari_rl.policy.manifest import GAP_RULES
 
 HEADS = ("band", "centre", "squash")
-
+DEFAULT_RECIPE, PPO_RECIPE = "default", "ppo"
+RECIPES: dict[str, Mapping[str, Any]] = {
+    DEFAULT_RECIPE: {},
+    PPO_RECIPE: {
+        "analytic_gradient_fraction": 0.0,
+        "advantage": "counterfactual",
+        "clip_coef": 2.0,  # a clip of .2 lets a mean move by .2 deviations a rollout: from scratch that reaches nowhere
+        "epochs": 1,
+        "gamma": 1.0,  # with .95 a cost is paid at once and repaid over 20 bars only: R1 traded half of what it should
+        "initial_std": 0.1,
+        "final_std": 0.03,
+        "relative_std": True,
+    },
+}
+"""What each recipe makes of the settings that nobody changed, as measured in docs/decisions/LOG.md."""
 
 _COUNT, _FRACTION, _WEIGHT = (1, 10**9), (0.0, 1.0), (0.0, 1000.0)
 _RANGES = {  # NaN is in none
@@ -61,6 +76,9 @@ class PPOConfig:
         32, 100, 3_200
     )  # deterministic; 64 bars are too few to see a cost repaid
 
+    recipe: str = DEFAULT_RECIPE
+    """How it learns: default (the analytic gradient, PPO for the last tenth) or ppo (PPO from the first rollout to the
+    last: wide clip, counterfactual advantage, one epoch). A setting that was changed by hand stays as it is."""
     beliefs: bool = True
     """Trains on what the history lets one believe (docs/beliefs.md), anchored at 15 % volatility; --no-beliefs trains
     on raw returns. Certification's known markets are learned from raw returns either way."""
@@ -116,6 +134,9 @@ class PPOConfig:
     """Standard deviation of the action around its mean, multiplier units, at the first PPO rollout."""
     final_std: float = 0.02
     """The same at the last rollout (geometric decay)."""
+    relative_std: bool = False
+    """Where the band is anchored the deviation is counted in anchors instead of multiplier units: .1 is a tenth of the
+    one-liner's position, however small that is."""
     random_position_fraction: float = 1.0
     """Fraction of the accounts put at a random position before each rollout, so that both band edges are visited."""
     range_penalty: float = 0.01
@@ -138,19 +159,32 @@ class PPOConfig:
             raise ConfigError(f"head {self.head!r}", f"one of {', '.join(HEADS)}")
         if self.advantage not in ("gae", "counterfactual"):
             raise ConfigError(f"advantage {self.advantage!r}", "gae or counterfactual")
+        if self.recipe not in RECIPES:
+            raise ConfigError(f"recipe {self.recipe!r}", " or ".join(RECIPES))
         require_ranges(self, _RANGES)
+        fraction = self.analytic_gradient_fraction
+        if self.recipe == PPO_RECIPE and fraction not in (0.0, _default(self, "analytic_gradient_fraction")):
+            raise ConfigError(
+                f"analytic_gradient_fraction {fraction} with the recipe {PPO_RECIPE}",
+                "none of it: that recipe is PPO from the first rollout to the last",
+                f"leave it out, or take the recipe {DEFAULT_RECIPE}",
+            )
 
     def sized(self, believed: bool | None = None) -> Self:
-        """The same config with the sizes that were left open filled in.
+        """The same config with what was left open filled in: sizes, and what the recipe makes of unchanged settings.
 
         Args:
             believed: whether it trains on beliefs; None asks `anchored`.
         """
         fits = self.believed_batch if (self.anchored if believed is None else believed) else self.raw_batch
-        if self.num_envs and self.num_steps and self.minibatch:
+        recipe = {
+            name: value for name, value in RECIPES[self.recipe].items() if getattr(self, name) == _default(self, name)
+        }
+        if self.num_envs and self.num_steps and self.minibatch and not recipe:
             return self
         return replace(
             self,
+            **recipe,
             num_envs=self.num_envs or fits.num_envs,
             num_steps=self.num_steps or fits.num_steps,
             minibatch=self.minibatch or fits.minibatch,
@@ -168,6 +202,11 @@ class PPOConfig:
     @property
     def hidden(self) -> tuple[int, ...]:
         return (self.hidden_dim,) * self.hidden_layers
+
+
+def _default(config: PPOConfig, name: str) -> Any:
+    """What a field of this kind's config is if nobody says otherwise."""
+    return type(config).__dataclass_fields__[name].default
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,6 +39,7 @@ def certify(
     """
     from rich.progress import Progress, TimeElapsedColumn
 
+    from himari_rl.agents.config import DEFAULT_RECIPE
     from himari_rl.certification import certify as certification
     from himari_rl.certification.certificates import Certificate
     from himari_rl.certification.display import render_certificates
@@ -55,6 +56,8 @@ def certify(
     names = market or [*suite.thresholds, *(name for name in OF_EVERY_RUN if name in suite.histories)]
     history_seeds = None if market else suite.history_seeds
     total = sum(len(asked.seeds[: history_seeds if is_history(name) else None]) for name in names)
+    recipe = settings["agent"].recipe
+    title = kind if recipe == DEFAULT_RECIPE else f"{kind} --recipe {recipe}"
     console = Console(stderr=True)
     started = time.perf_counter()
     with TemporaryDirectory() as folder:
@@ -83,6 +86,7 @@ def certify(
     if as_json:
         document = {
             "kind": kind,
+            "recipe": recipe,
             "config": settings.to_dict(),
             "config_hash": settings.hash,
             "seconds": round(elapsed, 1),
@@ -91,7 +95,7 @@ def certify(
         }
         sys.stdout.write(json.dumps(document) + "\n")
     else:
-        render_certificates(kind, certificates, traps, console)
+        render_certificates(title, certificates, traps, console)
         console.print(f"{elapsed:.0f} s in all" + (f"; page at {html}" if html else ""))
     if failed:
         raise RefusedError(f"{', '.join(failed)} fell short of the threshold", "every market at its threshold")

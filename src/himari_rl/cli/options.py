@@ -38,7 +38,7 @@ LEDGER = (
 """Fees, shorts, reward and beliefs: plain options of every command that trains on real bars."""
 ACCEPT = "data.accept"
 """What is known of the data and accepted: an option of every command that trains or judges on bars."""
-AGENT = ("agent.hidden_dim", "agent.learning_rate", "agent.weight_decay")
+AGENT = ("agent.recipe", "agent.hidden_dim", "agent.learning_rate", "agent.weight_decay")
 NAMES = {"serve.challenger_share": "--share"}  # where an option was called otherwise before there were sections
 
 ConfigFile = Annotated[

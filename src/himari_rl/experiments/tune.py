@@ -19,6 +19,7 @@ import numpy as np
 import optuna
 import torch
 
+from himari_rl.agents.config import PPO_RECIPE, PPOConfig
 from himari_rl.agents.ppo_agent import PPOAgent
 from himari_rl.config import as_dict, config_hash
 from himari_rl.data.facts import recorded
@@ -55,14 +56,16 @@ class Tuned:
     overfitting: float | None  # probability that the winner is below the median out of sample; None for one trial
 
 
-def space(trial: optuna.Trial) -> dict[str, float]:
+def space(trial: optuna.Trial, agent: PPOConfig) -> dict[str, float]:
     """What is searched: a few numbers that shape a small net and how long it learns."""
-    return {
+    found: dict[str, float] = {
         "hidden_dim": trial.suggest_categorical("hidden_dim", [8, 16, 32, 64]),
         "learning_rate": trial.suggest_float("learning_rate", 1e-3, 1e-2, log=True),
         "weight_decay": trial.suggest_float("weight_decay", 1e-6, 1e-1, log=True),
-        "analytic_gradient_fraction": trial.suggest_float("analytic_gradient_fraction", 0.3, 1.0),
     }
+    if agent.recipe != PPO_RECIPE:  # which is PPO from the first rollout to the last
+        found["analytic_gradient_fraction"] = trial.suggest_float("analytic_gradient_fraction", 0.3, 1.0)
+    return found
 
 
 def tune(
@@ -128,7 +131,7 @@ def search(
     done = [t for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE]
 
     def objective(trial: optuna.Trial) -> float:
-        chosen = recipe.with_agent(space(trial))
+        chosen = recipe.with_agent(space(trial, recipe.agent))
         with one_thread():
             series = judged_rows(train, chosen, splits, seed)
         np.save(out / f"rows-{trial.number}.npy", series)

@@ -11,7 +11,7 @@ from torch import Tensor
 from himari_rl.agents.distributions import log_prob, sample
 from himari_rl.agents.networks import Memory
 from himari_rl.agents.ppo_agent import PPOAgent
-from himari_rl.envs.physics import EnvState
+from himari_rl.envs.physics import EnvState, Physics
 from himari_rl.policy.ledger import RUINED, namespace
 from himari_rl.training import several_assets
 from himari_rl.training.adjoint import Array, BandBatch, PlayedPath, share
@@ -20,11 +20,32 @@ from himari_rl.training.engine import Asking
 from himari_rl.training.one_asset import carry_slopes, own_slopes
 from himari_rl.training.sight import Sight
 
+SMALLEST_ANCHOR = 0.05  # of a multiplier: an anchor of 0 would leave a deviation of 0, under which nothing is likely
+
+
+def deviations(agent: PPOAgent, physics: Physics, rows: Tensor, std: float) -> float | Tensor:
+    """The deviation of the action at decision rows (T, N): a number, or (T, N, A) where it is counted in anchors."""
+    config = agent.config
+    if not (config.anchored and config.relative_std):
+        return std
+    anchor = physics.market.rows[:, config.state_dim : config.state_dim + config.action_dim]
+    at_bars = anchor.index_select(0, rows.flatten()).view(*rows.shape, -1)
+    return std * at_bars.double().clamp_min(SMALLEST_ANCHOR)
+
 
 def explored(
-    agent: PPOAgent, sight: Sight, ledger: BandLedger, state: EnvState, memory: Memory, std: float, noise: Tensor
+    agent: PPOAgent,
+    sight: Sight,
+    ledger: BandLedger,
+    state: EnvState,
+    memory: Memory,
+    std: float | Tensor,
+    noise: Tensor,
 ) -> Asking[tuple[Memory, Rollout, Tensor]]:
     """Plays the mean of the band with noise (T, N, A) around it; without gradient.
+
+    Args:
+        std: deviation of the noise, a number or (T, N, A).
 
     Returns:
         the memory after the last bar, what was played, and the counterfactual advantage (T, N).

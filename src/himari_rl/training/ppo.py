@@ -122,13 +122,14 @@ def update(
     agent: PPOAgent,
     optimiser: FlatAdamW,
     batch: Batch,
-    std: float,
+    std: float | Tensor,
     generator: torch.Generator,
     bands: Callable[[Tensor], tuple[Band, Tensor]] | None = None,
 ) -> dict[str, Tensor]:
     """Several epochs over one rollout, each in a new order of environments.
 
     Args:
+        std: deviation of the action, a number or (T, N, A).
         bands: what the actor makes of rows (T, n), and its mean excess; None asks its net about the batch's states.
 
     Returns:
@@ -152,8 +153,9 @@ def update(
             else:
                 band, excess = bands(part.rows)
             mean = band.mean(part.previous)
+            spread = deviation.index_select(1, environments) if deviation.ndim else deviation
             new = NewPolicy(
-                log_prob=log_prob(config.head, part.latent, mean, deviation),
+                log_prob=log_prob(config.head, part.latent, mean, spread),
                 value=None if part.critic_states is None else agent.critic(part.critic_states),
             )
             loss, stats = ppo_loss(part, new, config)

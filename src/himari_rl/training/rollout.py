@@ -50,14 +50,15 @@ def unroll(
     steps: int,
     memory: Memory = None,
     *,
-    std: float | None = None,
+    std: float | Tensor | None = None,
     noise: Tensor | None = None,
     observed: bool = False,
 ) -> tuple[EnvState, Memory, Trajectory]:
     """Plays `steps` bars. Differentiable in the agent's weights when no noise is given and gradients are on.
 
     Args:
-        std, noise: exploration around the mean; noise is (T, N, A) standard normal. None plays the mean.
+        std, noise: exploration around the mean; noise is (T, N, A) standard normal, std a number or (T, N, A). None
+            plays the mean.
         observed: keep the observations (a critic needs them) and the account features they contain.
     """
     observed = observed or agent.reads_account
@@ -85,7 +86,8 @@ def unroll(
             band = bands.at(step)
         previous = physics.previous(state.account, now)
         mean = band.mean(previous)
-        latent, multiplier = (mean, mean) if noise is None else sample(head, mean, deviation, noise[step])
+        spread = deviation[step] if deviation.ndim else deviation
+        latent, multiplier = (mean, mean) if noise is None else sample(head, mean, spread, noise[step])
         before.append(state)
         state, outcome = physics.step(state, multiplier, now, tracked=observed)
         bars.append(_Bar(previous, mean, latent, multiplier, outcome.reward, alive, outcome.terminated))

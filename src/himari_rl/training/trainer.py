@@ -25,7 +25,7 @@ from himari_rl.training.band_ledger import BandLedger, Rollout, by_hand
 from himari_rl.training.budget import plan_further
 from himari_rl.training.collapse import CollapseGuard
 from himari_rl.training.engine import Asking, run
-from himari_rl.training.exploration import explored
+from himari_rl.training.exploration import deviations, explored
 from himari_rl.training.gradient import autograd_step, counterfactual_advantage, gradient_step, mean_reward
 from himari_rl.training.optimiser import FlatAdamW
 from himari_rl.training.ppo import Batch, explained_variance, gae, normalised, update
@@ -224,14 +224,14 @@ class Trainer:
         std = config.initial_std * (config.final_std / config.initial_std) ** done
         noise = torch.randn(steps, count, assets, generator=self.generator, device=physics.device, dtype=torch.float64)
         memory, rows = state.memory, state.env.row + torch.arange(steps, device=physics.device)[:, None]
-        sight = self.sight
+        sight, spread = self.sight, deviations(self.agent, physics, rows, std)
         played: Trajectory | Rollout
         if sight is None or self.ledger is None or config.advantage == "gae":
-            played, drawn, metrics = self._unrolled(std, noise)
+            played, drawn, metrics = self._unrolled(spread, noise)
             sight = None
         else:
             state.memory, played, advantage = yield from explored(
-                self.agent, sight, self.ledger, state.env, memory, std, noise
+                self.agent, sight, self.ledger, state.env, memory, spread, noise
             )
             state.env, metrics = played.after, {}
             states = torch.empty(steps, count, 0) if sight.prepared else physics.market.rows[rows]
@@ -249,12 +249,12 @@ class Trainer:
             rows=rows,
         )
         bands = sight.whole if sight is not None and sight.prepared else None
-        stats = update(self.agent, self.optimiser, batch, std, self.generator, bands)
+        stats = update(self.agent, self.optimiser, batch, spread, self.generator, bands)
         metrics |= {name: float(value) for name, value in stats.items()} | {"std": std}
         return played, metrics, played.terminated.any(0)
 
     @torch.no_grad()
-    def _unrolled(self, std: float, noise: Tensor) -> tuple[Trajectory, Drawn, dict[str, float]]:
+    def _unrolled(self, std: float | Tensor, noise: Tensor) -> tuple[Trajectory, Drawn, dict[str, float]]:
         """PPO's rollout bar by bar through the physics: any reward, any net, and the critic."""
         config, state, physics = self.agent.config, self.state, self.physics
         critic = config.advantage == "gae"
