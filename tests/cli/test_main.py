@@ -20,7 +20,7 @@ SHARED = "--config --set --json"
 LEDGER = (
     "--allow-short --commission-rate --slippage-bps --max-position-pct --reward --risk-aversion --beliefs --no-beliefs"
 )
-AGENT = "--hidden-dim --learning-rate --weight-decay"
+AGENT = "--recipe --hidden-dim --learning-rate --weight-decay"
 TRAIN = (
     f"{SHARED} {LEDGER} {AGENT} --accept --data --device --num-episodes --out --overwrite --resume --save-interval "
     "--seed --seeds --tensorboard --test-fraction"
