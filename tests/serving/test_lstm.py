@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import load_script
 from helpers.bundle import make_bundle, valid_states
 from helpers.serving import running
 from himari_rl.cli import main
@@ -61,17 +60,6 @@ def test_the_command_writes_a_recurrent_bundle_with_the_sizes_asked_for(run: Pat
 def test_the_bundle_is_judged_like_any_other(run: Path, market: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(run / "bundle"), "--data", str(market), "--json"]) in (0, 1)  # judged; 1 says no
     assert json.loads(capsys.readouterr().out)
-
-
-def test_the_cloud_trainer_of_the_lstm_asks_for_the_same_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    script, asked = load_script("vertex_training/trainer_lstm.py"), []
-    monkeypatch.setattr(script, "himari", lambda argv: asked.append(" ".join(argv)) or 0)
-    monkeypatch.delenv("AIP_MODEL_DIR", raising=False)
-    assert script.main(["--bucket-name", "b", "--num-episodes", "7"]) == 0
-    places = "--data /gcs/b/data --out /gcs/b/models/lstm"
-    assert asked == [f"train lstm {places} --num-episodes 7 --save-interval 100 --seed 0 --resume"]
-    given = script.arguments().parse_args([])
-    assert (given.num_episodes, given.save_interval) == (1000, 100)
 
 
 def test_a_served_sequence_is_the_runtimes_own(run: Path) -> None:

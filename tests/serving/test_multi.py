@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import load_script
 from helpers.bundle import valid_states
 from helpers.serving import running
 from himari_rl.cli import main
@@ -51,19 +50,6 @@ def bundle(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     assert main(["train", "multi", "--data", str(data), "--out", str(out), *asked]) == 0
     return out / "bundle"
-
-
-def test_the_cloud_trainer_of_the_portfolio_asks_for_the_same_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    script, asked = load_script("vertex_training/trainer_multiasset.py"), []
-    monkeypatch.setattr(script, "himari", lambda argv: asked.append(" ".join(argv)) or 0)
-    monkeypatch.delenv("AIP_MODEL_DIR", raising=False)
-    command = (
-        "train multi --data /gcs/b/data --out /gcs/b/models/multi --num-episodes 1000 --save-interval 100 --seed 0"
-    )
-    assert script.main(["--bucket-name", "b"]) == 0
-    assert script.main(["--bucket-name", "b", "--symbols", "SOL-USD", "BTC-USD"]) == 0
-    symbols = ("BTC-USD ETH-USD SOL-USD", "SOL-USD BTC-USD")
-    assert asked == [f"{command} --resume --symbols {names}" for names in symbols]
 
 
 def allowed(policy: Policy, state: np.ndarray) -> list[float]:
