@@ -154,6 +154,11 @@ def later(start_ms: int, span: str, times: int = 1) -> int:
     return int(moment.replace(year=year, month=month, day=day).timestamp()) * 1000 + start_ms % 1000
 
 
+def until(bars: Bars, history: Bars | Panel) -> Bars:
+    """The rows of another symbol up to the last one of a history."""
+    return bars[: int(np.searchsorted(bars.timestamp, history.timestamp[-1], side="right"))]
+
+
 def _require_gaps(purge_bars: int, embargo_bars: int) -> None:
     if purge_bars < 0 or embargo_bars < 0:
         raise ConfigError(f"purge {purge_bars} and embargo {embargo_bars} bars", "0 or more")

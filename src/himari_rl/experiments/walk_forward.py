@@ -16,7 +16,7 @@ import numpy as np
 from himari_rl.agents.config import PPOConfig
 from himari_rl.config import config_hash
 from himari_rl.data.panel import Panel
-from himari_rl.data.splits import Fold, folds
+from himari_rl.data.splits import Fold, folds, until
 from himari_rl.data.surrogates import driftless, planted
 from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.errors import ConfigError
@@ -27,7 +27,6 @@ from himari_rl.experiments.power import Power, planted_in, planted_power
 from himari_rl.experiments.recipe import Recipe
 from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.schema import Bars
-from himari_rl.training.preparation import until
 
 REAL, DRIFTLESS, PLANTED = "real", "driftless", "planted"
 PARTS = (REAL, DRIFTLESS, PLANTED)

@@ -16,6 +16,7 @@ import numpy as np
 
 from himari_rl.agents.config import PPOConfig
 from himari_rl.data.panel import Panel
+from himari_rl.data.splits import until
 from himari_rl.envs.config import BELIEVED, TradingEnvConfig
 from himari_rl.envs.physics import Market, Physics
 from himari_rl.errors import ConfigError
@@ -63,11 +64,6 @@ def prepared(
     )
     rows = np.concatenate([each.rows for each in found[: len(told)]])
     return rows, Physics(market, replace(environment, reward=BELIEVED), encoder), beliefs
-
-
-def until(bars: Bars, history: Bars | Panel) -> Bars:
-    """The rows of another symbol up to the last one of a history."""
-    return bars[: int(np.searchsorted(bars.timestamp, history.timestamp[-1], side="right"))]
 
 
 def told_of(history: Bars | Panel, environment: TradingEnvConfig) -> ObservedPath:
