@@ -16,7 +16,7 @@ import numpy as np
 
 from himari_rl.certification.attempts import draw_training
 from himari_rl.certification.grading import MAX_POSITION_PCT
-from himari_rl.certification.markets import KnownMarket
+from himari_rl.certification.law import KnownMarket
 from himari_rl.certification.observe import market_rows, visible
 from himari_rl.certification.thresholds import Budget
 from himari_rl.errors import ConfigError

@@ -16,7 +16,8 @@ import pytest
 from helpers import ROOT
 from himari_rl.certification.attempts import GRADING_SEED
 from himari_rl.certification.grading import grade, policy_chooser
-from himari_rl.certification.markets import Paths, market_named
+from himari_rl.certification.law import Paths
+from himari_rl.certification.markets import market_named
 from himari_rl.certification.thresholds import Budget
 from himari_rl.policy.ledger import drift, fill, grow
 
