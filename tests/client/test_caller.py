@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
-from time import monotonic
 
 import pytest
 
@@ -71,7 +70,6 @@ def test_a_good_answer_comes_through(server: Faulty) -> None:
 def test_a_failing_server_gives_a_cause_and_never_a_number(server: Faulty, mode: str, cause: str, said: str) -> None:
     with caller_of(server) as caller:
         server.mode = mode
-        begun = monotonic()
         answer = caller.ask(STATE)
         assert (answer.multipliers, answer.cause) == (None, cause), answer
         assert said in answer.detail

@@ -130,16 +130,20 @@ def gates(
 ) -> tuple[PortfolioRule, ...]:
     """The rules for a portfolio, each beside its interval and the difference to another account on the same bars."""
     both, rows = [_columns(mine), _columns(other)], len(mine.log_growth)
+    # summed from what a constant split holds, so that its share has one value and no interval of rounding
+    bases = [np.concatenate([np.zeros(2), columns[0, 2:]]) for columns in both]
 
-    def compared(means: Iterable[FloatArray]) -> FloatArray:
-        ours, theirs = (_measures(part, rows, bars_per_year) for part in means)
+    def compared(away: Iterable[FloatArray]) -> FloatArray:
+        ours, theirs = (_measures(part + base, rows, bars_per_year) for part, base in zip(away, bases, strict=True))
         return np.concatenate([ours, ours - theirs], axis=-1)
 
     block = statistics.block_length(np.column_stack([mine.log_growth, other.log_growth]))
-    sums = [BlockSums(columns) for columns in both]  # each alone: accounts that are the same differ by exactly nothing
+    moved = [columns - base for columns, base in zip(both, bases, strict=True)]
+    sums = [BlockSums(columns) for columns in moved]  # each alone: accounts that are the same differ by exactly nothing
     means = np.array([[own.means(each) for own in sums] for each in drawn(rows, rng, replications, block)])
     draws = compared(np.moveaxis(means, 1, 0))
-    found = [statistics.interval(e, d) for e, d in zip(compared([c.mean(axis=0) for c in both]), draws.T, strict=True)]
+    true = compared([columns.mean(axis=0) for columns in moved])
+    found = [statistics.interval(e, d) for e, d in zip(true, draws.T, strict=True)]
     demands = [(SHARPE, ">", min_sharpe), ("Herfindahl index", "<", max_herfindahl)]
     demands += [(f"share of {symbol}", ">", min_asset_share) for symbol in symbols]
     idle = not np.abs(mine.exposure).any()
