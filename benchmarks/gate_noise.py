@@ -6,8 +6,7 @@ Each market is two years of hourly bars through the whole pipeline: walk-forward
 test), two seeds, verdict, every statistical rule, every control. Noise is the driftless twin of synthetic bars; an edge
 is the planted signal, as strong as experiments/power.py asks for 95 % power: more than any honest one, so that it
 passes the rules of what is plausible only by a written acceptance, which noise never gets. Rules and controls only ever
-refuse, so the slow ones run where the fast ones passed. The agent is the default one on a fifth of its accounts and
-bars, with as many gradient steps. The last line is JSON.
+refuse, so the slow ones run where the fast ones passed. The agent is the default one. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 
-from himari_rl.agents.config import PPOConfig
 from himari_rl.data.leaks import suspected_leaks
 from himari_rl.data.surrogates import driftless, planted
 from himari_rl.data.synthetic import synthetic_bars
@@ -42,7 +40,7 @@ from himari_rl.training.fan_out import local_pool
 ROWS = 2 * 365 * 24
 
 
-def judged(market: str, seed: int, edge: float, num_episodes: int) -> tuple[str, bool, str]:
+def judged(market: str, seed: int, edge: float) -> tuple[str, bool, str]:
     """One market through the whole gate: (market, promoted, refused by)."""
     import torch
 
@@ -50,8 +48,7 @@ def judged(market: str, seed: int, edge: float, num_episodes: int) -> tuple[str,
     made = synthetic_bars(ROWS, 10_000 + seed, edge=0.0)
     rng = np.random.default_rng([seed, 99])
     bars = planted(made, rng, edge) if market == "edge" else driftless(made, rng)
-    agent = PPOConfig(num_envs=100, num_steps=25, minibatch=2_500)
-    settings = Settings(test="6mo", step="6mo", seeds=(0, 1), agent=agent, num_episodes=num_episodes)
+    settings = Settings(test="6mo", step="6mo", seeds=(0, 1))
     with tempfile.TemporaryDirectory() as folder:
         bare = plan(bars, settings, controls=False)
         trained = train_all(bare, Path(folder), None)
@@ -91,7 +88,6 @@ def main() -> None:
     parser.add_argument("--markets", type=int, default=200, help="noise markets")
     parser.add_argument("--edges", type=int, default=None, help="planted markets; a fifth of the noise ones by default")
     parser.add_argument("--edge", type=float, default=0.2, help="correlation of the planted signal with the next bar")
-    parser.add_argument("--num-episodes", type=int, default=200)
     parser.add_argument("--first", type=int, default=0, help="number of the first market, to run in pieces")
     parser.add_argument("--jobs", type=int, default=None)
     options = parser.parse_args()
@@ -100,7 +96,7 @@ def main() -> None:
     tasks = [("edge", first + i) for i in range(edges)] + [("noise", first + i) for i in range(options.markets)]
     started, found = time.perf_counter(), []
     with local_pool(options.jobs)() as pool:
-        running = [pool.submit(judged, kind, i, options.edge, options.num_episodes) for kind, i in tasks]
+        running = [pool.submit(judged, kind, i, options.edge) for kind, i in tasks]
         for done in as_completed(running):
             found.append(done.result())
             kind, promoted, why = found[-1]
