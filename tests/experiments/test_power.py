@@ -77,6 +77,24 @@ def test_the_stated_power_is_how_often_a_learner_that_keeps_half_shows_it(edge: 
     assert stated == pytest.approx(counted, abs=0.03)
 
 
+def test_what_the_strongest_honest_edge_is_worth_is_what_its_best_rule_earns_on_its_twins() -> None:
+    """Bar by bar, with the utility written out; a stronger edge than that would be refused as too good."""
+    sigma, spec = np.array([np.diff(np.log(LONG.close)).std()]), ledger()
+    laws = {f"{width:g}": KnownLaw(0.15, sigma, spec, width) for width in (1.0, 4.0, 8.0, 16.0)}
+    earned: dict[str, list[float]] = {name: [] for name in laws}
+    for path in range(3):
+        twin = planted_in(LONG, np.random.default_rng([0, path]), 0.15)
+        result = backtest(laws, stage(twin, spec, 4000), spec, variants=(BASE,), rng=np.random.default_rng(0))
+        one = result.run(ONE)
+        for name, utilities in earned.items():
+            mine = result.run(name)
+            squares = np.mean(mine.portfolio_return**2 - one.portfolio_return**2)
+            utilities.append(float(np.mean(mine.log_growth - one.log_growth) - 6.7 / 2 * squares))
+    found = planted_power(LONG, 4000, 4000, spec, 0)
+    assert found.honest == pytest.approx(8760 * max(np.mean(each) for each in earned.values()), rel=1e-3)
+    assert found.honest > 0.5
+
+
 def test_too_little_data_fails_the_control_even_where_the_edge_was_found() -> None:
     spec, edge = ledger(), 0.6
     sigma = np.array([np.diff(np.log(LONG.close)).std()])

@@ -112,6 +112,17 @@ def test_each_rule_refuses_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert answer.reason == f"refused by {rule}"
 
 
+def test_a_weak_planted_edge_does_not_bound_what_an_honest_column_may_earn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long history plants an edge of .05; a policy that earns more is held against the strongest honest edge."""
+    for honest, passed in ((0.06, False), (10.0, True)):
+        bundle = run_of(tmp_path / f"{honest}", **_number("planted", utility=0.05, honest=honest)(monkeypatch))
+        [found] = [line for line in ask(bundle).lines if line.rule == "plausible utility"]
+        assert found.passed == passed
+        assert found.threshold == honest
+
+
 def as_the_one_liner(cost: float) -> dict[str, np.ndarray]:
     """Curves of a policy that is the best one-liner, less a constant cost a bar."""
     curves = accounts(line_sharpe=2.5)

@@ -160,7 +160,8 @@ def _twin(result: Backtest, rng: np.random.Generator) -> dict[str, float]:
 def _planted(result: Backtest, planted: Power | None, rng: np.random.Generator) -> Control:
     if planted is None:
         raise RefusedError("the planted twin has no stated edge", "a plan with twins")
-    return control("planted", _twin(result, rng) | {"edge": planted.edge, "power": planted.power})
+    known = {"edge": planted.edge, "power": planted.power, "honest": planted.honest}
+    return control("planted", _twin(result, rng) | known)
 
 
 def _shuffled(there: Backtest, result: Backtest, rng: np.random.Generator, risk_aversion: float) -> Control:

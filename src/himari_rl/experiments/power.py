@@ -24,6 +24,7 @@ from typing import cast
 import numpy as np
 
 from himari_rl import __version__
+from himari_rl.data.leaks.report import IMPLAUSIBLE
 from himari_rl.data.panel import Panel
 from himari_rl.data.surrogates import MEMORY, planted
 from himari_rl.evaluation import metrics, statistics
@@ -54,6 +55,7 @@ class Power:
 
     edge: float  # correlation of the signal with the return that a decision earns
     power: float  # chance to show it; below .95 the data is too short for any of EDGES
+    honest: float = 0.0  # utility a year over 1.0 of the rule above on the strongest edge that an honest column has
     key: str = ""  # hash of the history, the split, the ledger and the settings that it was found with
 
     @property
@@ -110,11 +112,12 @@ def planted_power(
     sigma = np.array([np.diff(np.log(each.close)).std() for each in bars.each])
     taught = [edge for edge in EDGES if edge * math.sqrt(train_rows) >= TAUGHT]
     size = max(1, min(TOGETHER, ROWS_TOGETHER // len(bars)))
-    found = Power(EDGES[-1], 0.0, key)
+    honest = _most(_played(bars, start_row, ledger, [IMPLAUSIBLE], sigma, seed))
+    found = Power(EDGES[-1], 0.0, honest, key)
     for start in range(0, len(taught), size):
         some = taught[start : start + size]
         for edge, power in zip(some, _powers(bars, start_row, ledger, some, sigma, seed), strict=True):
-            found = Power(edge, power, key)
+            found = Power(edge, power, honest, key)
             if found.enough:
                 return found
     return found
@@ -122,7 +125,7 @@ def planted_power(
 
 def keep(found: Power, folder: Path) -> None:
     """Writes a power analysis into a run's folder, for the next call of the same run."""
-    said = {"key": found.key, "edge": found.edge, "power": found.power}
+    said = {"key": found.key, "edge": found.edge, "power": found.power, "honest": found.honest}
     write_atomic(folder / KEPT_IN, sealed(json.dumps(said).encode()))
 
 
@@ -131,7 +134,7 @@ def _recalled(folder: Path | None, key: str) -> Power | None:
     if path is None or not path.exists():
         return None
     said = json.loads(unsealed(read_bytes(path), str(path)))
-    return Power(said["edge"], said["power"], key) if said["key"] == key else None
+    return Power(said["edge"], said["power"], said["honest"], key) if said["key"] == key else None
 
 
 def planted_in(bars: Bars | Panel, rng: np.random.Generator, edge: float) -> Bars | Panel:
@@ -145,6 +148,14 @@ def _powers(
     bars: Bars | Panel, start_row: int, ledger: LedgerSpec, edges: Sequence[float], sigma: FloatArray, seed: int
 ) -> list[float]:
     """Chance that a learner which keeps KEPT of the known law's advantage passes the planted control, for each edge."""
+    found = _played(bars, start_row, ledger, edges, sigma, seed)
+    return [_passed(found[k * PATHS : (k + 1) * PATHS]) for k in range(len(edges))]
+
+
+def _played(
+    bars: Bars | Panel, start_row: int, ledger: LedgerSpec, edges: Sequence[float], sigma: FloatArray, seed: int
+) -> list[Backtest]:
+    """The known law of each edge on that edge's twins: PATHS backtests an edge, in the order of `edges`."""
     plays = []
     for edge in edges:
         laws = {f"width {k:g}": KnownLaw(edge, sigma, ledger, k) for k in WIDTHS}
@@ -152,8 +163,13 @@ def _powers(
         for path in range(PATHS):
             twin = planted_in(bars, np.random.default_rng([seed, path]), edge)
             plays.append(Play(policies=known, on=stage(twin, ledger, start_row), variants=(BASE,)))
-    found = backtests(plays, ledger, np.random.default_rng(seed))
-    return [_passed(found[k * PATHS : (k + 1) * PATHS]) for k in range(len(edges))]
+    return backtests(plays, ledger, np.random.default_rng(seed))
+
+
+def _most(found: list[Backtest]) -> float:
+    """Utility a year over 1.0 of the best width on one edge's twins, mean over the paths."""
+    advantage = [[float(_over_one(f"width {k:g}", result).mean()) for result in found] for k in WIDTHS]
+    return float(np.mean(advantage, axis=1).max()) * found[0].bars_per_year
 
 
 def _passed(found: list[Backtest]) -> float:
@@ -168,12 +184,18 @@ def _strength(name: str, found: list[Backtest]) -> tuple[float, float]:
     """z of a rule's paired advantage in utility, and of its own growth; means over the paths."""
     both = []
     for result in found:
-        mine, one = result.run(name), result.run(ONE)
-        useful = [metrics.utility_per_bar(r.log_growth, r.portfolio_return, RISK_AVERSION) for r in (mine, one)]
-        own = metrics.sharpe(mine.log_growth) * math.sqrt(len(result))  # as the deflated Sharpe ratio counts: per bar
-        both.append((_z(useful[0] - useful[1]), own))
+        # as the deflated Sharpe ratio counts: per bar
+        own = metrics.sharpe(result.run(name).log_growth) * math.sqrt(len(result))
+        both.append((_z(_over_one(name, result)), own))
     advantage, alone = np.mean(both, axis=0).tolist()
     return advantage, alone
+
+
+def _over_one(name: str, result: Backtest) -> FloatArray:
+    """A rule's utility of each bar less that of multiplier 1.0."""
+    mine, one = result.run(name), result.run(ONE)
+    useful = [metrics.utility_per_bar(r.log_growth, r.portfolio_return, RISK_AVERSION) for r in (mine, one)]
+    return cast("FloatArray", useful[0] - useful[1])
 
 
 def _z(series: FloatArray) -> float:

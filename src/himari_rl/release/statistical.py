@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from himari_rl.data.leaks.report import IMPLAUSIBLE
 from himari_rl.evaluation.control import NAMES
 from himari_rl.evaluation.one_liners import BEST
 from himari_rl.evaluation.portfolio_baselines import EQUAL
@@ -112,17 +111,16 @@ def leaks(document: Mapping[str, Any], reason: str | None) -> list[Line]:
 def plausible(document: Mapping[str, Any], rules: GateRules, reason: str | None) -> list[Line]:
     """What is better than any honest strategy is refused, until somebody says in writing why it is none.
 
-    The utility is held against that of the positive control: an edge that was planted so that it cannot be missed. On
-    a long history that edge is a weak one, so its utility counts as that of the strongest honest edge, a correlation of
-    IMPLAUSIBLE: what an edge is worth grows with its square. Both are estimates; what must be above it is the lower end
-    of the policy's interval, for by the estimate alone an edge as strong as that would be refused every other time. A
-    column that no test names a leak, and that knows more of the next return than any honest one, is written down by
-    the walk-forward.
+    The utility is held against the positive control's, an edge that was planted so that it cannot be missed. On a long
+    history that edge is a weak one; then it is held against what the best rule earns with the strongest honest edge on
+    the same bars (experiments/power.py). What must be above it is the lower end of the policy's interval, for by the
+    estimate alone an edge as strong as that would be refused every other time. A column that no test names a leak, and
+    that knows more of the next return than any honest one, is written down by the walk-forward.
     """
     verdict = document["judgement"]["verdict"]
     sharpe, utility = verdict["own"]["sharpe"], verdict["utility"]
     planted = [c["numbers"] for c in document["judgement"]["controls"] if c["name"] == "planted"]
-    known = max([0.0, *(_strongest(part) for part in planted if "utility" in part)])
+    known = max([0.0, *(number for part in planted for number in (part.get("utility", 0.0), part.get("honest", 0.0)))])
     columns = document.get("implausible", [])
     whole = "lower end of the Sharpe ratio's 95 % interval; honest strategies stay below"
     paired = f"lower end of the paired utility {utility['estimate']:+.3f}; the strongest honest edge's is {known:+.3f}"
@@ -131,11 +129,6 @@ def plausible(document: Mapping[str, Any], rules: GateRules, reason: str | None)
         asked.append(line("plausible utility", utility["lower"], "<=", known, paired, utility))
     asked.append(line("plausible columns", len(columns), "<=", 0.0, columns[0] if columns else "none is too strong"))
     return [each if each.passed else _too_good(each, reason) for each in asked]
-
-
-def _strongest(planted: Mapping[str, float]) -> float:
-    """The planted edge's utility a year, as if its correlation were the largest that an honest column has."""
-    return planted["utility"] * max(1.0, (IMPLAUSIBLE / planted["edge"]) ** 2) if planted["edge"] > 0.0 else 0.0
 
 
 def _too_good(refused: Line, reason: str | None) -> Line:
