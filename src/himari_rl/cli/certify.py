@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -37,8 +38,6 @@ def certify(
 
     Example: himari certify base --market M1 M2 --seeds 5
     """
-    from rich.progress import Progress, TimeElapsedColumn
-
     from himari_rl.agents.config import DEFAULT_RECIPE
     from himari_rl.certification import certify as certification
     from himari_rl.certification.certificates import Certificate
@@ -50,6 +49,7 @@ def certify(
     from himari_rl.errors import RefusedError
     from himari_rl.storage import write_atomic
     from himari_rl.training.device import resolve_device
+    from himari_rl.training.progress import opened_progress
 
     asked = settings["certify"]
     suite = suite_for(kind, asked.num_episodes, settings["agent"])
@@ -61,8 +61,8 @@ def certify(
     console = Console(stderr=True)
     started = time.perf_counter()
     with TemporaryDirectory() as folder:
-        with Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=console) as progress:
-            task = progress.add_task("certifying", total=total)
+        finished = count(1)
+        with opened_progress(console, "markets x seeds", then="grading") as progress:
             certificates = certification.certify(
                 names,
                 list(asked.seeds),
@@ -71,7 +71,7 @@ def certify(
                 jobs=jobs,
                 device=resolve_device(asked.device),
                 history_seeds=history_seeds,
-                done=lambda: progress.advance(task),
+                done=lambda: progress(next(finished), total),
             )
         traps = trap_certificates() if kind == "base" and market is None else []
         elapsed = time.perf_counter() - started

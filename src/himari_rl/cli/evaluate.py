@@ -45,7 +45,6 @@ def evaluate(
     from rich.console import Console
 
     from himari_rl.cli.train import print_facts
-    from himari_rl.cli.walk_forward import opened_progress
     from himari_rl.data.grid import interval_name
     from himari_rl.data.panel import load_panel
     from himari_rl.data.sources import load_bars
@@ -54,6 +53,7 @@ def evaluate(
     from himari_rl.experiments.evaluate import evaluate as judge
     from himari_rl.policy.runtime import load_policy
     from himari_rl.storage import write_atomic
+    from himari_rl.training.progress import opened_progress
 
     policy = load_policy(bundle)
     manifest = policy.manifest

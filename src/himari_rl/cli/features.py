@@ -54,11 +54,11 @@ def check(
     """
     from rich.console import Console
 
-    from himari_rl.cli.walk_forward import opened_progress
     from himari_rl.data.sources import load_bars
     from himari_rl.data.synthetic import synthetic_bars
     from himari_rl.errors import RefusedError
     from himari_rl.features.check import check_features
+    from himari_rl.training.progress import opened_progress
 
     asked = loaded(function)
     bars = load_bars(data, symbol) if data else synthetic_bars(rows or ROWS, 0)

@@ -43,6 +43,7 @@ def tune(
     from himari_rl.experiments.recipe import Recipe
     from himari_rl.experiments.tune import tune as search
     from himari_rl.storage import local_path
+    from himari_rl.training.progress import opened_progress
 
     console = Console(stderr=True, highlight=False)
     asked = settings["tune"]
@@ -52,16 +53,17 @@ def tune(
         num_episodes=asked.num_episodes,
         purge_bars=asked.purge_bars,
     )
-    tuned = search(
-        history_of(kind, data, symbol, symbols, funding),
-        recipe,
-        asked.trials,
-        local_path(out),
-        seed=asked.seed,
-        test_fraction=asked.test_fraction,
-        accept=settings["data"].accept,
-        progress=lambda done, total: console.print(f"trial {done} of {total}"),
-    )
+    with opened_progress(console, "trials") as progress:
+        tuned = search(
+            history_of(kind, data, symbol, symbols, funding),
+            recipe,
+            asked.trials,
+            local_path(out),
+            seed=asked.seed,
+            test_fraction=asked.test_fraction,
+            accept=settings["data"].accept,
+            progress=progress,
+        )
     if as_json:
         typer.echo(json.dumps(vars(tuned)))
         return

@@ -6,8 +6,7 @@ himari walk-forward base --data BTC-USDT_1h.parquet --out runs/btc --scheduler t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -109,6 +108,7 @@ def walk_forward(
     from himari_rl.storage.mirror import workplace
     from himari_rl.training.dask_cluster import dask_pool
     from himari_rl.training.fan_out import local_pool
+    from himari_rl.training.progress import opened_progress
     from himari_rl.trials.ledger import beginning_line
 
     if key is not None:
@@ -132,7 +132,7 @@ def walk_forward(
     with workplace(out) as folder:
         if line := beginning_line():
             console.print(line, style="yellow", markup=False)
-        with opened_progress(console, "folds x seeds") as progress:
+        with opened_progress(console, "folds x seeds", then="judging") as progress:
             document = run_walk_forward(
                 bars,
                 asked,
@@ -184,24 +184,6 @@ def history_of(
     if (kind == "multi") != bool(symbols):
         raise ConfigError(f"{kind} with symbols {symbols}", "multi with --symbols, the others without")
     return load_panel(data, symbols, funding=funding) if symbols else load_bars(data, symbol)
-
-
-@contextmanager
-def opened_progress(console: Console, what: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """A bar with the time left; yields a function (done, total)."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console, disable=quiet) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def show(document: dict[str, Any], console: Console, ledger: str) -> None:
