@@ -13,8 +13,9 @@ from helpers.verdict import small_bars, small_settings
 from himari_rl.data.splits import Fold
 from himari_rl.data.surrogates import bootstrapped, driftless, planted
 from himari_rl.errors import ConfigError, DataError
-from himari_rl.experiments.fold_files import unpacked
-from himari_rl.experiments.folds import place_of, train_fold
+from himari_rl.experiments import folds
+from himari_rl.experiments.fold_files import FoldTask, unpacked
+from himari_rl.experiments.folds import place_of, train_fold, train_folds
 from himari_rl.experiments.walk_forward import PARTS, REAL, WalkForwardPlan, plan
 from himari_rl.features.encoder import MARKET_COLUMNS, StateEncoder
 
@@ -161,3 +162,20 @@ def test_training_spans_expand_unless_they_roll() -> None:
     assert grown.bundle_rows == slice(0, len(BARS))
     assert all(fold.train.stop - fold.train.start <= 20 * 24 for fold in rolled.folds)
     assert rolled.bundle_rows.start > 0
+
+
+def test_seeds_of_a_fold_fit_their_beliefs_once_and_the_next_fold_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a fold believes is the dearest part of its preparation and the same for each seed."""
+    work = plan(BARS, small_settings(seeds=(0, 1, 2)), controls=False)
+    made: list[int] = []
+
+    def counted(task: FoldTask) -> folds.Place:
+        made.append(task.fold)
+        return place_of(task)
+
+    monkeypatch.setattr(folds, "place_of", counted)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    tasks = [work.task((REAL, fold, seed), None) for fold in (0, 1) for seed in (0, 1, 2)]
+    together = train_folds(tasks)
+    assert made == [0, 1]
+    assert [train_fold(task) for task in tasks] == together

@@ -167,6 +167,7 @@ def test_fifty_seven_bent_columns_each_with_its_name() -> None:
     bent = scores.bent(scores.linear(raw))
     assert bent.shape[1] == len({form.name for form in bent_forms()}) == 57
     z = scores.linear(raw)
+    assert [column.tolist() for column in bent.T] == [form.column(z).tolist() for form in bent_forms()]
     named = dict(zip((form.name for form in bent_forms()), bent.T, strict=True))
     np.testing.assert_array_equal(named["confidence > 1.625"], z[:, 0] > 1.625)
     np.testing.assert_array_equal(named["cascade_risk < -1.625"], z[:, 1] < -1.625)

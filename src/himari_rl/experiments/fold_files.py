@@ -68,9 +68,9 @@ class TrainedFold:
 
 
 def packed(key: str, trained: TrainedFold) -> bytes:
-    """The weights, with everything else in their header."""
+    """The weights, with everything else in their header: in one entry, because a header's entries have no order."""
     notes = {"key": key, "manifest": trained.manifest.model_dump_json(), "gain": repr(trained.gain)}
-    return sealed(save(trained.tensors, metadata=notes))
+    return sealed(save(trained.tensors, metadata={"fold": json.dumps(notes)}))
 
 
 def unpacked(data: bytes, key: str, where: str) -> TrainedFold:
@@ -81,8 +81,8 @@ def unpacked(data: bytes, key: str, where: str) -> TrainedFold:
     """
     body = unsealed(data, where)
     size = int.from_bytes(body[:8], "little")
-    notes = json.loads(body[8 : 8 + size])["__metadata__"]
-    require_key(notes["key"], key, where)
+    notes = json.loads(json.loads(body[8 : 8 + size])["__metadata__"].get("fold", "{}"))
+    require_key(notes.get("key", ""), key, where)  # an earlier release's file has no such entry
     return TrainedFold(
         parse_manifest(notes["manifest"], where, "delete it and run again"), load(body), float(notes["gain"])
     )

@@ -77,7 +77,8 @@ def train_fold(task: FoldTask) -> bytes:
 def train_folds(tasks: Sequence[FoldTask]) -> list[bytes]:
     """Trains seeds, folds and twins in one program; the bytes of each one's file.
 
-    Same task, same bytes, whatever it is trained together with; the first weights' bits are those of the machine.
+    Same task, same bytes but for the time they bear (SOURCE_DATE_EPOCH sets it), whatever it is trained together with;
+    the first weights' bits are those of the machine.
     """
     with one_thread():
         places: dict[Hashable, Place] = {}
@@ -112,7 +113,8 @@ def place_of(task: FoldTask) -> Place:
 def _shared_place(task: FoldTask, places: dict[Hashable, Place]) -> Place:
     recipe, copied = task.recipe, task.recipe.bootstrap_paths + task.recipe.synthetic_paths
     agent = PPOConfig(beliefs=recipe.agent.beliefs, trust=recipe.agent.trust)  # nothing else of it shapes a place
-    key = id(task.train), repr(replace(recipe, agent=agent)), (task.seed, task.fold) if copied else None
+    rows = [part.fingerprint for part in (task.train, *task.others)]  # a slice of the same bars is a new object
+    key = *rows, repr(replace(recipe, agent=agent)), (task.seed, task.fold) if copied else None
     if key not in places:
         places[key] = place_of(task)
     return places[key]

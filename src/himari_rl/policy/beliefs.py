@@ -158,7 +158,11 @@ class Scores(ManifestPart):
 
     def bent(self, linear: FloatArray) -> FloatArray:
         """(T, 57) nonlinear columns of the six continuous scores: steps, hinges, squares, products."""
-        return np.column_stack([form.column(linear) for form in bent_forms()])
+        z = linear[:, : len(CONTINUOUS)]  # all six at once: a served answer has one row, and calls are what it costs
+        steps = [sign * z - at > 0.0 for at in STEPS for sign in (1.0, -1.0)]
+        hinges = [np.maximum(sign * z - at, 0.0) for at in HINGES for sign in (1.0, -1.0)]
+        first, second = _pairs()
+        return np.concatenate([*steps, *hinges, z * z, z[:, first] * z[:, second]], axis=1, dtype=np.float64)
 
 
 class Form(NamedTuple):
@@ -188,13 +192,20 @@ class Form(NamedTuple):
 
 
 @cache
+def _pairs() -> tuple[list[int], list[int]]:
+    """First and second score of each product of two."""
+    every = list(combinations(range(len(CONTINUOUS)), 2))
+    return [first for first, _ in every], [second for _, second in every]
+
+
+@cache
 def bent_forms() -> tuple[Form, ...]:
-    """The nonlinear columns in their order."""
+    """The nonlinear columns in their order, one by one; `Scores.bent` makes all of them."""
     every = range(len(CONTINUOUS))
     forms = [Form("step", j, sign=sign, at=at) for at in STEPS for sign in (1.0, -1.0) for j in every]
     forms += [Form("hinge", j, sign=sign, at=at) for at in HINGES for sign in (1.0, -1.0) for j in every]
     forms += [Form("product", j, j) for j in every]
-    return (*forms, *(Form("product", i, j) for i, j in combinations(every, 2)))
+    return (*forms, *(Form("product", i, j) for i, j in zip(*_pairs(), strict=True)))
 
 
 class Evidence(ManifestPart):

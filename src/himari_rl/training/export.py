@@ -7,6 +7,7 @@ difference above 1e-5 refuses the bundle.
 from __future__ import annotations
 
 import copy
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from himari_rl import __version__
 from himari_rl.agents.ppo_agent import PPOAgent
 from himari_rl.config import as_dict, config_hash
 from himari_rl.envs.config import TradingEnvConfig
-from himari_rl.errors import BundleError
+from himari_rl.errors import BundleError, ConfigError
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy import confidence
 from himari_rl.policy.beliefs import Beliefs
@@ -31,6 +32,18 @@ from himari_rl.schema import FloatArray
 
 PARITY = 1e-5
 PARITY_STATES, PARITY_LANES = 512, 64
+
+
+def now() -> datetime:
+    """The time that a bundle bears: SOURCE_DATE_EPOCH (reproducible-builds.org) where two runs shall give one file.
+
+    Raises:
+        ConfigError: the variable is no number of seconds.
+    """
+    said = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if said and not said.isdecimal():
+        raise ConfigError(f"SOURCE_DATE_EPOCH {said!r}", "seconds since 1970, or none", "unset it")
+    return datetime.fromtimestamp(int(said), UTC) if said else datetime.now(UTC)
 
 
 def export(
@@ -74,7 +87,7 @@ def export(
         config={"agent": settings, "environment": as_dict(environment), "run": dict(run), **first.serving_config()},
         config_hash=config_hash(first.config),
         code_version=code_version(),
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        created_at=now().isoformat(timespec="seconds"),
         confidence=confidence.fit(first.normalised_rows(states), np.asarray(first.normaliser.keep, np.float64)),
     )
     tensors = {f"{i}.{name}": array for i, agent in enumerate(agents) for name, array in agent.tensors().items()}
