@@ -34,8 +34,8 @@ CONTRACT = {
     "features check": "--cuts --data --json --rows --symbol",
     "decide": f"{SHARED} --accept-implausible --accept-leak --base --lstm --multi --new-ledger --rules --signer",
     "demo": "--data --json --num-episodes --out --seed --symbol",
-    "evaluate": f"{SHARED} --accept --allow-seen --costs --data --funding --html --risk-aversion --seed --symbol "
-    "--test-fraction --trials",
+    "evaluate": f"{SHARED} --accept --allow-seen --beliefs-from --costs --data --funding --html --risk-aversion --seed "
+    "--symbol --test-fraction --trials",
     "gate": f"{SHARED} --accept-implausible --accept-leak --champion --new-ledger --rules --run --signer",
     "promote": f"{SHARED} --accept-implausible --accept-leak --champion --folder --new-ledger --override --rules --run "
     "--signer",

@@ -12,13 +12,16 @@ import pytest
 
 from helpers import run_python
 from helpers.bundle import make_bundle
+from himari_rl.agents.config import PPOConfig
 from himari_rl.cli import main
 from himari_rl.data.synthetic import synthetic_bars
 from himari_rl.data.table import write_bars
 from himari_rl.evaluation.control import NAMES
 from himari_rl.evaluation.statements import BETTER, NO_EDGE
 from himari_rl.experiments.controls import _without_praise
+from himari_rl.experiments.evaluate import evaluate
 from himari_rl.experiments.held_out import FOLDER, NO_VERDICT, _recipe
+from himari_rl.experiments.train import train
 from himari_rl.policy.bundle import read_manifest
 
 
@@ -100,10 +103,43 @@ def test_a_bundle_that_does_not_say_how_it_was_trained_gets_measurements_and_no_
 
 def test_too_few_rows_before_the_held_out_ones_are_named(trained: Path) -> None:
     manifest = read_manifest(trained / "run" / "bundle")
-    assert _recipe(manifest, 3200)[1] is not None
-    why, recipe = _recipe(manifest, 600)
+    assert _recipe(manifest, 3200, ())[1] is not None
+    why, recipe = _recipe(manifest, 600, ())
     assert recipe is None
     assert why == "432 rows before the held-out ones to train twins on, 503 are needed"
+
+
+def test_twins_of_a_policy_that_believes_other_symbols_are_given_them_too(tmp_path: Path) -> None:
+    """Twins that learned from less than the policy did would control something else."""
+    other = synthetic_bars(1500, 8, symbol="ETH-SYNTHETIC")
+    bars = synthetic_bars(1500, 7)
+    small: dict[str, Any] = {"agent": PPOConfig(hidden_dim=4), "num_episodes": 2, "seeds": 1}
+    policy = train(bars, out=tmp_path / "run", beliefs_from=[other], **small)
+    assert policy.manifest.config["run"]["beliefs_from"] == ["ETH-SYNTHETIC"]  # type: ignore[index,call-overload]
+    bare = evaluate(policy, bars)
+    assert bare.verdict.answer == NO_VERDICT
+    assert (
+        "its beliefs were fitted on ETH-SYNTHETIC too, and --beliefs-from gives no other symbol"
+        in bare.verdict.sentence
+    )
+    whole = evaluate(policy, bars, beliefs_from=[other])
+    assert tuple(control.name for control in whole.controls) == NAMES
+    kept = [unpacked_fold(path) for path in sorted((tmp_path / "run" / FOLDER).rglob("*.fold"))]
+    plain = train(bars, out=tmp_path / "plain", **small)
+    evaluate(plain, bars)
+    alone = [unpacked_fold(path) for path in sorted((tmp_path / "plain" / FOLDER).rglob("*.fold"))]
+    assert len(kept) == len(alone) == 2
+    assert all(mine != theirs for mine, theirs in zip(kept, alone, strict=True))
+    refused = evaluate(plain, bars, beliefs_from=[other])
+    assert "fitted on no other symbol too, and --beliefs-from gives ETH-SYNTHETIC" in refused.verdict.sentence
+
+
+def unpacked_fold(path: Path) -> Any:
+    """What a twin's file says it believes."""
+    body = path.read_bytes()[64:]
+    size = int.from_bytes(body[:8], "little")
+    notes = json.loads(json.loads(body[8 : 8 + size])["__metadata__"]["fold"])
+    return json.loads(notes["manifest"])["beliefs"]["evidence"]["coefficients"]
 
 
 def test_nothing_is_called_better_where_a_control_failed() -> None:

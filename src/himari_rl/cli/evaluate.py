@@ -33,6 +33,10 @@ def evaluate(
     settings: Resolved,
     symbol: Annotated[str | None, typer.Option(help="Which symbol, where the data has several.")] = None,
     funding: Annotated[str | None, typer.Option(help="Folder of funding files, for a bundle of several.")] = None,
+    beliefs_from: Annotated[
+        list[str] | None,
+        typer.Option("--beliefs-from", help="The files that the policy was trained with under the same name."),
+    ] = None,
     html: Annotated[str | None, typer.Option(help="Write equity curves to this file.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -63,7 +67,9 @@ def evaluate(
     else:
         bars = load_bars(data, symbol)
     with opened_progress(Console(stderr=True, highlight=False), "controls", quiet=as_json) as progress:
-        found = judge(policy, bars, progress=progress, accept=settings["data"].accept, **vars(settings["evaluate"]))
+        others = [load_bars(path) for path in beliefs_from or ()]
+        options = {"progress": progress, "accept": settings["data"].accept, "beliefs_from": others}
+        found = judge(policy, bars, **options, **vars(settings["evaluate"]))
     if html is not None:
         write_atomic(html, equity_html(found.backtest, found.verdict).encode())
     if as_json:

@@ -76,6 +76,7 @@ def evaluate(
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
     accept: Sequence[str] = (),
+    beliefs_from: Sequence[Bars] = (),
     **settings: Any,
 ) -> Evaluation:
     """Judges a policy against multiplier 1.0 on the last part of `bars`; what `himari evaluate` does, same defaults.
@@ -87,6 +88,7 @@ def evaluate(
         policy: a loaded policy, or its bundle's folder.
         bars: also the rows before the judged ones, on which the twins are trained.
         accept: findings of `himari data audit` to go on with, by name; recorded in the document.
+        beliefs_from: the other symbols that the policy's beliefs were fitted on too; the twins' are then as well.
         settings: fields of EvaluateConfig: test_fraction, costs, trials, risk_aversion, seed, allow_seen.
 
     Raises:
@@ -109,7 +111,7 @@ def evaluate(
     folder = policy.folder if isinstance(policy, Policy) else policy
     if folder is not None and is_remote(folder):
         with inside(folder, CONTROLS) as here:
-            return evaluate(here, bars, progress=progress, accept=accept, **settings)
+            return evaluate(here, bars, progress=progress, accept=accept, beliefs_from=beliefs_from, **settings)
     found = accepted_facts(bars, accept)
     loaded = policy if isinstance(policy, Policy) else load_policy(policy)
     manifest = loaded.manifest
@@ -140,6 +142,7 @@ def evaluate(
             variants=variants(asked.costs),
             risk_aversion=asked.risk_aversion,
             progress=progress,
+            beliefs_from=beliefs_from,
         )
     portfolio = None
     if isinstance(bars, Panel):

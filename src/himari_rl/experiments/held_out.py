@@ -58,6 +58,7 @@ def judge_bundle(
     variants: Sequence[Variant],
     risk_aversion: float,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    beliefs_from: Sequence[Bars] = (),
 ) -> Held:
     """Judges a loaded bundle on the rows from `first` on.
 
@@ -65,6 +66,7 @@ def judge_bundle(
         bars: those rows and the ones before them, on which the twins of the controls are trained.
         place: the bundle's folder.
         count: the number of trials, asked for once the bars are known to be enough.
+        beliefs_from: the other symbols that its beliefs were fitted on too, where there were any.
     """
     ledger = policy.manifest.ledger
     if len(policy.manifest.symbols) > 1 and bars.symbols != policy.manifest.symbols:
@@ -74,7 +76,7 @@ def judge_bundle(
             "load the panel with the bundle's symbols",
         )
     on = stage(bars, ledger, first)
-    why, recipe = _recipe(policy.manifest, first)
+    why, recipe = _recipe(policy.manifest, first, beliefs_from)
     if recipe is None:
         others = allocations_of(bars, on, first)
         played = {POLICY: policy, **one_liners(bars, on, first)}
@@ -95,9 +97,10 @@ def judge_bundle(
 
     settings = Settings(kind=policy.manifest.kind, seeds=(0,), control_seeds=(0,), **vars(recipe))
     fold = Fold(train=slice(0, first - PURGE_BARS), test=slice(first, len(bars)))
-    data = bars.fingerprint
-    kept = place.parent / FOLDER / f"{config_hash(recipe)}-{data[:12]}-{first}"
-    work = with_twins(WalkForwardPlan(settings=settings, bars={REAL: bars}, folds=(fold,)), ledger, kept=kept)
+    data = "-".join(part.fingerprint[:12] for part in (bars, *beliefs_from))
+    kept = place.parent / FOLDER / f"{config_hash(recipe)}-{data}-{first}"
+    whole = WalkForwardPlan(settings=settings, bars={REAL: bars}, folds=(fold,), others={REAL: tuple(beliefs_from)})
+    work = with_twins(whole, ledger, kept=kept)
     trained = train_all(work, kept, None, progress, parts=(DRIFTLESS, PLANTED))
     if work.planted is not None:
         keep(work.planted, kept)
@@ -115,7 +118,7 @@ def judge_bundle(
     return Held(judgement.verdict, result, judgement.controls, judgement.detectable)
 
 
-def _recipe(manifest: Manifest, first: int) -> tuple[str, Recipe | None]:
+def _recipe(manifest: Manifest, first: int, beliefs_from: Sequence[Bars]) -> tuple[str, Recipe | None]:
     """How the bundle was trained, or why that cannot be done again on the rows before `first`."""
     if find_spec("torch") is None:
         return "training needs pip install 'himari-rl[train]'", None
@@ -127,6 +130,12 @@ def _recipe(manifest: Manifest, first: int) -> tuple[str, Recipe | None]:
     agent, environment, run = (said.get(name) for name in ("agent", "environment", "run"))
     if not (isinstance(agent, dict) and isinstance(environment, dict) and isinstance(run, dict)):
         return "the bundle does not say how it was trained", None
+    listed = run.get("beliefs_from")
+    others = sorted(str(symbol) for symbol in listed) if isinstance(listed, list) else []
+    given = sorted(bars.symbol for bars in beliefs_from)
+    if others != given:
+        asked, gave = (", ".join(names) or "no other symbol" for names in (others, given))
+        return f"its beliefs were fitted on {asked} too, and --beliefs-from gives {gave}", None
     try:
         world = from_dict(TradingEnvConfig, environment)
         stepped = run.get("bars", 0)

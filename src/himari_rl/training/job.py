@@ -193,6 +193,7 @@ def run_job(
     asked = total_bars * len(job.seeds)
     run: dict[str, Any] = {"num_episodes": job.num_episodes, "bars_asked": asked, "bars": stepped, "device": device}
     run |= {"accepted": said["accepted"]} if said and said["accepted"] else {}
+    run |= {"beliefs_from": [other.symbol for other in others]} if beliefs is not None and others else {}
     manifest = export(
         out / BUNDLE, [t.agent for t in trainers], job.seeds, encoder, job.environment, data, rows, run, beliefs
     )
