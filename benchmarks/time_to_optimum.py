@@ -4,11 +4,12 @@
     python benchmarks/time_to_optimum.py --quick
     python benchmarks/time_to_optimum.py --market M3z --kind lstm --only himari_rl --seeds 5
 
-himari_rl is what `himari certify` trains; sb3 is Stable-Baselines3's PPO, tuned (sb3_peer.py); jax is PPO with market,
-rollout and update in one jitted program, as PureJaxRL trains, tuned too (jax_peer.py; needs `pip install jax`). A peer
-that is not installed is skipped by name. Every run is a process of its own on one core, and they take turns. Counted
-from drawn bars in memory, without imports and grading: prepare (normaliser, first weights), compile, and learn, which
-is what the figures to .90 and .95 are. A learner that passes --limit CPU seconds is stopped: its ratio is a bound.
+himari_rl is what `himari certify` trains, with the sizes of RACE: tuned for this question, as the peers are (with
+--certified the certificate's own). sb3 is Stable-Baselines3's PPO, tuned (sb3_peer.py); jax is PPO with market, rollout
+and update in one jitted program, as PureJaxRL trains, tuned too (jax_peer.py; needs `pip install jax`). A peer that is
+not installed is skipped by name. Every run is a process of its own on one core, and they take turns. Counted from drawn
+bars in memory, without imports and grading: prepare (normaliser, first weights), compile, and learn, which is what the
+figures to .90 and .95 are. A learner that passes --limit CPU seconds is stopped: its ratio is a bound.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from engine_speed import processor
 
 NEEDS = {"himari_rl": "torch", "sb3": "stable_baselines3", "jax": "jax"}
 TARGETS = (0.90, 0.95)
+RACE = {"num_envs": 128, "num_steps": 25, "minibatch": 3200, "learning_rate": 2e-2}
 WARM_UP = 200_000  # different bars, of which one rollout is played
 CHAINS = {"chains": 500, "rows": 150, "burn_in": 50}
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -96,7 +98,7 @@ class Done(Exception):
     """Nothing is left to wait for."""
 
 
-def ours(clock: Clock, kind: str, seed: int, distinct: int) -> None:
+def ours(clock: Clock, kind: str, seed: int, distinct: int, certified: bool) -> None:
     """What `himari certify` trains, graded after every rollout; its schedules are those of the whole budget."""
     import torch
 
@@ -107,7 +109,8 @@ def ours(clock: Clock, kind: str, seed: int, distinct: int) -> None:
 
     suite = suite_for(kind)
     budget = replace(suite.budget_for(clock.market), distinct=distinct)
-    job = to_learn(clock.market, seed, suite.config, budget)
+    config = suite.config if certified or kind != "base" else replace(suite.config, **RACE)
+    job = to_learn(clock.market, seed, config, budget)
 
     def prepare(trainer: Trainer) -> None:
         _ = trainer.sight  # what the net reads of every row is made when it is first asked for
@@ -138,12 +141,12 @@ def peer(name: str, clock: Clock, seed: int, distinct: int, settings: Any = None
     module.train(market, seed, settings or module.SETTINGS, clock.look, clock.done)
 
 
-def run(name: str, kind: str, market: str, seed: int, limit: float, distinct: int) -> Clock:
+def run(name: str, kind: str, market: str, seed: int, limit: float, distinct: int, certified: bool = False) -> Clock:
     """One learner, one seed, in this process; what it imports on its way is imported before the clock runs."""
     clock = Clock(market, limit)
     if name == "himari_rl":
-        ours(Clock(market, 0.0), kind, 0, WARM_UP)
-        ours(clock, kind, seed, distinct)
+        ours(Clock(market, 0.0), kind, 0, WARM_UP, certified)
+        ours(clock, kind, seed, distinct, certified)
     else:
         if name == "sb3":
             from sb3_peer import SETTINGS
@@ -157,6 +160,7 @@ def child(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     """`run` in a process of its own, on one core."""
     command = [sys.executable, __file__, "--child", name, "--market", args.market, "--kind", args.kind]
     command += ["--seed", str(seed), "--limit", str(args.limit), "--distinct", str(args.distinct)]
+    command += ["--certified"] * args.certified
     found = subprocess.run(command, env=os.environ | ONE_THREAD, capture_output=True, text=True, check=False)
     if found.returncode:
         raise SystemExit(f"{name}, seed {seed}: {found.stderr.strip()[-2000:]}")
@@ -204,6 +208,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--limit", type=float, default=40.0, help="CPU seconds of learning after which one is stopped")
     parser.add_argument("--distinct", type=int, default=2_000_000, help="different bars to learn from")
+    parser.add_argument("--certified", action="store_true", help="ours with the sizes of the certificate")
     parser.add_argument("--quick", action="store_true", help="one seed, half the limit, 500,000 different bars")
     parser.add_argument("--child", choices=tuple(NEEDS), help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
@@ -211,7 +216,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.child:
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-        print(json.dumps(asdict(run(args.child, args.kind, args.market, args.seed, args.limit, args.distinct))))
+        asked = (args.child, args.kind, args.market, args.seed, args.limit, args.distinct, args.certified)
+        print(json.dumps(asdict(run(*asked))))
         return 0
     if args.quick:
         args.seeds, args.limit, args.distinct = 1, 0.5 * args.limit, 500_000
