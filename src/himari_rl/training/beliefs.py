@@ -109,6 +109,7 @@ class Rows(NamedTuple):
     slow: FloatArray  # (n,) slow volatility, positive
     wanted: FloatArray  # (n,) |w_b| of the anchor
     day: IntArray  # (n,) UTC day
+    heard: FloatArray = np.zeros(0)  # (n,) standardised drift of a net with memory, out of fold; empty without one
 
     def target(self, prior: Prior) -> FloatArray:
         """(n,) what the prior leaves unexplained, in units of the slow volatility: (d R - f a R^2 |w_b|) / s."""
@@ -135,6 +136,7 @@ class Fit(NamedTuple):
 
     evidence: Evidence
     directions: tuple[Direction, ...]
+    heard: float = 0.0  # coefficient of the column of a net with memory
 
 
 def fit_scores(parts: Sequence[Seen]) -> Scores:
@@ -170,7 +172,8 @@ def fit_evidence(parts: Sequence[Rows], prior: Prior) -> Fit:
     its error clustered by UTC day over all assets, and the share g_j that is believed:
 
         constant  g_0 = tau^2 / (tau^2 + se^2), a normal posterior with tau = S' a year
-        linear    g_j = max(0, 1 - 4 / t_j^2)         bent  g_j = max(0, 1 - 10 / t_j^2)
+        linear    g_j = max(0, 1 - 4 / t_j^2)
+        bent, and last a net's out-of-fold drift (training/drift_net.py)  g_j = max(0, 1 - 10 / t_j^2)
     """
     scores = fit_scores([part.seen for part in parts])
     raw = [scores.bent(scores.linear(part.seen)) for part in parts]
@@ -185,7 +188,9 @@ def fit_evidence(parts: Sequence[Rows], prior: Prior) -> Fit:
         return Fit(_evidence(scores, centre, spread, nothing, 1.0, 1.0), ())
     y = target / deviation
     day = np.concatenate([part.day for part in parts])
-    bent = every.shape[1]
+    bent, heard = every.shape[1], np.concatenate([part.heard for part in parts])
+    if heard.size:
+        x, bent = np.column_stack([x, heard]), bent + 1
     column = independent(x)
     q, r = positive_qr(x[:, column])
     estimate = q.T @ y
@@ -206,8 +211,9 @@ def fit_evidence(parts: Sequence[Rows], prior: Prior) -> Fit:
         found.append(Direction(k, float(estimate[j]), float(error[j]), float(days[j]), float(kept[j])))
     coefficients = np.zeros(x.shape[1])
     coefficients[column] = np.linalg.solve(r, kept * estimate)
-    evidence = _evidence(scores, centre, spread, tuple(coefficients.tolist()), deviation, 1.0 - float(kept[0]))
-    return Fit(evidence, tuple(found))
+    known = coefficients[: x.shape[1] - bool(heard.size)]
+    evidence = _evidence(scores, centre, spread, tuple(known.tolist()), deviation, 1.0 - float(kept[0]))
+    return Fit(evidence, tuple(found), float(coefficients[-1]) if heard.size else 0.0)
 
 
 def _evidence(
@@ -330,7 +336,7 @@ def believed_path(
     moment = moments(rows, assets, shorts=ledger.allow_short)
     columns = beliefs.columns(rows, moment)
     size = columns[:, :assets]
-    evidence = np.column_stack([beliefs.drift(rows, moment, a) for a in range(assets)])
+    evidence = beliefs.drifts(rows, moment)
     covariance = future_variance(earned)
     prior_part = prior_drift(prior, covariance, base, size)
     doubt = np.stack([doubt_factor(prior, beliefs.evidence, evidence[:, a]) for a in range(assets)], axis=1)

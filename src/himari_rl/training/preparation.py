@@ -24,6 +24,7 @@ from himari_rl.policy.beliefs import Beliefs
 from himari_rl.policy.clock import decisions_of
 from himari_rl.schema import DAY_MS, Bars, FloatArray
 from himari_rl.training.beliefs import History, Prior, believed_path, fit_beliefs
+from himari_rl.training.drift_net import with_drift_net
 
 
 def prepared(
@@ -52,7 +53,10 @@ def prepared(
         market = Market.build([each.rows for each in paths], [each.path for each in paths], device)
         return np.concatenate([each.rows for each in told]), Physics(market, environment, encoder), None
     prior = prior_of(agent, environment, histories[0].bars_per_year)
-    beliefs = fit_beliefs(told, environment, prior, [told_of(other, environment) for other in others])
+    pooled = [told_of(other, environment) for other in others]
+    beliefs = fit_beliefs(told, environment, prior, pooled)
+    if agent.drift_net:
+        beliefs = with_drift_net(beliefs, told, environment, prior, pooled)
     found = [believed_path(each.rows, each.path, beliefs, environment, prior) for each in paths]
     market = Market.build(
         [each.rows for each in found],
