@@ -27,8 +27,9 @@ def hidden_drift(rows: int, rng: np.random.Generator) -> np.ndarray:
     return np.array(list(accumulate(shocks.tolist(), lambda level, shock: KEEP * level + shock)))
 
 
-def latent_bars(rows: int, seed: int, *, edge: float, shown: float = 0.1) -> Bars:
-    """BUY throughout. A decision at bar t earns edge * sigma * hidden_t on average.
+def latent_bars(rows: int, seed: int, *, edge: float, shown: float = 0.1, sells: bool = False) -> Bars:
+    """BUY, and where there are `sells` SELL every other week. A decision at bar t earns edge * sigma * hidden_t
+    on average, along the side that Layer 2 asks for.
 
     Args:
         shown: share of the confidence's variance that is the hidden drift.
@@ -36,9 +37,12 @@ def latent_bars(rows: int, seed: int, *, edge: float, shown: float = 0.1) -> Bar
     rng = np.random.default_rng(seed)
     hidden = hidden_drift(rows, rng)
     moves = SIGMA * rng.standard_normal(rows)
-    moves[2:] += SIGMA * edge * hidden[:-2]  # decided at the close of t, filled at the next open, earned over t + 2
+    action = np.where(sells & (np.arange(rows) // 168 % 2 == 1), -1, 1)
+    moves[1:] += (
+        action[:-1] * SIGMA * edge * hidden[:-1]
+    )  # decided at the close of t, filled at that price at the next open
     prices = 100.0 * np.exp(np.cumsum(moves))
-    bars = bars_of(np.concatenate([[100.0], prices[:-1]]), prices)
+    bars = bars_of(np.concatenate([[100.0], prices[:-1]]), prices, action)
     z = math.sqrt(shown) * hidden + math.sqrt(1.0 - shown) * rng.standard_normal(rows)
     confidence = np.array([0.5 * (1.0 + math.erf(value / math.sqrt(2.0))) for value in z])
     assert bars.signals is not None

@@ -58,7 +58,7 @@ def test_a_hidden_drift_is_heard_on_bars_that_no_net_was_fitted_on() -> None:
     assert plain.drift_net is None
     assert heard.drift_net is not None
     later = told_of(latent_bars(WIDE, 9, edge=0.4), LEDGER)
-    hidden = latent.hidden_drift(WIDE, np.random.default_rng(9))[1:-1]
+    hidden = latent.hidden_drift(WIDE, np.random.default_rng(9))[:-2]
     without, with_net = (np.corrcoef(drift_of(beliefs, later), hidden)[0, 1] for beliefs in (plain, heard))
     assert with_net > without + 0.05
 
@@ -77,7 +77,7 @@ def test_what_one_bar_says_alone_needs_no_net() -> None:
     confidence = bars.signals.confidence
     z = np.array([NormalDist().inv_cdf(p) for p in confidence.tolist()])
     moves = np.diff(np.log(bars.close), prepend=np.log(100.0))
-    moves[2:] += 0.3 * latent.SIGMA * z[:-2]
+    moves[1:] += 0.3 * latent.SIGMA * z[:-1]
     close = 100.0 * np.exp(np.cumsum(moves))
     opened = np.concatenate([[100.0], close[:-1]])
     bars = replace(
@@ -86,7 +86,7 @@ def test_what_one_bar_says_alone_needs_no_net() -> None:
     )  # fmt: skip
     plain, heard = both(told_of(bars, LEDGER))
     assert heard is plain
-    assert np.corrcoef(drift_of(plain, told_of(bars, LEDGER)), z[1:-1])[0, 1] > 0.9
+    assert np.corrcoef(drift_of(plain, told_of(bars, LEDGER)), z[:-2])[0, 1] > 0.9
 
 
 def test_the_column_is_the_last_and_shrunk_as_the_nonlinear_ones() -> None:

@@ -175,7 +175,8 @@ class Believer:
             now = sum(pairs) / len(pairs)
             remembered = all(memory[a] > 0.0 for a in range(assets))
             correlation = _CORRELATION_KEEP * memory[-1] + (1.0 - _CORRELATION_KEEP) * now if remembered else now
-        size, spoken, believed, remembers = [], [], [], []
+        size, spoken, believed = [], [], []
+        remembers: list[float] = []
         share = 1.0 if correlation is None else joint_share(assets, correlation)
         for a in range(assets):
             slow = math.sqrt(squared[a])
