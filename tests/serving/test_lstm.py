@@ -32,9 +32,10 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(market: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the command, small: two LSTM layers of 8."""
+    """A run of the command on raw returns, small: two LSTM layers of 8."""
     out = tmp_path_factory.mktemp("run")
     sizes = [
+        "--no-beliefs",
         "--hidden-dim",
         "8",
         "--lstm-hidden-dim",

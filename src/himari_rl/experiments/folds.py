@@ -112,7 +112,12 @@ def place_of(task: FoldTask) -> Place:
 def _shared_place(task: FoldTask, places: dict[Hashable, Place]) -> Place:
     recipe, copied = task.recipe, task.recipe.bootstrap_paths + task.recipe.synthetic_paths
     agent = PPOConfig(beliefs=recipe.agent.beliefs, trust=recipe.agent.trust)  # nothing else of it shapes a place
-    key = id(task.train), repr(replace(recipe, agent=agent)), (task.seed, task.fold) if copied else None
+    key = (
+        id(task.train),
+        repr(replace(recipe, agent=agent)),
+        recipe.agent.drift_net,
+        (task.seed, task.fold) if copied else None,
+    )
     if key not in places:
         places[key] = place_of(task)
     return places[key]
