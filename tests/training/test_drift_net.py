@@ -26,7 +26,9 @@ from himari_rl.schema import Bars
 from himari_rl.training import drift_net
 from himari_rl.training.beliefs import ObservedPath, Prior, active_rows, fit_beliefs, fit_evidence
 from himari_rl.training.drift_net import NetSeries, cross_fitted, net_series, windows, with_drift_net
+from himari_rl.training.job import Job, run_job
 from himari_rl.training.preparation import told_of
+from himari_rl.training.trainer import Trainer
 
 PRIOR, LEDGER = Prior(), latent.environment(False)
 WIDE = 6000
@@ -105,6 +107,36 @@ def test_the_column_is_the_last_and_shrunk_as_the_nonlinear_ones() -> None:
         assert (fit.net_coefficient > 0.0) == (last.t**2 > 10.0)
     assert fit.net_coefficient > 0.0  # the strong one
     assert len(fit.evidence.coefficients) == 1 + 11 + 57  # the column's coefficient goes with the net
+
+
+def test_a_net_that_is_wrong_out_of_fold_is_not_believed_upside_down() -> None:
+    """Halves with different means answer for each other with the wrong mean: the sign is wrong by construction."""
+    (part,) = active_rows(history(0.4), LEDGER, PRIOR)
+    y = part.target(PRIOR)
+    column = y / y.std() + np.random.default_rng(0).standard_normal(len(y))
+    column = (column - column.mean()) / column.std()
+    right, wrong = (fit_evidence([part._replace(net_column=sign * column)], PRIOR) for sign in (1.0, -1.0))
+    assert (right.directions[-1].t, right.net_coefficient > 0.0) == (pytest.approx(-wrong.directions[-1].t), True)
+    assert (wrong.directions[-1].kept, wrong.net_coefficient) == (0.0, 0.0)
+
+
+def test_a_killed_run_is_resumed_with_the_same_net_and_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    bars = latent_bars(5000, 0, edge=0.6)
+    job = Job(agent=SMALL, environment=LEDGER, num_episodes=12, save_interval=1, seeds=(0,))
+
+    def die(trainer: Trainer, seed: int) -> None:
+        if trainer.state.rollout == 1:
+            raise InterruptedError
+
+    run_job(job, bars, tmp_path / "whole")
+    with pytest.raises(InterruptedError):
+        run_job(job, bars, tmp_path / "cut", watch=die)
+    run_job(job, bars, tmp_path / "cut", resume=True)
+    (manifest, tensors), (again, other) = (read_bundle(tmp_path / name / "bundle") for name in ("whole", "cut"))
+    assert manifest.beliefs is not None
+    assert manifest.beliefs.drift_net is not None
+    assert manifest.beliefs == again.beliefs
+    assert save(tensors) == save(other)
 
 
 def test_a_half_is_answered_for_by_the_net_of_the_other() -> None:

@@ -181,7 +181,8 @@ def fit_evidence(parts: Sequence[Rows], prior: Prior) -> Fit:
 
         constant  g_0 = tau^2 / (tau^2 + se^2), a normal posterior with tau = S' a year
         linear    g_j = max(0, 1 - 4 / t_j^2)
-        bent, and last a net's out-of-fold drift (training/drift_net.py)  g_j = max(0, 1 - 10 / t_j^2)
+        bent, and last a net's out-of-fold drift (training/drift_net.py)  g_j = max(0, 1 - 10 / t_j^2),
+        but 0 where the net's drift has the wrong sign
     """
     scores = fit_scores([part.seen for part in parts])
     if not sum(len(part.day) for part in parts):  # nowhere a position and a volatility
@@ -218,7 +219,9 @@ def fit_evidence(parts: Sequence[Rows], prior: Prior) -> Fit:
             penalty = BENT_PENALTY if k >= x.shape[1] - bent else LINEAR_PENALTY
             t_squared = (estimate[j] / error[j]) ** 2 if error[j] > 0.0 else 0.0
             kept[j] = max(0.0, 1.0 - penalty / t_squared) if t_squared > 0.0 else 0.0
-            if days[j] < MIN_DAYS:
+            # a net that is wrong out of fold has learned nothing: it is not believed upside down
+            upside_down = net_column.size > 0 and k == x.shape[1] - 1 and estimate[j] < 0.0
+            if days[j] < MIN_DAYS or upside_down:
                 kept[j] = 0.0
         found.append(Direction(k, float(estimate[j]), float(error[j]), float(days[j]), float(kept[j])))
     coefficients = np.zeros(x.shape[1])
