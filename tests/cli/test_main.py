@@ -53,7 +53,7 @@ CONTRACT = {
     "serve": f"{SHARED} --allow-anonymous --challenger --host --log-every --port --share --signer",
     "train base": f"{TRAIN} --beliefs-from --symbol",
     "train multi": f"{TRAIN} --funding --interval --symbols",
-    "train lstm": f"{TRAIN.replace(' --no-beliefs', '')} --symbol --gap-rule --lstm-hidden-dim --lstm-num-layers",
+    "train lstm": f"{TRAIN} --symbol --gap-rule --lstm-hidden-dim --lstm-num-layers",
     "tune": f"{SHARED} {LEDGER} {AGENT} --accept --num-episodes --data --funding --out --seed --symbol --symbols "
     "--test-fraction --trials",
     "walk-forward": f"{SHARED} {LEDGER} {AGENT} --accept --expanding --no-expanding --num-episodes --bootstrap-paths "

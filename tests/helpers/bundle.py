@@ -9,13 +9,21 @@ from typing import Any
 import numpy as np
 
 from himari_rl.features.contract import schema_hash, state_dim, state_features
+from himari_rl.policy.beliefs import Beliefs
+from himari_rl.policy.believer import Believer
 from himari_rl.policy.bundle import Manifest, new_manifest, tensor_shapes, write_bundle
 from himari_rl.policy.confidence import fit
 from himari_rl.policy.network import InputNormaliser
 from himari_rl.policy.risk import RiskLimits
 from himari_rl.schema import HOUR_MS
 
-SYMBOLS = {"base": ("BTC-USDT",), "lstm": ("BTC-USDT",), "multi": ("BTC-USDT", "ETH-USDT", "SOL-USDT")}
+DRIFT = "drift net"  # of the kind lstm, with its memory in the beliefs: helpers/drift_nets.py
+SYMBOLS = {
+    "base": ("BTC-USDT",),
+    "lstm": ("BTC-USDT",),
+    DRIFT: ("BTC-USDT",),
+    "multi": ("BTC-USDT", "ETH-USDT", "SOL-USDT"),
+}
 
 
 def valid_state(symbols: int = 1, rng: np.random.Generator | None = None) -> list[float]:
@@ -44,10 +52,13 @@ def make_manifest(kind: str = "base", **changes: Any) -> Manifest:
     """A manifest of the given kind; `changes` replaces whole fields."""
     symbols = SYMBOLS.get(kind, SYMBOLS["base"])
     network = {"trunk": "mlp", "hidden": [128, 128], "head": "band"}
-    if kind == "lstm":
+    beliefs: Beliefs | None = changes.get("beliefs")
+    if kind == "lstm" and beliefs is None:
         network |= {"trunk": "lstm", "hidden": [128], "lstm_hidden": 64, "lstm_layers": 2}
     states = valid_states(500, len(symbols), seed=1)
-    keep = np.ones(state_dim(len(symbols)))
+    if beliefs is not None:
+        states = np.column_stack([states, Believer(beliefs, len(symbols)).history(states)])
+    keep = np.ones(states.shape[1])
     keep[7] = 0.0
     fields: dict[str, Any] = {
         "kind": kind,

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from helpers import shared_data
-from helpers.bundle import SYMBOLS, make_bundle
+from helpers.bundle import DRIFT, SYMBOLS, make_bundle
+from helpers.drift_nets import bundle_of
 from helpers.serving import running
 from helpers.stream import lines, market, runner_of, said
 from himari_rl.cli import main
@@ -65,10 +66,10 @@ def over_http(place: Path, folder: Path, every: Sequence[Bars]) -> list[Replayed
         return replay(journal, load_policy(folder))
 
 
-@pytest.mark.parametrize("kind", ["base", "lstm", "multi"])
+@pytest.mark.parametrize("kind", ["base", "lstm", DRIFT, "multi"])
 def test_a_day_over_http_replays_without_a_difference(tmp_path: Path, kind: str) -> None:
     every = [made(symbol, WARM + DAY) for symbol in SYMBOLS[kind]]
-    [found] = over_http(tmp_path / "j.sqlite", make_bundle(tmp_path, kind, hidden=(16,)), every)
+    [found] = over_http(tmp_path / "j.sqlite", bundle_of(tmp_path, kind, hidden=(16,)), every)
     assert (found.decisions, found.answered, found.differences) == (DAY, DAY, ())
     assert found.equity_gap < 1e-12
 
@@ -85,11 +86,11 @@ def in_process(journal: DecisionJournal, folder: Path, every: Sequence[Bars], st
     return [each for i in range(0, len(stream), 60) for each in runner.handle(stream[i : i + 60])]
 
 
-@pytest.mark.parametrize(("kind", "rows"), [("base", YEAR), ("lstm", 800), ("multi", 1_000)])
+@pytest.mark.parametrize(("kind", "rows"), [("base", YEAR), ("lstm", 800), (DRIFT, 800), ("multi", 1_000)])
 def test_over_a_year_equity_is_the_backtest_s(tmp_path: Path, kind: str, rows: int) -> None:
     """The longest kind is a year of hours; the others show the same on weeks."""
     every = [made(symbol, WARM + rows) for symbol in SYMBOLS[kind]]
-    folder = make_bundle(tmp_path, kind, hidden=(16,))
+    folder = bundle_of(tmp_path, kind, hidden=(16,))
     policy, start = load_policy(folder), PortfolioConfig().equity_usd
     with open_journal(tmp_path / "j.sqlite") as journal:
         told = in_process(journal, folder, every, WARM)

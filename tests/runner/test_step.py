@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from helpers.bundle import SYMBOLS, make_bundle
+from helpers.bundle import DRIFT, SYMBOLS, make_bundle
+from helpers.drift_nets import bundle_of
 from helpers.faulty import faulty_server
 from helpers.stream import INF, NO_HALTS, REPLAYED, lines, market, runner_of, said
 from himari_rl.errors import ConfigError
@@ -63,9 +64,9 @@ def test_lines_that_come_together_are_decided_as_if_they_came_alone(tmp_path: Pa
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("kind", ["base", "lstm", "multi"])
+@pytest.mark.parametrize("kind", ["base", "lstm", DRIFT, "multi"])
 def test_a_restart_goes_on_where_the_journal_ends(tmp_path: Path, kind: str) -> None:
-    folder = make_bundle(tmp_path, kind, hidden=(8,))
+    folder = bundle_of(tmp_path, kind, hidden=(8,))
     every = [market(symbol, seed, 300) for seed, symbol in enumerate(SYMBOLS[kind])]
     histories = {bars.symbol: bars[:240] for bars in every}
     stream = lines(every, range(240, 300))

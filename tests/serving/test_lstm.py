@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.bundle import make_bundle, valid_states
+from helpers.bundle import DRIFT, make_bundle, valid_states
+from helpers.drift_nets import bundle_of
+from helpers.latent import latent_bars
 from helpers.serving import running
 from himari_rl.cli import main
 from himari_rl.data.synthetic import synthetic_bars
@@ -32,9 +34,10 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(market: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the command, small: two LSTM layers of 8."""
+    """A run of the command on raw returns, small: two LSTM layers of 8."""
     out = tmp_path_factory.mktemp("run")
     sizes = [
+        "--no-beliefs",
         "--hidden-dim",
         "8",
         "--lstm-hidden-dim",
@@ -62,11 +65,16 @@ def test_the_bundle_is_judged_like_any_other(run: Path, market: Path, capsys: py
     assert json.loads(capsys.readouterr().out)
 
 
-def test_a_served_sequence_is_the_runtimes_own(run: Path) -> None:
-    policy = load_policy(run / "bundle")
+@pytest.fixture(params=["recurrent", DRIFT])
+def bundle(request: pytest.FixtureRequest, run: Path, tmp_path: Path) -> Path:
+    return run / "bundle" if request.param == "recurrent" else bundle_of(tmp_path, DRIFT, hidden=(8,))
+
+
+def test_a_served_sequence_is_the_runtimes_own(bundle: Path) -> None:
+    policy = load_policy(bundle)
     states = valid_states(30, seed=7)
     memory, text = None, None
-    with running(create_app(run / "bundle", ServeSettings(memory_key=KEY))) as client:
+    with running(create_app(bundle, ServeSettings(memory_key=KEY))) as client:
         for state in states:
             decision = policy.decide(state, memory)
             answer = client.post("/predict", json={"state": state.tolist()} | ({"memory": text} if text else {}))
@@ -76,6 +84,25 @@ def test_a_served_sequence_is_the_runtimes_own(run: Path) -> None:
             memory, text = decision.memory, said["memory"]
             signed = unpack(text, policy.manifest.manifest_sha256, KEY, policy.memory_size)
             assert np.array_equal(signed, memory)
+
+
+def test_the_command_with_beliefs_writes_a_drift_net_where_the_order_of_the_bars_says_something(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A drift that the signal shows through noise only: a mean over bars knows it better than one bar."""
+    path = tmp_path / "BTC-SYNTHETIC_1h.parquet"
+    write_bars(latent_bars(6000, 0, edge=0.6), path)
+    words = ["--hidden-dim", "8", "--num-episodes", "2", "--seeds", "1", "--accept", "constant-columns", "--json"]
+    data = ["--data", str(path)]
+    assert main(["train", "lstm", *data, "--out", str(tmp_path / "run"), *words]) == 0
+    manifest = load_policy(tmp_path / "run" / "bundle").manifest
+    assert manifest.network.trunk == "mlp"
+    assert manifest.beliefs is not None
+    assert manifest.beliefs.drift_net is not None
+    capsys.readouterr()
+    accepted = ["--accept", "constant-columns", "--json"]
+    assert main(["evaluate", str(tmp_path / "run" / "bundle"), *data, *accepted]) in (0, 1)
+    assert json.loads(capsys.readouterr().out)
 
 
 def test_every_single_flipped_bit_of_a_memory_is_refused() -> None:

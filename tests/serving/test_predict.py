@@ -12,7 +12,8 @@ import httpx
 import numpy as np
 import pytest
 
-from helpers.bundle import make_bundle, valid_state, valid_states
+from helpers.bundle import DRIFT, make_bundle, valid_state, valid_states
+from helpers.drift_nets import bundle_of
 from helpers.serving import running
 from himari_rl.policy.risk import RiskLimits, limited_exposure, multiplier_cap
 from himari_rl.policy.runtime import load_policy
@@ -26,7 +27,7 @@ JSON = {"content-type": "application/json"}
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     place = tmp_path_factory.mktemp("bundles")
-    return {kind: make_bundle(place, kind, seeds=(0, 1), name=kind) for kind in ("base", "multi", "lstm")}
+    return {kind: bundle_of(place, kind, seeds=(0, 1), name=kind) for kind in ("base", "multi", "lstm", DRIFT)}
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +36,15 @@ def base(folders: dict[str, Path]) -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.fixture(scope="module", params=["lstm", DRIFT])
+def recurrent(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Path:
+    """Both memories that a policy of the kind lstm may have."""
+    return folders[request.param]
+
+
 @pytest.fixture(scope="module")
-def lstm(folders: dict[str, Path]) -> Iterator[httpx.Client]:
-    with running(create_app(folders["lstm"], ServeSettings(memory_key=b"k" * 32))) as client:
+def lstm(recurrent: Path) -> Iterator[httpx.Client]:
+    with running(create_app(recurrent, ServeSettings(memory_key=b"k" * 32))) as client:
         yield client
 
 
@@ -191,8 +198,8 @@ def test_a_body_above_the_limit_is_413_and_the_server_goes_on(folders: dict[str,
         assert predict(client, state=EXAMPLE_STATE)
 
 
-def test_memory_is_carried_by_the_client(lstm: httpx.Client, folders: dict[str, Path]) -> None:
-    policy = load_policy(folders["lstm"])
+def test_memory_is_carried_by_the_client(lstm: httpx.Client, recurrent: Path) -> None:
+    policy = load_policy(recurrent)
     memory, text = None, None
     for step, state in enumerate(valid_states(5, seed=2).tolist()):
         answer = predict(lstm, state=state) if text is None else predict(lstm, state=state, memory=text)
@@ -222,9 +229,9 @@ def test_a_memory_that_was_touched_is_refused(lstm: httpx.Client, base: httpx.Cl
     assert predict(lstm, state=EXAMPLE_STATE, memory=text)  # the control
 
 
-def test_another_instance_with_the_same_key_goes_on_and_one_with_another_key_refuses(folders: dict[str, Path]) -> None:
+def test_another_instance_with_the_same_key_goes_on_and_one_with_another_key_refuses(recurrent: Path) -> None:
     same, other = ServeSettings(memory_key=b"k" * 32), ServeSettings(memory_key=b"z" * 32)
-    apps = [create_app(folders["lstm"], settings) for settings in (same, same, other)]
+    apps = [create_app(recurrent, settings) for settings in (same, same, other)]
     with running(apps[0]) as one, running(apps[1]) as two, running(apps[2]) as three:
         text = predict(one, state=EXAMPLE_STATE)["memory"]
         assert predict(two, state=EXAMPLE_STATE, memory=text)["memory_started"] is False

@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from helpers.bundle import make_bundle, valid_states
+from helpers.bundle import DRIFT, make_bundle, valid_states
+from helpers.drift_nets import bundle_of
 from helpers.serving import running
 from himari_rl.errors import BundleError, ConfigError
 from himari_rl.policy.runtime import load_policy
@@ -26,9 +27,11 @@ STATES[:, 13], STATES[:, 15] = 0.05, 0.1  # a calm market: no risk limit binds
 STATES = STATES.tolist()
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_bundle(tmp_path_factory.mktemp("bundles"), "lstm", hidden=(16,))
+@pytest.fixture(scope="module", params=["lstm", DRIFT])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both memories that a policy of this kind may have, with the gap rule reset."""
+    place = tmp_path_factory.mktemp("bundles")
+    return bundle_of(place, request.param, hidden=(16,), config={"gap_rule": "reset"})
 
 
 @pytest.fixture(scope="module")

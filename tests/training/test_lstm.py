@@ -194,7 +194,7 @@ def test_a_resumed_run_ends_in_the_same_weights_bit_for_bit(advantage: str, tmp_
 def test_a_job_that_died_and_is_resumed_writes_the_bundle_of_one_that_did_not(at: int, tmp_path: Path) -> None:
     """The whole road: five rollouts by gradient, five by PPO, a checkpoint after each, the memory in it."""
     job = Job(
-        agent=LSTMPPOConfig(**(SMALL | {"analytic_gradient_fraction": 0.5})),
+        agent=LSTMPPOConfig(**(SMALL | {"analytic_gradient_fraction": 0.5, "beliefs": False})),
         environment=TradingEnvConfig(episode_bars=20),
         num_episodes=10 * 120 // 20, save_interval=6, seeds=(0,), device="cpu",
     )  # fmt: skip

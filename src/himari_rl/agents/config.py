@@ -76,6 +76,8 @@ class PPOConfig:
         32, 100, 3_200
     )  # deterministic; 64 bars are too few to see a cost repaid
 
+    drift_net: ClassVar[bool] = False  # an LSTM's out-of-fold drift is one more column of the evidence
+
     recipe: str = DEFAULT_RECIPE
     """How it learns: default (the analytic gradient, PPO for the last tenth) or ppo (PPO from the first rollout to the
     last: wide clip, counterfactual advantage, one epoch). A setting that was changed by hand stays as it is."""
@@ -211,7 +213,8 @@ def _default(config: PPOConfig, name: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class LSTMPPOConfig(PPOConfig):
-    """The base agent's config with memory. `num_steps` is also the length of back-propagation through time.
+    """The agent with memory: with beliefs a base agent whose evidence includes a drift net (training/drift_net.py), on
+    raw returns a recurrent PPO. There `num_steps` is also the length of back-propagation through time.
 
     >>> LSTMPPOConfig(lstm_hidden_dim=32).gap_rule
     'reset'
@@ -221,24 +224,36 @@ class LSTMPPOConfig(PPOConfig):
         320, 50, 8_000
     )  # a minibatch is whole environments, never part of a sequence
 
-    beliefs: bool = False
-    """Trains on what the history lets one believe (docs/beliefs.md); False trains on raw returns."""
+    drift_net: ClassVar[bool] = True
+    recurrent_form: ClassVar[tuple[str, ...]] = ("hidden_dim", "hidden_layers", "epochs", "learning_rate")
+
+    beliefs: bool = True
+    """Trains on what the history lets one believe (docs/beliefs.md), a drift net's column included; --no-beliefs trains
+    the recurrent PPO on raw returns, as certification's known markets do either way."""
     lstm_hidden_dim: int = 64
-    """Cells of each LSTM layer (H)."""
+    """Cells of each LSTM layer (H) of the recurrent PPO."""
     lstm_num_layers: int = 2
-    """LSTM layers."""
+    """LSTM layers of the recurrent PPO."""
     hidden_dim: int = 64
-    """Units of each tanh layer after the LSTM, and of the critic's."""
+    """Units of each tanh layer after the LSTM, and of the critic's; with beliefs 64 becomes the base agent's 32."""
     hidden_layers: int = 1
-    """tanh layers between the LSTM and the head, and of the critic."""
+    """tanh layers between the LSTM and the head, and of the critic; with beliefs 1 becomes the base agent's 2."""
     analytic_gradient_fraction: float = 0.9
     """First fraction of the rollouts that learns by the analytic gradient, back through time; the rest is PPO."""
     epochs: int = 1
-    """Passes over each PPO rollout; more of them leave the stored states behind (LOG.md)."""
+    """Passes over each PPO rollout; more of them leave the stored states behind (LOG.md); with beliefs 1 becomes 2."""
     learning_rate: float = 3e-3
-    """Adam's step at the start."""
+    """Adam's step at the start; with beliefs .003 becomes the base agent's .005."""
     gap_rule: str = GAP_RULES[0]
-    """What a server does with the memory of a session that missed bars: reset, or advance."""
+    """What a server does with the memory of a session that missed bars: reset, or advance (with beliefs always)."""
+
+    def sized(self, believed: bool | None = None) -> Self:
+        """As the base agent's; with beliefs what was left at the recurrent form's default is the base agent's too."""
+        found = super().sized(believed)
+        if not (self.anchored if believed is None else believed):
+            return found
+        left = [name for name in self.recurrent_form if getattr(found, name) == getattr(LSTMPPOConfig, name)]
+        return replace(found, **{name: getattr(PPOConfig, name) for name in left})
 
     def __post_init__(self) -> None:
         super().__post_init__()

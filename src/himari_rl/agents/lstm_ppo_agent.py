@@ -1,4 +1,9 @@
-"""The recurrent PPO agent: the base agent with an LSTM before its layers. Trainer, export and runtime ask no kind."""
+"""The agent with memory. Trainer, export and runtime ask no kind.
+
+With beliefs (the default on real bars) the memory is a drift net's, one more column of the evidence
+(training/drift_net.py), and the agent is the base agent that reads the believed drift. On raw returns it is the
+recurrent PPO: the base agent with an LSTM before its layers.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from himari_rl.agents.config import LSTMPPOConfig
-from himari_rl.agents.networks import LSTMTrunk
+from himari_rl.agents.networks import LSTMTrunk, Trunk
 from himari_rl.agents.ppo_agent import PPOAgent
 
 
@@ -29,27 +34,33 @@ class LSTMPPOAgent(PPOAgent):
 
     kind = "lstm"
     config: LSTMPPOConfig
-    trunk: LSTMTrunk
 
-    def _build_trunk(self) -> LSTMTrunk:
+    def _build_trunk(self) -> Trunk:
         config = self.config
+        if config.anchored:
+            return super()._build_trunk()
         return LSTMTrunk(config.inputs, config.lstm_hidden_dim, config.lstm_num_layers, config.hidden)
 
     def network_spec(self) -> dict[str, object]:
         """The manifest's `network` field."""
         config = self.config
+        if config.anchored:
+            return super().network_spec()
         shape = {"trunk": "lstm", "lstm_hidden": config.lstm_hidden_dim, "lstm_layers": config.lstm_num_layers}
         return super().network_spec() | shape
 
     def serving_config(self) -> dict[str, object]:
         """What becomes of the memory of a session that missed bars."""
-        return {"gap_rule": self.config.gap_rule}
+        return super().serving_config() if self.config.anchored else {"gap_rule": self.config.gap_rule}
 
     def named_weights(self) -> dict[str, Tensor]:
         """The actor's weights by the names the runtime knows; torch's two biases of a gate as their sum."""
-        named: dict[str, Tensor] = {f"trunk.{k}": value for k, value in self.trunk.after.layers.named_parameters()}
+        trunk = self.trunk
+        if not isinstance(trunk, LSTMTrunk):
+            return super().named_weights()
+        named: dict[str, Tensor] = {f"trunk.{k}": value for k, value in trunk.after.layers.named_parameters()}
         for k in range(self.config.lstm_num_layers):
-            ih, hh, bias_ih, bias_hh = (getattr(self.trunk.lstm, f"{part}_l{k}") for part in _PARTS)
+            ih, hh, bias_ih, bias_hh = (getattr(trunk.lstm, f"{part}_l{k}") for part in _PARTS)
             named |= {f"lstm.{k}.weight_ih": ih, f"lstm.{k}.weight_hh": hh, f"lstm.{k}.bias": bias_ih + bias_hh}
         return named | {f"out.{name}": value for name, value in self.out.named_parameters()}
 
@@ -57,6 +68,8 @@ class LSTMPPOAgent(PPOAgent):
     def start_from(self, tensors: Mapping[str, NDArray[np.float32]]) -> None:
         """As the base agent; a gate's bias goes to one of torch's two, and the other is 0."""
         super().start_from(tensors)
+        if not isinstance(self.trunk, LSTMTrunk):
+            return
         for k in range(self.config.lstm_num_layers):
             getattr(self.trunk.lstm, f"bias_ih_l{k}").copy_(torch.as_tensor(tensors[f"lstm.{k}.bias"]))
             getattr(self.trunk.lstm, f"bias_hh_l{k}").zero_()

@@ -99,7 +99,7 @@ def train_lstm(
     tensorboard: TensorBoard = False,
     as_json: Json = False,
 ) -> None:
-    """Trains the recurrent PPO on the first 80 % of the bars and writes OUT/bundle.
+    """Trains the agent with memory (with --no-beliefs the recurrent PPO) on the first 80 %; writes OUT/bundle.
 
     Example: himari train lstm --data bars.parquet --num-episodes 1000 --seed 0 --out runs/lstm
     """

@@ -114,7 +114,8 @@ def _shared_place(task: FoldTask, places: dict[Hashable, Place]) -> Place:
     recipe, copied = task.recipe, task.recipe.bootstrap_paths + task.recipe.synthetic_paths
     agent = PPOConfig(beliefs=recipe.agent.beliefs, trust=recipe.agent.trust)  # nothing else of it shapes a place
     rows = [part.fingerprint for part in (task.train, *task.others)]  # a slice of the same bars is a new object
-    key = *rows, repr(replace(recipe, agent=agent)), (task.seed, task.fold) if copied else None
+    same = repr(replace(recipe, agent=agent)), recipe.agent.drift_net
+    key = *rows, *same, (task.seed, task.fold) if copied else None
     if key not in places:
         places[key] = place_of(task)
     return places[key]

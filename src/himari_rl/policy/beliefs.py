@@ -17,8 +17,10 @@ from itertools import combinations
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from pydantic import model_validator
 
 from himari_rl.features import contract
+from himari_rl.policy.drift_net import DriftNet, DriftRunner
 from himari_rl.policy.manifest_part import ManifestPart
 from himari_rl.schema import MAX_MULTIPLIER, FloatArray
 
@@ -248,17 +250,41 @@ class Beliefs(ManifestPart):
     max_position_pct: float
     usual: tuple[float, ...]  # (A,) slow volatility of the last training days, geometric mean
     shorts: bool
+    drift_net: DriftNet | None = None  # of one asset; what it answers is added to the evidence's drift
 
-    def columns(self, rows: FloatArray, moment: Remembered) -> FloatArray:
-        """(T, 3 A): anchors, logarithms of the slow volatilities, believed drifts of market rows (T, F)."""
+    def columns(self, rows: FloatArray, moment: Remembered, net_drift: FloatArray | None = None) -> FloatArray:
+        """(T, 3 A): anchors, logarithms of the slow volatilities, believed drifts of market rows (T, F).
+
+        Args:
+            net_drift: (T,) answers of the drift net; None takes the rows for a history in order of time.
+        """
         slow = moment.slow
         size = anchor(slow, self.max_position_pct, self.bars_per_year, moment.correlation)
-        drift = np.column_stack([self.drift(rows, moment, a) for a in range(slow.shape[1])])
+        drift = self.drifts(rows, moment, net_drift)
         spoken = np.log(np.where(slow > 0.0, slow, 1.0))
         return np.column_stack([size, spoken, believed_input(drift, self.prior_drift)])
 
+    def drifts(self, rows: FloatArray, moment: Remembered, net_drift: FloatArray | None = None) -> FloatArray:
+        """(T, A) D_t of every asset, the drift net's answers included; 0 while a slow volatility is unknown."""
+        found = np.column_stack([self.drift(rows, moment, a) for a in range(moment.slow.shape[1])])
+        if self.drift_net is None:
+            return found
+        if net_drift is None:
+            net_drift = DriftRunner(self.drift_net).history(self.scores(rows, moment))
+        return found + np.where(moment.slow > 0.0, net_drift[:, None], 0.0)
+
+    def scores(self, rows: FloatArray, moment: Remembered) -> FloatArray:
+        """(T, 11 or 12) what a drift net reads of one asset: linear scores, and with shorts the side; zeros while its
+        slow volatility is unknown."""
+        own = moment.slow[:, 0]
+        side = None if moment.side is None else moment.side[:, 0]
+        raw = seen(rows[:, : contract.WIDTH], np.where(own > 0.0, own, 1.0), side)
+        linear = self.evidence.scores.linear(raw)
+        found = linear if side is None else np.column_stack([linear, side])
+        return np.where(own[:, None] > 0.0, found, 0.0)
+
     def drift(self, rows: FloatArray, moment: Remembered, asset: int) -> FloatArray:
-        """(T,) D_t of one asset; 0 while its slow volatility is unknown."""
+        """(T,) D_t of one asset by its evidence alone; 0 while its slow volatility is unknown."""
         starts = range(0, max(1, len(rows)), _PART)  # seventy columns of all bars at once are gigabytes
         parts = [self._drift(rows[a : a + _PART], moment.part(a, a + _PART), asset) for a in starts]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -269,6 +295,13 @@ class Beliefs(ManifestPart):
         side = None if moment.side is None else moment.side[:, asset]
         raw = seen(block, np.where(own > 0.0, own, 1.0), side)
         return np.where(own > 0.0, self.evidence.drift(raw), 0.0)
+
+    @model_validator(mode="after")
+    def _a_net_fits(self) -> Beliefs:
+        reads = len(CONTINUOUS) + len(DISCRETE) + self.shorts
+        if self.drift_net is not None and (len(self.usual) != 1 or self.drift_net.inputs != reads):
+            raise ValueError(f"a drift net of {self.drift_net.inputs} inputs beside {len(self.usual)} assets")
+        return self
 
 
 class Remembered(NamedTuple):

@@ -1,6 +1,6 @@
 """Beliefs at decision time: from a state, and one remembered number an asset, to what the network reads besides.
 
-    memory of one asset      [s^2, (last direction)]                      s slow volatility a bar
+    memory of one asset      [s^2, (last direction), (h, c)]              s slow volatility a bar, (h, c) of a drift net
     of a portfolio           [s^2 (A), (last directions (A)), rho]        rho slow mean correlation of the pairs
 
 A memory of zeros is none: the policy then expects its usual volatility, moved a little by the one at hand.
@@ -36,6 +36,7 @@ from himari_rl.policy.beliefs import (
     pair_correlation,
     volatilities,
 )
+from himari_rl.policy.drift_net import DriftRunner
 from himari_rl.schema import MAX_MULTIPLIER, FloatArray
 
 LOOKBACK = 10 * SLOW_HALF_LIFE
@@ -69,15 +70,24 @@ class ScalarEvidence:
         self._side = float(coefficients[1]) if shorts else 0.0
         self._bent = [(form, float(value)) for form, value in zip(bent_forms(), bent, strict=True) if value]
         asked = {i for form, _ in self._bent for i in (form.first, form.second)} | set(np.flatnonzero(linear).tolist())
+        self._moments = list(zip(scores.centre[len(CONTINUOUS) :], scores.scale[len(CONTINUOUS) :], strict=True))
         self._asked = sorted(i for i in asked if i < len(CONTINUOUS))
+
+    def scores(self, continuous: Sequence[float], discrete: Sequence[float]) -> list[float]:
+        """The linear scores, all of them."""
+        first = [self._score(j, value) for j, value in enumerate(continuous)]
+        return first + [(x - centre) / scale for x, (centre, scale) in zip(discrete, self._moments, strict=True)]
+
+    def _score(self, j: int, value: float) -> float:
+        knots, levels, centre, scale = self._knots[j]
+        return interpolated(value, knots, levels) if knots else (value - centre) / scale
 
     def drift(self, continuous: Sequence[float], discrete: Sequence[float], side: float) -> float:
         """D_t of one asset."""
         z = [0.0] * len(CONTINUOUS)
         total: float = self._constant + self._side * side
         for j in self._asked:
-            knots, levels, centre, scale = self._knots[j]
-            z[j] = interpolated(continuous[j], knots, levels) if knots else (continuous[j] - centre) / scale
+            z[j] = self._score(j, continuous[j])
             total += self._linear[j] * z[j]
         for value, coefficient in zip(discrete, self._discrete, strict=True):
             total += coefficient * value
@@ -109,7 +119,9 @@ class Believer:
     def __init__(self, beliefs: Beliefs, assets: int) -> None:
         self._beliefs, self._assets = beliefs, assets
         self._usual = np.array(beliefs.usual)
-        self.memory_size = assets * (2 if beliefs.shorts else 1) + (1 if assets > 1 else 0)
+        self._net = None if beliefs.drift_net is None else DriftRunner(beliefs.drift_net)
+        self._plain = assets * (2 if beliefs.shorts else 1) + (1 if assets > 1 else 0)
+        self.memory_size = self._plain + (0 if self._net is None else self._net.memory_size)
         self._target = TARGET_VOLATILITY / math.sqrt(beliefs.bars_per_year) / beliefs.max_position_pct
         self._evidence = ScalarEvidence(beliefs.evidence, shorts=beliefs.shorts)
 
@@ -135,7 +147,11 @@ class Believer:
             mixed = _CORRELATION_KEEP * kept[:, -1] + (1.0 - _CORRELATION_KEEP) * now
             correlation = np.where(remembered.all(axis=1), mixed, now)
             after.append(correlation[:, None])
-        columns = self._beliefs.columns(states, Remembered(np.sqrt(squared), correlation, side))
+        moment, net_drift = Remembered(np.sqrt(squared), correlation, side), None
+        if self._net is not None:
+            net_drift, remembers = self._net.advance(self._beliefs.scores(states, moment), kept[:, self._plain :])
+            after.append(remembers)
+        columns = self._beliefs.columns(states, moment, net_drift)
         return columns, np.concatenate(after, axis=1)
 
     def one(self, values: Sequence[float], memory: Sequence[float]) -> tuple[list[float], list[float]]:
@@ -160,11 +176,14 @@ class Believer:
             remembered = all(memory[a] > 0.0 for a in range(assets))
             correlation = _CORRELATION_KEEP * memory[-1] + (1.0 - _CORRELATION_KEEP) * now if remembered else now
         size, spoken, believed = [], [], []
+        remembers: list[float] = []
         share = 1.0 if correlation is None else joint_share(assets, correlation)
         for a in range(assets):
             slow = math.sqrt(squared[a])
             own, along = values[contract.WIDTH * a : contract.WIDTH * (a + 1)], sides[a] if sides else 1.0
             if slow <= 0.0:
+                if self._net is not None:
+                    _, remembers = self._net.one([0.0] * self._net.inputs, memory[self._plain :])
                 size.append(1.0)
                 spoken.append(0.0)
                 believed.append(1.0)
@@ -181,10 +200,15 @@ class Believer:
                 math.log(ratio),
                 spoken[-1],
             )
-            drift = self._evidence.drift(continuous, (own[contract.ACTION_HOLD], *own[contract.TIER]), along)
+            discrete = (own[contract.ACTION_HOLD], *own[contract.TIER])
+            drift = self._evidence.drift(continuous, discrete, along)
+            if self._net is not None:
+                read = self._evidence.scores(continuous, discrete) + ([along] if sides else [])
+                net_drift, remembers = self._net.one(read, memory[self._plain :])
+                drift += net_drift
             units = 1.0 + drift / beliefs.prior_drift
             believed.append(min(max(units, SMALLEST_DRIFT), LARGEST_DRIFT))
-        after = [*squared, *sides, *([] if correlation is None else [correlation])]
+        after = [*squared, *sides, *([] if correlation is None else [correlation]), *remembers]
         return [*size, *spoken, *believed], after
 
     def _side(self, states: FloatArray, before: FloatArray) -> FloatArray:

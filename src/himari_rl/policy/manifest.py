@@ -173,12 +173,16 @@ class Manifest(ManifestPart):
                 raise ValueError(f"{name} has {length} entries, expected {expected}")
         if len(self.symbols) != self.action_dim or len(set(self.symbols)) != self.action_dim:
             raise ValueError(f"{len(set(self.symbols))} different symbols, action_dim is {self.action_dim}")
-        if (self.kind == "multi") != (self.action_dim > 1) or (self.kind == "lstm" and self.network.trunk != "lstm"):
+        if (self.kind == "multi") != (self.action_dim > 1) or (
+            self.kind == "lstm" and self.network.trunk != "lstm" and self.beliefs is None
+        ):
             raise ValueError(f"kind {self.kind} with {self.action_dim} actions and a {self.network.trunk} trunk")
         if self.kind == "base" and self.network.trunk != "mlp":
             raise ValueError("kind base has a lstm trunk")
         if not any(normaliser.keep):
             raise ValueError("normaliser.keep hides every feature")
+        if self.beliefs is not None and self.beliefs.drift_net is not None and self.kind != "lstm":
+            raise ValueError(f"a drift net in a policy of kind {self.kind}")
         if self.beliefs is not None and (self.network.head != "band" or len(self.beliefs.usual) != self.action_dim):
             raise ValueError("beliefs belong to a band head, with one usual volatility an asset")
         return self
@@ -203,6 +207,8 @@ class Manifest(ManifestPart):
         shaping = self.model_dump(mode="json", include=SHAPING) | {"gap_rule": self.config.get("gap_rule")}
         if self.beliefs is None:
             del shaping["beliefs"]  # a policy without them keeps the version it always had
+        elif self.beliefs.drift_net is None:
+            del shaping["beliefs"]["drift_net"]
         text = json.dumps(shaping, sort_keys=True, separators=(",", ":"))
         return f"{self.kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 

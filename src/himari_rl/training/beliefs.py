@@ -112,11 +112,12 @@ class Rows(NamedTuple):
     slow: FloatArray  # (n,) slow volatility, positive
     wanted: FloatArray  # (n,) |w_b| of the anchor
     day: IntArray  # (n,) UTC day
+    net_column: FloatArray = np.zeros(0)  # (n,) standardised drift of a net with memory, out of fold; empty without one
 
     def every(self, step: int) -> Rows:
         """Every `step`-th row."""
-        side, earned, slow = self.side[::step], self.earned[::step], self.slow[::step]
-        return Rows(self.seen.every(step), side, earned, slow, self.wanted[::step], self.day[::step])
+        side, earned, slow, net_column = (leaf[::step] for leaf in (self.side, self.earned, self.slow, self.net_column))
+        return Rows(self.seen.every(step), side, earned, slow, self.wanted[::step], self.day[::step], net_column)
 
     def target(self, prior: Prior) -> FloatArray:
         """(n,) what the prior leaves unexplained, in units of the slow volatility: (d R - f a R^2 |w_b|) / s."""
@@ -143,6 +144,7 @@ class Fit(NamedTuple):
 
     evidence: Evidence
     directions: tuple[Direction, ...]
+    net_coefficient: float = 0.0  # coefficient of the column of a net with memory
 
 
 def fit_scores(parts: Sequence[RawColumns]) -> Scores:
@@ -178,7 +180,9 @@ def fit_evidence(parts: Sequence[Rows], prior: Prior) -> Fit:
     its error clustered by UTC day over all assets, and the share g_j that is believed:
 
         constant  g_0 = tau^2 / (tau^2 + se^2), a normal posterior with tau = S' a year
-        linear    g_j = max(0, 1 - 4 / t_j^2)         bent  g_j = max(0, 1 - 10 / t_j^2)
+        linear    g_j = max(0, 1 - 4 / t_j^2)
+        bent, and last a net's out-of-fold drift (training/drift_net.py)  g_j = max(0, 1 - 10 / t_j^2),
+        but 0 where the net's drift has the wrong sign
     """
     scores = fit_scores([part.seen for part in parts])
     if not sum(len(part.day) for part in parts):  # nowhere a position and a volatility
@@ -197,7 +201,9 @@ def fit_evidence(parts: Sequence[Rows], prior: Prior) -> Fit:
         return Fit(_evidence(scores, centre, spread, nothing, 1.0, 1.0), ())
     y = target / deviation
     day = np.concatenate([part.day for part in parts])
-    bent = every.shape[1]
+    bent, net_column = every.shape[1], np.concatenate([part.net_column for part in parts])
+    if net_column.size:
+        x, bent = np.column_stack([x, net_column]), bent + 1
     column = independent(x)
     q, r = positive_qr(x[:, column])
     estimate = q.T @ y
@@ -213,13 +219,16 @@ def fit_evidence(parts: Sequence[Rows], prior: Prior) -> Fit:
             penalty = BENT_PENALTY if k >= x.shape[1] - bent else LINEAR_PENALTY
             t_squared = (estimate[j] / error[j]) ** 2 if error[j] > 0.0 else 0.0
             kept[j] = max(0.0, 1.0 - penalty / t_squared) if t_squared > 0.0 else 0.0
-            if days[j] < MIN_DAYS:
+            # a net that is wrong out of fold has learned nothing: it is not believed upside down
+            upside_down = net_column.size > 0 and k == x.shape[1] - 1 and estimate[j] < 0.0
+            if days[j] < MIN_DAYS or upside_down:
                 kept[j] = 0.0
         found.append(Direction(k, float(estimate[j]), float(error[j]), float(days[j]), float(kept[j])))
     coefficients = np.zeros(x.shape[1])
     coefficients[column] = np.linalg.solve(r, kept * estimate)
-    evidence = _evidence(scores, centre, spread, tuple(coefficients.tolist()), deviation, 1.0 - float(kept[0]))
-    return Fit(evidence, tuple(found))
+    known = coefficients[: x.shape[1] - bool(net_column.size)]
+    evidence = _evidence(scores, centre, spread, tuple(known.tolist()), deviation, 1.0 - float(kept[0]))
+    return Fit(evidence, tuple(found), float(coefficients[-1]) if net_column.size else 0.0)
 
 
 def _evidence(
@@ -351,7 +360,7 @@ def believed_path(
     moment = moments(rows, assets, shorts=ledger.allow_short)
     columns = beliefs.columns(rows, moment)
     size = columns[:, :assets]
-    evidence = np.column_stack([beliefs.drift(rows, moment, a) for a in range(assets)])
+    evidence = beliefs.drifts(rows, moment)
     doubt = np.stack([doubt_factor(prior, beliefs.evidence, evidence[:, a]) for a in range(assets)], axis=1)
     prior_part, risk = np.empty_like(base), np.empty((len(rows), assets, assets))
     for first in range(0, len(rows), PART):

@@ -25,6 +25,7 @@ from himari_rl.policy.beliefs import Beliefs
 from himari_rl.policy.clock import decisions_of
 from himari_rl.schema import DAY_MS, Bars, FloatArray
 from himari_rl.training.beliefs import ObservedPath, Prior, believed_path, fit_beliefs
+from himari_rl.training.drift_net import with_drift_net
 
 
 def prepared(
@@ -55,6 +56,8 @@ def prepared(
     prior = prior_of(agent, environment, histories[0].bars_per_year)
     pooled = [told_of(until(other, histories[-1]), environment) for other in others]
     beliefs = fit_beliefs(told, environment, prior, pooled)
+    if agent.drift_net:
+        beliefs = with_drift_net(beliefs, told, environment, prior, pooled)
     found = [believed_path(each.rows, each.path, beliefs, environment, prior) for each in paths]
     market = Market.build(
         [each.rows for each in found],
