@@ -16,7 +16,7 @@ from helpers import load_script, run_himari
 from helpers.bucket import QUIET
 from helpers.cloud import Cloud, cloud_server
 from helpers.serving import cloud_run_server, wait_for
-from helpers.vertex import DIRS, SCRIPTS, SMALL, SYMBOLS, finished, put_market, trainer
+from helpers.vertex import DIRS, NO_FOLDER_RENAME, SCRIPTS, SMALL, SYMBOLS, finished, put_market, trainer
 from himari_rl.policy.alias import read_alias
 from himari_rl.policy.runtime import load_policy
 from himari_rl.serving.messages import EXAMPLE_STATE
@@ -27,15 +27,6 @@ from himari_rl.trials.ledger import Trials
 pytestmark = pytest.mark.filterwarnings(*QUIET)
 BUCKET = "himari-rl-models"
 MODELS = f"gs://{BUCKET}/models"
-EMFILE = """
-import errno, os
-_rename = os.rename
-def rename(source, to, **more):
-    if os.path.isdir(source):
-        raise OSError(errno.EMFILE, "Too many open files", source)
-    _rename(source, to, **more)
-os.rename = rename
-"""
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +40,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 def trained(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All three, as they stand on the card, with folders that cannot be renamed; each in an empty folder."""
     site, cwd = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("empty")
-    (site / "sitecustomize.py").write_text(EMFILE)
+    (site / "sitecustomize.py").write_text(NO_FOLDER_RENAME)
     src = f"{Path(__file__).parents[2] / 'src'}{os.pathsep}{site}"
     for kind in SCRIPTS:
         more = ("--symbols", *SYMBOLS) if kind == "multi" else ()

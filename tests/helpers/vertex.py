@@ -15,6 +15,16 @@ from himari_rl.storage import gcs
 SYMBOLS = ("BTC-USD", "ETH-USD", "SOL-USD")
 SCRIPTS = {"base": "trainer.py", "lstm": "trainer_lstm.py", "multi": "trainer_multiasset.py"}
 DIRS = {"base": "models/himari-rl", "lstm": "models/himari-rl-lstm", "multi": "models/himari-rl-multiasset"}
+NO_FOLDER_RENAME = """
+import errno, os
+_rename = os.rename
+def rename(source, to, **more):
+    if os.path.isdir(source):
+        raise OSError(errno.EMFILE, "Too many open files", source)
+    _rename(source, to, **more)
+os.rename = os.replace = rename
+"""
+"""A sitecustomize.py under which folders cannot be renamed, as on gcsfuse."""
 SMALL = ("--seeds", "1", "--set", "agent.num_envs=20", "--set", "agent.hidden_dim=8", "--set", "agent.minibatch=500")
 
 
