@@ -42,7 +42,7 @@ def tune(
     from himari_rl.cli.walk_forward import history_of
     from himari_rl.experiments.recipe import Recipe
     from himari_rl.experiments.tune import tune as search
-    from himari_rl.storage import local_path
+    from himari_rl.storage.mirror import workplace
 
     console = Console(stderr=True, highlight=False)
     asked = settings["tune"]
@@ -52,16 +52,18 @@ def tune(
         num_episodes=asked.num_episodes,
         purge_bars=asked.purge_bars,
     )
-    tuned = search(
-        history_of(kind, data, symbol, symbols, funding),
-        recipe,
-        asked.trials,
-        local_path(out),
-        seed=asked.seed,
-        test_fraction=asked.test_fraction,
-        accept=settings["data"].accept,
-        progress=lambda done, total: console.print(f"trial {done} of {total}"),
-    )
+    bars = history_of(kind, data, symbol, symbols, funding)
+    with workplace(out) as folder:
+        tuned = search(
+            bars,
+            recipe,
+            asked.trials,
+            folder,
+            seed=asked.seed,
+            test_fraction=asked.test_fraction,
+            accept=settings["data"].accept,
+            progress=lambda done, total: console.print(f"trial {done} of {total}"),
+        )
     if as_json:
         typer.echo(json.dumps(vars(tuned)))
         return
