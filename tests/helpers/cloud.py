@@ -100,8 +100,8 @@ class _Handler(BaseHTTPRequestHandler):
             status, headers, data = self._asked(body)
             if kind == "lost answer":
                 self._answer(503, b"{}", [])
-            elif kind == "cut":
-                self._answer(status, data, headers, cut=True)
+            elif kind in ("cut", "half then stall"):
+                self._answer(status, data, headers, cut=True, pause_s=self.server.cloud.stall_s * (kind != "cut"))
             elif kind == "corrupted" and data:
                 at = len(data) // 2
                 self._answer(status, data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :], headers)
@@ -122,7 +122,9 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             connection.close()
 
-    def _answer(self, status: int, data: bytes, headers: list[tuple[str, str]], cut: bool = False) -> None:
+    def _answer(
+        self, status: int, data: bytes, headers: list[tuple[str, str]], cut: bool = False, pause_s: float = 0.0
+    ) -> None:
         self.send_response_only(status)
         for name, value in headers:
             if name.lower() not in ("content-length", "transfer-encoding", "connection"):
@@ -134,6 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(data[: len(data) // 2] if cut else data)
         if cut:
             self.wfile.flush()
+            time.sleep(pause_s)
             self._reset()
 
     def _reset(self) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from helpers import PATIENCE_S, ROOT
@@ -15,6 +19,16 @@ from himari_rl.storage import gcs
 SYMBOLS = ("BTC-USD", "ETH-USD", "SOL-USD")
 SCRIPTS = {"base": "trainer.py", "lstm": "trainer_lstm.py", "multi": "trainer_multiasset.py"}
 DIRS = {"base": "models/himari-rl", "lstm": "models/himari-rl-lstm", "multi": "models/himari-rl-multiasset"}
+NO_FOLDER_RENAME = """
+import errno, os
+_rename = os.rename
+def rename(source, to, **more):
+    if os.path.isdir(source):
+        raise OSError(errno.EMFILE, "Too many open files", source)
+    _rename(source, to, **more)
+os.rename = os.replace = rename
+"""
+"""A sitecustomize.py under which folders cannot be renamed, as on gcsfuse."""
 SMALL = ("--seeds", "1", "--set", "agent.num_envs=20", "--set", "agent.hidden_dim=8", "--set", "agent.minibatch=500")
 
 
@@ -39,6 +53,67 @@ def trainer(kind: str, *words: str, bucket: str, cwd: Path, **environment: str) 
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+_NURSERY = """
+import json, os, sys, traceback
+sys.path.insert(0, sys.argv[1])
+import torch
+from himari_rl.cloud import markets, training_run
+from himari_rl.data.sources import load_bars
+import importlib
+for line in sys.stdin:
+    script, *words = json.loads(line)
+    child = os.fork()
+    if not child:
+        try:
+            os._exit(importlib.import_module(script).main(words))
+        except BaseException:
+            traceback.print_exc()
+            os._exit(99)
+    print(child, flush=True)
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
+
+
+class Nursery:
+    """Trainers as processes that have their imports behind them: twenty that are killed cost no twenty starts."""
+
+    def __init__(self, bucket: str, cwd: Path) -> None:
+        self._bucket = bucket
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("HIMARI_", "AIP_", "CLOUD_"))}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _NURSERY, str(ROOT / "vertex_training")],
+            cwd=cwd,
+            env={**kept, "PYTHONPATH": str(ROOT / "src")},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def __enter__(self) -> Nursery:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def run(self, kind: str, *words: str, kill_after_s: float | None = None) -> int | None:
+        """A trainer's exit code; None where it was killed with -9, so long after its beginning, before its end."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        name = SCRIPTS[kind].removesuffix(".py")
+        stdin.write(json.dumps([name, "--bucket-name", self._bucket, *words]) + "\n")
+        stdin.flush()
+        child = int(stdout.readline())
+        if kill_after_s is not None:
+            time.sleep(kill_after_s)
+            with contextlib.suppress(ProcessLookupError):  # it has come to its end
+                os.kill(child, signal.SIGKILL)
+        status = int(stdout.readline())
+        return None if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status)
 
 
 def finished(process: subprocess.Popen[str], code: int = 0) -> str:

@@ -7,7 +7,6 @@ himari sign runs/btc/bundle --key private.pem
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 def export(
     bundle: Annotated[str, typer.Argument(help="Folder of the policy bundle.")],
-    out: Annotated[Path, typer.Option(help="The ONNX file.")] = Path("policy.onnx"),
+    out: Annotated[str, typer.Option(help="The ONNX file.")] = "policy.onnx",
     as_json: Json = False,
 ) -> None:
     """Writes a bundle as one ONNX graph, memory in and memory out, after checking it against our own runtime.
@@ -37,7 +36,7 @@ def export(
 
     difference = write_onnx(bundle, out)
     version = read_manifest(bundle).version
-    found = {"onnx": str(out), "model_version": version, "largest_difference": difference}
+    found = {"onnx": out, "model_version": version, "largest_difference": difference}
     typer.echo(json.dumps(found) if as_json else f"{out}: {version}, at most {difference:.1e} from our own runtime")
 
 

@@ -31,7 +31,7 @@ def certify(
         typer.Option(help="Markets; all of this kind by default. Other numbers: M2:sigma=0.04,cost=0.001; M5x8"),
     ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes; one a core by default.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write the page with the learned bands here.")] = None,
+    html: Annotated[str | None, typer.Option(help="Write the page with the learned bands here.")] = None,
     as_json: Json = False,
 ) -> None:
     """Trains on markets whose optimum is solved and grades the bundles. Exit 1 if a threshold is missed.
@@ -47,10 +47,12 @@ def certify(
     from himari_rl.certification.suites import OF_EVERY_RUN, suite_for
     from himari_rl.certification.traps import Trapped, trap_certificates
     from himari_rl.errors import RefusedError
-    from himari_rl.storage import write_atomic
+    from himari_rl.storage import is_remote, write_atomic
     from himari_rl.training.device import resolve_device
     from himari_rl.training.progress import opened_progress
 
+    if html is not None:
+        is_remote(html)  # what is no place at all is refused before it has cost minutes
     asked = settings["certify"]
     suite = suite_for(kind, asked.num_episodes, settings["agent"])
     names = market or [*suite.thresholds, *(name for name in OF_EVERY_RUN if name in suite.histories)]

@@ -141,8 +141,6 @@ def join(
 
     Example: himari data join BTC-USDT_1h.parquet signals.csv --max-age 4h
     """
-    from pathlib import Path
-
     from rich.console import Console
 
     from himari_rl.data.checks import interval_ms
@@ -151,17 +149,21 @@ def join(
     from himari_rl.data.sources import load_bars
     from himari_rl.data.table import read_table, write_bars
     from himari_rl.errors import DataError
+    from himari_rl.storage import is_file, is_remote, parent
+    from himari_rl.storage import join as place_of
+    from himari_rl.storage import stamp as state_of
 
     loaded, age = load_bars(bars, symbol), None if max_age is None else interval_ms(max_age)
     joined = join_signals(loaded, read_table(signals), age)
     name = f"{loaded.symbol}_{interval_name(loaded.interval_ms)}_signals.parquet"
-    path = Path(signals).with_name(name) if out is None else Path(out)
-    if path.exists() and any(path.samefile(given) for given in (bars, signals)):
+    path = place_of(parent(signals), name) if out is None else out
+    here = [state_of(given) for given in (bars, signals) if not is_remote(given)]  # under whatever name
+    if path in (bars, signals) or (not is_remote(path) and is_file(path) and state_of(path) in here):
         raise DataError(f"--out {path} is one of the files that are read", "another file", "choose another --out")
     write_bars(joined.bars, path)
     if as_json:
         told = {key: value for key, value in vars(joined).items() if key != "bars"}
-        typer.echo(json.dumps({"path": str(path), "bars": len(loaded)} | told))
+        typer.echo(json.dumps({"path": path, "bars": len(loaded)} | told))
         return
     console = Console(soft_wrap=True, highlight=False)
     for line in described(joined):

@@ -159,9 +159,12 @@ def _opened(place: str) -> int:
     import os
 
     from himari_rl.errors import StorageError
+    from himari_rl.storage import is_remote
+    from himari_rl.storage.mirror import fetched
 
+    file = fetched(place) if is_remote(place) else place
     try:
-        return os.open(place, os.O_RDONLY)
+        return os.open(file, os.O_RDONLY)
     except OSError as error:
         raise StorageError(f"cannot read {place}: {error.strerror}", "a file of JSON lines") from error
 

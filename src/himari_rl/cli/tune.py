@@ -42,7 +42,7 @@ def tune(
     from himari_rl.cli.walk_forward import history_of
     from himari_rl.experiments.recipe import Recipe
     from himari_rl.experiments.tune import tune as search
-    from himari_rl.storage import local_path
+    from himari_rl.storage.mirror import workplace
     from himari_rl.training.progress import opened_progress
 
     console = Console(stderr=True, highlight=False)
@@ -53,12 +53,13 @@ def tune(
         num_episodes=asked.num_episodes,
         purge_bars=asked.purge_bars,
     )
-    with opened_progress(console, "trials") as progress:
+    bars = history_of(kind, data, symbol, symbols, funding)
+    with workplace(out) as folder, opened_progress(console, "trials") as progress:
         tuned = search(
-            history_of(kind, data, symbol, symbols, funding),
+            bars,
             recipe,
             asked.trials,
-            local_path(out),
+            folder,
             seed=asked.seed,
             test_fraction=asked.test_fraction,
             accept=settings["data"].accept,

@@ -9,6 +9,7 @@ is left out. What the exchange does not have stays a gap.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from himari_rl.data.checks import interval_ms
 from himari_rl.data.table import write_bars
 from himari_rl.errors import ConfigError, DataError
 from himari_rl.schema import DAY_MS, PRICES, Bars, FloatArray
+from himari_rl.storage import is_file, join, read_bytes
 
 PAGES_PER_WRITE = 10
 ATTEMPTS = 8
@@ -54,9 +56,9 @@ class Fetched:
 
 @dataclass
 class _Store:
-    """The file on disk and the rows in memory."""
+    """The file, local or gs://, and the rows in memory."""
 
-    path: Path
+    path: str
     interval_ms: int
     exchange: str
     rows: dict[int, tuple[float, ...]] = field(default_factory=dict)
@@ -66,10 +68,10 @@ class _Store:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        if not self.path.exists():
+        if not is_file(self.path):
             return
         try:
-            with pq.ParquetFile(self.path, page_checksum_verification=True) as reader:
+            with pq.ParquetFile(io.BytesIO(read_bytes(self.path)), page_checksum_verification=True) as reader:
                 table = reader.read()
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{self.path} cannot be read", "the file of an earlier fetch", "move it away") from error
@@ -150,7 +152,8 @@ def fetch(
     if start >= end:
         raise ConfigError(f"nothing lies between {since} and {until or 'now'}", "since before until", "check the dates")
     _require_history(exchange, timeframe, start, now, step)
-    store = _Store(Path(out) / exchange / f"{symbol.replace('/', '-')}_{timeframe}.parquet", step, exchange)
+    name = f"{symbol.replace('/', '-')}_{timeframe}.parquet"
+    store = _Store(join(join(out, exchange), name), step, exchange)
     store.load()
     before = len(store.rows)
     try:
@@ -169,7 +172,7 @@ def fetch(
         raise DataError(f"{exchange} has no {timeframe} candles of {symbol} since {since}", "", "try a later --since")
     times = sorted(store.rows)
     return Fetched(
-        path=str(store.path),
+        path=store.path,
         exchange=exchange,
         symbol=symbol,
         rows=len(times),

@@ -10,6 +10,7 @@ The probability of backtest overfitting over all trials comes with the answer: n
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,7 +36,8 @@ from himari_rl.experiments.recipe import Recipe
 from himari_rl.experiments.run_folder import require_ledger
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.schema import Bars, FloatArray
-from himari_rl.storage import require_writable, write_atomic
+from himari_rl.storage import announce, require_writable, write_atomic
+from himari_rl.storage.mirror import shown
 from himari_rl.training.device import one_thread
 from himari_rl.training.job import NetJob, train_many, training_data
 from himari_rl.training.preparation import fitted, prepared
@@ -93,7 +95,7 @@ def tune(
 
     def record(chosen: Recipe, params: dict[str, float]) -> None:
         with Trials() as ledger:
-            what = look_of(config_hash(chosen), train, str(out.resolve()))
+            what = look_of(config_hash(chosen), train, shown(out.resolve()))
             ledger.look("tune", *span_of(train), what, params, paths=paths)
 
     tuned = search(train, recipe, trials, out, seed=seed, record=record, progress=progress)
@@ -134,7 +136,9 @@ def search(
         chosen = recipe.with_agent(space(trial, recipe.agent))
         with one_thread():
             series = judged_rows(train, chosen, splits, seed)
-        np.save(out / f"rows-{trial.number}.npy", series)
+        rows = io.BytesIO()
+        np.save(rows, series)
+        write_atomic(out / f"rows-{trial.number}.npy", rows.getvalue())
         record(chosen, dict(trial.params))
         return float(series.mean()) * train.bars_per_year
 
@@ -143,6 +147,7 @@ def search(
             seed=int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
         )
         study.optimize(objective, n_trials=1)
+        announce(out / STUDY)
         progress(number + 1, trials)
     finished = [t for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE]
     matrix = np.column_stack([np.load(out / f"rows-{t.number}.npy") for t in finished])

@@ -4,7 +4,8 @@
     rollback("aliases/champion.json")                       a new step that names the bundle before
     read_alias("aliases/champion.json")
 
-    {"bundle": "../runs/mine/bundle", "transaction": "9f0c...", "step": 7, "manifest_sha256": "3f2a...", "past": [...]}
+    {"bundle": "../runs/mine/bundle", "transaction": "9f0c...", "step": 7, "manifest_sha256": "3f2a...", "past": [...],
+     "transactions": ["9f0c...", ...]}
 
 A relative bundle is meant from the alias's folder. `step` only ever grows, so a rollback is a step forward to an
 older bundle, and a reader that sees a smaller step than before knows that it reads an old copy. `manifest_sha256`
@@ -18,6 +19,7 @@ import posixpath
 import secrets
 from collections.abc import Callable
 from pathlib import PurePosixPath
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -26,6 +28,7 @@ from himari_rl.policy.bundle import read_manifest
 from himari_rl.storage import exchange, is_remote, join, parent, read_bytes
 
 PAST = 20  # steps that an alias remembers
+TRANSACTIONS = 256  # moves that it knows again: as many as others can make while one waits for an answer that was lost
 
 
 class Target(BaseModel):
@@ -45,6 +48,8 @@ class Alias(Target):
     """What the file holds: the step that counts, and those before it, the newest first."""
 
     past: tuple[Target, ...] = Field(default=(), max_length=PAST)
+    transactions: tuple[str, ...] = Field(default=(), max_length=TRANSACTIONS)
+    """Of the last moves, rollbacks and what was rolled back among them, the newest first."""
 
 
 def read_alias(path: str) -> Alias:
@@ -106,7 +111,7 @@ def rollback(path: str) -> Alias:
         # what was rolled back from leaves the past, so that a second rollback goes further back and not to and fro
         rest = old.past[old.past.index(earlier) + 1 :]
         fresh = earlier.model_dump() | {"transaction": transaction, "step": old.step + 1}
-        return _render(Alias(**fresh, past=rest))
+        return _render(Alias(**fresh, past=rest, transactions=_known(transaction, old)))
 
     return _parse(exchange(path, step_back, _with(transaction)), path)
 
@@ -117,10 +122,16 @@ def _with(transaction: str) -> Callable[[bytes], bool]:
 
 
 def _after(old: Alias | None, new: Target) -> Alias:
+    known = _known(new.transaction, old)
     if old is None:
-        return Alias(**new.model_dump())
-    last = Target(**old.model_dump(exclude={"past"}))
-    return Alias(**new.model_dump(exclude={"step"}), step=old.step + 1, past=(last, *old.past)[:PAST])
+        return Alias(**new.model_dump(), transactions=known)
+    last = Target(**old.model_dump(include=set(Target.model_fields)))
+    more: dict[str, Any] = {"step": old.step + 1, "past": (last, *old.past)[:PAST], "transactions": known}
+    return Alias(**new.model_dump(exclude={"step"}), **more)
+
+
+def _known(transaction: str, old: Alias | None) -> tuple[str, ...]:
+    return (transaction, *(old.transactions if old is not None else ()))[:TRANSACTIONS]
 
 
 def _parse(text: bytes, path: str) -> Alias:

@@ -4,16 +4,14 @@
     promote("aliases/champion.json", bundle, answer, override="why")       somebody takes it on himself
     rollback("aliases/champion.json")                                      one step back, logged as well
 
-The log is one JSON line an event, chained as the trial ledger is (storage/chain.py; in a bucket one object an event,
-audit.py), and its last move of an alias must be the one that the alias stands at: a line changed or taken out shows.
+The log is one JSON line an event, in a bucket one object an event, chained as the trial ledger is (audit.py), and its
+last move of an alias must be the one that the alias stands at: a line changed or taken out shows.
 """
 
 from __future__ import annotations
 
 import fcntl
 import getpass
-import hashlib
-import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,10 +20,9 @@ from typing import Any
 from himari_rl.errors import BundleError, RefusedError, StorageError
 from himari_rl.policy import alias as aliases
 from himari_rl.policy.alias import Alias
-from himari_rl.release.audit import FOLDER, bucket_log
+from himari_rl.release.audit import FOLDER, bucket_log, chained, checked
 from himari_rl.release.gate import GateAnswer
 from himari_rl.storage import is_file, is_remote, join, local_path, name_of, parent
-from himari_rl.storage.chain import BEGINNING, beginning, first_break, link
 
 LOG = "audit.jsonl"
 
@@ -109,9 +106,8 @@ def append(path: str, event: dict[str, Any]) -> None:
         raise StorageError(f"cannot write {log}: {error.strerror}", "", "choose a folder you may write to") from error
     with os.fdopen(descriptor, "r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        rows = _checked(file.read(), log)
-        last = (rows[-1][2] if rows else None) or beginning([content for _, content, _ in rows])
-        file.write(_text(line | {"chain": link(last, [_text(line)])}).encode() + b"\n")
+        rows = checked(file.read().splitlines(), log)
+        file.write(chained(line, rows) + b"\n")
         file.flush()
         os.fsync(file.fileno())
 
@@ -127,34 +123,9 @@ def read_log(path: str) -> list[dict[str, Any]]:
     log = log_of(path)
     if not log.exists():
         return []
-    return [json.loads(content[0]) for _, content, _ in _checked(log.read_bytes(), log)]
+    return [row.said for row in checked(log.read_bytes().splitlines(), log)]
 
 
 def log_of(path: str) -> Path:
     """The log beside the alias at `path`, on this machine."""
     return local_path(path).parent / LOG
-
-
-def _text(event: dict[str, Any]) -> str:
-    return json.dumps(event, sort_keys=True)
-
-
-def _checked(text: bytes, log: Path) -> list[tuple[int, list[str], str | None]]:
-    """Number, content and hash of every line; a line of an earlier release names the digest of the line before it."""
-    rows: list[tuple[int, list[str], str | None]] = []
-    before, broken = BEGINNING, ""
-    for number, line in enumerate(text.splitlines(), 1):
-        try:
-            event = dict(json.loads(line))
-        except (ValueError, TypeError):
-            broken = broken or f"row {number} is no event"
-            continue
-        said = event.pop("chain", None)
-        if said is None and event.get("before") != before:
-            broken = broken or f"row {number} does not follow the one before it"
-        before = hashlib.sha256(line).hexdigest()
-        rows.append((number, [_text(event)], said))
-    broken = broken or first_break(rows, (rows[-1][2] if rows else None) or "")
-    if broken:
-        raise StorageError(f"{log} was changed: {broken}", "an append-only log", "restore it")
-    return rows

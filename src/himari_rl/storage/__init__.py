@@ -1,6 +1,7 @@
 """One face over local paths and gs://: files that are either whole or not there."""
 
 from himari_rl.storage.local import (
+    announce,
     exchange,
     is_file,
     is_folder,
@@ -15,6 +16,7 @@ from himari_rl.storage.local import (
 from himari_rl.storage.paths import is_remote, join, name_of, parent
 
 __all__ = [
+    "announce",
     "exchange",
     "is_file",
     "is_folder",

@@ -2,7 +2,8 @@
 
 Whole downloads only, held to the object's size and MD5: the client verifies no range read. Every write names the
 generation that it replaces (0: none), so that nobody is written over unawares, and a write whose answer was lost is
-recognised by reading again. What fails is one StorageError within DEADLINE_S; what is read is never half an object.
+recognised by reading again. What fails is one StorageError within DEADLINE_S, all requests of the call together; what
+is read is never half an object.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -22,7 +24,7 @@ from himari_rl.errors import ConflictError, StorageError
 TIMEOUT_S = 10.0
 """One silence of the server."""
 DEADLINE_S = 30.0
-"""One call with all its repetitions."""
+"""One call with all its requests and their repetitions."""
 CONTEST_S = 120.0
 """One `exchange`, which others may win again and again."""
 NO_BUCKET_REQUEST = "DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA"
@@ -30,6 +32,8 @@ _CORRUPT_READS = 3  # so often in a row that it is no accident of the wire
 _PAUSE_S = 0.02  # after a lost race, doubled each time, up to a second
 _CURE = "check the bucket, the network and the service account's role (storage.objectUser)"
 _LISTING = {"kind", "items", "prefixes", "nextPageToken"}
+_WRITING = 0.6  # of the deadline; the rest is for finding out whether a write that failed was written
+_UNTIL: ContextVar[float] = ContextVar("_UNTIL", default=float("inf"))  # when the call at hand must have ended
 
 
 class StoredObject(NamedTuple):
@@ -65,20 +69,20 @@ def read(path: str) -> tuple[bytes, int] | None:
     """
     bucket, name = split(path)
     not_found, data_corruption = _errors("read", path)[1:]
-    until = _deadline()
-    for attempt in range(1, _CORRUPT_READS + 1):
-        blob = _client().bucket(bucket).blob(name)
-        with _calling("read", path):
-            try:
-                data: bytes = blob.download_as_bytes(**_patience(until))
-            except not_found:
-                return None
-            except data_corruption:
-                if attempt == _CORRUPT_READS:
-                    raise
-                continue
-            if _has_digest(blob, data):  # of the answer's own headers: of this generation and no other
-                return data, int(blob.generation)
+    with _within(DEADLINE_S):
+        for attempt in range(1, _CORRUPT_READS + 1):
+            with _calling("read", path):
+                blob = _client().bucket(bucket).blob(name)
+                try:
+                    data: bytes = blob.download_as_bytes(**_patience())
+                except not_found:
+                    return None
+                except data_corruption:
+                    if attempt == _CORRUPT_READS:
+                        raise
+                    continue
+                if _has_digest(blob, data):  # of the answer's own headers: of this generation and no other
+                    return data, int(blob.generation)
     raise StorageError(f"cannot read {path}: its checksum does not match what arrived", cure=_CURE)
 
 
@@ -89,15 +93,16 @@ def put(path: str, data: bytes, generation: int) -> int:
         ConflictError: somebody else has written it.
         StorageError: it cannot be written.
     """
-    try:
-        return _put(path, data, generation)
-    except _Conflict as error:
-        found = read(path)
-        if found is not None and found[0] == data:  # ours: the server wrote it and the answer was lost
-            return found[1]
-        if generation:
+    with _within(DEADLINE_S):
+        try:
+            return _put(path, data, generation)
+        except _Conflict as error:
+            found = read(path)
+            if found is not None and found[0] == data:  # ours: the server wrote it and the answer was lost
+                return found[1]
+            if not generation:
+                raise ConflictError(f"{path} exists already", "a name that is free", "choose another one") from error
             raise ConflictError(f"{path} was changed by somebody else meanwhile", "", "run one at a time") from error
-        raise ConflictError(f"{path} exists already", "a name that is free", "choose another one") from error
 
 
 def create(path: str, data: bytes) -> int:
@@ -120,28 +125,29 @@ def exchange(path: str, change: Callable[[bytes | None], bytes], mine: Callable[
     Raises:
         StorageError: it cannot be read or written, or others always win.
     """
-    until, pause, written = time.monotonic() + CONTEST_S, _PAUSE_S, b""
-    while True:
-        found = read(path)
-        before, generation = (None, 0) if found is None else found
-        if written and before is not None and (before == written or (mine is not None and mine(before))):
-            return written
-        written = change(before)
-        try:
-            _put(path, written, generation)
-            return written
-        except _Conflict:
-            if time.monotonic() > until:
-                raise StorageError(f"cannot write {path}: it always changes meanwhile", cure="try again") from None
-            time.sleep(random.uniform(0, pause))
-            pause = min(2 * pause, 1.0)
+    pause, written = _PAUSE_S, b""
+    with _within(CONTEST_S):
+        while True:
+            found = read(path)
+            before, generation = (None, 0) if found is None else found
+            if written and before is not None and (before == written or (mine is not None and mine(before))):
+                return written
+            written = change(before)
+            try:
+                _put(path, written, generation)
+                return written
+            except _Conflict:
+                if time.monotonic() + pause > _UNTIL.get():
+                    raise StorageError(f"cannot write {path}: it always changes meanwhile", cure="try again") from None
+                time.sleep(random.uniform(0, pause))
+                pause = min(2 * pause, 1.0)
 
 
 def stamp(path: str) -> str | None:
     """The object's generation; None where there is no object."""
     bucket, name = split(path)
-    with _calling("read", path):
-        blob = _client().bucket(bucket).get_blob(name, **_patience(_deadline()))
+    with _within(DEADLINE_S), _calling("read", path):
+        blob = _client().bucket(bucket).get_blob(name, **_patience())
     return None if blob is None else str(blob.generation)
 
 
@@ -158,8 +164,8 @@ def listing(folder: str) -> list[StoredObject]:
     """
     bucket, _, prefix = folder.removeprefix("gs://").partition("/")
     found = []
-    with _calling("list", folder):
-        pages = _client().list_blobs(bucket, prefix=prefix, **_patience(_deadline()))
+    with _within(DEADLINE_S), _calling("list", folder):
+        pages = _client().list_blobs(bucket, prefix=prefix, **_patience())
         pages._page_start = _whole_page
         for blob in pages:
             if not blob.name.startswith(prefix) or not str(blob.id).startswith(f"{bucket}/{blob.name}"):
@@ -171,8 +177,8 @@ def listing(folder: str) -> list[StoredObject]:
 def delete(path: str) -> None:
     """Removes an object that nothing names any more; one that is gone already is no error."""
     bucket, name = split(path)
-    with _calling("delete", path), suppress(_errors("delete", path)[1]):
-        _client().bucket(bucket).blob(name).delete(**_patience(_deadline()))
+    with _within(DEADLINE_S), _calling("delete", path), suppress(_errors("delete", path)[1]):
+        _client().bucket(bucket).blob(name).delete(**_patience())
 
 
 def split(path: str) -> tuple[str, str]:
@@ -191,35 +197,37 @@ def _put(path: str, data: bytes, generation: int) -> int:
     bucket, name = split(path)
     precondition_failed = _errors("write", path)[0]
     kind = "application/json" if name.endswith(".json") else "application/octet-stream"
-    blob, until = _client().bucket(bucket).blob(name), _deadline()
-    try:
-        with _calling("write", path, but=precondition_failed):
-            blob.upload_from_string(data, content_type=kind, if_generation_match=generation, **_patience(until))
-            if int(blob.size or 0) != len(data) or not _has_digest(blob, data):
-                _undo(blob)
-                raise OSError("what the server has is not what was sent")
-    except precondition_failed as error:
-        raise _Conflict from error
-    except StorageError:
-        if not _landed(path, data):
-            raise
-        return int(stamp(path) or 0)
+    with _within(DEADLINE_S):
+        try:
+            with _within(_WRITING * DEADLINE_S), _calling("write", path, but=precondition_failed):
+                blob = _client().bucket(bucket).blob(name)
+                blob.upload_from_string(data, content_type=kind, if_generation_match=generation, **_patience())
+                if int(blob.size or 0) != len(data) or not _has_digest(blob, data):
+                    _undo(blob)
+                    raise OSError("what the server has is not what was sent")
+        except precondition_failed as error:
+            raise _Conflict from error
+        except StorageError:
+            landed = _landed(path, data)
+            if landed is None:
+                raise
+            return landed
     return int(blob.generation)
 
 
-def _landed(path: str, data: bytes) -> bool:
-    """Whether a write that failed was written all the same: the answer was lost, and its repetitions too."""
+def _landed(path: str, data: bytes) -> int | None:
+    """The generation of a write that failed and was written all the same: answer and repetitions were lost."""
     try:
         found = read(path)
     except StorageError:
-        return False
-    return found is not None and found[0] == data
+        return None
+    return found[1] if found is not None and found[0] == data else None
 
 
 def _undo(blob: Any) -> None:
     """Takes back a write that arrived damaged, so that the name is free for another try."""
     with _calling("delete", blob.name):
-        blob.delete(if_generation_match=blob.generation, **_patience(_deadline()))
+        blob.delete(if_generation_match=blob.generation, **_patience())
 
 
 def _has_digest(blob: Any, data: bytes) -> bool:
@@ -244,18 +252,34 @@ def _client() -> Any:
     return storage.Client()
 
 
-def _deadline() -> float:
-    return time.monotonic() + DEADLINE_S
+@contextmanager
+def _within(seconds: float) -> Iterator[None]:
+    """Gives a call, and every call that it makes, so long in all."""
+    before = _UNTIL.set(min(_UNTIL.get(), time.monotonic() + seconds))
+    try:
+        yield
+    finally:
+        _UNTIL.reset(before)
 
 
-def _patience(until: float) -> dict[str, Any]:
-    """How long one request of the client may take, its repetitions included."""
-    from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-untyped]
+def _patience() -> dict[str, Any]:
+    """How long a request of the client may be silent, and how it is repeated."""
+    wait = max(0.1, min(TIMEOUT_S, (_UNTIL.get() - time.monotonic()) / 2))
+    return {"timeout": wait, "retry": _Repeated(_UNTIL.get() - wait)}
 
-    left = max(0.1, until - time.monotonic())
-    wait = min(TIMEOUT_S, left)
-    retry = DEFAULT_RETRY.with_timeout(max(0.1, left - wait)).with_delay(initial=0.2, maximum=4.0, multiplier=2.0)
-    return {"timeout": wait, "retry": retry}
+
+class _Repeated:
+    """The client's own repetitions, up to a moment: a call of several requests would begin anew with each."""
+
+    def __init__(self, until: float) -> None:
+        self._until = until
+
+    def __call__(self, request: Callable[[], Any]) -> Any:
+        from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-untyped]
+
+        left = max(0.01, self._until - time.monotonic())
+        repeated = DEFAULT_RETRY.with_timeout(left).with_delay(initial=0.2, maximum=4.0, multiplier=2.0)
+        return repeated(request)
 
 
 def _errors(verb: str, path: str) -> tuple[type[Exception], type[Exception], type[Exception]]:

@@ -4,6 +4,7 @@
     write_folder(path, files)     one folder:  the same for a set of files that belong together
     exchange(path, change)        one file:    read, change, write, with nobody in between
     set_aside(path)               one folder:  renamed out of the way, with the date
+    announce(path)                one file:    another library has written it
     require_writable(path)        one folder:  can files be made in it, before hours of work
     read_bytes(path)  is_file(path)  stamp(path)
 
@@ -154,8 +155,13 @@ def write_atomic(path: str | Path, data: bytes) -> None:
         raise refusal("write", path, error) from error
     finally:
         _forget(temporary)
-    if FOLLOWERS and (follower := _follower(target)):
-        follower.written(_absolute(target))
+    announce(target)
+
+
+def announce(path: Path) -> None:
+    """Tells whoever follows its folder (mirror.py) that a file was written, whoever wrote it."""
+    if FOLLOWERS and (follower := _follower(path)):
+        follower.written(_absolute(path))
 
 
 def write_folder(path: str | Path, files: Mapping[str, bytes], *, marker: str) -> None:
