@@ -97,7 +97,7 @@ def test_a_training_that_stops_at_its_cost_leaves_a_checkpoint_and_the_same_comm
     """By the card's launcher, as a process: the bundle is that of a run that nobody stopped, bit for bit."""
     bars = tmp_path / f"{SYMBOLS[0]}_1h.csv"
     write_bars(synthetic_bars(1600, 0), bars)
-    words = ["--model", "base", "--local", "--data", str(bars), "--num-episodes", "600", "--save-interval", "2", *SMALL]
+    words = ["--model", "base", "--local", "--data", str(bars), "--num-episodes", "100", "--save-interval", "2", *SMALL]
 
     def launched(place: str, *more: str) -> int:
         run = ["--model-dir", str(tmp_path / place)]

@@ -48,6 +48,8 @@ AREAS = {
     "config": ("config",),
     "launch": ("launch",),
     "cost": ("cost",),
+    "deploy": ("deploy",),
+    "monitoring": ("monitoring",),
     "demo": ("demo",),
 }
 """Module of this package -> its commands, in the order of the road."""

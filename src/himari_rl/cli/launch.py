@@ -79,6 +79,8 @@ def launch(
         if code:
             raise typer.Exit(code)
         return
+    if job.output and not job.output.startswith("gs://"):
+        raise ConfigError(f"{job.output} is on this machine", "a place in a bucket", "--bucket-name, or --local")
     tell(f"launch {identity}; if this program is cut off: --launch-id {identity} goes on with the same job")
     done = begun(job, machine, settings["cloud"], how, follow=not detach, tell=tell)
     if as_json:
@@ -106,6 +108,7 @@ def planned(
     given = [*words, *_forwarded(model, kind, assignments, file)]
     find = _trainer if model in SCRIPTS else _command
     output, extra, size = find(model, kind, given, cloud)
+    bucket = output.removeprefix("gs://").partition("/")[0] if output.startswith("gs://") else ""
     if model != "certify":
         share = how.max_cost / tasks_of(model, size, machine)
         extra += [f"--max-cost={share:g}", "--set", f"budget.usd_per_hour={machine.price(how.spot):g}"]
@@ -116,7 +119,7 @@ def planned(
         output=output,
         size=size,
         launch=identity,
-        environment=places_in(cloud, identity),
+        environment=places_in(cloud, bucket if output else cloud.bucket, identity),
     )
 
 
@@ -145,15 +148,19 @@ def _trainer(model: str, kind: str, words: list[str], cloud: Any) -> tuple[str, 
     """A trainer script's output, what is added to its words, and how much work it is."""
     from himari_rl.cli import vertex
     from himari_rl.cloud.jobs import SCRIPTS, WorkSize
+    from himari_rl.errors import ConfigError
     from himari_rl.storage import is_remote, join
 
     given, typed, resolved = vertex.checked(kind, vertex.arguments(kind, SCRIPTS[model]), words, ROOT)
-    bucket = given.bucket_name or cloud.bucket
-    model_dir = given.model_dir or cloud.model_dir(kind)
+    bucket = given.bucket_name or ("" if given.data else cloud.bucket)  # bars without a bucket are somebody's own
+    model_dir = given.model_dir or (bucket and cloud.model_dir(kind))
+    if not model_dir or not (bucket or given.data):
+        raise ConfigError("nothing says where the bars or the model are", "--bucket-name, or --data and --model-dir")
     extra = [] if "bucket_name" in typed or not bucket else ["--bucket-name", bucket]
     extra += [] if "model_dir" in typed else ["--model-dir", model_dir]
     train = resolved["train"]
-    output = model_dir if is_remote(model_dir) or not bucket else join(f"gs://{bucket}", model_dir)
+    inside = bucket and not is_remote(model_dir) and not model_dir.startswith("/")
+    output = join(f"gs://{bucket}", model_dir) if inside else model_dir
     return output, extra, WorkSize(episodes=train.num_episodes, seeds=len(train.seeds))
 
 
@@ -169,16 +176,23 @@ def _command(model: str, kind: str, words: list[str], cloud: Any) -> tuple[str, 
     typed = {word.partition("=")[0] for word in words if word.startswith("--")}
     if not cloud.bucket and not {"--data", "--out"} <= typed:
         raise ConfigError("nothing says where the bars or the run are", "cloud.bucket, or --data and --out")
-    output = f"gs://{cloud.bucket}/{cloud.walk_forward_dir}/{kind}"
+    usual = f"gs://{cloud.bucket}/{cloud.walk_forward_dir}/{kind}"
+    said = [after if after else following for (word, _, after), following in _pairs(words) if word == "--out"]
+    output = said[-1] if said else usual
     extra = [] if "--data" in typed else ["--data", f"gs://{cloud.bucket}/{cloud.data}"]
     if not typed & {"--data", "--symbol", "--symbols"}:
         extra += ["--symbols", *cloud.symbols] if kind == "multi" else ["--symbol", cloud.symbol]
-    extra += [] if "--out" in typed else ["--out", output]
+    extra += [] if said else ["--out", output]
     walk = check([model, kind, *words, *extra])["walk_forward"]
     size = WorkSize(
         episodes=walk.num_episodes or USUAL_EPISODES, seeds=len(walk.seeds), folds=walk.folds or USUAL_FOLDS
     )
     return output, extra, size
+
+
+def _pairs(words: list[str]) -> list[tuple[tuple[str, str, str], str]]:
+    """Each word, cut at its =, with the one after it."""
+    return [(word.partition("="), after) for word, after in zip(words, [*words[1:], ""], strict=True)]
 
 
 def document(job: CloudJob, settings: Resolved) -> dict[str, Any]:

@@ -33,6 +33,8 @@ SECTIONS = {
     "launch": "himari_rl.cloud.machines:LaunchConfig",
     "machines": "himari_rl.cloud.machines:MachinesConfig",
     "estimate": "himari_rl.cloud.machines:EstimateConfig",
+    "deploy": "himari_rl.cloud.deploy:DeployConfig",
+    "monitoring": "himari_rl.cloud.signals:MonitorConfig",
     "budget": "himari_rl.cloud.machines:BudgetConfig",
 }
 COMMANDS = {
@@ -48,6 +50,8 @@ COMMANDS = {
     "cloud-train": ("cloud", "train", "data", "agent", "environment", "evaluate", "gate", "budget"),  # vertex_training/
     "launch": ("cloud", "launch", "machines", "estimate", "budget"),
     "cost": ("cloud", "launch", "machines", "estimate", "budget"),
+    "deploy": ("cloud", "deploy", "monitoring", "budget"),
+    "monitoring": ("cloud", "deploy", "monitoring"),
 }
 
 

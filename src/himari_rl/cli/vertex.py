@@ -149,7 +149,7 @@ def _places(
         "checkpoints": environment.get("AIP_CHECKPOINT_DIR", "") if is_remote(model_dir) else "",
         "tensorboard": environment.get("AIP_TENSORBOARD_LOG_DIR", ""),
         "trials": f"{bucket}/{cloud.trials}" if is_remote(model_dir) and bucket else "",
-        "costs": f"{bucket}/{cloud.costs}" if is_remote(model_dir) and bucket else "",
+        "costs": f"{bucket}/{cloud.costs}" if is_remote(model_dir) and bucket else environment.get("HIMARI_COSTS", ""),
     }
 
 

@@ -120,9 +120,9 @@ def command_of(model: str, kind: str, words: Sequence[str]) -> tuple[str, ...]:
     return ("python", "-m", "himari_rl", model, kind, *words)
 
 
-def places_in(cloud: CloudConfig, launch: str) -> dict[str, str]:
+def places_in(cloud: CloudConfig, bucket: str, launch: str) -> dict[str, str]:
     """What a job must know that no argument says."""
     known = {LAUNCH: launch}
-    if cloud.bucket:
-        known |= {COSTS: f"gs://{cloud.bucket}/{cloud.costs}", TRIALS: f"gs://{cloud.bucket}/{cloud.trials}"}
+    if bucket:
+        known |= {COSTS: f"gs://{bucket}/{cloud.costs}", TRIALS: f"gs://{bucket}/{cloud.trials}"}
     return known
