@@ -5,6 +5,7 @@ HimariError              exit code 2: bad usage or bad input; one line, no trace
 ├── ConfigError          settings that contradict each other or the data
 ├── BundleError          a policy bundle that is missing, damaged or made for something else
 ├── StateError           a request whose numbers cannot be a state (HTTP 422)
+├── CloudError           Google Cloud said no, or nothing
 ├── StorageError         a path that cannot be read or written
 │   └── ConflictError    somebody else has written it meanwhile
 └── RefusedError         exit code 1: the input is fine, the answer is no
@@ -56,6 +57,10 @@ class BundleError(HimariError):
 
 class StateError(HimariError):
     """A request whose numbers cannot be a state."""
+
+
+class CloudError(HimariError):
+    """Google Cloud said no, or nothing."""
 
 
 class StorageError(HimariError):

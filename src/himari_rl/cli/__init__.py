@@ -24,7 +24,8 @@ from typer.exceptions import TyperException
 
 from himari_rl import __version__
 from himari_rl.cli.extras import missing_extra
-from himari_rl.cli.options import listing
+from himari_rl.cli.options import checking, listing
+from himari_rl.config import Resolved
 from himari_rl.errors import HimariError
 from himari_rl.training.slim_torch import import_later
 
@@ -45,6 +46,10 @@ AREAS = {
     "replay": ("replay",),
     "journal": ("journal",),
     "config": ("config",),
+    "launch": ("launch",),
+    "cost": ("cost",),
+    "deploy": ("deploy",),
+    "monitoring": ("monitoring",),
     "demo": ("demo",),
 }
 """Module of this package -> its commands, in the order of the road."""
@@ -139,6 +144,19 @@ def run(argv: Sequence[str]) -> int:
     command = command_for(argv)
     code = command.main(args=spread_lists(command, argv), prog_name="himari", standalone_mode=False)
     return code if isinstance(code, int) else 0
+
+
+def check(argv: Sequence[str]) -> Resolved:
+    """The settings of a command with these words, which is not run: what a launcher asks before anything is paid for.
+
+    Raises:
+        HimariError: a setting that cannot be. TyperException: bad usage.
+    """
+    command = command_for(argv)
+    with checking():
+        settings = command.main(args=spread_lists(command, argv), prog_name="himari", standalone_mode=False)
+    assert isinstance(settings, Resolved)
+    return settings
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
@@ -25,7 +26,11 @@ from himari_rl.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
+ROOT = Path(__file__).resolve().parents[3]
+"""Of the repository, where this package is run from one."""
+CLOUD_FILE = Path("config") / "gcp_deployment.yaml"
 _LISTING: ContextVar[bool] = ContextVar("listing", default=False)
+_CHECKING: ContextVar[bool] = ContextVar("checking", default=False)
 LEDGER = (
     "environment.allow_short",
     "environment.commission_rate",
@@ -38,6 +43,8 @@ LEDGER = (
 """Fees, shorts, reward and beliefs: plain options of every command that trains on real bars."""
 ACCEPT = "data.accept"
 """What is known of the data and accepted: an option of every command that trains or judges on bars."""
+BUDGET = ("budget.max_cost", "budget.usd_per_hour")
+"""Where a run stops by itself: an option of every command that trains for long."""
 AGENT = ("agent.recipe", "agent.hidden_dim", "agent.learning_rate", "agent.weight_decay")
 NAMES = {"serve.challenger_share": "--share"}  # where an option was called otherwise before there were sections
 
@@ -73,8 +80,18 @@ def listing() -> Iterator[None]:
         _LISTING.reset(token)
 
 
+@contextmanager
+def checking() -> Iterator[None]:
+    """Inside it a command reads its words and settings, refuses what it must, and returns them instead of working."""
+    token = _CHECKING.set(True)
+    try:
+        yield
+    finally:
+        _CHECKING.reset(token)
+
+
 def configured(
-    command: str, *keys: str, kind: str | None = None
+    command: str, *keys: str, kind: str | None = None, usual: Path | None = None, launches: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[[], Callable[..., Any]]]:
     """Makes a factory of the command that typer is given: its own parameters, then an option for each of `keys`.
 
@@ -82,18 +99,27 @@ def configured(
         command: whose sections it has.
         keys: settings that are plain options.
         kind: of the agent; without it the command's own argument `kind`, where it has one.
+        usual: the file that is read without --config, where it lies here or in the repository.
+        launches: it begins another command: `--set` of sections that are not its own go to that one, as `others`.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[[], Callable[..., Any]]:
-        return lambda: _command(function, command, () if _LISTING.get() else keys, kind)
+        return lambda: _command(function, command, () if _LISTING.get() else keys, kind, usual, launches)
 
     return decorate
 
 
-def _command(function: Callable[..., Any], command: str, keys: tuple[str, ...], kind: str | None) -> Callable[..., Any]:
+def _command(
+    function: Callable[..., Any],
+    command: str,
+    keys: tuple[str, ...],
+    kind: str | None,
+    usual: Path | None,
+    launches: bool,
+) -> Callable[..., Any]:
     hints = get_type_hints(function, include_extras=True)
     own = [p.replace(annotation=hints[p.name]) for p in inspect.signature(function).parameters.values()]
-    own = [p for p in own if p.name != "settings"]
+    own = [p for p in own if p.name not in ("settings", "others")]
     made = [option for key in keys for option in _options(command, key, kind)]
     common = [_parameter("config_file", ConfigFile), _parameter("assignments", Assignments)]
     common += [_parameter("rules", Rules)] if "gate" in COMMANDS[command] else []
@@ -102,11 +128,18 @@ def _command(function: Callable[..., Any], command: str, keys: tuple[str, ...], 
 
     def run(**given: Any) -> Any:
         file, assignments = given.pop("config_file"), given.pop("assignments") or ()
+        if launches:
+            given["others"] = list(assignments), file
+            assignments = [word for word in assignments if word.partition(".")[0] in COMMANDS[command]]
+        if file is None and usual is not None:
+            file = next((str(path) for path in (usual, ROOT / usual) if path.is_file()), None)
         of_kind = kind or given.get("kind") or KINDS[0]
         options = _given(command, keys, of_kind, {p.name: given.pop(p.name) for p in made})
         settings = resolved(command, of_kind, file, assignments, options, given.pop("rules", None))
         for section in settings.sections:
             settings[section]  # a value that no component takes is refused before anything is read
+        if _CHECKING.get():
+            return settings
         return function(**given, settings=settings)
 
     run.__name__, run.__doc__ = function.__name__, function.__doc__

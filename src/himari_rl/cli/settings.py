@@ -30,10 +30,16 @@ SECTIONS = {
     "risk": "himari_rl.policy.risk:RiskLimits",
     "halt": "himari_rl.runner.config:HaltConfig",
     "cloud": "himari_rl.cloud.config:CloudConfig",
+    "launch": "himari_rl.cloud.machines:LaunchConfig",
+    "machines": "himari_rl.cloud.machines:MachinesConfig",
+    "estimate": "himari_rl.cloud.machines:EstimateConfig",
+    "deploy": "himari_rl.cloud.deploy:DeployConfig",
+    "monitoring": "himari_rl.cloud.signals:MonitorConfig",
+    "budget": "himari_rl.cloud.machines:BudgetConfig",
 }
 COMMANDS = {
-    "train": ("train", "data", "agent", "environment"),
-    "walk-forward": ("walk_forward", "data", "agent", "environment", "gate"),
+    "train": ("train", "data", "agent", "environment", "budget"),
+    "walk-forward": ("walk_forward", "data", "agent", "environment", "gate", "budget"),
     "evaluate": ("evaluate", "data"),
     "register": ("walk_forward", "agent", "environment", "evaluate", "gate"),
     "tune": ("tune", "data", "agent", "environment"),
@@ -41,7 +47,11 @@ COMMANDS = {
     "gate": ("gate",),
     "serve": ("serve",),
     "run": ("run", "portfolio", "risk", "halt"),
-    "cloud-train": ("cloud", "train", "data", "agent", "environment", "evaluate", "gate"),  # vertex_training/
+    "cloud-train": ("cloud", "train", "data", "agent", "environment", "evaluate", "gate", "budget"),  # vertex_training/
+    "launch": ("cloud", "launch", "machines", "estimate", "budget"),
+    "cost": ("cloud", "launch", "machines", "estimate", "budget"),
+    "deploy": ("cloud", "deploy", "monitoring", "budget"),
+    "monitoring": ("cloud", "deploy", "monitoring"),
 }
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from himari_rl.cli.options import ACCEPT, AGENT, LEDGER, Json, configured, told_on
+from himari_rl.cli.options import ACCEPT, AGENT, BUDGET, LEDGER, Json, configured, told_on
 from himari_rl.config import Resolved
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ BeliefsFrom = Annotated[
     ),
 ]
 
-RUN = ("train.num_episodes", "train.seeds", "train.save_interval", "train.test_fraction", "train.device", ACCEPT)
+RUN = ("train.num_episodes", "train.seeds", "train.save_interval", "train.test_fraction", "train.device", ACCEPT, *BUDGET)
 MEMORY = ("agent.lstm_hidden_dim", "agent.lstm_num_layers", "agent.gap_rule")
 
 
@@ -151,6 +151,8 @@ def _run(
     others: Sequence[Bars] = (),
 ) -> None:
     """Trains with what was asked for, writes the run into the trial ledger and says what there is."""
+    from himari_rl.cloud.costs import CostLedger
+    from himari_rl.cloud.meter import metered
     from himari_rl.experiments.arguments import accepted_facts
     from himari_rl.experiments.train import recorded_job
     from himari_rl.storage import join
@@ -163,7 +165,8 @@ def _run(
     console = Console(stderr=True)
     accept = settings["data"].accept
     print_facts(accepted_facts(bars, accept), console)
-    with workplace(out) as folder, Watch(console, folder / "tensorboard" if tensorboard else None) as watch:
+    meter = metered(settings["budget"], "train", out, ledger=CostLedger(""), tell=told_on(console))
+    with workplace(out) as folder, Watch(console, folder / "tensorboard" if tensorboard else None) as watch, meter:
         trained = recorded_job(
             job,
             bars,

@@ -28,6 +28,7 @@ _FLAGS = {
     "bucket_name": "cloud.bucket",
     "symbol": "cloud.symbol",
     "symbols": "cloud.symbols",
+    "max_cost": "budget.max_cost",
 }
 
 
@@ -53,6 +54,7 @@ def arguments(kind: str, script: str) -> argparse.ArgumentParser:
         add("--symbol", help="which symbol of the bars")
     add("--seeds", type=int, default=len(usual.seeds), help="how many; the bundle is their ensemble")
     add("--seed", type=int, default=usual.seeds[0], help="first of the seeds")
+    add("--max-cost", type=float, help="US dollars: stops there with a checkpoint, at budget.usd_per_hour")
     add("--config", help=f"YAML of settings [default: {PLACE}]")
     add("--set", action="append", dest="assignments", metavar="KEY=VALUE", help="any other setting, again and again")
     add("--fresh", action="store_true", help="begin anew beside what is there")
@@ -65,10 +67,8 @@ def main(kind: str, parser: argparse.ArgumentParser, argv: Sequence[str] | None,
     Args:
         root: where the repository's own config lies, for a job that is started in another folder.
     """
-    given = parser.parse_args(argv)
-    typed = {name for name, value in vars(_typed(parser, argv)).items() if value is not None}
     try:
-        return _run(kind, parser, given, typed, root)
+        return _run(kind, parser, *checked(kind, parser, argv, root))
     except HimariError as error:
         from himari_rl.storage.mirror import shown
 
@@ -76,16 +76,32 @@ def main(kind: str, parser: argparse.ArgumentParser, argv: Sequence[str] | None,
         return error.exit_code
 
 
-def _run(kind: str, parser: argparse.ArgumentParser, given: Namespace, typed: set[str], root: Path) -> int:
-    from himari_rl.cloud.markets import load_market
-    from himari_rl.cloud.training_run import Places, train_in_cloud
-    from himari_rl.training.job import Job
+def checked(
+    kind: str, parser: argparse.ArgumentParser, argv: Sequence[str] | None, root: Path
+) -> tuple[Namespace, set[str], Resolved]:
+    """What was typed, which of the flags were, and every setting; a launcher asks this before anything is paid for.
 
+    Raises:
+        HimariError: a setting that does not exist, or a value that no component takes.
+        SystemExit: a flag that does not exist, with its line on stderr.
+    """
+    given = parser.parse_args(argv)
+    typed = {name for name, value in vars(_typed(parser, argv)).items() if value is not None}
     settings = resolved(
         "cloud-train", kind, _config(given.config, root), given.assignments or (), _options(given, typed)
     )
     for section in settings.sections:
         settings[section]  # a value that no component takes is refused before anything is read
+    return given, typed, settings
+
+
+def _run(kind: str, parser: argparse.ArgumentParser, given: Namespace, typed: set[str], settings: Resolved) -> int:
+    from himari_rl.cloud.costs import CostLedger
+    from himari_rl.cloud.markets import load_market
+    from himari_rl.cloud.meter import metered
+    from himari_rl.cloud.training_run import Places, train_in_cloud
+    from himari_rl.training.job import Job
+
     places = _places(parser, kind, given, settings, os.environ)
     cloud = settings["cloud"]
     data = given.data or [f"gs://{cloud.bucket}/{cloud.data}"]
@@ -94,16 +110,18 @@ def _run(kind: str, parser: argparse.ArgumentParser, given: Namespace, typed: se
     if given.data and kind != "multi" and "symbol" not in typed:
         symbols = _only(data) or symbols
     bars = load_market(data, kind, symbols, None if given.data else cloud.interval, tell)
-    return train_in_cloud(
-        job,
-        bars,
-        Places(**places),
-        judged=settings["evaluate"],
-        rules=settings["gate"],
-        accept=settings["data"].accept,
-        fresh=given.fresh,
-        tell=tell,
-    )
+    costs = CostLedger(places.pop("costs"))
+    with metered(settings["budget"], kind, places["model_dir"], ledger=costs, tell=tell):
+        return train_in_cloud(
+            job,
+            bars,
+            Places(**places),
+            judged=settings["evaluate"],
+            rules=settings["gate"],
+            accept=settings["data"].accept,
+            fresh=given.fresh,
+            tell=tell,
+        )
 
 
 def tell(line: str) -> None:
@@ -131,6 +149,7 @@ def _places(
         "checkpoints": environment.get("AIP_CHECKPOINT_DIR", "") if is_remote(model_dir) else "",
         "tensorboard": environment.get("AIP_TENSORBOARD_LOG_DIR", ""),
         "trials": f"{bucket}/{cloud.trials}" if is_remote(model_dir) and bucket else "",
+        "costs": f"{bucket}/{cloud.costs}" if is_remote(model_dir) and bucket else environment.get("HIMARI_COSTS", ""),
     }
 
 

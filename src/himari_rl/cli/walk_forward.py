@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from himari_rl.cli.options import ACCEPT, AGENT, LEDGER, Json, Kind, configured, told_on
+from himari_rl.cli.options import ACCEPT, AGENT, BUDGET, LEDGER, Json, Kind, configured, told_on
 from himari_rl.config import Resolved
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def register(app: typer.Typer) -> None:
     app.command("walk-forward")(walk_forward())
 
 
-@configured("walk-forward", *WALK, ACCEPT, *AGENT, *LEDGER)
+@configured("walk-forward", *WALK, ACCEPT, *AGENT, *LEDGER, *BUDGET)
 def walk_forward(
     kind: Kind,
     data: Annotated[list[str], typer.Option(help="Files or a folder of bars.")],
@@ -82,7 +82,6 @@ def walk_forward(
             "CLOUD_RUN_TASK_INDEX and CLOUD_RUN_TASK_COUNT say it too.",
         ),
     ] = None,
-    usd_per_hour: Annotated[float, typer.Option(min=0.0, help="Price of this machine, for the cost line.")] = 0.10,
     as_json: Json = False,
 ) -> None:
     """Trains and judges in calendar folds, with controls; one out-of-sample account through all of them.
@@ -93,15 +92,18 @@ def walk_forward(
     """
     import json
     import os
+    from functools import partial
 
     from rich.console import Console
 
     from himari_rl.cli.train import print_facts
+    from himari_rl.cloud.costs import CostLedger
+    from himari_rl.cloud.meter import metered
     from himari_rl.data.sources import load_bars
     from himari_rl.evaluation.record import BUNDLE
     from himari_rl.evaluation.statements import LOOK_AHEAD
     from himari_rl.experiments.arguments import accepted_facts
-    from himari_rl.experiments.run import run_walk_forward
+    from himari_rl.experiments.run import USD_PER_HOUR, run_walk_forward
     from himari_rl.experiments.shares import all_shares_done, train_share
     from himari_rl.experiments.walk_forward import Settings
     from himari_rl.release.gate import gate, record
@@ -123,8 +125,10 @@ def walk_forward(
     console = Console(stderr=True, highlight=False)
     accept = settings["data"].accept
     print_facts(accepted_facts(bars, accept), console)
+    budget, costs = settings["budget"], CostLedger(os.environ.get("HIMARI_COSTS", ""))
+    meter = partial(metered, budget, "walk-forward", out, ledger=costs, tell=told_on(console))
     if share := _share(task, os.environ):
-        with workplace(out) as folder, opened_progress(console, "share of the folds") as progress:
+        with workplace(out) as folder, opened_progress(console, "share of the folds") as progress, meter():
             train_share(bars, asked, folder, *share, progress=progress, accept=accept, beliefs_from=others)
         if not all_shares_done(out, asked, bars, *share):
             console.print(f"task {share[0]} of {share[1]} has ended; the one that ends last judges", markup=False)
@@ -132,14 +136,14 @@ def walk_forward(
     with workplace(out) as folder:
         if line := beginning_line():
             console.print(line, style="yellow", markup=False)
-        with opened_progress(console, "folds x seeds", then="judging") as progress:
+        with opened_progress(console, "folds x seeds", then="judging") as progress, meter():
             document = run_walk_forward(
                 bars,
                 asked,
                 folder,
                 pool,
                 progress=progress,
-                usd_per_hour=usd_per_hour,
+                usd_per_hour=budget.usd_per_hour or USD_PER_HOUR,
                 overwrite=overwrite,
                 accept=accept,
                 tell=told_on(console),
