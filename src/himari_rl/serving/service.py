@@ -22,7 +22,7 @@ from himari_rl.policy.runtime import Policy, Step
 from himari_rl.serving import decide as raw
 from himari_rl.serving import memory as memories
 from himari_rl.serving.errors import FieldError, NotReadyError, OfferRefusedError, within
-from himari_rl.serving.inputs import PolicyInput, Request, check_fields, input_of_sequence
+from himari_rl.serving.inputs import Held, PolicyInput, Request, check_fields, input_of_sequence
 from himari_rl.serving.jobs import Jobs, in_daemon
 from himari_rl.serving.journal import Journal
 from himari_rl.serving.log_lines import LogLines
@@ -54,8 +54,10 @@ class Service:
         self._split = self.challenger if settings.challenger_share else None
         self._shadow = None if settings.challenger_share else self.challenger
         self._key = settings.memory_key or secrets.token_bytes(32)
-        self._memories: Sessions[SessionMemory] = Sessions(settings.max_sessions, settings.session_ttl_s)
-        self._streams: Sessions[raw.Stream] = Sessions(settings.max_sessions, settings.session_ttl_s)
+        bounds: dict[str, Any] = {"most": settings.max_sessions, "ttl_s": settings.session_ttl_s}
+        bounds["most_each"] = min(settings.max_sessions, settings.max_sessions_each)
+        self._memories: Sessions[SessionMemory] = Sessions(**bounds)
+        self._streams: Sessions[raw.Stream] = Sessions(**bounds)
         self._loading = asyncio.Lock()
         self._look: asyncio.Task[bool] | None = None
         self._looking_since = 0.0
@@ -250,26 +252,22 @@ class Service:
         name, stream = None, None
         if request.session_id is not None:
             name = (client, request.session_id, slot.symbols, slot.interval_ms)
-            self._streams.admit(name)
+            self._streams.admit(name, client)
             stream = self._streams.get(name)
         if stream is None or any(asset.history is not None for asset in arrived.assets.values()):
             known = "the request has no session_id and" if name is None else "this session is new here and"
             stream = raw.begin(arrived, slot, known if stream is None else "the request")
-        state, note = raw.encode(stream, arrived, slot)
-        try:
-            validate_state(state, slot.dim, slot.symbols)
-            given = PolicyInput(state, note=note)
-            if slot.recurrent and name is not None:
-                given = self._in_session(slot, state, ("decide", *name), stream.timestamp)
-                given = given._replace(note={**note, **given.note})
-            elif slot.recurrent:
-                given = given._replace(note=note | {"memory_started": True})
-            answer = self._answer(slot, given, slot.policy.step(given.state, given.before))
-        except BaseException:
-            stream.take_back()
-            raise
+        stream, state, note = raw.encode(stream, arrived, slot)
+        validate_state(state, slot.dim, slot.symbols)
+        given = PolicyInput(state, note=note)
+        if slot.recurrent and name is not None:
+            given = self._in_session(slot, state, client, ("decide", *name), arrived.now.timestamp)
+            given = given._replace(note={**note, **given.note})
+        elif slot.recurrent:
+            given = given._replace(note=note | {"memory_started": True})
+        answer = self._answer(slot, given, slot.policy.step(given.state, given.before))
         if name is not None:
-            self._streams.put(name, stream)
+            self._streams.put(name, stream, client)
         return self._finish(slot, {"state": state}, answer, started) | {"state": state}
 
     # ---- the steps of every answer: _prepare, Policy.step, _answer (limits, memory), _finish (shadow, record)
@@ -296,15 +294,25 @@ class Service:
         if not slot.recurrent:
             return tuple.__new__(PolicyInput, (state, None, _NO_NOTE, False, False, None))
         if (session := request.get("session_id")) is not None:
-            return self._in_session(slot, state, (client, session), request["timestamp"])
+            return self._in_session(slot, state, client, (client, session), request["timestamp"])
         before = None if text is None else memories.unpack(text, slot.digest, self._key, slot.policy.memory_size)
         return tuple.__new__(PolicyInput, (state, before, {"memory_started": text is None}, True, plain, None))
 
-    def _in_session(self, slot: Slot, state: Sequence[float], name: Hashable, timestamp: int) -> PolicyInput:
+    def _in_session(
+        self, slot: Slot, state: Sequence[float], client: str, name: Hashable, timestamp: int
+    ) -> PolicyInput:
         """A bar of a session that this process keeps; the session stays as it was until the bar is decided."""
-        self._memories.admit(name)
+        now_ms = self.clock() * 1000.0
+        if timestamp > now_ms + slot.interval_ms:  # it would refuse every real bar from then on
+            raise FieldError(
+                "timestamp",
+                f"timestamp is {timestamp}, more than a bar after {now_ms:.0f}, which it is here",
+                "the opening time of a bar that is there",
+                "send each bar's opening time in ms, UTC",
+            )
+        self._memories.admit(name, client)
         before, note = resume(self._memories.get(name), slot, timestamp)
-        return PolicyInput(state, before, note, session=(name, timestamp))
+        return PolicyInput(state, before, note, session=Held(client, name, timestamp))
 
     def _answer(self, slot: Slot, given: PolicyInput, decision: Step) -> dict[str, Any]:
         """Limits a decision, keeps or signs its memory and counts it: the answer without its last two fields."""
@@ -317,9 +325,9 @@ class Service:
             named = dict(zip(slot.symbols, multipliers, strict=True))
             answer = {"position_multipliers": named, "confidence": decision.confidence}
         if given.session is not None:
-            name, timestamp = given.session
+            client, name, timestamp = given.session
             kept = SessionMemory(slot.digest, timestamp, given.before, decision.memory, given.state)
-            self._memories.put(name, kept)
+            self._memories.put(name, kept, client)
         elif given.carried:
             answer["memory"] = memories.pack(decision.memory, slot.digest, self._key)
         answer |= given.note

@@ -43,6 +43,8 @@ class ServeSettings:
     """Largest request body; more is answered with 413 and not read."""
     max_sessions: int = 2_000
     """Sessions with memory or history held here; a new one above that is answered with 429."""
+    max_sessions_each: int = 500
+    """The same for one client: its key, its e-mail or its address."""
     session_ttl_s: float = 86_400.0
     """A session that was silent for so long is forgotten."""
     max_concurrency: int = 512
