@@ -51,6 +51,10 @@ class ServeSettings:
     """Requests begun and not answered; one more is answered with 503 and Retry-After, unread."""
     body_timeout_s: float = 10.0
     """A body that has not arrived by then is answered with 408."""
+    max_bodies_each: int = 128
+    """Requests of one client address whose body is awaited; one more whose body has not come with it is a 429."""
+    head_timeout_s: float = 10.0
+    """A request's headers that have not arrived by then are answered with 408; a connection without any is closed."""
     turbo: bool = True
     """Answers plain POST /predict within uvicorn's parser (http/protocol.py); off: the same bytes from plain ASGI."""
 

@@ -103,6 +103,7 @@ class PredictProtocol(Http1Protocol):
             and not parser.should_upgrade()
             and not self.expect_100_continue
         ):
+            self._head_came()
             self._held, self._whole = b"", False
         else:
             super().on_headers_complete()
@@ -119,7 +120,11 @@ class PredictProtocol(Http1Protocol):
         if self._held is None:
             super().on_message_complete()
         else:
-            self._whole = True
+            self._unread, self._slack, self._whole = 0, self._chunk, True
+
+    def _in_head(self) -> bool:
+        """As Http1Protocol's; what is held is past its head."""
+        return self._held is None and super()._in_head()
 
     def _reply(self, answer: bytes | None) -> None:
         """Sends the answer to the request that is held, or lets it take the ordinary path for another one."""

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import socket
+from typing import cast
 
 import uvicorn
 
@@ -48,11 +49,13 @@ def make_server(app: Api) -> uvicorn.Server:
         http=http,
         ws="none",
         access_log=False,
+        proxy_headers=False,  # an address that a client may claim is none; docs/serving.md says whose it is
         log_level="warning",
         timeout_graceful_shutdown=GRACE_S,
     )
     server = uvicorn.Server(config)
     app.concurrency.pending = server.server_state.tasks
+    app.connections.open = cast(set[Http1Protocol], server.server_state.connections)
     return server
 
 
