@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from himari_rl.data.synthetic import synthetic_bars
 from himari_rl.features import contract
 from himari_rl.features.contract import WIDTH, state_dim
-from himari_rl.features.encoder import StateEncoder
+from himari_rl.features.encoder import StateEncoder, account_columns, account_numbers
 from himari_rl.features.window import Window
 from himari_rl.schema import DAY_MS, HOUR_MS, MINUTE_MS, Bars, FloatArray
 
@@ -54,7 +54,7 @@ def test_bar_by_bar_it_is_the_batch_encoder(assets: int, interval_ms: int) -> No
     window = Window.of([as_bars(bars, warm) for bars in panel])
     for row in range(warm, rows):
         window = window.then(START + row * interval_ms, [float(bars.close[row]) for bars in panel])
-        found = market_of(window.numbers(state_dim(assets), interval_ms), assets)
+        found = market_of(np.array(window.numbers(state_dim(assets), interval_ms)), assets)
         np.testing.assert_allclose(found, market_of(expected[row], assets), atol=1e-12)
     assert np.ptp(found) > 0.0
 
@@ -71,7 +71,7 @@ def test_with_bars_missing_anywhere(seed: int, assets: int, interval_ms: int) ->
     _, expected = StateEncoder(tuple("abc"[:assets])).panel_rows(panel)
     window = Window.of([as_bars(bars, -1) for bars in panel])
     window = window.then(START + rows * interval_ms, [float(bars.close[-1]) for bars in panel])
-    found = market_of(window.numbers(state_dim(assets), interval_ms), assets)
+    found = market_of(np.array(window.numbers(state_dim(assets), interval_ms)), assets)
     np.testing.assert_allclose(found, market_of(expected[-1], assets), atol=1e-12)
 
 
@@ -82,7 +82,7 @@ def test_the_last_bar_again_takes_its_place_and_the_window_before_stays() -> Non
     first = before.then(end, [close])
     other = first.then(end, [close * 1.1])
     assert other.numbers(WIDTH, HOUR_MS)[contract.VOLATILITY] != first.numbers(WIDTH, HOUR_MS)[contract.VOLATILITY]
-    assert other.then(end, [close]).numbers(WIDTH, HOUR_MS).tolist() == first.numbers(WIDTH, HOUR_MS).tolist()
+    assert other.then(end, [close]).numbers(WIDTH, HOUR_MS) == first.numbers(WIDTH, HOUR_MS)
     assert before.timestamp == int(bars.timestamp[38])
 
 
@@ -105,3 +105,9 @@ def test_what_is_kept_is_bounded_whatever_the_history(assets: int, interval_ms: 
             window = window.then(START + row * interval_ms, [100.0 + row] * assets)
             assert window.times.nbytes + window.closes.nbytes < 12_000
     assert rows * 8 * (3 + 1) > 2 * 12_000
+
+
+@given(st.floats(-3.0, 3.0), st.floats(-2.0, 2.0), st.floats(0.0, 1.0), st.floats(0.01, 2.0))
+def test_an_account_in_plain_numbers_is_the_encoders(exposure: float, pnl: float, wins: float, unit: float) -> None:
+    columns = account_columns(*(np.array([value]) for value in (exposure, pnl, wins)), unit)
+    assert account_numbers(exposure, pnl, wins, unit) == tuple(float(column[0]) for column in columns)

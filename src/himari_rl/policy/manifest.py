@@ -200,11 +200,16 @@ class Manifest(ManifestPart):
         The same policy has the same version whenever and wherever it was exported; when, of which bars and with which
         verdict is told by `manifest_sha256` alone.
         """
+        return f"{self.kind}-{self.shaping_sha256[:12]}"
+
+    @property
+    def shaping_sha256(self) -> str:
+        """The digest of all that shapes an answer: what a client's memory belongs to."""
         shaping = self.model_dump(mode="json", include=SHAPING) | {"gap_rule": self.config.get("gap_rule")}
         if self.beliefs is None:
             del shaping["beliefs"]  # a policy without them keeps the version it always had
         text = json.dumps(shaping, sort_keys=True, separators=(",", ":"))
-        return f"{self.kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def new_manifest(**fields: Any) -> Manifest:

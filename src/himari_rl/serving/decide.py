@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from himari_rl.features.contract import ACTION, CASCADE_RISK, CONFIDENCE, TIER, VOLATILITY, WIDTH
-from himari_rl.features.encoder import write_account
+from himari_rl.features.contract import ACCOUNT_COLUMNS, ACTION, CASCADE_RISK, CONFIDENCE, TIER, VOLATILITY, WIDTH
+from himari_rl.features.encoder import account_numbers, herfindahl
 from himari_rl.features.window import Window
 from himari_rl.policy.arrival import ArrivalRules, Place, missing_bars
 from himari_rl.schema import ACTIONS, SECOND_MS
@@ -150,20 +150,16 @@ def encode(stream: Stream, arrived: Arrived, slot: Slot) -> tuple[Stream, list[f
     still = [symbol for i, symbol in enumerate(slot.symbols) if state[i * WIDTH + VOLATILITY] == 0.0]
     if still:
         note["flat"] = still
-    assets = arrived.assets.values()
-    accounts = [asset.account for asset in assets]
-    write_account(
-        state,
-        np.array([account.exposure for account in accounts]),
-        np.array([account.unrealised_pnl for account in accounts]),
-        np.array([account.win_rate for account in accounts]),
-        slot.policy.manifest.ledger.max_position_pct,
-    )
-    values: list[float] = state.tolist()
+    unit, assets = slot.policy.manifest.ledger.max_position_pct, arrived.assets.values()
     for start, asset in zip(range(0, slot.dim, WIDTH), assets, strict=False):
-        signal = asset.signal
-        values[start + CONFIDENCE] = signal.confidence
-        values[start + CASCADE_RISK] = signal.cascade_risk
-        values[start + ACTION.start + 1 + ACTIONS[signal.action]] = 1.0
-        values[start + TIER.start - 1 + int(signal.tier[1])] = 1.0
-    return later, values, note
+        signal, held = asset.signal, asset.account
+        numbers = account_numbers(held.exposure, held.unrealised_pnl, held.win_rate, unit)
+        for column, value in zip(ACCOUNT_COLUMNS, numbers, strict=True):
+            state[start + column] = value
+        state[start + CONFIDENCE] = signal.confidence
+        state[start + CASCADE_RISK] = signal.cascade_risk
+        state[start + ACTION.start + 1 + ACTIONS[signal.action]] = 1.0
+        state[start + TIER.start - 1 + int(signal.tier[1])] = 1.0
+    if len(slot.symbols) > 1:
+        state[-1] = float(herfindahl(np.array([asset.account.exposure for asset in assets])))
+    return later, state, note

@@ -112,9 +112,10 @@ class Service:
             return swapped
 
     def _look_at_sources(self) -> bool:
+        swapped = self.load()
         if self.challenger is not None:
-            self.challenger.load()
-        return self.load()
+            self.challenger.load(self.slot)
+        return swapped
 
     @property
     def refused(self) -> str:
@@ -133,10 +134,14 @@ class Service:
             OfferRefusedError: what is offered was refused, and the policy before goes on.
         """
         self.follower.hurry()
+        if self.challenger is not None:
+            self.challenger.follower.hurry()
         swapped = await self.reload()
         version = self.ready().version
         if self.refused:
             raise OfferRefusedError(self.refused, cure=f"{version} goes on answering")
+        if self.challenger is not None and self.challenger.reason:
+            raise OfferRefusedError(f"the challenger: {self.challenger.reason}", cure=f"{version} goes on answering")
         return swapped
 
     def ready(self) -> Slot:
@@ -212,27 +217,54 @@ class Service:
                 self._finish(slot, requests[index], answer, started)
         return answers
 
-    def batch(self, instances: list[Request], client: str = "") -> dict[str, Any]:
-        """The answer to POST /v1/batch: every instance alone, in order, all from one policy; none where one is wrong.
+    def batch(self, instances: Sequence[Request], client: str = "") -> dict[str, Any]:
+        """The answer to POST /v1/batch: every instance for itself, in order, all from one policy and in one pass of its
+        network; none where one is wrong.
 
         Raises:
             as `predict`; a StateError names the instance.
         """
         started = perf_counter_ns()
-        slot = self.ready()
-        if self._split is not None:
-            slot = self._split.choose(slot, client)
-        predictions = []
+        return self._batch(self._chosen(client), instances, client, started, in_range=False)
+
+    def batch_bytes(self, body: bytes, client: str = "") -> dict[str, Any]:
+        """The same answer to a batch of plain states as it came: as `predict_bytes`.
+
+        Raises:
+            ValidationError, HimariError: the FastAPI route says why.
+        """
+        started = perf_counter_ns()
+        slot = self._chosen(client)
+        instances = [{"state": state} for state in slot.batch_reader.validate_json(body)["instances"]]
+        return self._batch(slot, instances, client, started, in_range=True)
+
+    def _chosen(self, client: str) -> Slot:
+        slot = self.slot or self.ready()
+        return slot if self._split is None else self._split.choose(slot, client)
+
+    def _batch(
+        self, slot: Slot, instances: Sequence[Request], client: str, started: int, *, in_range: bool
+    ) -> dict[str, Any]:
+        given = []
         for index, request in enumerate(instances):
             if request.get("session_id") is not None:
                 raise FieldError(
                     f"instances[{index}]", "an instance has a session_id", "memory or none", "use POST /predict for it"
                 )
             try:
-                given = self._prepare(slot, request, client, in_range=False)
-                predictions.append(self._answer(slot, given, slot.policy.step(given.state, given.before)))
+                given.append(self._prepare(slot, request, client, in_range=in_range))
             except StateError as error:
                 raise within(f"instances[{index}]", error) from error
+        if len(given) > 1:
+            decisions = slot.policy.steps([one.state for one in given], [one.before for one in given])
+        else:
+            decisions = [slot.policy.step(given[0].state, given[0].before)]
+        predictions = []
+        for request, one, decision in zip(instances, given, decisions, strict=True):
+            answer = self._answer(slot, one, decision)
+            if self._shadow is not None:
+                self._shadow.offer(request, answer)
+            predictions.append(answer)
         return self._finish(slot, None, {"predictions": predictions}, started)
 
     def decide(self, request: DecideRequest, client: str = "") -> dict[str, Any]:
@@ -245,9 +277,7 @@ class Service:
             as `predict`.
         """
         started = perf_counter_ns()
-        slot = self.ready()
-        if self._split is not None:
-            slot = self._split.choose(slot, request.session_id or client)
+        slot = self._chosen(request.session_id or client)
         arrived = raw.arrive(request, slot, self.settings, self.clock() * 1000.0)
         name, stream = None, None
         if request.session_id is not None:

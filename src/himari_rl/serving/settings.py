@@ -22,6 +22,8 @@ class ServeSettings:
 
     symbols: tuple[str, ...] = ()
     """The assets this server is for; a policy for others is refused. Empty: whatever the policy was made for."""
+    other_contracts: bool = False
+    """Takes an alias or challenger of other symbols, another interval or another encoder than what is served."""
     reload_s: float = 2.0
     """Seconds between two looks at the alias or bundle, and between two attempts while no valid policy is loaded."""
     look_timeout_s: float = 10.0
