@@ -61,6 +61,7 @@ class Service:
         self._loading = asyncio.Lock()
         self._look: asyncio.Task[bool] | None = None
         self._looking_since = 0.0
+        self._announced = False
         self._before: tuple[str, Slot | None] = (LOADING, None)
         self.looked_at: float | None = None
         """When the last look at the sources came back, by the monotonic clock; None before the first."""
@@ -91,6 +92,13 @@ class Service:
         self.slot = slot  # the swap: one assignment; a request in progress keeps the slot it read
         return True
 
+    def announce(self, url: str) -> None:
+        """Says where the server listens and what it will serve there; and what it serves, when that is loaded."""
+        settings = self.settings
+        keys = "API keys" * bool(settings.api_keys) or "ID tokens" * bool(settings.audience) or "nobody is asked"
+        self.journal.event("listening", url=url, source=self.follower.place, keys=keys, admin=settings.admin)
+        self._announced = True
+
     async def reload(self) -> bool:
         """`load`, off the event loop and written down, for champion and challenger; one at a time."""
         async with self._loading:
@@ -106,7 +114,11 @@ class Service:
             serving = self.slot and self.slot.version
             if self.reason not in ("", earlier):  # the source is asked every few seconds, and says the same for hours
                 self.journal.event("refused", "ERROR", reason=self.reason, serving=serving)
-            if swapped and (before is not None or earlier not in ("", LOADING) or self.journal.every):
+            if swapped and before is None and self._announced and self.slot is not None:
+                data = self.slot.policy.manifest.training_data
+                what = {"symbols": self.slot.symbols, "interval_ms": self.slot.interval_ms, "synthetic": data.synthetic}
+                self.journal.event("serving", model_version=serving, source=self.follower.place, **what)
+            elif swapped and (before is not None or earlier not in ("", LOADING) or self.journal.every):
                 # a first start that went well is no event
                 self.journal.event("swap", model_version=serving, before=before and before.version)
             return swapped

@@ -80,6 +80,8 @@ class ServeSettings:
     challenger_share: float = 0.0
     """Share of clients that the challenger answers, always the same ones; 0: it decides in the shadow."""
 
+    access_log: bool = False
+    """One line of JSON for every request: method, path, status, time, client and request id."""
     log_every: int = 0
     """One structured log line for every so many answers; 0: none."""
     vertex_health_route: str = field(default="", metadata={"env": "AIP_HEALTH_ROUTE"})
@@ -96,6 +98,11 @@ class ServeSettings:
             raise ConfigError(f"challenger_share is {self.challenger_share}", "at least 0 and below 1", "0 is a shadow")
         if self.challenger_share and not self.challenger:
             raise ConfigError("there is a challenger_share and no challenger", "a bundle or alias", "name a challenger")
+        for key in self.api_keys:  # never said: a log may have more readers than a secret
+            if not key or key != key.strip() or not key.isascii() or not key.isprintable():
+                raise ConfigError("an API key is empty, or has blanks around it or letters that no header carries", "text")
+        if len(set(self.api_keys)) != len(self.api_keys):
+            raise ConfigError("an API key is there twice", "each once", "drop one of them")
         if bool(self.audience) != bool(self.emails):
             raise ConfigError(
                 "ID tokens need an audience and the e-mails that may use them", "both or none", "set both"
@@ -121,6 +128,11 @@ def from_environment(environment: Mapping[str, str] | None = None) -> dict[str, 
     return {one.key.removeprefix(f"{SECTION}."): found[one.key].value for one in given}
 
 
+def bare(host: str) -> str:
+    """A host without the brackets that an IPv6 address has in a URL."""
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+
 LOOPBACK = ("127.", "::1", "localhost")
 
 
@@ -130,7 +142,7 @@ def check_exposure(host: str, settings: ServeSettings, allow_anonymous: bool) ->
     Raises:
         ConfigError: other machines could call without showing anything, and nobody said that they may.
     """
-    local = host.startswith(LOOPBACK)
+    local = bare(host).startswith(LOOPBACK)
     if not local and not settings.guarded and not allow_anonymous:
         raise ConfigError(
             f"{host} can be reached from other machines and no client must show a key",

@@ -33,7 +33,9 @@ from himari_rl import __version__
 from himari_rl.errors import HimariError
 from himari_rl.policy.arrival import ArrivalError
 from himari_rl.policy.runtime import Policy
+from himari_rl.serving.http.access import RequestIds
 from himari_rl.serving.http.connections import Connections
+from himari_rl.serving.http.docs import add_docs
 from himari_rl.serving.http.fast_path import FastPath
 from himari_rl.serving.http.guard import Guard
 from himari_rl.serving.http.middleware import (
@@ -102,11 +104,14 @@ def create_app(source: Policy | str | Path, settings: ServeSettings | None = Non
         version=__version__,
         summary="How much: a multiplier of the base position in [0, 2]",
         lifespan=lifespan,
+        docs_url=None,  # FastAPI's page asks another company's servers; docs.py makes one of the same document
+        redoc_url=None,
     )
     app.state.service = service
     app.connections = Connections(settings.head_timeout_s)
     _add_errors(app, service)
     add_routes(app, service)
+    add_docs(app)
     _add_front(app, service)
     return app
 
@@ -134,7 +139,7 @@ def _add_front(app: Api, service: Service) -> None:
 
         headers = ["authorization", "content-type", "x-api-key"]
         front = CORSMiddleware(front, settings.cors_origins, ["GET", "POST"], headers)
-    app.front = front
+    app.front = RequestIds(front, service.journal if settings.access_log else None)
 
 
 def _add_errors(app: FastAPI, service: Service) -> None:

@@ -31,7 +31,9 @@ class FastPath:
     def __init__(self, app: ASGIApp, service: Service) -> None:
         settings = service.settings
         self.app, self.service, self._journal = app, service, service.journal
-        self.direct = not settings.guarded and not settings.cors_origins and not settings.challenger_share
+        self.direct = not (
+            settings.guarded or settings.cors_origins or settings.challenger_share or settings.access_log
+        )
         """Whether nothing of a request but its body decides on its answer: then protocol.py may ask here directly."""
         self._answers = {"/predict": self.answer, "/v1/batch": self._batch, "/v1/decide": self._decide}
         self.turn: dict[Any, bytes] = {}

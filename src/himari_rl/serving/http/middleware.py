@@ -91,6 +91,8 @@ class Authentication:
             except HimariError as error:
                 await refuse(send, self._errors, refusal_of(error), str(error))
                 return
+            if (caller := scope.get("himari.caller")) is not None:  # access.py writes it down
+                caller[0] = client
         await self.app({**scope, CLIENT: client}, receive, send)
 
 

@@ -31,6 +31,8 @@ class _PlainPost:
 
 
 _PLAIN_POST: Any = _PlainPost()
+_NAMES = frozenset({b"x-request-id"})
+"""A request with one of these headers is answered with it, on the ordinary path."""
 FEW = 24
 """With fewer connections too few requests meet in a turn: each is answered as it arrives."""
 MOST = 64
@@ -102,6 +104,7 @@ class PredictProtocol(Http1Protocol):
             and parser.should_keep_alive()
             and not parser.should_upgrade()
             and not self.expect_100_continue
+            and _NAMES.isdisjoint(dict(self.headers))
         ):
             self._head_came()
             self._held, self._whole = b"", False
