@@ -10,6 +10,7 @@ HIMARI_AUDIENCE, HIMARI_EMAILS   Google-signed ID tokens for this audience, of t
 HIMARI_ALLOW_ANONYMOUS=1         no key: something in front (Cloud Run's IAM, Vertex AI) checks the clients
 HIMARI_MEMORY_KEY                signs the memory of recurrent policies; the same on every instance
 HIMARI_SIGNER                    PEM file of the Ed25519 public key that bundles must be signed with
+HIMARI_ACCESS_LOG=1              one line of JSON for every request
 HIMARI_TURBO=0                   no shortcut within uvicorn's parser: the same bytes from plain ASGI
 HIMARI_<FIELD>                   any other field of himari_rl/serving/settings.py: `himari config show serve`
 """
@@ -23,11 +24,14 @@ from dataclasses import replace
 
 
 def main() -> int:
-    """Serves until SIGTERM. A bundle that does not load yet is a 503 with the reason, not an exit."""
+    """Serves until SIGTERM. A bundle that does not load yet is a 503 with the reason, not an exit.
+
+    Says on stderr what it serves and where, one line of JSON when it listens and one when the policy is there.
+    """
     gc.disable()  # until `serve`: see there
     from himari_rl.errors import ConfigError, HimariError
     from himari_rl.serving.http.app import create_app
-    from himari_rl.serving.http.run import listen, serve
+    from himari_rl.serving.http.run import listen, serve, url_of
     from himari_rl.serving.settings import ServeSettings, check_exposure, from_environment
 
     env = os.environ
@@ -43,7 +47,9 @@ def main() -> int:
             raise ConfigError(f"PORT is {port!r}", "a number", "unset PORT or set it to 8080")
         settings = ServeSettings(**from_environment(env))
         admin = check_exposure(host, settings, env.get("HIMARI_ALLOW_ANONYMOUS") == "1") and settings.admin
-        serve(create_app(source, replace(settings, admin=admin)), listen(host, int(port)))
+        app, sock = create_app(source, replace(settings, admin=admin)), listen(host, int(port))
+        app.state.service.announce(url_of(host, sock))
+        serve(app, sock)
     except HimariError as error:
         sys.stderr.write(f"api_server: {error}\n")
         return error.exit_code

@@ -206,7 +206,8 @@ def rows(count: int = HISTORY_BARS, step: int = HOUR_MS, end: int = NOON) -> lis
 
 
 def history(given: list[tuple[int, float]], rules: ArrivalRules = RULES) -> list[Bar]:
-    return rules.history(given, Bar(NOON, 100.0), "this session is new here and", ("history",))
+    times, closes = rules.history(given, NOON, "this session is new here and", ("history",))
+    return list(map(Bar, times, closes))
 
 
 @given(st.randoms(), st.integers(0, 5))

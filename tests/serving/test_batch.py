@@ -45,6 +45,14 @@ def batch(client: httpx.Client, body: Any, status: int = 200, path: str = "/v1/b
     return response.json()
 
 
+def flat(answer: dict[str, Any], path: str = "") -> dict[str, float]:
+    """Every number of an answer by its path."""
+    found: dict[str, float] = {}
+    for name, value in answer.items():
+        found |= flat(value, f"{path}{name}.") if isinstance(value, dict) else {path + name: value}
+    return found
+
+
 @pytest.mark.parametrize("count", [1, 100, 256])
 def test_a_batch_is_answered_in_order_and_as_one_by_one(client: httpx.Client, count: int) -> None:
     states = valid_states(count, seed=count).tolist()
@@ -53,9 +61,38 @@ def test_a_batch_is_answered_in_order_and_as_one_by_one(client: httpx.Client, co
     assert len(answer["predictions"]) == count
     for state, prediction in list(zip(states, answer["predictions"], strict=True))[:: max(1, count // 20)]:
         single = client.post("/predict", json={"state": state}).json()
-        assert prediction == {k: v for k, v in single.items() if k not in ("latency_ms", "model_version")}
+        own = {k: v for k, v in single.items() if k not in ("latency_ms", "model_version")}
+        assert flat(prediction) == pytest.approx(flat(own), abs=1e-6)  # one pass sums in another order
     if count > 1:
         assert len({p["position_multiplier"] for p in answer["predictions"]}) > count / 4  # the control
+
+
+@pytest.mark.parametrize("kind", ["base", "lstm", "multi"])
+def test_a_batch_is_one_pass_of_the_network_shadowed_and_counted(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By either way in: no instance is decided alone, and each is a decision and a request of the challenger's."""
+    folder = make_bundle(tmp_path, kind, hidden=(4,))
+    app = create_app(folder, ServeSettings(challenger=str(make_bundle(tmp_path, kind, name="other", hidden=(4,)))))
+    service = app.state.service
+    service.load()
+    service.challenger.load(service.slot)
+    passes = []
+    steps = service.policy.steps
+    monkeypatch.setattr(service.policy, "steps", lambda *of: passes.append(len(of[0])) or steps(*of))
+    monkeypatch.setattr(service.policy, "step", lambda *_: pytest.fail("an instance was decided alone"))
+    states = valid_states(40, 3 if kind == "multi" else 1).tolist()
+    whole = service.batch([{"state": state} for state in states])
+    plain = service.batch_bytes(json.dumps({"instances": states}).encode())
+    assert whole["predictions"] == plain["predictions"]
+    assert passes == [40, 40]
+    assert service.metrics.requests == 2
+    assert sum(service.metrics.confidence.counts) == 80
+    assert len(service.challenger._queue) == 80
+    for _ in range(80):
+        service.challenger.compare(*service.challenger._queue.popleft())
+    counted = "skipped" if kind == "lstm" else "decided"  # a memory of the champion's is none of the challenger's
+    assert service.metrics.shadow[counted] == 80
 
 
 def test_an_instance_may_be_a_whole_request(client: httpx.Client, tmp_path: Path) -> None:
@@ -100,7 +137,8 @@ def test_vertex_names_the_routes_and_health_waits_for_a_policy(tmp_path: Path, f
         states = valid_states(100, seed=5).tolist()
         predictions = batch(client, {"instances": states}, path=route)["predictions"]
         singles = [client.post("/predict", json={"state": state}).json() for state in states[:5]]
-        assert [p["position_multiplier"] for p in predictions[:5]] == [s["position_multiplier"] for s in singles]
+        expected = [single["position_multiplier"] for single in singles]
+        assert [p["position_multiplier"] for p in predictions[:5]] == pytest.approx(expected, abs=1e-6)
         assert batch(client, {"instances": [[1]]}, 422, route)["detail"][0]["msg"].startswith("instances[0]")
         assert batch(client, {"state": [1]}, 422, "/predict")["detail"][0]["msg"].startswith("bundle expects 16")
 

@@ -82,7 +82,7 @@ def test_a_served_sequence_is_the_runtimes_own(bundle: Path) -> None:
             said = answer.json()
             assert said["position_multiplier"] <= decision.multipliers[0] + 1e-9  # limits only ever take away
             memory, text = decision.memory, said["memory"]
-            signed = unpack(text, policy.manifest.manifest_sha256, KEY, policy.memory_size)
+            signed = unpack(text, policy.manifest.shaping_sha256, KEY, policy.memory_size)
             assert np.array_equal(signed, memory)
 
 
@@ -122,7 +122,7 @@ def test_a_memory_of_the_same_weights_under_another_symbol_is_refused(tmp_path: 
     other = {"symbols": ("ETH-USDT",), "encoder_hash": schema_hash(("ETH-USDT",))}
     ether = load_policy(make_bundle(tmp_path, "lstm", hidden=(8,), name="ether", **other))
     assert bitcoin.manifest.weights_sha256 == ether.manifest.weights_sha256
-    text = pack(bitcoin.initial_memory(), bitcoin.manifest.manifest_sha256, KEY)
-    assert unpack(text, bitcoin.manifest.manifest_sha256, KEY, bitcoin.memory_size).shape == (256,)
+    text = pack(bitcoin.initial_memory(), bitcoin.manifest.shaping_sha256, KEY)
+    assert unpack(text, bitcoin.manifest.shaping_sha256, KEY, bitcoin.memory_size).shape == (256,)
     with pytest.raises(SignedMemoryError, match="memory belongs to another policy"):
-        unpack(text, ether.manifest.manifest_sha256, KEY, ether.memory_size)
+        unpack(text, ether.manifest.shaping_sha256, KEY, ether.memory_size)

@@ -17,7 +17,7 @@ from himari_rl.config import Resolved
 if TYPE_CHECKING:
     from himari_rl.policy.runtime import Policy
 
-PLAIN = ("challenger", "challenger_share", "log_every", "signer")
+PLAIN = ("challenger", "challenger_share", "other_contracts", "log_every", "access_log", "signer")
 
 
 @configured("serve", *(f"serve.{name}" for name in PLAIN))
@@ -45,7 +45,7 @@ def serve(
 
     from himari_rl.errors import BundleError
     from himari_rl.serving.http.app import create_app
-    from himari_rl.serving.http.run import listen
+    from himari_rl.serving.http.run import listen, url_of
     from himari_rl.serving.http.run import serve as run
     from himari_rl.serving.settings import check_exposure
 
@@ -58,7 +58,7 @@ def serve(
         raise BundleError(service.reason)
     sock = listen(host, port)
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    policy, url = service.slot.policy, f"http://{host}:{sock.getsockname()[1]}"
+    policy, url = service.slot.policy, url_of(host, sock)
     for line in [facts(policy, url, asked.guarded)] if as_json else greeting(policy, url, asked.guarded):
         console.print(line)
     run(app, sock)

@@ -39,6 +39,11 @@ def scaled(raw: Array, feature: Feature) -> Array:
     return (raw / feature.full_scale).clip(feature.lower, feature.upper)
 
 
+def clipped(raw: float, feature: Feature) -> float:
+    """`scaled` of one plain number, in a tenth of the time."""
+    return min(max(raw / feature.full_scale, feature.lower), feature.upper)
+
+
 def account_columns(
     marked_exposure: Array, marked_pnl: Array, win_rate: Array, max_position_pct: float
 ) -> tuple[Array, Array, Array, Array]:
@@ -78,6 +83,19 @@ def write_account(
         state[..., column : WIDTH * assets : WIDTH] = values
     if assets > 1:
         state[..., contract.state_dim(assets) - 1] = herfindahl(marked_exposure)
+
+
+def account_numbers(
+    exposure: float, unrealised_pnl: float, win_rate: float, max_position_pct: float
+) -> tuple[float, float, float, float]:
+    """`account_columns` of one asset at one moment, as plain numbers."""
+    table = contract.ASSET_FEATURES
+    return (
+        clipped(abs(exposure) / max_position_pct, table[contract.POSITION_SIZE]),
+        float((exposure > 0.0) - (exposure < 0.0)),
+        clipped(unrealised_pnl, table[contract.UNREALISED_PNL]),
+        clipped(win_rate, table[contract.WIN_RATE]),
+    )
 
 
 def signal_columns(

@@ -25,7 +25,6 @@ import numpy as np
 
 from himari_rl.errors import StateError
 from himari_rl.features import contract
-from himari_rl.features.live import Bar
 from himari_rl.policy.ledger import drift, grow
 from himari_rl.policy.ledger_config import LedgerConfig
 from himari_rl.policy.manifest import Manifest
@@ -48,6 +47,8 @@ SKEW_MS = 10 * SECOND_MS  # between the clock of whoever sends and ours
 
 _UNITS: tuple[tuple[str, float], ...] = (("seconds", 1e3), ("microseconds", 1e-3), ("nanoseconds", 1e-6))  # in ms
 Place = tuple[str | int, ...]
+Closes = tuple[list[int], list[float]]
+"""Opening times, ms UTC, and the close of each."""
 
 
 class ArrivalError(StateError):
@@ -248,17 +249,18 @@ class ArrivalRules:
             cure = "send the price in the unit of the earlier bars, or start another session_id with its own history"
             raise ArrivalError("close", place, found, f"within a factor of {MAX_PRICE_RATIO:g}", cure)
 
-    def history(self, rows: Sequence[tuple[int, float]], bar: Bar, who: str, place: Place) -> list[Bar]:
-        """The earlier bars that fill a new stream's windows, in the order of time, each once.
+    def history(self, rows: Sequence[tuple[int, float]], now: int, who: str, place: Place) -> Closes:
+        """The earlier bars that fill a new stream's windows, in the order of time, each once. A thousand of them are
+        judged by a few calls.
 
         Args:
             rows: [timestamp, close] in any order; the same row may be there twice.
-            bar: the present one, which is not among them.
+            now: the present bar's time, which is not among them.
             who: whose history, for the message: "this session is new here and".
 
         Raises:
             ArrivalError: fewer than HISTORY_BARS distinct ones, of another interval or grid, two closes of one time,
-                a price that jumps, or not before `bar`.
+                a price that jumps, or not before `now`.
         """
         distinct: dict[int, float] = dict(rows)
         if len(distinct) < HISTORY_BARS:
@@ -270,26 +272,29 @@ class ArrivalRules:
                 f"at least {HISTORY_BARS} closed bars of different times",
                 "send `history`, the [timestamp, close] of the bars before this one",
             )
-        for timestamp, close in rows:
-            if distinct[timestamp] != close:
-                found = f"history has the bar of {_utc(timestamp)} twice, closing at {close} and {distinct[timestamp]}"
-                raise ArrivalError("order", place, found, "each bar once, closed", "send its final close only")
+        if len(distinct) < len(rows):
+            for timestamp, close in rows:
+                if distinct[timestamp] != close:
+                    both = f"{close} and {distinct[timestamp]}"
+                    found = f"history has the bar of {_utc(timestamp)} twice, closing at {both}"
+                    raise ArrivalError("order", place, found, "each bar once, closed", "send its final close only")
         times = sorted(distinct)
-        if times[-1] >= bar.timestamp:
+        if times[-1] >= now:
             found = f"history reaches the bar itself: its last is of {_utc(times[-1])}"
             raise ArrivalError("order", place, found, "bars before it", "leave the newest bar out")
         self._check_interval(times, place)
         self.check_grid(times[0], place)
-        past = [Bar(timestamp, distinct[timestamp]) for timestamp in times]
-        for before, after in pairwise(past):
-            self.check_close(after.close, before.close, place)
-        return past
+        closes = [distinct[timestamp] for timestamp in times]
+        if not _all_can_follow(closes):
+            for before, after in pairwise(closes):
+                self.check_close(after, before, place)
+        return times, closes
 
     def _check_interval(self, times: list[int], place: Place) -> None:
         """Half of the steps must be one interval, and every step several: what is missing is a gap, not another bar."""
-        steps = sorted(after - before for before, after in pairwise(times))
-        usual = steps[(len(steps) - 1) // 2]
-        odd = next((step for step in steps if step % self.interval_ms), None)
+        steps = np.sort(np.diff(times))
+        usual = int(steps[(len(steps) - 1) // 2])
+        odd = next(map(int, steps[steps % self.interval_ms != 0]), None)
         if odd is None and usual == self.interval_ms:
             return
         apart = usual if usual != self.interval_ms or odd is None else odd
@@ -305,6 +310,15 @@ class ArrivalRules:
     @property
     def _bar(self) -> str:
         return f"{interval_text(self.interval_ms)} bar"
+
+
+def _all_can_follow(closes: Sequence[float]) -> bool:
+    """Whether `check_close` would refuse none of neighbouring closes: all of them at once."""
+    prices = np.array(closes)
+    with np.errstate(all="ignore"):
+        after, before = prices[1:], prices[:-1]
+        good = (after > 0.0) & (after < np.inf) & (before / MAX_PRICE_RATIO <= after) & (after <= before * MAX_PRICE_RATIO)
+    return bool(good.all())
 
 
 def missing_bars(times: Sequence[int], interval_ms: int) -> int:

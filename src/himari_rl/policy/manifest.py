@@ -29,6 +29,8 @@ Positive = Annotated[int, Field(gt=0)]
 Digest = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
 
 
+LARGEST = 1e9
+"""Of a number in a normaliser; features are shares and returns. Beyond it one is damaged, and float32 overflows."""
 GAP_RULES = ("reset", "advance")  # what becomes of a recurrent policy's memory when a session misses bars
 SHAPING = {  # fields of a manifest that shape an answer
     "symbols",
@@ -45,10 +47,10 @@ SHAPING = {  # fields of a manifest that shape an answer
 class NormaliserSpec(ManifestPart):
     """x = clip((state - mean) / std, -clip, clip) * keep, fitted on training rows only. All (F,)."""
 
-    mean: tuple[Finite, ...]
-    std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]
+    mean: tuple[Annotated[float, Field(ge=-LARGEST, le=LARGEST)], ...]
+    std: tuple[Annotated[float, Field(ge=1 / LARGEST, le=LARGEST)], ...]
     keep: tuple[Literal[0, 1], ...]  # 0 hides a feature from the network
-    clip: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    clip: Annotated[float, Field(gt=0, le=LARGEST)]
 
 
 class NetworkSpec(ManifestPart):
@@ -179,6 +181,9 @@ class Manifest(ManifestPart):
             raise ValueError(f"kind {self.kind} with {self.action_dim} actions and a {self.network.trunk} trunk")
         if self.kind == "base" and self.network.trunk != "mlp":
             raise ValueError("kind base has a lstm trunk")
+        if self.ledger.interval_ms != self.training_data.interval_ms:
+            found = f"ledger.interval_ms is {self.ledger.interval_ms}"
+            raise ValueError(f"{found}, but it was trained on bars of {self.training_data.interval_ms} ms")
         if not any(normaliser.keep):
             raise ValueError("normaliser.keep hides every feature")
         if self.beliefs is not None and self.beliefs.drift_net is not None and self.kind != "lstm":
@@ -204,13 +209,18 @@ class Manifest(ManifestPart):
         The same policy has the same version whenever and wherever it was exported; when, of which bars and with which
         verdict is told by `manifest_sha256` alone.
         """
+        return f"{self.kind}-{self.shaping_sha256[:12]}"
+
+    @property
+    def shaping_sha256(self) -> str:
+        """The digest of all that shapes an answer: what a client's memory belongs to."""
         shaping = self.model_dump(mode="json", include=SHAPING) | {"gap_rule": self.config.get("gap_rule")}
         if self.beliefs is None:
             del shaping["beliefs"]  # a policy without them keeps the version it always had
         elif self.beliefs.drift_net is None:
             del shaping["beliefs"]["drift_net"]
         text = json.dumps(shaping, sort_keys=True, separators=(",", ":"))
-        return f"{self.kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def new_manifest(**fields: Any) -> Manifest:

@@ -7,10 +7,15 @@ only ever shrinks an exposure towards zero; it never adds one.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from himari_rl.errors import ConfigError
 from himari_rl.policy.ledger import Array, bounded, namespace
 from himari_rl.schema import MAX_MULTIPLIER
+
+
+LARGEST_CAP, LARGEST_BOUND = 10.0, 100.0
+"""Beyond these a number is no limit that anybody meant: 1e300 of a damaged or a forged file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +50,20 @@ class RiskLimits:
     def __post_init__(self) -> None:
         if not self.max_leverage > 0.0:
             raise ConfigError(f"max_leverage {self.max_leverage}", "above 0", "multiplier caps of 0 stand aside")
+        for name in ("normal_cap", "high_vol_cap", "crisis_cap", "cascade_cap"):
+            cap = getattr(self, name)
+            if not 0.0 <= cap <= LARGEST_CAP:
+                raise ConfigError(f"{name} {cap}", f"a multiplier from 0 to {LARGEST_CAP:g}", "0 stands aside")
+        for name in ("high_vol_volatility", "crisis_volatility", "crisis_risk", "cascade_risk", "daily_loss_stop"):
+            bound = getattr(self, name)
+            if not 0.0 <= bound <= LARGEST_BOUND and bound != inf:
+                raise ConfigError(f"{name} {bound}", f"from 0 to {LARGEST_BOUND:g}, or inf", "inf switches it off")
+        if not (self.max_leverage <= LARGEST_BOUND or self.max_leverage == inf):
+            raise ConfigError(f"max_leverage {self.max_leverage}", f"at most {LARGEST_BOUND:g}, or inf", "2 is a lot")
 
     @classmethod
     def off(cls, max_leverage: float = 1.0) -> RiskLimits:
         """No regime caps and no daily stop; the gross cap stays, because it is part of the ledger."""
-        inf = float("inf")
         return cls(
             high_vol_volatility=inf,
             crisis_volatility=inf,

@@ -3,10 +3,10 @@
     arrive     what the request says of each asset, checked against the policy's bars and ledger (policy/arrival.py)
     begin      a stream from the request's history, whose windows are full: a volatility of zero for want of bars would
                lift the limits
-    encode     the state after the bars; `Stream.take_back` leaves the stream as it was where the request is refused
+    encode     the state after the bars, and the stream that has them; the one before stays as it was
 
-A stream is a live encoder, constant time a bar. It belongs to one client and its session_id; a request without one is
-answered from its own history, and nothing is kept.
+A stream is the closes that the encoder's windows reach (features/window.py): a few KB, whatever the history. It belongs
+to one client and its session_id; a request without one is answered from its own history, and nothing is kept.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from himari_rl.errors import DataError
-from himari_rl.features.contract import VOLATILITY, WIDTH
-from himari_rl.features.encoder import write_account
-from himari_rl.features.live import Bar, LivePanel, Signal
+from himari_rl.features.contract import ACCOUNT_COLUMNS, ACTION, CASCADE_RISK, CONFIDENCE, TIER, VOLATILITY, WIDTH
+from himari_rl.features.encoder import account_numbers, herfindahl
+from himari_rl.features.window import Window
 from himari_rl.policy.arrival import ArrivalRules, Place, missing_bars
-from himari_rl.schema import ACTIONS, HOLD, SECOND_MS, FloatArray
+from himari_rl.schema import ACTIONS, SECOND_MS
 from himari_rl.serving.errors import FieldError
 from himari_rl.serving.messages import AssetNow, DecideRequest
 from himari_rl.serving.settings import ServeSettings
@@ -29,14 +28,13 @@ from himari_rl.serving.slot import Slot
 
 LATE_INTERVALS = 2
 """The answer gives the age of a bar that closed longer ago."""
-_QUIET = Signal(HOLD, 0.0, 4, 0.0)  # of earlier bars: only the present one's signal is in the state
 
 
 class Moment(NamedTuple):
-    """The bars of one time, as a request gave them."""
+    """The closes of one time, as a request gave them."""
 
-    timestamp: int
-    closed: Mapping[str, tuple[Bar, Signal]]
+    timestamp: int  # ms UTC, bar OPEN
+    closes: Mapping[str, float]  # by symbol, in the policy's order
 
 
 class Arrived(NamedTuple):
@@ -48,78 +46,32 @@ class Arrived(NamedTuple):
     note: dict[str, Any]  # what the answer must say
 
 
-class Stream:
-    """The bars of one session so far: those of its history, then the moments that were decided."""
+class Stream(NamedTuple):
+    """The bars of one session so far. A later one is another value: the one before is as it was."""
 
-    def __init__(self, slot: Slot, history: Mapping[str, list[Bar]]) -> None:
-        self._panel = LivePanel(slot.symbols, slot.interval_ms, reference=False)
-        self._holes = max(missing_bars([bar.timestamp for bar in bars], slot.interval_ms) for bars in history.values())
-        self._closes: Mapping[str, Bar] = {
-            symbol: bars[-1] for symbol, bars in history.items()
-        }  # before the last moment
-        self._last: Moment | None = None
-        self._market: FloatArray = np.zeros(slot.dim)
-        self._earlier: tuple[Mapping[str, Bar], Moment | None, FloatArray] = (self._closes, self._last, self._market)
-        by_time: dict[int, dict[str, tuple[Bar, Signal]]] = {}
-        for symbol, bars in history.items():
-            for bar in bars:
-                by_time.setdefault(bar.timestamp, {})[symbol] = (bar, _QUIET)
-        for timestamp in sorted(by_time):
-            self._panel.update(by_time[timestamp])
+    window: Window
+    decided: bool = False  # whether the newest bars were decided; else they are the history's
+    holes: int = 0  # bars missing within the history, said with the first decision
 
-    @property
-    def timestamp(self) -> int:
-        """Of the last bars, ms UTC."""
-        return max(bar.timestamp for bar in self._closes.values()) if self._last is None else self._last.timestamp
-
-    def check(self, arrived: Arrived, rules: ArrivalRules) -> dict[str, Any]:
+    def check(self, now: Moment, places: Mapping[str, Place], rules: ArrivalRules) -> dict[str, Any]:
         """Refuses bars that cannot follow; what the answer must say of those that can.
 
         Raises:
             ArrivalError: they are older than the last ones, or a close cannot follow the one before.
         """
-        now, last = arrived.now, self._last
-        corrects = last is not None and now.timestamp == last.timestamp
-        before = self._closes if last is None or corrects else {s: bar for s, (bar, _) in last.closed.items()}
-        for symbol, (bar, _) in now.closed.items():
-            place = (*arrived.places[symbol], "bar")
-            rules.check_order(bar.timestamp, self.timestamp, (*place, "timestamp"))
-            rules.check_close(bar.close, before[symbol].close, (*place, "close"))
-        if last is not None and corrects:
-            closes = [(bar, last.closed[symbol][0]) for symbol, (bar, _) in now.closed.items()]
-            return {"repeated": True} if all(a == b for a, b in closes) else {"corrected": True}
-        missing = max(missing_bars((bar.timestamp, now.timestamp), rules.interval_ms) for bar in before.values())
-        missing += self._holes if last is None else 0
+        last = self.window.timestamp
+        rules.check_order(now.timestamp, last, (*places[next(iter(now.closes))], "bar", "timestamp"))
+        for (symbol, close), earlier in zip(now.closes.items(), self.window.last(now.timestamp), strict=True):
+            rules.check_close(close, earlier, (*places[symbol], "bar", "close"))
+        if self.decided and now.timestamp == last:
+            return {"repeated": True} if list(now.closes.values()) == self.window.last() else {"corrected": True}
+        missing = max((now.timestamp - time) // rules.interval_ms - 1 for time in self.window.last_times())
+        missing += 0 if self.decided else self.holes
         return {"gap": {"rule": "one_return", "missing_bars": missing}} if missing else {}
 
-    def update(self, now: Moment) -> FloatArray:
-        """(state_dim,) market numbers at the close of `now`; the last moment again replaces it.
-
-        Raises:
-            DataError: no bars that can follow; the stream is as it was.
-        """
-        closes, last, market = self._earlier = (self._closes, self._last, self._market)
-        if now != last:
-            if last is not None and now.timestamp == last.timestamp:
-                self._panel.undo()
-            elif last is not None:
-                closes = {symbol: bar for symbol, (bar, _) in last.closed.items()}
-            try:
-                market = self._panel.update(now.closed)
-            except DataError:
-                if last is not None and now.timestamp == last.timestamp:
-                    self._panel.update(last.closed)
-                raise
-            self._closes, self._last, self._market = closes, now, market
-        return market.copy()
-
-    def take_back(self) -> None:
-        """As if the last `update` had not been; only once after it."""
-        now, (self._closes, self._last, self._market) = self._last, self._earlier
-        if now is not None and now != self._last:
-            self._panel.undo()
-            if self._last is not None and self._last.timestamp == now.timestamp:
-                self._panel.update(self._last.closed)
+    def then(self, now: Moment) -> Stream:
+        """One moment later; the same moment again takes the place of the last one."""
+        return Stream(self.window.then(now.timestamp, tuple(now.closes.values())), True)
 
 
 def arrive(request: DecideRequest, slot: Slot, settings: ServeSettings, now_ms: float) -> Arrived:
@@ -138,17 +90,14 @@ def arrive(request: DecideRequest, slot: Slot, settings: ServeSettings, now_ms: 
     place = (*next(iter(places.values())), "bar", "timestamp")
     rules.check_grid(timestamp, place)
     age = rules.check_clock(timestamp, now_ms, max_age_ms, settings.open_bars, place)
-    closed = {}
     for symbol in slot.symbols:
-        asset, signal = given[symbol], given[symbol].signal
-        account = asset.account
+        account = given[symbol].account
         rules.check_account(account.exposure, account.unrealised_pnl, (*places[symbol], "account"))
-        said = Signal(ACTIONS[signal.action], signal.confidence, int(signal.tier[1]), signal.cascade_risk)
-        closed[symbol] = (Bar(timestamp, asset.bar.close), said)
     rules.check_gross([asset.account.exposure for asset in given.values()])
     note = {"bar_age_s": round(age / SECOND_MS, 1)} if age > LATE_INTERVALS * slot.interval_ms else {}
     assets = {symbol: given[symbol] for symbol in slot.symbols}
-    return Arrived(assets, places, Moment(timestamp, closed), note)
+    closes = {symbol: asset.bar.close for symbol, asset in assets.items()}
+    return Arrived(assets, places, Moment(timestamp, closes), note)
 
 
 def _given(request: DecideRequest, slot: Slot) -> tuple[Mapping[str, AssetNow], Mapping[str, Place]]:
@@ -157,7 +106,9 @@ def _given(request: DecideRequest, slot: Slot) -> tuple[Mapping[str, AssetNow], 
     if given is None:
         if request.bar is None or request.signal is None or request.account is None:
             raise FieldError("bar", "the request lacks bar, signal or account", "all three", "or send `assets`")
-        own = AssetNow(bar=request.bar, signal=request.signal, account=request.account, history=request.history)
+        own = AssetNow.model_construct(  # its parts have been checked: a history once is enough
+            bar=request.bar, signal=request.signal, account=request.account, history=request.history
+        )
         given = {request.symbol or slot.symbols[0]: own}
     if set(given) != set(slot.symbols):
         raise FieldError(
@@ -179,35 +130,36 @@ def begin(arrived: Arrived, slot: Slot, who: str) -> Stream:
     Raises:
         ArrivalError: the history is too short, of other bars, or not before the bar.
     """
-    history = {}
+    history = []
     for symbol, asset in arrived.assets.items():
         place = (*arrived.places[symbol], "history")
-        bars = slot.arrival.history(asset.history or (), arrived.now.closed[symbol][0], who, place)
-        history[symbol] = bars
-    return Stream(slot, history)
+        history.append(slot.arrival.history(asset.history or (), arrived.now.timestamp, who, place))
+    holes = max(missing_bars(times, slot.interval_ms) for times, _ in history)
+    return Stream(Window.of(history), holes=holes)
 
 
-def encode(stream: Stream, arrived: Arrived, slot: Slot) -> tuple[list[float], dict[str, Any]]:
-    """The state (F,) that the policy sees, the market after these bars and the account; and what the answer must say.
+def encode(stream: Stream, arrived: Arrived, slot: Slot) -> tuple[Stream, list[float], dict[str, Any]]:
+    """The stream after these bars, the state (F,) that the policy sees, and what the answer must say.
 
     Raises:
-        ArrivalError: the bars cannot follow those of the stream, which is as it was.
+        ArrivalError: the bars cannot follow those of the stream.
     """
-    note = arrived.note | stream.check(arrived, slot.arrival)
-    try:
-        state = stream.update(arrived.now)
-    except DataError as error:  # nothing that passed the checks should come here
-        raise FieldError("bar", error.found, error.expected, error.cure) from error
+    note = arrived.note | stream.check(arrived.now, arrived.places, slot.arrival)
+    later = stream.then(arrived.now)
+    state = later.window.numbers(slot.dim, slot.interval_ms)
     still = [symbol for i, symbol in enumerate(slot.symbols) if state[i * WIDTH + VOLATILITY] == 0.0]
     if still:
         note["flat"] = still
-    accounts = [asset.account for asset in arrived.assets.values()]
-    write_account(
-        state,
-        np.array([account.exposure for account in accounts]),
-        np.array([account.unrealised_pnl for account in accounts]),
-        np.array([account.win_rate for account in accounts]),
-        slot.policy.manifest.ledger.max_position_pct,
-    )
-    values: list[float] = state.tolist()
-    return values, note
+    unit, assets = slot.policy.manifest.ledger.max_position_pct, arrived.assets.values()
+    for start, asset in zip(range(0, slot.dim, WIDTH), assets, strict=False):
+        signal, held = asset.signal, asset.account
+        numbers = account_numbers(held.exposure, held.unrealised_pnl, held.win_rate, unit)
+        for column, value in zip(ACCOUNT_COLUMNS, numbers, strict=True):
+            state[start + column] = value
+        state[start + CONFIDENCE] = signal.confidence
+        state[start + CASCADE_RISK] = signal.cascade_risk
+        state[start + ACTION.start + 1 + ACTIONS[signal.action]] = 1.0
+        state[start + TIER.start - 1 + int(signal.tier[1])] = 1.0
+    if len(slot.symbols) > 1:
+        state[-1] = float(herfindahl(np.array([asset.account.exposure for asset in assets])))
+    return later, state, note

@@ -18,6 +18,14 @@ from himari_rl.serving.slot import Slot
 Request = Mapping[str, Any]
 
 
+class Held(NamedTuple):
+    """A bar of a session that this process keeps."""
+
+    client: str
+    name: Hashable
+    timestamp: int  # ms UTC, bar OPEN
+
+
 class PolicyInput(NamedTuple):
     """A request that was checked. The request path builds it with tuple.__new__, a third of what a call costs."""
 
@@ -26,7 +34,7 @@ class PolicyInput(NamedTuple):
     note: Mapping[str, Any] = {}  # what the answer says about the memory
     carried: bool = False  # the client carries the memory: the answer has it, signed
     together: bool = False  # may be decided in one batch with others
-    session: tuple[Hashable, int] | None = None  # name and ms UTC: this process keeps the memory
+    session: Held | None = None  # this process keeps the memory
 
 
 def check_fields(slot: Slot, request: Request) -> None:

@@ -37,6 +37,7 @@ class Limiter:
         self._calm = min(limits.high_vol_volatility, limits.crisis_volatility)
         self._safe = min(limits.crisis_risk, limits.cascade_risk)
         self._free = limits.normal_cap
+        self._caps: dict[tuple[bool, ...], float] = {}  # by regime
         # a gross exposure that cannot exceed the cap needs no look: one asset at 2 x 0.5 of equity and leverage 1
         self._can_exceed = len(symbols) * MAX_MULTIPLIER * self._unit > self._leverage
 
@@ -50,14 +51,26 @@ class Limiter:
         for i, wanted in enumerate(multipliers):
             volatility, risk = state[start + VOLATILITY] * VOLATILITY_SCALE, state[start + CASCADE_RISK]
             if volatility >= self._calm or risk >= self._safe or wanted > self._free:
-                bound = self._regime(i, volatility, risk, multipliers, bound)
+                bound = self._regime(i, self._cap(volatility, risk), multipliers, bound)
             start += WIDTH
         return self._gross(state, multipliers, bound) if self._can_exceed else bound
 
+    def _cap(self, volatility: float, risk: float) -> float:
+        """multiplier_cap, which asks nothing but these four things: each answer is asked for once."""
+        limits = self._limits
+        regime = (
+            volatility >= limits.high_vol_volatility,
+            volatility >= limits.crisis_volatility,
+            risk >= limits.crisis_risk,
+            risk >= limits.cascade_risk,
+        )
+        if (cap := self._caps.get(regime)) is None:
+            cap = self._caps[regime] = float(multiplier_cap(np.array(volatility), np.array(risk), limits))
+        return cap
+
     def _regime(
-        self, i: int, volatility: float, risk: float, multipliers: list[float], bound: dict[str, Any] | None
+        self, i: int, cap: float, multipliers: list[float], bound: dict[str, Any] | None
     ) -> dict[str, Any] | None:
-        cap = float(multiplier_cap(np.array(volatility), np.array(risk), self._limits))
         if multipliers[i] <= cap:
             return bound
         bound = bound or {"wanted": self._named(multipliers)}

@@ -49,16 +49,16 @@ def pack(memory: F32, policy: str, key: bytes) -> str:
     return binascii.b2a_base64(body + _sign(body, key, length), newline=False).decode()
 
 
-def unpack(text: str | bytes, policy: str, key: bytes, size: int) -> F32:
+def unpack(text: str, policy: str, key: bytes, size: int) -> F32:
     """The memory (size,) that `pack` signed.
 
     Args:
-        text: of `pack`, or the bytes that it says where reader.py has read them already.
+        text: of `pack`.
 
     Raises:
         SignedMemoryError: it was altered, signed with another key, or belongs to another policy.
     """
-    raw = _decode(text) if isinstance(text, str) else text
+    raw = _decode(text)
     length = _SIGNATURE + (len(raw) - _HEAD - _SIGNATURE) % 4  # floats are four bytes, so the rest is the signature's
     body, signature = raw[:-length], raw[-length:]
     if len(raw) % 3 or not hmac.compare_digest(signature, _sign(body, key, length)):
@@ -70,7 +70,7 @@ def unpack(text: str | bytes, policy: str, key: bytes, size: int) -> F32:
 
 def _decode(text: str) -> bytes:
     try:
-        raw = binascii.a2b_base64(text)
+        raw = binascii.a2b_base64(text, strict_mode=True)  # the url-safe alphabet is another text of the same bytes
     except ValueError as error:
         raise SignedMemoryError("memory is not base64 text", "the text of the previous answer", _CURE) from error
     if 3 * len(text) != 4 * len(raw):  # what is not of base64 was skipped, or the end is padded

@@ -22,7 +22,7 @@ from himari_rl.policy.runtime import Policy, Step
 from himari_rl.serving import decide as raw
 from himari_rl.serving import memory as memories
 from himari_rl.serving.errors import FieldError, NotReadyError, OfferRefusedError, within
-from himari_rl.serving.inputs import PolicyInput, Request, check_fields, input_of_sequence
+from himari_rl.serving.inputs import Held, PolicyInput, Request, check_fields, input_of_sequence
 from himari_rl.serving.jobs import Jobs, in_daemon
 from himari_rl.serving.journal import Journal
 from himari_rl.serving.log_lines import LogLines
@@ -54,11 +54,14 @@ class Service:
         self._split = self.challenger if settings.challenger_share else None
         self._shadow = None if settings.challenger_share else self.challenger
         self._key = settings.memory_key or secrets.token_bytes(32)
-        self._memories: Sessions[SessionMemory] = Sessions(settings.max_sessions, settings.session_ttl_s)
-        self._streams: Sessions[raw.Stream] = Sessions(settings.max_sessions, settings.session_ttl_s)
+        bounds: dict[str, Any] = {"most": settings.max_sessions, "ttl_s": settings.session_ttl_s}
+        bounds["most_each"] = min(settings.max_sessions, settings.max_sessions_each)
+        self._memories: Sessions[SessionMemory] = Sessions(**bounds)
+        self._streams: Sessions[raw.Stream] = Sessions(**bounds)
         self._loading = asyncio.Lock()
         self._look: asyncio.Task[bool] | None = None
         self._looking_since = 0.0
+        self._announced = False
         self._before: tuple[str, Slot | None] = (LOADING, None)
         self.looked_at: float | None = None
         """When the last look at the sources came back, by the monotonic clock; None before the first."""
@@ -89,6 +92,13 @@ class Service:
         self.slot = slot  # the swap: one assignment; a request in progress keeps the slot it read
         return True
 
+    def announce(self, url: str) -> None:
+        """Says where the server listens and what it will serve there; and what it serves, when that is loaded."""
+        settings = self.settings
+        keys = "API keys" * bool(settings.api_keys) or "ID tokens" * bool(settings.audience) or "nobody is asked"
+        self.journal.event("listening", url=url, source=self.follower.place, keys=keys, admin=settings.admin)
+        self._announced = True
+
     async def reload(self) -> bool:
         """`load`, off the event loop and written down, for champion and challenger; one at a time."""
         async with self._loading:
@@ -104,15 +114,20 @@ class Service:
             serving = self.slot and self.slot.version
             if self.reason not in ("", earlier):  # the source is asked every few seconds, and says the same for hours
                 self.journal.event("refused", "ERROR", reason=self.reason, serving=serving)
-            if swapped and (before is not None or earlier not in ("", LOADING) or self.journal.every):
+            if swapped and before is None and self._announced and self.slot is not None:
+                data = self.slot.policy.manifest.training_data
+                what = {"symbols": self.slot.symbols, "interval_ms": self.slot.interval_ms, "synthetic": data.synthetic}
+                self.journal.event("serving", model_version=serving, source=self.follower.place, **what)
+            elif swapped and (before is not None or earlier not in ("", LOADING) or self.journal.every):
                 # a first start that went well is no event
                 self.journal.event("swap", model_version=serving, before=before and before.version)
             return swapped
 
     def _look_at_sources(self) -> bool:
+        swapped = self.load()
         if self.challenger is not None:
-            self.challenger.load()
-        return self.load()
+            self.challenger.load(self.slot)
+        return swapped
 
     @property
     def refused(self) -> str:
@@ -131,10 +146,14 @@ class Service:
             OfferRefusedError: what is offered was refused, and the policy before goes on.
         """
         self.follower.hurry()
+        if self.challenger is not None:
+            self.challenger.follower.hurry()
         swapped = await self.reload()
         version = self.ready().version
         if self.refused:
             raise OfferRefusedError(self.refused, cure=f"{version} goes on answering")
+        if self.challenger is not None and self.challenger.reason:
+            raise OfferRefusedError(f"the challenger: {self.challenger.reason}", cure=f"{version} goes on answering")
         return swapped
 
     def ready(self) -> Slot:
@@ -210,27 +229,54 @@ class Service:
                 self._finish(slot, requests[index], answer, started)
         return answers
 
-    def batch(self, instances: list[Request], client: str = "") -> dict[str, Any]:
-        """The answer to POST /v1/batch: every instance alone, in order, all from one policy; none where one is wrong.
+    def batch(self, instances: Sequence[Request], client: str = "") -> dict[str, Any]:
+        """The answer to POST /v1/batch: every instance for itself, in order, all from one policy and in one pass of its
+        network; none where one is wrong.
 
         Raises:
             as `predict`; a StateError names the instance.
         """
         started = perf_counter_ns()
-        slot = self.ready()
-        if self._split is not None:
-            slot = self._split.choose(slot, client)
-        predictions = []
+        return self._batch(self._chosen(client), instances, client, started, in_range=False)
+
+    def batch_bytes(self, body: bytes, client: str = "") -> dict[str, Any]:
+        """The same answer to a batch of plain states as it came: as `predict_bytes`.
+
+        Raises:
+            ValidationError, HimariError: the FastAPI route says why.
+        """
+        started = perf_counter_ns()
+        slot = self._chosen(client)
+        instances = [{"state": state} for state in slot.batch_reader.validate_json(body)["instances"]]
+        return self._batch(slot, instances, client, started, in_range=True)
+
+    def _chosen(self, client: str) -> Slot:
+        slot = self.slot or self.ready()
+        return slot if self._split is None else self._split.choose(slot, client)
+
+    def _batch(
+        self, slot: Slot, instances: Sequence[Request], client: str, started: int, *, in_range: bool
+    ) -> dict[str, Any]:
+        given = []
         for index, request in enumerate(instances):
             if request.get("session_id") is not None:
                 raise FieldError(
                     f"instances[{index}]", "an instance has a session_id", "memory or none", "use POST /predict for it"
                 )
             try:
-                given = self._prepare(slot, request, client, in_range=False)
-                predictions.append(self._answer(slot, given, slot.policy.step(given.state, given.before)))
+                given.append(self._prepare(slot, request, client, in_range=in_range))
             except StateError as error:
                 raise within(f"instances[{index}]", error) from error
+        if len(given) > 1:
+            decisions = slot.policy.steps([one.state for one in given], [one.before for one in given])
+        else:
+            decisions = [slot.policy.step(given[0].state, given[0].before)]
+        predictions = []
+        for request, one, decision in zip(instances, given, decisions, strict=True):
+            answer = self._answer(slot, one, decision)
+            if self._shadow is not None:
+                self._shadow.offer(request, answer)
+            predictions.append(answer)
         return self._finish(slot, None, {"predictions": predictions}, started)
 
     def decide(self, request: DecideRequest, client: str = "") -> dict[str, Any]:
@@ -243,33 +289,27 @@ class Service:
             as `predict`.
         """
         started = perf_counter_ns()
-        slot = self.ready()
-        if self._split is not None:
-            slot = self._split.choose(slot, request.session_id or client)
+        slot = self._chosen(request.session_id or client)
         arrived = raw.arrive(request, slot, self.settings, self.clock() * 1000.0)
         name, stream = None, None
         if request.session_id is not None:
             name = (client, request.session_id, slot.symbols, slot.interval_ms)
-            self._streams.admit(name)
+            self._streams.admit(name, client)
             stream = self._streams.get(name)
         if stream is None or any(asset.history is not None for asset in arrived.assets.values()):
             known = "the request has no session_id and" if name is None else "this session is new here and"
             stream = raw.begin(arrived, slot, known if stream is None else "the request")
-        state, note = raw.encode(stream, arrived, slot)
-        try:
-            validate_state(state, slot.dim, slot.symbols)
-            given = PolicyInput(state, note=note)
-            if slot.recurrent and name is not None:
-                given = self._in_session(slot, state, ("decide", *name), stream.timestamp)
-                given = given._replace(note={**note, **given.note})
-            elif slot.recurrent:
-                given = given._replace(note=note | {"memory_started": True})
-            answer = self._answer(slot, given, slot.policy.step(given.state, given.before))
-        except BaseException:
-            stream.take_back()
-            raise
+        stream, state, note = raw.encode(stream, arrived, slot)
+        validate_state(state, slot.dim, slot.symbols)
+        given = PolicyInput(state, note=note)
+        if slot.recurrent and name is not None:
+            given = self._in_session(slot, state, client, ("decide", *name), arrived.now.timestamp)
+            given = given._replace(note={**note, **given.note})
+        elif slot.recurrent:
+            given = given._replace(note=note | {"memory_started": True})
+        answer = self._answer(slot, given, slot.policy.step(given.state, given.before))
         if name is not None:
-            self._streams.put(name, stream)
+            self._streams.put(name, stream, client)
         return self._finish(slot, {"state": state}, answer, started) | {"state": state}
 
     # ---- the steps of every answer: _prepare, Policy.step, _answer (limits, memory), _finish (shadow, record)
@@ -296,15 +336,25 @@ class Service:
         if not slot.recurrent:
             return tuple.__new__(PolicyInput, (state, None, _NO_NOTE, False, False, None))
         if (session := request.get("session_id")) is not None:
-            return self._in_session(slot, state, (client, session), request["timestamp"])
+            return self._in_session(slot, state, client, (client, session), request["timestamp"])
         before = None if text is None else memories.unpack(text, slot.digest, self._key, slot.policy.memory_size)
         return tuple.__new__(PolicyInput, (state, before, {"memory_started": text is None}, True, plain, None))
 
-    def _in_session(self, slot: Slot, state: Sequence[float], name: Hashable, timestamp: int) -> PolicyInput:
+    def _in_session(
+        self, slot: Slot, state: Sequence[float], client: str, name: Hashable, timestamp: int
+    ) -> PolicyInput:
         """A bar of a session that this process keeps; the session stays as it was until the bar is decided."""
-        self._memories.admit(name)
+        now_ms = self.clock() * 1000.0
+        if timestamp > now_ms + slot.interval_ms:  # it would refuse every real bar from then on
+            raise FieldError(
+                "timestamp",
+                f"timestamp is {timestamp}, more than a bar after {now_ms:.0f}, which it is here",
+                "the opening time of a bar that is there",
+                "send each bar's opening time in ms, UTC",
+            )
+        self._memories.admit(name, client)
         before, note = resume(self._memories.get(name), slot, timestamp)
-        return PolicyInput(state, before, note, session=(name, timestamp))
+        return PolicyInput(state, before, note, session=Held(client, name, timestamp))
 
     def _answer(self, slot: Slot, given: PolicyInput, decision: Step) -> dict[str, Any]:
         """Limits a decision, keeps or signs its memory and counts it: the answer without its last two fields."""
@@ -317,9 +367,9 @@ class Service:
             named = dict(zip(slot.symbols, multipliers, strict=True))
             answer = {"position_multipliers": named, "confidence": decision.confidence}
         if given.session is not None:
-            name, timestamp = given.session
+            client, name, timestamp = given.session
             kept = SessionMemory(slot.digest, timestamp, given.before, decision.memory, given.state)
-            self._memories.put(name, kept)
+            self._memories.put(name, kept, client)
         elif given.carried:
             answer["memory"] = memories.pack(decision.memory, slot.digest, self._key)
         answer |= given.note

@@ -9,7 +9,7 @@ state once more for each missing bar (`advance`); the answer says which, and how
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from time import monotonic
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -24,11 +24,15 @@ MOST_ADVANCED = 64
 
 
 class Sessions(Generic[T]):
-    """At most `most` values by name; one that nobody touched for `ttl_s` seconds is forgotten."""
+    """At most `most` values by name, `most_each` of one client; one that nobody touched for `ttl_s` s is forgotten."""
 
-    def __init__(self, most: int, ttl_s: float, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self, most: int, ttl_s: float, clock: Callable[[], float] = monotonic, most_each: int | None = None
+    ) -> None:
         self._most, self._ttl, self._clock = most, ttl_s, clock
-        self._kept: OrderedDict[Hashable, tuple[float, T]] = OrderedDict()
+        self._most_each = most if most_each is None else most_each
+        self._kept: OrderedDict[Hashable, tuple[float, T, str]] = OrderedDict()
+        self._of: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -39,29 +43,35 @@ class Sessions(Generic[T]):
         kept = self._kept.get(name)
         return None if kept is None else kept[1]
 
-    def admit(self, name: Hashable) -> None:
-        """Refuses a new name when there is no room.
+    def admit(self, name: Hashable, client: str = "") -> None:
+        """Refuses a new name when there is no room, for anybody or for this client.
 
         Raises:
-            TooManyError: `most` sessions are alive.
+            TooManyError: `most` sessions are alive, or `most_each` of this client.
         """
         self._forget()
-        if name not in self._kept and len(self._kept) >= self._most:
-            raise TooManyError(
-                f"{len(self._kept)} sessions are open",
-                f"at most {self._most}",
-                "use fewer session_ids, or carry memory",
-            )
+        if name in self._kept:
+            return
+        cure = "use fewer session_ids, or carry memory"
+        if len(self._kept) >= self._most:
+            raise TooManyError(f"{len(self._kept)} sessions are open", f"at most {self._most}", cure)
+        if (own := self._of[client]) >= self._most_each:
+            raise TooManyError(f"{own} sessions of this client are open", f"at most {self._most_each}", cure)
 
-    def put(self, name: Hashable, value: T) -> None:
-        """Keeps a value; its time starts anew."""
-        self._kept[name] = (self._clock(), value)
+    def put(self, name: Hashable, value: T, client: str = "") -> None:
+        """Keeps a value of a client; its time starts anew."""
+        if name not in self._kept:
+            self._of[client] += 1
+        self._kept[name] = (self._clock(), value, client)
         self._kept.move_to_end(name)
 
     def _forget(self) -> None:
         oldest = self._clock() - self._ttl
         while self._kept and next(iter(self._kept.values()))[0] < oldest:
-            self._kept.popitem(last=False)
+            _, (_, _, client) = self._kept.popitem(last=False)
+            self._of[client] -= 1
+            if not self._of[client]:
+                del self._of[client]
 
 
 class SessionMemory(NamedTuple):

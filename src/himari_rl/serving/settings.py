@@ -22,6 +22,8 @@ class ServeSettings:
 
     symbols: tuple[str, ...] = ()
     """The assets this server is for; a policy for others is refused. Empty: whatever the policy was made for."""
+    other_contracts: bool = False
+    """Takes an alias or challenger of other symbols, another interval or another encoder than what is served."""
     reload_s: float = 2.0
     """Seconds between two looks at the alias or bundle, and between two attempts while no valid policy is loaded."""
     look_timeout_s: float = 10.0
@@ -43,12 +45,18 @@ class ServeSettings:
     """Largest request body; more is answered with 413 and not read."""
     max_sessions: int = 2_000
     """Sessions with memory or history held here; a new one above that is answered with 429."""
+    max_sessions_each: int = 500
+    """The same for one client: its key, its e-mail or its address."""
     session_ttl_s: float = 86_400.0
     """A session that was silent for so long is forgotten."""
     max_concurrency: int = 512
     """Requests begun and not answered; one more is answered with 503 and Retry-After, unread."""
     body_timeout_s: float = 10.0
     """A body that has not arrived by then is answered with 408."""
+    max_bodies_each: int = 128
+    """Requests of one client address whose body is awaited; one more whose body has not come with it is a 429."""
+    head_timeout_s: float = 10.0
+    """A request's headers that have not arrived by then are answered with 408; a connection without any is closed."""
     turbo: bool = True
     """Answers plain POST /predict within uvicorn's parser (http/protocol.py); off: the same bytes from plain ASGI."""
 
@@ -72,6 +80,8 @@ class ServeSettings:
     challenger_share: float = 0.0
     """Share of clients that the challenger answers, always the same ones; 0: it decides in the shadow."""
 
+    access_log: bool = False
+    """One line of JSON for every request: method, path, status, time, client and request id."""
     log_every: int = 0
     """One structured log line for every so many answers; 0: none."""
     vertex_health_route: str = field(default="", metadata={"env": "AIP_HEALTH_ROUTE"})
@@ -88,6 +98,11 @@ class ServeSettings:
             raise ConfigError(f"challenger_share is {self.challenger_share}", "at least 0 and below 1", "0 is a shadow")
         if self.challenger_share and not self.challenger:
             raise ConfigError("there is a challenger_share and no challenger", "a bundle or alias", "name a challenger")
+        for key in self.api_keys:  # never said: a log may have more readers than a secret
+            if not key or key != key.strip() or not key.isascii() or not key.isprintable():
+                raise ConfigError("an API key is empty, or has blanks around it or letters that no header carries", "text")
+        if len(set(self.api_keys)) != len(self.api_keys):
+            raise ConfigError("an API key is there twice", "each once", "drop one of them")
         if bool(self.audience) != bool(self.emails):
             raise ConfigError(
                 "ID tokens need an audience and the e-mails that may use them", "both or none", "set both"
@@ -113,6 +128,11 @@ def from_environment(environment: Mapping[str, str] | None = None) -> dict[str, 
     return {one.key.removeprefix(f"{SECTION}."): found[one.key].value for one in given}
 
 
+def bare(host: str) -> str:
+    """A host without the brackets that an IPv6 address has in a URL."""
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+
 LOOPBACK = ("127.", "::1", "localhost")
 
 
@@ -122,7 +142,7 @@ def check_exposure(host: str, settings: ServeSettings, allow_anonymous: bool) ->
     Raises:
         ConfigError: other machines could call without showing anything, and nobody said that they may.
     """
-    local = host.startswith(LOOPBACK)
+    local = bare(host).startswith(LOOPBACK)
     if not local and not settings.guarded and not allow_anonymous:
         raise ConfigError(
             f"{host} can be reached from other machines and no client must show a key",

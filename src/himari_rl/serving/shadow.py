@@ -39,8 +39,13 @@ class Challenger:
         self._metrics, self._journal = metrics, journal
         self._queue: deque[tuple[list[list[float]], dict[str, Any]]] = deque()
 
-    def load(self) -> None:
-        """As Service.load: keeps the policy before where the one on offer is refused."""
+    def load(self, champion: Slot | None = None) -> None:
+        """As Service.load: keeps the policy before where the one on offer is refused; of the champion's contract."""
+        if champion is not None:
+            if self.slot is not None and self.slot.contract != champion.contract:
+                self.slot = None  # the champion's has changed, as somebody allowed
+                self.follower.forget()
+            self.follower.contract = champion.contract
         try:
             slot = self.follower.changed()
         except HimariError as error:
@@ -53,7 +58,7 @@ class Challenger:
 
     def choose(self, champion: Slot, client: str) -> Slot:
         """The policy that answers `client`: the challenger for its share of all clients."""
-        if self.slot is None or self.slot.dim != champion.dim:
+        if self.slot is None or self.slot.contract != champion.contract:
             return champion
         digest = hashlib.sha256(client.encode()).digest()
         return self.slot if int.from_bytes(digest[:6]) < self.share * 2**48 else champion
@@ -84,7 +89,7 @@ class Challenger:
             self._metrics.shadow["skipped"] += 1
             return
         try:
-            decision = _decide(slot, states if slot.recurrent else states[-1:])
+            decision = _decide(slot, [list(state) for state in (states if slot.recurrent else states[-1:])])
         except HimariError as error:
             self._metrics.shadow["failed"] += 1
             if self._journal.every:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from time import monotonic
+from typing import NamedTuple
 
 from himari_rl.errors import BundleError, HimariError, StateError
 from himari_rl.features.contract import WIDTH, state_dim
@@ -17,20 +18,44 @@ from himari_rl.policy.bundle import MANIFEST
 from himari_rl.policy.manifest import GAP_RULES
 from himari_rl.policy.runtime import Policy, load_policy
 from himari_rl.serving.limits import Limiter
-from himari_rl.serving.reader import body_reader
+from himari_rl.serving.reader import batch_reader, body_reader
 from himari_rl.serving.settings import ServeSettings
 from himari_rl.storage import is_file, join, stamp
 
 MOST_PAUSE_S = 60.0
 """Between two readings of an offer that is refused and does not change."""
+_CONTRACT = ("symbols", "interval_ms", "encoder")
+_OTHER = "offer one that its clients can be answered by, or allow others (--other-contracts, HIMARI_OTHER_CONTRACTS=1)"
 _ORDINARY = [0.5, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0.1, 0.5, 0]  # HOLD, T4, flat: a quiet hour
+
+
+class Contract(NamedTuple):
+    """What clients of a policy must know of it: another one of the same contract can take its place unseen."""
+
+    symbols: tuple[str, ...]
+    interval_ms: int
+    encoder_hash: str
+
+    def check(self, offered: Slot, cure: str) -> None:
+        """Refuses a policy of another contract.
+
+        Raises:
+            BundleError: names what differs.
+        """
+        for name, found, expected in zip(_CONTRACT, offered.contract, self, strict=True):
+            if found != expected:
+                raise BundleError(f"{offered.version} has {name} {_plain(found)}", f"{_plain(expected)}, served now", cure)
+
+
+def _plain(value: object) -> str:
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
 class Slot:
     """One policy, warm."""
 
     __slots__ = (
-        *("alias", "arrival", "digest", "dim", "gap_rule", "interval_ms", "layout", "limiter", "policy"),
+        *("alias", "arrival", "batch_reader", "contract", "digest", "dim", "gap_rule", "interval_ms", "layout", "limiter", "policy"),
         *("reader", "recurrent", "symbols", "version"),
     )
 
@@ -38,15 +63,17 @@ class Slot:
         manifest = policy.manifest
         self.policy = policy
         self.version = manifest.version
-        self.digest = manifest.manifest_sha256
+        self.digest = manifest.shaping_sha256  # not the manifest's: a signature does not change what a memory means
         self.dim = manifest.state_dim
         self.recurrent = policy.memory_size > 0
         self.symbols = manifest.symbols
         self.interval_ms = manifest.ledger.interval_ms
+        self.contract = Contract(self.symbols, self.interval_ms, manifest.encoder_hash)
         self.arrival = ArrivalRules.of(manifest)
         self.limiter = Limiter(manifest.ledger, manifest.symbols)
         self.layout = layout_of(self.dim, self.symbols)
         self.reader = body_reader(self.layout.bounds)
+        self.batch_reader = batch_reader(self.layout.bounds)
         self.gap_rule = gap_rule or manifest.gap_rule
         self.alias = alias
         if self.gap_rule not in GAP_RULES:
@@ -85,6 +112,9 @@ class Follower:
             from himari_rl.policy.signature import public_key
 
             self._signer = public_key(settings.signer)
+        self._others = settings.other_contracts
+        self.contract: Contract | None = None
+        """What an offer must have: that of what is served."""
         self._seen = ""  # the stamp of what is served
         self._step = 0
         self._refusal: HimariError | None = None  # of the last look
@@ -112,6 +142,8 @@ class Follower:
             if self._refusal is not None and mark == self._refused_mark and monotonic() < self._again_at:
                 raise self._refusal
             slot = self._load()
+            if self.contract is not None and not self._others:
+                self.contract.check(slot, _OTHER)
         except HimariError as error:
             self._remember(error, mark)
             raise
@@ -120,8 +152,13 @@ class Follower:
             refusal = BundleError(found, "a bundle or an alias that can be read", "mend it, or point the alias again")
             self._remember(refusal, mark)
             raise refusal from error
-        self._refusal, self._seen = None, mark
+        self._refusal, self._seen, self.contract = None, mark, slot.contract
+        self._step = slot.alias.step if slot.alias else self._step
         return slot
+
+    def forget(self) -> None:
+        """The next look loads what is there as if it had never been."""
+        self._seen, self._again_at = "", 0.0
 
     def hurry(self) -> None:
         """The next look reads what was refused again, whatever the pause."""
@@ -155,9 +192,7 @@ class Follower:
         if alias.manifest_sha256 and policy.manifest.manifest_sha256 != alias.manifest_sha256:
             found, expected = policy.manifest.manifest_sha256[:12], alias.manifest_sha256[:12]
             raise BundleError(f"{alias.bundle} is {found} now", f"{expected}, as {self.place} says", "point it again")
-        slot = Slot(policy, self._gap_rule, alias)
-        self._step = alias.step
-        return slot
+        return Slot(policy, self._gap_rule, alias)
 
     def _checked(self, policy: Policy) -> Policy:
         found = policy.manifest.symbols

@@ -33,6 +33,9 @@ from himari_rl import __version__
 from himari_rl.errors import HimariError
 from himari_rl.policy.arrival import ArrivalError
 from himari_rl.policy.runtime import Policy
+from himari_rl.serving.http.access import RequestIds
+from himari_rl.serving.http.connections import Connections
+from himari_rl.serving.http.docs import add_docs
 from himari_rl.serving.http.fast_path import FastPath
 from himari_rl.serving.http.guard import Guard
 from himari_rl.serving.http.middleware import (
@@ -63,6 +66,7 @@ class Api(FastAPI):
     concurrency: ConcurrencyLimit
     body_limit: BodyLimit
     fast_path: FastPath
+    connections: Connections
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -88,6 +92,7 @@ def create_app(source: Policy | str | Path, settings: ServeSettings | None = Non
         with suppress(TimeoutError):  # then /ready says that it is still loading
             await asyncio.wait_for(looked.wait(), settings.start_wait_s)
         service.jobs.keep("sweep", app.body_limit.sweep)
+        service.jobs.keep("connections", app.connections.sweep)
         if service.challenger is not None and not settings.challenger_share:
             service.jobs.keep("shadow", service.challenger.work)
         yield
@@ -99,10 +104,14 @@ def create_app(source: Policy | str | Path, settings: ServeSettings | None = Non
         version=__version__,
         summary="How much: a multiplier of the base position in [0, 2]",
         lifespan=lifespan,
+        docs_url=None,  # FastAPI's page asks another company's servers; docs.py makes one of the same document
+        redoc_url=None,
     )
     app.state.service = service
+    app.connections = Connections(settings.head_timeout_s)
     _add_errors(app, service)
     add_routes(app, service)
+    add_docs(app)
     _add_front(app, service)
     return app
 
@@ -116,18 +125,21 @@ def _add_front(app: Api, service: Service) -> None:
     if "/predict" in names:
         front = SharedPath(front)
     front = app.fast_path = FastPath(front, service)
-    front = app.body_limit = BodyLimit(front, settings.max_body_bytes, settings.body_timeout_s, errors)
-    if settings.guarded or settings.challenger_share:  # else nobody asks who asks
-        front = Authentication(front, Guard(settings) if settings.guarded else None, errors)
+    front = app.body_limit = BodyLimit(
+        front, settings.max_body_bytes, settings.body_timeout_s, errors, settings.max_bodies_each
+    )
+    guard = Guard(settings) if settings.guarded else None
+    if guard is not None or settings.challenger_share:  # else nobody asks who asks
+        front = Authentication(front, guard, errors)
     if names:
         front = RenamedPaths(front, names)
-    front = app.concurrency = ConcurrencyLimit(front, settings.max_concurrency, errors)
+    front = app.concurrency = ConcurrencyLimit(front, settings.max_concurrency, errors, guard)
     if settings.cors_origins:
         from starlette.middleware.cors import CORSMiddleware
 
         headers = ["authorization", "content-type", "x-api-key"]
         front = CORSMiddleware(front, settings.cors_origins, ["GET", "POST"], headers)
-    app.front = front
+    app.front = RequestIds(front, service.journal if settings.access_log else None)
 
 
 def _add_errors(app: FastAPI, service: Service) -> None:

@@ -1,11 +1,12 @@
-"""The short path of POST /predict: pydantic-core parses and checks, the service decides, orjson writes. No FastAPI.
+"""The short path of POST /predict, /v1/batch and /v1/decide: pydantic-core parses and checks, the service decides,
+orjson writes. No FastAPI.
 
 Whatever is not in order goes on to the FastAPI route, whose errors are the only ones, and which gives the same bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -16,8 +17,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from himari_rl.errors import HimariError
 from himari_rl.serving.http.middleware import BODY, CLIENT
 from himari_rl.serving.http.refusals import JSON
+from himari_rl.serving.messages import DecideRequest
 from himari_rl.serving.service import Service
 
+_READ = DecideRequest.model_validate_json
 TOGETHER = 8
 """From so many requests on a recurrent policy is quicker with all of them at once; measured, see the log."""
 
@@ -28,15 +31,18 @@ class FastPath:
     def __init__(self, app: ASGIApp, service: Service) -> None:
         settings = service.settings
         self.app, self.service, self._journal = app, service, service.journal
-        self.direct = not settings.guarded and not settings.cors_origins and not settings.challenger_share
+        self.direct = not (
+            settings.guarded or settings.cors_origins or settings.challenger_share or settings.access_log
+        )
         """Whether nothing of a request but its body decides on its answer: then protocol.py may ask here directly."""
+        self._answers = {"/predict": self.answer, "/v1/batch": self._batch, "/v1/decide": self._decide}
         self.turn: dict[Any, bytes] = {}
         """Connections and the bodies that wait for the end of this turn of the event loop; only protocol.py has any."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] == "/predict" and BODY in scope:
+        if BODY in scope and (answers := self._answers.get(scope["path"])) is not None:
             client = scope[CLIENT] if CLIENT in scope else peer[0] if (peer := scope.get("client")) else ""
-            answer = self.answer(scope[BODY], client)
+            answer = answers(scope[BODY], client)
             if answer is not None:
                 headers = [JSON, (b"content-length", b"%d" % len(answer))]
                 await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -52,6 +58,21 @@ class FastPath:
             return None
         if self._journal.every:
             self._journal.answered("/predict", answer)
+        return orjson.dumps(answer)
+
+    def _batch(self, body: bytes, client: str) -> bytes | None:
+        return self._written("/v1/batch", lambda: self.service.batch_bytes(body, client))
+
+    def _decide(self, body: bytes, client: str) -> bytes | None:
+        return self._written("/v1/decide", lambda: self.service.decide(_READ(body), client))
+
+    def _written(self, path: str, ask: Callable[[], dict[str, Any]]) -> bytes | None:
+        try:
+            answer = ask()
+        except (ValidationError, HimariError):
+            return None
+        if self._journal.every:
+            self._journal.answered(path, answer)
         return orjson.dumps(answer)
 
     def answers(self, bodies: Collection[bytes], clients: Sequence[str] = ()) -> list[bytes | None]:

@@ -20,10 +20,14 @@ from typing import Any
 from himari_rl.errors import ConfigError
 from himari_rl.serving.errors import NotReadyError
 from himari_rl.serving.http.refusals import ForbiddenError, UnauthorisedError
+from himari_rl.serving.jobs import in_daemon, said
 from himari_rl.serving.settings import ServeSettings
 
 _KNOWN = 1_000  # verified tokens that are remembered until they expire
 _FETCH_S, _AT_LEAST_S, _SKEW_S = 5.0, 60.0, 10
+_MOST_WAITING = 64  # requests that wait for certificates; the next ones are a 503 at once
+_LONGEST = 16_384  # bytes of a token
+_BLANKS = b" \t"  # around a header's value they are none of it (RFC 9110, 5.5)
 _CURE = "send x-api-key, or authorization: Bearer with a key or an ID token"
 
 
@@ -42,13 +46,19 @@ class Guard:
             ForbiddenError: a valid token of somebody who is not on the list.
             NotReadyError: the issuer's certificates cannot be had.
         """
-        shown = b""
+        keys, bearers = [], []
         for name, value in headers:
             if name == b"x-api-key":
-                shown = value
-                break
-            if name == b"authorization" and value[:7].lower() == b"bearer ":
-                shown = value[7:].strip()
+                keys.append(value)
+            elif name == b"authorization":
+                bearers.append(value)
+        if len(keys) > 1 or len(bearers) > 1:  # a proxy may look at the one and this server at the other
+            raise UnauthorisedError("the request shows two keys", "one", _CURE)
+        shown = b""
+        if keys:
+            shown = keys[0].strip(_BLANKS)
+        elif bearers and bearers[0][:7].lower() == b"bearer ":
+            shown = bearers[0][7:].strip(_BLANKS)
         if not shown:
             raise UnauthorisedError("the request shows no key", "one", _CURE)
         digest = hashlib.sha256(shown).digest()
@@ -57,9 +67,14 @@ class Guard:
             found |= hmac.compare_digest(key, digest)
         if found:
             return digest.hex()[:12]
-        if self._tokens is None or shown.count(b".") != 2:
+        if self._tokens is None or len(shown) > _LONGEST or shown.count(b".") != 2:
             raise UnauthorisedError("the key is not one of this server's", "a valid key", _CURE)
         return await self._tokens.email(shown.decode("latin-1"), digest)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for the issuer's certificates."""
+        return self._tokens.waiting if self._tokens else 0
 
 
 class Tokens:
@@ -75,7 +90,9 @@ class Tokens:
         self._known: dict[bytes, tuple[float, str]] = {}
         self._certificates: dict[str, str] = {}
         self._fresh_until = self._fetched = -_AT_LEAST_S
-        self._fetching = asyncio.Lock()
+        self._fetching: asyncio.Task[None] | None = None
+        self._failure = ""  # of the last fetch
+        self.waiting = 0
 
     async def email(self, token: str, digest: bytes) -> str:
         """Whose token it is.
@@ -91,42 +108,61 @@ class Tokens:
             raise UnauthorisedError("the token has another issuer", " or ".join(self._settings.issuers), _CURE)
         email = str(claims.get("email", ""))
         if claims.get("email_verified") is not True or email not in self._settings.emails:
-            raise ForbiddenError(f"{email or 'nobody'} may not use this server", "a listed e-mail", "ask its owner")
+            raise ForbiddenError(f"{email[:100] or 'nobody'} may not use this server", "a listed e-mail", "ask its owner")
         if len(self._known) >= _KNOWN:
             self._known.clear()
-        self._known[digest] = (float(claims["exp"]), email)
+        self._known[digest] = (claims["exp"], email)
         return email
 
     def _claims(self, token: str, certificates: dict[str, str]) -> dict[str, Any]:
-        from google.auth.exceptions import GoogleAuthError
-
         try:
-            return self._decode(
+            claims = self._decode(
                 token, certs=certificates, audience=self._settings.audience, clock_skew_in_seconds=_SKEW_S
             )
-        except (ValueError, TypeError, KeyError, GoogleAuthError) as error:
-            reason = " ".join(str(error).split())[:100]
+            if not isinstance(claims, dict) or not isinstance(claims.get("iss"), str):
+                claims = {"iss": ""}
+            claims["exp"] = float(claims.get("exp", 0.0))
+        except Exception as error:  # a token is anybody's text: whatever its parsers raise, it is no key of ours
+            reason = " ".join(str(error).split())[:100] or type(error).__name__
             raise UnauthorisedError(f"the ID token is refused: {reason}", "a valid one", _CURE) from error
+        return claims
 
     async def _keys(self, token: str) -> dict[str, str]:
-        """The certificates; fetched where they are stale, or where the token names one that is new."""
+        """The certificates; fetched where they are stale, or where the token names one that is new.
+
+        Whose certificate is there does not wait for fresher ones; who waits holds no place (ConcurrencyLimit).
+
+        Raises:
+            NotReadyError: there are none, or too many wait for them.
+        """
         now = monotonic()
-        unknown = _key_id(token) not in self._certificates
-        if now < self._fresh_until and not (unknown and now > self._fetched + _AT_LEAST_S):
+        known = _key_id(token) in self._certificates
+        if now < self._fresh_until and (known or now <= self._fetched + _AT_LEAST_S):
             return self._certificates
-        async with self._fetching:
-            if self._fetched < now:
-                await self._fetch()
+        if self._fetching is None or self._fetching.done():
+            self._fetching = asyncio.create_task(self._fetch())
+        if known:
+            return self._certificates
+        if self.waiting >= _MOST_WAITING:
+            raise NotReadyError(f"{self.waiting} requests wait for the issuer's certificates", cure="try again")
+        self.waiting += 1
+        try:
+            await asyncio.shield(self._fetching)
+        finally:
+            self.waiting -= 1
+        if not self._certificates:
+            raise NotReadyError(self._failure, cure="try again")
         return self._certificates
 
     async def _fetch(self) -> None:
         url = self._settings.certificates_url
         try:
-            found, seconds = await asyncio.to_thread(_download, url)
-        except (OSError, ValueError) as error:
-            if not self._certificates:  # those of an hour ago are still the issuer's
-                raise NotReadyError(f"the certificates at {url} cannot be had: {error}", cure="try again") from error
+            found, seconds = await in_daemon(lambda: _download(url))
+        except Exception as error:  # those of an hour ago are still the issuer's; where there are none, it is said
+            self._failure = f"the certificates at {url} cannot be had: {said(error)}"
             seconds = _AT_LEAST_S
+            if not self._certificates:
+                return
         else:
             self._certificates = found
         self._fetched = monotonic()
@@ -136,17 +172,21 @@ class Tokens:
 def _key_id(token: str) -> str:
     """The key that signed the token, as its header says; empty for what is no token."""
     from google.auth import jwt
-    from google.auth.exceptions import GoogleAuthError
 
     try:
         return str(jwt.decode_header(token).get("kid", ""))  # type: ignore[no-untyped-call]
-    except (ValueError, TypeError, AttributeError, GoogleAuthError):
+    except Exception:  # noqa: BLE001  # `_claims` says what is wrong with it
         return ""
 
 
 def _download(url: str) -> tuple[dict[str, str], float]:
     """Certificates by key id, and for how many seconds they hold."""
-    with urllib.request.urlopen(url, timeout=_FETCH_S) as response:
+    try:
+        response = urllib.request.urlopen(url, timeout=_FETCH_S)
+    except urllib.error.HTTPError as error:
+        with error:  # it holds the connection
+            raise ValueError(f"status {error.code}") from None
+    with response:
         document = json.loads(response.read())
         age = re.search(r"max-age=(\d+)", response.headers.get("cache-control", ""))
     if not isinstance(document, dict) or not document:

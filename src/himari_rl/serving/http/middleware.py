@@ -3,7 +3,7 @@
     ConcurrencyLimit   so many requests at once                        503
     RenamedPaths       the names that Vertex AI gives our routes
     Authentication     who asks, and whether they may                  401, 403     (guard.py checks the key)
-    BodyLimit          the whole body of a POST: its size, its time    413, 408
+    BodyLimit          the whole body of a POST: its size, its time    413, 408, 429
     FastPath           POST /predict, from bytes to bytes              (fast_path.py)
     SharedPath         Vertex AI's batches where it sends them to /predict
     JsonContentType    the body decides what a request is, not its content-type; a compressed one: 415
@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from himari_rl.errors import HimariError
 from himari_rl.serving.http.guard import Guard
-from himari_rl.serving.http.refusals import BUSY, CODED, JSON, LARGE, SLOW, Errors, refusal_of, refuse
+from himari_rl.serving.http.refusals import BUSY, CODED, JSON, LARGE, SLOW, UNFINISHED, Errors, Refusal, refusal_of, refuse
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
 """What probes may ask without a key, however busy the server is."""
@@ -30,6 +30,7 @@ CLIENT = "himari.client"
 """Where the scope says who asks."""
 BODY = "himari.body"
 """Where the scope has the whole body of a POST."""
+Task = asyncio.Task[Any] | None
 _GZIP = b"\x1f\x8b"  # how every gzip file begins, and no JSON
 
 
@@ -42,19 +43,25 @@ def client_of(scope: Scope) -> str:
 
 
 class ConcurrencyLimit:
-    """Refuses a request, unread, while more than `most` are being answered."""
+    """Refuses a request, unread, while more than `most` are being answered.
+
+    Those that wait for the issuer's certificates are not counted: who shows a key must not wait for them. The guard has
+    its own bound of them.
+    """
 
     pending: Sized = ()
     """The requests that the server has begun: run.py puts uvicorn's set of tasks here."""
 
-    def __init__(self, app: ASGIApp, most: int, errors: Errors) -> None:
-        self.app, self.most, self._errors = app, most, errors
+    def __init__(self, app: ASGIApp, most: int, errors: Errors, guard: Guard | None = None) -> None:
+        self.app, self.most, self._errors, self._guard = app, most, errors, guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if len(self.pending) > self.most and scope["path"] not in OPEN_PATHS:
-            await refuse(send, self._errors, BUSY, f"{self.most} requests are being answered; try again")
-        else:
-            await self.app(scope, receive, send)
+            waiting = 0 if self._guard is None else self._guard.waiting
+            if len(self.pending) - waiting > self.most:
+                await refuse(send, self._errors, BUSY, f"{self.most} requests are being answered; try again")
+                return
+        await self.app(scope, receive, send)
 
 
 class RenamedPaths:
@@ -84,42 +91,55 @@ class Authentication:
             except HimariError as error:
                 await refuse(send, self._errors, refusal_of(error), str(error))
                 return
+            if (caller := scope.get("himari.caller")) is not None:  # access.py writes it down
+                caller[0] = client
         await self.app({**scope, CLIENT: client}, receive, send)
 
 
 class BodyLimit:
     """Reads the body of a POST to its end, within a size and a time, and puts it into the scope.
 
-    `receive` gives it once more. `sweep` must run as a background task: it ends the waits that are too long.
+    `receive` gives it once more. `sweep` must run as a background task: it ends the waits that are too long. Where one
+    address has `most_each` requests whose bodies are awaited, the one that waits longest makes room for the next: a
+    client that sends its body is served beside one that never does.
     """
 
-    def __init__(self, app: ASGIApp, limit: int, timeout_s: float, errors: Errors) -> None:
-        self.app, self.limit, self._timeout_s, self._errors = app, limit, timeout_s, errors
-        self._waiting: dict[asyncio.Task[Any] | None, float] = {}  # for their body, since when
-        self._late: set[asyncio.Task[Any] | None] = set()
+    def __init__(self, app: ASGIApp, limit: int, timeout_s: float, errors: Errors, most_each: int = 128) -> None:
+        self.app, self.limit, self._timeout_s, self._errors, self._most_each = app, limit, timeout_s, errors, most_each
+        self._waiting: dict[Task, float] = {}  # for their body, since when
+        self._of: dict[str, dict[Task, None]] = {}  # the same by client address, the longest wait first
+        self._ended: dict[Task, Refusal] = {}  # whose wait was ended, and how
         self._now = 0.0  # coarse: `sweep` moves it, so that no request asks the clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
+        peer = scope.get("client")
+        address = peer[0] if peer else ""
         task = asyncio.current_task()
-        self._waiting[task] = self._now
+        if (own := self._of.get(address)) is None:
+            own = self._of[address] = {}
+        elif len(own) >= self._most_each:
+            self._end(next(iter(own)), UNFINISHED)
+        self._waiting[task], own[task] = self._now, None
         try:
             message = await receive()
             body: bytes | None = message.get("body")
             if body is None or message.get("more_body"):
                 body = await self._rest(message, receive)
         except asyncio.CancelledError:
-            if task not in self._late or task is None:
+            how = self._ended.pop(task, None)
+            if how is None or task is None:
                 raise
-            self._late.discard(task)
             task.uncancel()
-            text = f"the body did not arrive within {self._timeout_s:g} s; send it with the headers"
-            await refuse(send, self._errors, SLOW, text)
+            await refuse(send, self._errors, how, self._said(how))
             return
         finally:
-            del self._waiting[task]
+            self._waiting.pop(task, None)
+            own.pop(task, None)
+            if not own and self._of.get(address) is own:
+                del self._of[address]
         if body is None:
             return  # the client left
         if len(body) > self.limit:
@@ -142,9 +162,21 @@ class BodyLimit:
             await asyncio.sleep(self._timeout_s / 4)
             self._now += self._timeout_s / 4
             for task, since in list(self._waiting.items()):
-                if task is not None and self._now - since > self._timeout_s:
-                    self._late.add(task)
-                    task.cancel()
+                if self._now - since > self._timeout_s:
+                    self._end(task, SLOW)
+
+    def _end(self, task: Task, how: Refusal) -> None:
+        """Ends a wait, which answers with `how`."""
+        for waiting in (self._waiting, *self._of.values()):
+            waiting.pop(task, None)  # type: ignore[attr-defined]  # both are dicts by task
+        if task is not None:
+            self._ended[task] = how
+            task.cancel()
+
+    def _said(self, how: Refusal) -> str:
+        if how is SLOW:
+            return f"the body did not arrive within {self._timeout_s:g} s; send it with the headers"
+        return f"{self._most_each} requests of this address have not sent their body; send it with the headers"
 
     async def _rest(self, message: Message, receive: Receive) -> bytes | None:
         """The whole body, or just more than the limit of it; None when the client left."""

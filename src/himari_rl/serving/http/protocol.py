@@ -31,6 +31,8 @@ class _PlainPost:
 
 
 _PLAIN_POST: Any = _PlainPost()
+_NAMES = frozenset({b"x-request-id"})
+"""A request with one of these headers is answered with it, on the ordinary path."""
 FEW = 24
 """With fewer connections too few requests meet in a turn: each is answered as it arrives."""
 MOST = 64
@@ -102,7 +104,9 @@ class PredictProtocol(Http1Protocol):
             and parser.should_keep_alive()
             and not parser.should_upgrade()
             and not self.expect_100_continue
+            and _NAMES.isdisjoint(dict(self.headers))
         ):
+            self._head_came()
             self._held, self._whole = b"", False
         else:
             super().on_headers_complete()
@@ -119,7 +123,11 @@ class PredictProtocol(Http1Protocol):
         if self._held is None:
             super().on_message_complete()
         else:
-            self._whole = True
+            self._unread, self._slack, self._whole = 0, self._chunk, True
+
+    def _in_head(self) -> bool:
+        """As Http1Protocol's; what is held is past its head."""
+        return self._held is None and super()._in_head()
 
     def _reply(self, answer: bytes | None) -> None:
         """Sends the answer to the request that is held, or lets it take the ordinary path for another one."""

@@ -47,6 +47,8 @@ REFUSALS: tuple[tuple[type[HimariError], Refusal], ...] = (
     (OfferRefusedError, Refusal(409, "kept")),
 )
 BUSY, SLOW, LARGE = Refusal(503, "busy", RETRY_AFTER), Refusal(408, "slow", CLOSE), Refusal(413, "large", CLOSE)
+HEAD_LARGE, HEAD_SLOW = Refusal(431, "head"), Refusal(408, "head")
+UNFINISHED = Refusal(429, "unfinished", RETRY_AFTER | CLOSE)
 CODED = Refusal(415, "coded", {"accept-encoding": "identity"})
 SCHEMA, NO_JSON = Refusal(422, "schema"), Refusal(422, "json")
 

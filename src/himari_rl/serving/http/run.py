@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import socket
+from typing import cast
 
 import uvicorn
 
 from himari_rl.errors import ConfigError
 from himari_rl.serving.http.app import Api
 from himari_rl.serving.http.upgrade import Http1Protocol
+from himari_rl.serving.log_lines import JsonLines
+from himari_rl.serving.settings import bare
 
 GRACE_S = 8  # Cloud Run kills ten seconds after SIGTERM
 BACKLOG = 2048
@@ -23,6 +27,7 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         ConfigError: the port is taken or forbidden, or the host is not this machine.
     """
+    host = bare(host)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
@@ -33,6 +38,12 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
     except OverflowError as error:
         raise ConfigError(f"the port is {port}", "0 to 65535", "choose another --port") from error
+
+
+def url_of(host: str, sock: socket.socket) -> str:
+    """Where a socket is asked, as a URL writes it."""
+    name, port = bare(host), sock.getsockname()[1]
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
 
 def make_server(app: Api) -> uvicorn.Server:
@@ -48,11 +59,18 @@ def make_server(app: Api) -> uvicorn.Server:
         http=http,
         ws="none",
         access_log=False,
+        proxy_headers=False,  # an address that a client may claim is none; docs/serving.md says whose it is
+        log_config=None,
         log_level="warning",
         timeout_graceful_shutdown=GRACE_S,
     )
+    lines = JsonLines(app.state.service.journal)
+    for name in ("uvicorn", "asyncio"):  # their words are lines like ours
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [lines], False
     server = uvicorn.Server(config)
     app.concurrency.pending = server.server_state.tasks
+    app.connections.open = cast(set[Http1Protocol], server.server_state.connections)
     return server
 
 

@@ -3,12 +3,21 @@
 Java's HttpClient asks for h2c with its first request by default. httptools then ends the request behind its headers and
 leaves the body to the protocol that was asked for; uvicorn speaks HTTP/1.1 on, so it answered a POST without its body
 and dropped what came behind it. Here the head goes through the parser again without the offer, and the body after it.
+
+It also counts what connections.py bounds: the bytes of a head, and the heads.
 """
 
 from __future__ import annotations
 
+from typing import cast
+
 import httptools
+import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from himari_rl.serving.http.app import Api
+from himari_rl.serving.http.connections import MOST_HEAD, TooLargeHeadError
+from himari_rl.serving.http.refusals import HEAD_LARGE, HEAD_SLOW, Refusal
 
 _OFFERS = (b"upgrade", b"http2-settings")
 _INVALID = "Invalid HTTP request received."
@@ -19,10 +28,18 @@ class Http1Protocol(HttpToolsProtocol):
 
     _offered = False
     """The request that the parser is in offers another protocol: it will come again without the offer."""
+    heads = 0
+    """Requests whose head has come whole."""
+    _unread = 0
+    """Bytes since the chunk in which the last request ended; with `_slack`, which that chunk had, no head has more."""
+    _chunk = _slack = 0
+    """Bytes that came at once: just now, and with the end of the last request."""
 
     def data_received(self, data: bytes) -> None:
-        """As uvicorn's, but for a request that offers an upgrade."""
+        """As uvicorn's, but for a request that offers an upgrade or has too many headers."""
         self._unset_keepalive_if_required()
+        self._chunk = len(data)
+        self._unread += self._chunk
         while data:
             try:
                 self.parser.feed_data(data)
@@ -32,24 +49,70 @@ class Http1Protocol(HttpToolsProtocol):
                     data = self._without_offer() + data[upgrade.args[0] :]
                     continue
                 self._refuse()
-            except httptools.HttpParserError:
-                self._refuse()
+            except httptools.HttpParserError as error:
+                if isinstance(error.__context__, TooLargeHeadError):
+                    self._answer_head(HEAD_LARGE, f"the head of the request has more than {MOST_HEAD} bytes")
+                else:
+                    self._refuse()
+            else:
+                if self._unread > MOST_HEAD and self._in_head():
+                    self._answer_head(HEAD_LARGE, f"the head of the request has more than {MOST_HEAD} bytes")
             return
+
+    def waits(self) -> bool:
+        """Whether nothing is being answered, and no body of a request that is."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def give_up(self) -> None:
+        """Ends a connection that brings no request; says so to one that has begun."""
+        if self._unread and self._in_head():
+            self._answer_head(HEAD_SLOW, "the head of the request did not arrive in time")
+        else:
+            self.transport.close()
+
+    def _in_head(self) -> bool:
+        """Whether what comes next is of a head: the parser is in no body."""
+        return not self.scope or "method" not in self.scope
+
+    def _head_came(self) -> None:
+        """Counts a whole head.
+
+        Raises:
+            TooLargeHeadError: it is larger than one may be.
+        """
+        if self._unread + self._slack > MOST_HEAD:  # else it cannot be
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if size > MOST_HEAD:
+                raise TooLargeHeadError
+        self.heads += 1
 
     def on_headers_complete(self) -> None:
         """As uvicorn's, unless the request comes again."""
+        self._head_came()
         self._offered = self.parser.should_upgrade()
         if not self._offered:
             super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """As uvicorn's, unless the request comes again."""
+        self._unread, self._slack = 0, self._chunk
         if not self._offered:
             super().on_message_complete()
 
     def _refuse(self) -> None:
         self.logger.warning(_INVALID)
         self.send_400_response(_INVALID)
+
+    def _answer_head(self, how: Refusal, detail: str) -> None:
+        """Refuses a request that never became one, and ends the connection."""
+        cast(Api, self.config.app).state.service.metrics.errors[how.status, how.cause] += 1
+        if self.transport.is_closing():
+            return
+        body = orjson.dumps({"detail": detail})
+        reason = {408: b"Request Timeout", 431: b"Request Header Fields Too Large"}[how.status]
+        head = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        self.transport.write(head % (how.status, reason, len(body)) + body)
+        self.transport.close()
 
     def _without_offer(self) -> bytes:
         """The head of the request that the parser has just read, without the offer of another protocol."""
