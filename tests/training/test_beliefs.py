@@ -175,6 +175,27 @@ def test_fifty_seven_bent_columns_each_with_its_name() -> None:
     np.testing.assert_array_equal(named["(confidence) x (log s)"], z[:, 0] * z[:, 5])
 
 
+def test_the_decomposition_is_lapacks_with_a_positive_diagonal_and_leaves_out_what_is_a_combination() -> None:
+    """Nearly parallel columns too: as close as `independent` lets them be."""
+    rng = np.random.default_rng(6)
+    x = rng.standard_normal((5000, 12))
+    x[:, 3] = x[:, 1] - x[:, 2]  # a combination of the two before it
+    x[:, 5] = x[:, 4] + 3e-5 * x[:, 5]  # nearly one, but a column of its own
+    x[:, 8] = 0.0
+    x[:, 11] = x[:, 0] + 1e-7 * x[:, 11]
+    column = beliefs.independent(x)
+    assert column.tolist() == [0, 1, 2, 4, 5, 6, 7, 9, 10]
+    q, r = beliefs.positive_qr(x[:, column])
+    lapack_q, lapack_r = np.linalg.qr(x[:, column])
+    sign = np.sign(np.diag(lapack_r))
+    np.testing.assert_allclose(q.T @ q, np.eye(9), atol=1e-13)
+    np.testing.assert_allclose(q, lapack_q * sign, atol=1e-10)
+    np.testing.assert_allclose(r, lapack_r * sign[:, None], atol=1e-10 * math.sqrt(5000))
+    assert (np.diag(r) > 0).all()
+    assert np.array_equal(r, np.triu(r))
+    assert beliefs.independent(x[:4]).tolist() == [0, 1, 2, 4]  # four rows hold four directions
+
+
 def test_clustered_errors_are_those_of_a_peer() -> None:
     statsmodels = pytest.importorskip("statsmodels.api")
     rng = np.random.default_rng(5)

@@ -250,21 +250,37 @@ def _evidence(
 
 
 def independent(x: FloatArray) -> IntArray:
-    """Columns of (n, K) that are not, numerically, a combination of the columns before them; the first ones win."""
-    smallest = NULL * math.sqrt(len(x))
-    column = np.flatnonzero(np.abs(x).max(axis=0) > 0.0)[: len(x)]  # no more directions than rows
-    while True:
-        weak = np.abs(np.diag(np.linalg.qr(x[:, column], mode="r"))) <= smallest
-        if not weak.any():
-            return column
-        column = np.delete(column, int(weak.argmax()))  # what comes after it may have been measured against garbage
+    """Columns of (n, K) that are not, numerically, a combination of the columns before them; the first ones win.
+
+    By a Cholesky decomposition of X'X which leaves those out: its pivots are the squares of R's diagonal, known to
+    some 1e-7 sqrt(n), where a column that is one is at NULL sqrt(n) or above.
+    """
+    gram, smallest = x.T @ x, NULL**2 * len(x)
+    r, column = np.zeros_like(gram), list[int]()
+    for j in range(len(gram)):
+        k = len(column)
+        before = np.linalg.solve(r[:k, :k].T, gram[column, j])
+        left = float(gram[j, j] - before @ before)
+        if left > smallest and k < len(x):  # no more directions than rows
+            r[:k, k], r[k, k] = before, math.sqrt(left)
+            column.append(j)
+    return np.array(column, int)
 
 
 def positive_qr(x: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Q and R with a positive diagonal: LAPACK's signs are arbitrary, and a one-sided rule would be upside down."""
-    q, r = np.linalg.qr(x)
-    sign = np.where(np.diag(r) < 0.0, -1.0, 1.0)
-    return q * sign, r * sign[:, None]
+    """Q and R with a positive diagonal, or a one-sided rule would be upside down (LAPACK's signs are arbitrary).
+
+    CholeskyQR2 (Yamamoto, Nakatsukasa, Yanagisawa & Fukaya 2015, ETNA 44): twice Q = X R^-1 with R'R = X'X, orthogonal
+    to rounding for columns as `independent` leaves them. Products of large matrices, a quarter of Householder's time.
+    """
+    q, first = _cholesky_qr(x)
+    q, second = _cholesky_qr(q)
+    return q, second @ first
+
+
+def _cholesky_qr(x: FloatArray) -> tuple[FloatArray, FloatArray]:
+    r = np.linalg.cholesky(x.T @ x).T
+    return x @ np.linalg.inv(r), r
 
 
 def clustered(q: FloatArray, residual: FloatArray, day: IntArray) -> tuple[FloatArray, FloatArray]:
