@@ -229,16 +229,31 @@ class Evidence(ManifestPart):
 
     def drift(self, raw: RawColumns) -> FloatArray:
         """(T,) D_t in units of the slow volatility a bar, along the base position's side."""
-        believed: FloatArray = self.design(raw) @ np.array(self.coefficients) * self.deviation
-        return believed
+        linear, known = self.scores.linear(raw), np.array(self.coefficients)
+        bent = known[-len(bent_forms()) :]
+        believed: FloatArray = known[0] + linear @ known[-len(bent) - linear.shape[1] : -len(bent)]
+        if raw.side is not None:
+            believed += known[1] * raw.side
+        if bent.any():  # most histories teach none of them, and they are most of the work
+            scale = np.array(self.bent_scale)
+            slope = bent / np.where(scale > 0.0, scale, np.inf)
+            believed += self.scores.bent(linear) @ slope - np.array(self.bent_centre) @ slope
+        return believed * self.deviation
+
+
+def standardised(bent: FloatArray, centre: FloatArray, scale: FloatArray) -> FloatArray:
+    """Bent columns less their mean in deviations; 0 where a column had no spread on the training rows."""
+    even = scale <= 0.0
+    found: FloatArray = (bent - centre) / np.where(even, 1.0, scale)
+    found[:, even] = 0.0
+    return found
 
 
 def design(scores: Scores, raw: RawColumns, centre: FloatArray, scale: FloatArray) -> FloatArray:
     """Columns in the order in which they may explain: constant, (side), linear, bent."""
     linear = scores.linear(raw)
-    bent = np.where(scale > 0.0, (scores.bent(linear) - centre) / np.where(scale > 0.0, scale, 1.0), 0.0)
     first: Sequence[FloatArray] = [np.ones(len(linear))] + ([] if raw.side is None else [raw.side])
-    return np.column_stack([*first, linear, bent])
+    return np.column_stack([*first, linear, standardised(scores.bent(linear), centre, scale)])
 
 
 class Beliefs(ManifestPart):

@@ -34,6 +34,7 @@ from himari_rl.policy.beliefs import (
     design,
     moments,
     seen,
+    standardised,
 )
 from himari_rl.policy.clock import MarketPath
 from himari_rl.policy.ledger_config import LedgerConfig
@@ -189,11 +190,11 @@ def fit_evidence(parts: Sequence[Rows], prior: Prior) -> Fit:
         columns = len(bent_forms())
         blank, width = np.zeros(columns), 1 + (parts[0].seen.side is not None) + len(scores.centre) + columns
         return Fit(_evidence(scores, blank, blank, (0.0,) * width, 1.0, 1.0), ())
-    raw = [scores.bent(scores.linear(part.seen)) for part in parts]
-    every = np.concatenate(raw)
-    centre, spread = every.mean(axis=0), every.std(axis=0)
+    bent = len(bent_forms())
+    x = np.concatenate([design(scores, part.seen, np.zeros(bent), np.ones(bent)) for part in parts])
+    centre, spread = x[:, -bent:].mean(axis=0), x[:, -bent:].std(axis=0)
     spread = np.where(spread > 1e-9, spread, 0.0)
-    x = np.concatenate([design(scores, part.seen, centre, spread) for part in parts])
+    x[:, -bent:] = standardised(x[:, -bent:], centre, spread)
     target = np.concatenate([part.target(prior) for part in parts])
     deviation = float(target.std())
     if deviation <= 0.0:
@@ -201,7 +202,7 @@ def fit_evidence(parts: Sequence[Rows], prior: Prior) -> Fit:
         return Fit(_evidence(scores, centre, spread, nothing, 1.0, 1.0), ())
     y = target / deviation
     day = np.concatenate([part.day for part in parts])
-    bent, net_column = every.shape[1], np.concatenate([part.net_column for part in parts])
+    net_column = np.concatenate([part.net_column for part in parts])
     if net_column.size:
         x, bent = np.column_stack([x, net_column]), bent + 1
     column = independent(x)
@@ -279,7 +280,7 @@ def positive_qr(x: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def _cholesky_qr(x: FloatArray) -> tuple[FloatArray, FloatArray]:
-    r = np.linalg.cholesky(x.T @ x).T
+    r: FloatArray = np.asarray(np.linalg.cholesky(x.T @ x).T, np.float64)
     return x @ np.linalg.inv(r), r
 
 
