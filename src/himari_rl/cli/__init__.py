@@ -44,6 +44,7 @@ AREAS = {
     "runner": ("run",),
     "replay": ("replay",),
     "journal": ("journal",),
+    "ab": ("ab",),
     "config": ("config",),
     "demo": ("demo",),
 }

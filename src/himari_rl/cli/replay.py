@@ -15,7 +15,7 @@ SHOWN = 20
 
 
 def replay(
-    journal: Annotated[str, typer.Argument(metavar="JOURNAL", help="The journal's SQLite file.")],
+    journal: Annotated[str, typer.Argument(metavar="JOURNAL", help="An SQLite file, or postgresql://...")],
     bundle: Annotated[str, typer.Option(help="The bundle that answered.")],
     as_json: Json = False,
 ) -> None:

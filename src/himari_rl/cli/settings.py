@@ -29,6 +29,7 @@ SECTIONS = {
     "portfolio": "himari_rl.runner.config:PortfolioConfig",
     "risk": "himari_rl.policy.risk:RiskLimits",
     "halt": "himari_rl.runner.config:HaltConfig",
+    "ab": "himari_rl.runner.config:AbConfig",
     "cloud": "himari_rl.cloud.config:CloudConfig",
 }
 COMMANDS = {
@@ -40,7 +41,8 @@ COMMANDS = {
     "certify": ("certify", "agent"),
     "gate": ("gate",),
     "serve": ("serve",),
-    "run": ("run", "portfolio", "risk", "halt"),
+    "run": ("run", "portfolio", "risk", "halt", "ab"),
+    "ab": ("ab",),
     "cloud-train": ("cloud", "train", "data", "agent", "environment", "evaluate", "gate"),  # vertex_training/
 }
 

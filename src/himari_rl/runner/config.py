@@ -126,5 +126,50 @@ class HaltConfig:
             raise ConfigError(f"halt.resume {', '.join(unknown)}", f"of {', '.join(RULES)}", "drawdown ends by hand")
 
 
-RULES = ("daily_loss", "volatility", "stale")
+@dataclass(frozen=True, kw_only=True)
+class AbConfig:
+    """A live comparison of two policies: who sizes what, and when it has been shown which one is better.
+
+    Raises:
+        ConfigError: a number that no comparison can use.
+    """
+
+    mode: Literal["shadow", "split"] = "shadow"
+    """`shadow`: both size every signal, the challenger on paper; `split`: each has accounts of its own, for real."""
+    share: float = 0.5
+    """Split: the challenger's share of all accounts (strategy and symbols)."""
+    seed: int = 0
+    """Split: which accounts those are; the same seed always gives an account to the same policy."""
+    measure: Literal["growth", "utility"] = "growth"
+    """Compared is log growth after costs, or that less half of risk_aversion times the squared return."""
+    risk_aversion: float = 6.7
+    """Of the utility; as in the gate."""
+    alpha: float = 0.05
+    """Share of experiments without a difference that may stop, however often somebody looks."""
+    block_bars: int = 24
+    """Bars that are averaged before they are judged: as long as what the differences remember."""
+    min_blocks: int = 30
+    """Blocks before the first look; before that the variance is not known."""
+    horizon_bars: int = 8760
+    """Bars at which the interval is to be narrowest."""
+    max_bars: int = 0
+    """Bars after which the experiment ends without a winner; 0: it goes on."""
+
+    def __post_init__(self) -> None:
+        require_ranges(
+            self,
+            {
+                "share": (0.0, 1.0),
+                "seed": (0, 2**63),
+                "risk_aversion": (0.0, 1000.0),
+                "alpha": (1e-9, 0.5),
+                "block_bars": (1, 100_000),
+                "min_blocks": (10, 100_000),
+                "horizon_bars": (1, 100_000_000),
+                "max_bars": (0, 1_000_000_000),
+            },
+        )
+
+
+RULES = ("daily_loss", "volatility", "stale", "drift")
 """Halts that may end by a rule."""

@@ -39,9 +39,17 @@ class Desk:
     """One account, on its way through the bars."""
 
     def __init__(
-        self, strategy: str, policy: AsksPolicy, ledger: LedgerConfig, portfolio: PortfolioConfig, warm_bars: int
+        self,
+        strategy: str,
+        policy: AsksPolicy,
+        ledger: LedgerConfig,
+        portfolio: PortfolioConfig,
+        warm_bars: int,
+        arm: str = "",
     ) -> None:
         self.strategy, self.policy, self.symbols = strategy, policy, policy.symbols
+        self.arm = arm
+        """In a split: whether champion or challenger sizes it."""
         self.name = JOINED.join(policy.symbols)
         rules = ArrivalRules.for_ledger(ledger, policy.interval_ms, policy.phase_ms, len(policy.symbols))
         paper = portfolio.account == "paper"
@@ -58,6 +66,7 @@ class Desk:
     def snapshot(self) -> dict[str, Any]:
         """What a restart needs, as JSON types."""
         kept = {"book": self.book.snapshot(), "watch": self.watch.snapshot(), "memory": self.memory}
+        kept |= {"arm": self.arm} if self.arm else {}
         return kept | ({} if self.memory is None else {"last_state": self.state})
 
     def restore(self, journal: DecisionJournal) -> bool:
@@ -88,7 +97,8 @@ class Desk:
             self.book.begin(closed_bars(timestamp, opens, closes))
         kept = rows[-1][-1].entry.said["desk"]
         self.book.restore(kept["book"])
-        self.watch, self.memory = HaltWatch.restored(kept["watch"]), kept["memory"]
+        same = kept.get("arm", "") in ("", self.arm)  # another policy's memory is none of ours
+        self.watch, self.memory = HaltWatch.restored(kept["watch"]), kept["memory"] if same else None
         self.state = kept.get("last_state")
         return True
 

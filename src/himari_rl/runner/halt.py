@@ -8,6 +8,8 @@ without a line that says why. A halt is of one account (strategy and symbols) or
     drawdown     since its highest                                          ends by hand alone
     volatility   of the last 20 bars, the largest of any symbol             ends below four fifths of the limit
     stale        the newest bar that could be used is too old               ends with so many bars in a row
+    drift        a feature is no longer as in training (drift.py)           ends with bars like the training's
+    harm         an A/B test has shown the challenger to be worse           ends by hand alone
     hand         somebody said so                                           ends by hand alone
 """
 
@@ -27,6 +29,7 @@ from himari_rl.schema import DAY_MS
 
 EVERY = "*"
 HAND, DAILY_LOSS, DRAWDOWN, VOLATILITY, STALE = "hand", "daily_loss", "drawdown", "volatility", "stale"
+DRIFTED, HARM = "drift", "harm"
 CALMER = 0.8  # of the limit: a volatility that hovers about it does not switch to and fro
 
 
@@ -152,6 +155,11 @@ class Switch:
 
 def _entry(kind: str, strategy: str, symbols: str, cause: str, why: str, bar: int | None) -> Entry:
     return entry_of(kind, {"reason": cause, "why": why}, strategy=strategy, symbol=symbols, bar=bar)
+
+
+def harm(strategy: str, symbols: str, why: str) -> Entry:
+    """A halt of an account whose policy an A/B test has stopped."""
+    return _entry(HALT, strategy, symbols, HARM, why, None)
 
 
 def by_hand(kind: str, why: str, strategy: str = EVERY, symbols: str = EVERY) -> Entry:

@@ -76,7 +76,7 @@ def replay(journal: DecisionJournal, policy: Policy) -> list[Replayed]:
         DataError: there is none.
     """
     symbols, found = policy.manifest.symbols, []
-    for strategy, log in _logs(journal, symbols).items():
+    for strategy, log in _logs(journal, symbols, policy.manifest.version).items():
         found.append(_replayed(strategy, log, policy))
     if not found:
         raise DataError(
@@ -85,8 +85,9 @@ def replay(journal: DecisionJournal, policy: Policy) -> list[Replayed]:
     return found
 
 
-def _logs(journal: DecisionJournal, symbols: tuple[str, ...]) -> dict[str, _Log]:
+def _logs(journal: DecisionJournal, symbols: tuple[str, ...], version: str) -> dict[str, _Log]:
     logs: dict[str, _Log] = {}
+    others: set[str] = set()
     parts: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
     for row in journal.entries(kinds=(DECISION, HISTORY)):
         entry = row.entry
@@ -97,12 +98,14 @@ def _logs(journal: DecisionJournal, symbols: tuple[str, ...]) -> dict[str, _Log]
         said = entry.said
         if tuple(said["symbols"]) != symbols or entry.bar is None:
             continue
+        if said.get("arm") and said["version"] not in ("", version):
+            others.add(entry.strategy)  # in a split the other policy sizes this account
         here = parts.setdefault((entry.strategy, entry.bar), {})
         here[entry.symbol] = said
         if len(here) == len(symbols):
             logs[entry.strategy].rows.append([here[symbol] for symbol in symbols])
             logs[entry.strategy].times.append(entry.bar)
-    return {strategy: log for strategy, log in logs.items() if log.rows}
+    return {strategy: log for strategy, log in logs.items() if log.rows and strategy not in others}
 
 
 def _replayed(strategy: str, log: _Log, policy: Policy) -> Replayed:

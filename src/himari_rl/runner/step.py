@@ -28,7 +28,8 @@ from himari_rl.monitoring.runner import RunnerCounts
 from himari_rl.policy.arrival import ArrivalError
 from himari_rl.policy.book import GivenAccount, Observed, Sized, closed_bars
 from himari_rl.policy.ledger_config import LedgerConfig
-from himari_rl.runner.config import HaltConfig, PortfolioConfig, RunConfig
+from himari_rl.runner.ab import CHALLENGER, arm_of, require_comparable
+from himari_rl.runner.config import AbConfig, HaltConfig, PortfolioConfig, RunConfig
 from himari_rl.runner.desk import JOINED, Desk, columns
 from himari_rl.runner.halt import Switch
 from himari_rl.runner.policies import FALLBACK, AsksPolicy
@@ -46,6 +47,7 @@ class Runner:
         policies: each symbol belongs to one of them.
         risk: limits that are to be others than the policy's ledger has, by their name in RiskLimits.
         histories: closed bars of before the first decision, by symbol.
+        challengers: policies that size their share of the accounts, each beside one of `policies`, as `ab` says.
         clock: seconds since 1970.
 
     Raises:
@@ -62,6 +64,8 @@ class Runner:
         risk: Mapping[str, float] = {},
         histories: Mapping[str, Bars] = {},
         clock: Callable[[], float] = time,
+        challengers: Sequence[AsksPolicy] = (),
+        ab: AbConfig | None = None,
     ) -> None:
         self.config, self.portfolio = run or RunConfig(), portfolio or PortfolioConfig()
         self.journal, self._histories, self._clock = journal, histories, clock
@@ -76,6 +80,15 @@ class Runner:
                     raise ConfigError(f"two policies are for {symbol}", "one for each symbol", "leave one out")
                 self._by_symbol[symbol] = policy
             self._ledgers[policy.symbols[0]] = ledger_of(policy.ledger, self.portfolio, risk)
+        self.ab = ab or AbConfig()
+        self._challengers: dict[str, AsksPolicy] = {}
+        for challenger in challengers:
+            champion = self._by_symbol.get(challenger.symbols[0])
+            if champion is None:
+                named = ", ".join(challenger.symbols)
+                raise ConfigError(f"a challenger for {named} without a champion", "one for the same symbols")
+            require_comparable(champion, challenger)
+            self._challengers[champion.symbols[0]] = challenger
         self._desks: dict[tuple[str, str], Desk] = {}
         self._entries: list[Entry] = []
         self._told: list[Decision] = []
@@ -151,7 +164,11 @@ class Runner:
         key = (part.strategy, JOINED.join(policy.symbols))
         if (desk := self._desks.get(key)) is None:
             ledger = self._ledgers[policy.symbols[0]]
-            desk = Desk(part.strategy, policy, ledger, self.portfolio, self.config.warm_bars)
+            challenger, arm = self._challengers.get(policy.symbols[0]), ""
+            if challenger is not None:
+                arm = arm_of(part.strategy, policy.symbols, self.ab)
+                policy = challenger if arm == CHALLENGER else policy
+            desk = Desk(part.strategy, policy, ledger, self.portfolio, self.config.warm_bars, arm)
             if not desk.restore(self.journal):
                 self._entries.append(desk.begin(self._histories, part.timestamp))
             self._desks[key] = desk
@@ -223,7 +240,7 @@ class Runner:
             "equity_usd": seen.equity_usd,
             "reasons": reasons,
             "latency_ms": answer.latency_ms,
-        }
+        } | ({"arm": desk.arm} if desk.arm else {})
         desk.state = seen.state.tolist() if desk.memory is not None else None
         for asset, part in enumerate(parts):
             last_of_desk = asset == len(parts) - 1
