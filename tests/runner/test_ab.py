@@ -1,4 +1,4 @@
-"""Champion against challenger: both accounts are what each policy alone would have; once a bar; sticky; stops for harm."""
+"""Champion against challenger: each account is what its policy alone would have; once a bar; sticky; harm stops."""
 
 from __future__ import annotations
 

@@ -55,10 +55,8 @@ class ConfidenceSequence:
         left = sign != 0.0
         at = left.argmax(axis=-1)
         ever = left.any(axis=-1)
-        signs = (
-            np.take_along_axis(sign, at[..., None], axis=-1)[..., 0] if sign.shape[-1] else np.zeros(sign.shape[:-1])
-        )
-        return np.where(ever, self.bars[at] if len(self.bars) else np.inf, np.inf), np.where(ever, signs, 0.0)
+        signs = np.take_along_axis(sign, at[..., None], axis=-1)[..., 0]
+        return np.where(ever, self.bars[at], np.inf), np.where(ever, signs, 0.0)
 
 
 def mixture_boundary(n: FloatArray, rho: float, alpha: float) -> FloatArray:
