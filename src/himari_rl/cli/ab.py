@@ -43,7 +43,7 @@ def plan(
     from himari_rl.journal.store import open_journal
     from himari_rl.runner.verdict import power_plan, seen_deviations
 
-    given = {"correlation": correlation, "accounts": accounts, "between": between}
+    given: dict[str, Any] = {"correlation": correlation, "accounts": accounts, "between": between}
     length = interval_ms(interval)
     if experiment:
         with open_journal(experiment, create=False) as kept:

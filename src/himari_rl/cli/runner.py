@@ -36,6 +36,7 @@ def stream(
     signals: Annotated[str, typer.Option(help="A file of JSON lines; - is standard input.")] = "-",
     port: Annotated[int | None, typer.Option(help="Takes signals over HTTP instead; 0: a free port.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    reference: Annotated[str, typer.Option(help="With --url: the bundle whose training data drift is against.")] = "",
     challenger: Annotated[list[str] | None, typer.Option(help="Bundles that size their ab.share of accounts.")] = None,
     history: Annotated[list[str] | None, typer.Option(help="Closed bars of before, so that windows are full.")] = None,
     journal: Journal = JOURNAL,
@@ -56,6 +57,7 @@ def stream(
     from time import monotonic
 
     from himari_rl.journal.store import open_journal
+    from himari_rl.policy.bundle import read_manifest
     from himari_rl.runner.loop import Endpoint, Loop
     from himari_rl.runner.step import Decision, Runner
 
@@ -69,6 +71,8 @@ def stream(
         policies = _policies(settings, bundle or [], url, symbols or [], interval)
         for each in policies:
             stack.callback(each.close)
+            if reference:
+                each.drift = read_manifest(reference).drift
         risk = {
             key.removeprefix("risk."): setting.value
             for key, setting in settings.settings.items()

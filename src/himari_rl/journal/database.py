@@ -52,7 +52,7 @@ class Database(Protocol):
 class SqliteFile:
     """WAL with synchronous=FULL: the log is on the disk when COMMIT returns."""
 
-    errors = (sqlite3.Error,)
+    errors: tuple[type[Exception], ...] = (sqlite3.Error,)
     cure = "give it a file on a local disk"
     number_type = "INTEGER"
 
@@ -120,7 +120,7 @@ class PostgresServer:
             raise not_installed("a journal at postgresql://...", error, "postgres") from error
         self._library, self._url = psycopg, url
         self.place = without_password(url)
-        self.errors = (psycopg.Error,)
+        self.errors: tuple[type[Exception], ...] = (psycopg.Error,)
         try:
             self._connection = self._connected()
             begun = create or self.execute("SELECT to_regclass('entries')").fetchone()[0] is not None

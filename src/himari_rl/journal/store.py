@@ -60,8 +60,10 @@ class DecisionJournal:
     def __init__(self, place: str | Path, *, create: bool = True) -> None:
         self._lock = threading.Lock()
         self._pending: tuple[list[Written], int, str] | None = None  # what an append wrote, before its COMMIT
-        made = PostgresServer if is_postgres(str(place)) else SqliteFile
-        self._database: Database = made(str(place), create=create)
+        if is_postgres(str(place)):
+            self._database: Database = PostgresServer(str(place), create=create)
+        else:
+            self._database = SqliteFile(str(place), create=create)
         self.place = self._database.place
         try:
             self._begin()

@@ -111,15 +111,17 @@ class HaltConfig:
     """Standard deviation of the last 20 bar returns, of any symbol; inf: no such rule."""
     stale_bars: float = 3.0
     """The newest bar that could be used closed more than so many intervals ago; inf: no such rule."""
-    resume: tuple[str, ...] = ("daily_loss", "volatility", "stale")
+    drift_bars: int = 1
+    """Bars in a row on which a feature, a multiplier or the confidence is not as in training; 0: no such rule."""
+    resume: tuple[str, ...] = ("daily_loss", "volatility", "stale", "drift")
     """Causes that end by their own rule: daily_loss with the next UTC day, volatility below four fifths of its limit,
-    stale with `fresh_bars`. Every other halt ends by hand alone."""
+    stale with `fresh_bars`, drift with as many bars like training's. Every other halt ends by hand alone."""
     fresh_bars: int = 3
-    """Bars in a row, none missing, that end a halt for stale data."""
+    """Bars in a row, none missing, that end a halt for stale data; and, none strayed, one for drift."""
 
     def __post_init__(self) -> None:
         ranges = dict.fromkeys(("daily_loss", "drawdown", "volatility", "stale_bars"), (0.0, INF))
-        require_ranges(self, ranges | {"fresh_bars": (1, 1_000_000)})
+        require_ranges(self, ranges | {"fresh_bars": (1, 1_000_000), "drift_bars": (0, 1_000_000)})
         if self.multiplier not in (0.0, 1.0):
             raise ConfigError(f"halt.multiplier {self.multiplier}", "1.0 or 0", "1.0 is Layer 2 alone, 0 stands aside")
         if unknown := sorted(set(self.resume) - set(RULES)):

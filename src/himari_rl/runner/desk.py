@@ -21,6 +21,7 @@ from himari_rl.policy.book import QUIET, Book, closed_bars
 from himari_rl.policy.ledger_config import LedgerConfig
 from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.runner.config import PortfolioConfig
+from himari_rl.runner.drift import DriftWatch
 from himari_rl.runner.halt import HaltWatch
 from himari_rl.runner.policies import AsksPolicy
 from himari_rl.runner.signals import Said
@@ -58,6 +59,7 @@ class Desk:
         )
         self._equity_usd = portfolio.equity_usd
         self.watch = HaltWatch()
+        self.drift = None if policy.drift is None else DriftWatch(policy.drift, policy.symbols)
         self.memory: str | None = None
         self.state: list[float] | None = None  # before a gap a recurrent policy decides it again
         self.waiting: dict[str, Said] = {}
@@ -95,6 +97,8 @@ class Desk:
         for timestamp, at in whole[-needed:]:
             opens, closes = zip(*(at[asset] for asset in range(len(self.symbols))), strict=True)
             self.book.begin(closed_bars(timestamp, opens, closes))
+        if self.drift is not None:
+            self.drift.restore([each.entry.said for each in rows[-1]], list(zip(*rows, strict=False)))
         kept = rows[-1][-1].entry.said["desk"]
         self.book.restore(kept["book"])
         same = kept.get("arm", "") in ("", self.arm)  # another policy's memory is none of ours

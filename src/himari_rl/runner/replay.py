@@ -8,12 +8,14 @@ with its cause. A decision without the policy's answer has no multiplier to comp
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from himari_rl.client.answers import FEW_BARS
 from himari_rl.errors import DataError
 from himari_rl.features.contract import VOLATILITY, VOLATILITY_SCALE, WIDTH, state_features
 from himari_rl.features.encoder import StateEncoder, write_account
@@ -26,6 +28,7 @@ from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.policy.risk import limited_exposure, multiplier_cap
 from himari_rl.policy.runtime import Policy
 from himari_rl.runner.desk import JOINED
+from himari_rl.runner.drift import DriftWatch
 from himari_rl.runner.policies import LocalPolicy
 from himari_rl.schema import ACTIONS, DAY_MS, Bars, FloatArray, Layer2, direction
 
@@ -58,6 +61,8 @@ class Replayed:
     differences: tuple[Difference, ...]
     equity_usd: float  # offline, at the last close
     equity_gap: float  # largest |log(live equity / offline equity)|
+    drift: Mapping[str, int]  # bars on which a feature, multiplier or confidence was not as in the bundle's training
+    drift_days: int  # days with one of them
 
 
 @dataclass
@@ -121,10 +126,17 @@ def _replayed(strategy: str, log: _Log, policy: Policy) -> Replayed:
     memory: str | None = None
     state: list[float] | None = None
     gap = 0.0
+    watch = None if local.drift is None else DriftWatch(local.drift, symbols)
+    drift: Counter[str] = Counter()
+    days: set[int] = set()
     for t, rows in enumerate(log.rows):
         last = rows[-1]
         given = [row["account"] for row in rows] if rows[0]["account"] is not None else None
         seen, equity = account.observe(t, float(log.start["equity_usd"]), given)
+        if watch is not None and last["cause"] != FEW_BARS:
+            names_now = {each.feature for each in watch.met(seen)}
+            drift.update(names_now)
+            days |= {log.times[t] // DAY_MS} if names_now else set()
         listed = _lister(differences, strategy, log.times[t])
         gap = max(gap, abs(float(np.log(last["equity_usd"] / equity))))
         told = last.get("state")
@@ -139,6 +151,8 @@ def _replayed(strategy: str, log: _Log, policy: Policy) -> Replayed:
         else:
             answer = local.ask(seen.tolist(), memory)
             memory, state = answer.memory, seen.tolist()
+            if watch is not None and answer.multipliers is not None:
+                watch.answered(answer.multipliers, answer.confidence)
             for row, symbol, offline in zip(rows, symbols, answer.multipliers or (), strict=False):
                 live = row["multiplier"] if row.get("wanted") is None else row["wanted"]
                 if abs(live - offline) > MULTIPLIER or abs(row["multiplier"] - live) > MULTIPLIER:
@@ -160,6 +174,8 @@ def _replayed(strategy: str, log: _Log, policy: Policy) -> Replayed:
         differences=tuple(differences),
         equity_usd=equity,
         equity_gap=gap,
+        drift=dict(drift.most_common()),
+        drift_days=len(days),
     )
 
 

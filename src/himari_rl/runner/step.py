@@ -38,6 +38,8 @@ from himari_rl.schema import SECOND_MS, Bars
 
 Decision = dict[str, Any]
 MISSING, REPEATED, SYMBOL = "missing", "repeated", "symbol"
+MOST_REASONS = 3
+"""Of the features that drift, so many are named with a decision; metrics have all."""
 
 
 class Runner:
@@ -223,14 +225,20 @@ class Runner:
         gap: dict[str, Any] | None = None
         if seen.missing:
             gap = self._gap(desk, seen, last)
-        judged = self.switch.judge(desk.strategy, desk.name, seen, desk.watch)
+        strayed = desk.drift.met(seen.state) if desk.drift is not None and seen.warm else ()
+        judged = self.switch.judge(desk.strategy, desk.name, seen, desk.watch, strayed)
         if judged:
             self._entries += judged
             self._flush_halts()
         before = desk.memory
         answer, multipliers, halts = self._asked(desk, seen)
         sized = desk.book.order(multipliers)
-        reasons = [*(f"halted: {h.cause}: {h.why}" for h in halts), *sized.limits, *answer.notes]
+        reasons = [
+            *(f"drift: {each}" for each in strayed[:MOST_REASONS]),
+            *(f"halted: {h.cause}: {h.why}" for h in halts),
+            *sized.limits,
+            *answer.notes,
+        ]
         said: Decision = {
             "source": FALLBACK if answer.cause else desk.policy.source,
             "cause": answer.cause,
@@ -267,6 +275,8 @@ class Runner:
         answer = desk.policy.ask(seen.state.tolist(), desk.memory)
         if answer.multipliers is not None:
             desk.memory = answer.memory
+            if desk.drift is not None:
+                desk.drift.answered(answer.multipliers, answer.confidence)
             return answer, list(answer.multipliers), halts
         if answer.cause == "4xx":
             desk.memory = None  # signed by a server that is no more: an episode starts anew
@@ -317,6 +327,12 @@ class Runner:
         told: Decision = {"strategy": strategy, "symbol": symbol, "bar": bar, "rejected": reason, "why": str(error)}
         told |= {"multiplier": multiplier, "source": FALLBACK, "cause": reason, "entry": entry}
         self._told.append(told | ({} if stands is None else {"stands": _standing(stands)}))
+
+    @property
+    def drifts(self) -> list[tuple[str, str, str, str, float, float]]:
+        """Strategy, symbols, name, measure, value and limit of all that is watched for drift."""
+        watched = [(desk, desk.drift) for desk in list(self._desks.values()) if desk.drift is not None]
+        return [(desk.strategy, desk.name, *each) for desk, drift in watched for each in drift.numbers()]
 
     def _flush_halts(self) -> None:
         """A halt holds from this very decision on, so it is on the disk before that decision is made."""

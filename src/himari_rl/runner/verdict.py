@@ -160,8 +160,8 @@ def settle(kept: DecisionJournal, live: DecisionJournal) -> AbReport:
     why = sentence(found)
     if found.verdict == WORSE and found.mode == "split":
         grown = growths(kept)
-        own = [a for a, arm in zip(grown.accounts, grown.arms, strict=True) if arm == CHALLENGER]
-        live.append([harm(*account.split("\0"), why) for account in own])
+        own = [a.split("\0") for a, arm in zip(grown.accounts, grown.arms, strict=True) if arm == CHALLENGER]
+        live.append([harm(strategy, symbols, why) for strategy, symbols in own])
     kept.append([entry_of(VERDICT, {"reason": found.verdict, "why": why, "bars": primary.stopped_at or primary.bars})])
     return found
 
