@@ -45,6 +45,7 @@ AREAS = {
     "runner": ("run",),
     "replay": ("replay",),
     "journal": ("journal",),
+    "ab": ("ab",),
     "config": ("config",),
     "launch": ("launch",),
     "cost": ("cost",),

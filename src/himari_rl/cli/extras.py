@@ -10,6 +10,7 @@ EXTRAS = {
     "judge": ("arch", "optuna", "plotly", "skfolio", "sqlalchemy"),
     "serve": ("fastapi", "httptools", "orjson", "prometheus_client", "starlette", "uvicorn", "uvloop"),
     "client": ("httpx",),
+    "postgres": ("psycopg",),
     "sign": ("cryptography",),
     "onnx": ("onnx", "onnxruntime"),
     "gcs": ("google",),
@@ -27,6 +28,7 @@ WHOLE = {
     "evaluate": ("train", "judge"),
     "demo": ("train", "judge", "serve"),
     "run": ("client",),
+    "ab": ("client",),
 }
 """Command -> every extra that it uses, so that nobody is sent to pip twice."""
 

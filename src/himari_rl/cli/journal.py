@@ -16,7 +16,7 @@ from himari_rl.cli.options import Json
 if TYPE_CHECKING:
     from himari_rl.journal.entry import Stored
 
-Place = Annotated[str, typer.Argument(metavar="JOURNAL", help="The journal's SQLite file.")]
+Place = Annotated[str, typer.Argument(metavar="JOURNAL", help="An SQLite file, or postgresql://...")]
 
 
 def verify(place: Place, as_json: Json = False) -> None:

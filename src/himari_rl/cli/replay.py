@@ -15,7 +15,7 @@ SHOWN = 20
 
 
 def replay(
-    journal: Annotated[str, typer.Argument(metavar="JOURNAL", help="The journal's SQLite file.")],
+    journal: Annotated[str, typer.Argument(metavar="JOURNAL", help="An SQLite file, or postgresql://...")],
     bundle: Annotated[str, typer.Option(help="The bundle that answered.")],
     as_json: Json = False,
 ) -> None:
@@ -44,6 +44,9 @@ def replay(
             f"{fallbacks} fallbacks; {len(each.differences)} differences; "
             f"equity {each.equity_usd:,.2f} USD, within {each.equity_gap:.1e} of the live one"
         )
+        if each.drift:
+            named = ", ".join(f"{name} {bars}" for name, bars in each.drift.items())
+            typer.echo(f"  drift on {each.drift_days} days, bars: {named}")
         for one in each.differences[:SHOWN]:
             typer.echo(
                 f"  {one.bar} {one.symbol} {one.what}: live {one.live:.9g}, offline {one.offline:.9g}: {one.cause}"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 JOURNAL = "runs/live/journal.sqlite"
 PLAIN = ("run.rl_timeout_ms", "run.clock", "portfolio.account", "portfolio.equity_usd")
-Journal = Annotated[str, typer.Option(help="The journal's SQLite file.")]
+Journal = Annotated[str, typer.Option(help="The journal: an SQLite file, or postgresql://user@host/database.")]
 Why = Annotated[str, typer.Option(help="The reason, which the journal keeps.")]
 
 
@@ -36,6 +36,8 @@ def stream(
     signals: Annotated[str, typer.Option(help="A file of JSON lines; - is standard input.")] = "-",
     port: Annotated[int | None, typer.Option(help="Takes signals over HTTP instead; 0: a free port.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    reference: Annotated[str, typer.Option(help="With --url: the bundle whose training data drift is against.")] = "",
+    challenger: Annotated[list[str] | None, typer.Option(help="Bundles that size their ab.share of accounts.")] = None,
     history: Annotated[list[str] | None, typer.Option(help="Closed bars of before, so that windows are full.")] = None,
     journal: Journal = JOURNAL,
 ) -> None:
@@ -55,6 +57,7 @@ def stream(
     from time import monotonic
 
     from himari_rl.journal.store import open_journal
+    from himari_rl.policy.bundle import read_manifest
     from himari_rl.runner.loop import Endpoint, Loop
     from himari_rl.runner.step import Decision, Runner
 
@@ -68,13 +71,17 @@ def stream(
         policies = _policies(settings, bundle or [], url, symbols or [], interval)
         for each in policies:
             stack.callback(each.close)
+            if reference:
+                each.drift = read_manifest(reference).drift
         risk = {
             key.removeprefix("risk."): setting.value
             for key, setting in settings.settings.items()
             if key.startswith("risk.") and setting.origin != DEFAULT
         }
         portfolio = settings["portfolio"]
-        runner = Runner(policies, kept, settings["run"], portfolio, settings["halt"], risk, _histories(history or []))
+        split = {"challengers": _local(challenger or []), "ab": settings["ab"]}
+        histories = _histories(history or [])
+        runner = Runner(policies, kept, settings["run"], portfolio, settings["halt"], risk, histories, **split)
         loop = Loop(runner, tell)
         stack.enter_context(loop.stopped_by_signals())
         if port is not None:
@@ -129,15 +136,12 @@ def _switch(kind: str, why: str, place: str, as_json: bool) -> None:
 def _policies(settings: Resolved, bundles: list[str], url: str, symbols: list[str], interval: str) -> list[AsksPolicy]:
     from himari_rl.data.checks import interval_ms
     from himari_rl.errors import ConfigError
-    from himari_rl.policy.alias import bundle_of, read_alias
-    from himari_rl.policy.runtime import load_policy
-    from himari_rl.runner.policies import CloudPolicy, LocalPolicy
+    from himari_rl.runner.policies import CloudPolicy
 
     if bool(bundles) == bool(url):
         raise ConfigError("no policy" if not url else "bundles and a URL", "--bundle or --url", "choose one of them")
     if not url:
-        places = [bundle_of(read_alias(each), each) if each.endswith(".json") else each for each in bundles]
-        return [LocalPolicy(load_policy(each)) for each in places]
+        return _local(bundles)
     if not symbols:
         raise ConfigError("--url without --symbols", "the policy's symbols", "give them in its order, as /ready does")
     made = CloudPolicy(url, symbols, interval_ms(interval), settings["run"])
@@ -146,6 +150,16 @@ def _policies(settings: Resolved, bundles: list[str], url: str, symbols: list[st
     elif not settings["run"].keep_warm_s:
         typer.echo("himari run: a server that scales to zero makes the first call after a pause fall back", err=True)
     return [made]
+
+
+def _local(bundles: list[str]) -> list[AsksPolicy]:
+    """Bundles or aliases, in this process."""
+    from himari_rl.policy.alias import bundle_of, read_alias
+    from himari_rl.policy.runtime import load_policy
+    from himari_rl.runner.policies import LocalPolicy
+
+    places = [bundle_of(read_alias(each), each) if each.endswith(".json") else each for each in bundles]
+    return [LocalPolicy(load_policy(each)) for each in places]
 
 
 def _histories(places: list[str]) -> dict[str, Bars]:

@@ -29,6 +29,7 @@ SECTIONS = {
     "portfolio": "himari_rl.runner.config:PortfolioConfig",
     "risk": "himari_rl.policy.risk:RiskLimits",
     "halt": "himari_rl.runner.config:HaltConfig",
+    "ab": "himari_rl.runner.config:AbConfig",
     "cloud": "himari_rl.cloud.config:CloudConfig",
     "launch": "himari_rl.cloud.machines:LaunchConfig",
     "machines": "himari_rl.cloud.machines:MachinesConfig",
@@ -46,7 +47,8 @@ COMMANDS = {
     "certify": ("certify", "agent"),
     "gate": ("gate",),
     "serve": ("serve",),
-    "run": ("run", "portfolio", "risk", "halt"),
+    "run": ("run", "portfolio", "risk", "halt", "ab"),
+    "ab": ("ab",),
     "cloud-train": ("cloud", "train", "data", "agent", "environment", "evaluate", "gate", "budget"),  # vertex_training/
     "launch": ("cloud", "launch", "machines", "estimate", "budget"),
     "cost": ("cloud", "launch", "machines", "estimate", "budget"),

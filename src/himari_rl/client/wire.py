@@ -20,6 +20,11 @@ import httpx
 from himari_rl.client.answers import BROKEN, CLIENT_ERROR, INVALID, REFUSED, SERVER_ERROR, TIMEOUT
 
 T = TypeVar("T")
+SPARE_S, SPARE_SHARE = 0.010, 0.1
+"""Of the deadline, the smaller: kept for what comes after the wait, as a busy machine wakes nobody on the dot."""
+GRACE_S = 0.05
+"""So much later the exchange ends itself: whoever asked has gone on by then, and does not share the interpreter's lock
+with the clearing away."""
 MAX_ANSWER_BYTES = 1 << 20
 """More is no answer of a policy server and is not read to its end."""
 
@@ -52,24 +57,25 @@ class Wire:
         Raises:
             CallError: there was none in time.
         """
-        deadline = monotonic() + timeout_s
-        future = self.spawn(self.exchange(method, path, body, deadline))
+        deadline = monotonic() + timeout_s - min(SPARE_S, SPARE_SHARE * timeout_s)
+        future = self.spawn(self.exchange(method, path, body, deadline, GRACE_S))
         try:
             return future.result(max(0.0, deadline - monotonic()))
         except (WaitedTooLongError, TimeoutError) as error:
-            future.cancel()
             raise CallError(TIMEOUT, f"no answer within {1e3 * timeout_s:.0f} ms") from error
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Runs something on the loop, in the background."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    async def exchange(self, method: str, path: str, body: bytes | None, deadline: float) -> bytes:
-        """`call`, on the loop."""
+    async def exchange(
+        self, method: str, path: str, body: bytes | None, deadline: float, grace_s: float = 0.0
+    ) -> bytes:
+        """`call`, on the loop; nothing is tried again after the deadline, and all ends `grace_s` later."""
         tries = 0
         while True:
             try:
-                async with asyncio.timeout(max(0.0, deadline - monotonic())):
+                async with asyncio.timeout(max(0.0, deadline + grace_s - monotonic())):
                     return await self._once(method, path, body)
             except TimeoutError as error:
                 raise CallError(TIMEOUT, "no answer before the deadline") from error

@@ -9,8 +9,13 @@ from typing import Any, NamedTuple
 
 from himari_rl.errors import StorageError
 
-DECISION, REJECTION, HISTORY, HALT, RESUME = KINDS = ("decision", "rejection", "history", "halt", "resume")
-"""A signal that was sized, one that was refused, the bars before a desk's first decision, the kill switch."""
+DECISION, REJECTION, HISTORY, HALT, RESUME = ("decision", "rejection", "history", "halt", "resume")
+PLAN, OUTCOME, VERDICT = ("plan", "outcome", "verdict")
+KINDS = (DECISION, REJECTION, HISTORY, HALT, RESUME, PLAN, OUTCOME, VERDICT)
+"""A signal that was sized, one that was refused, the bars before a desk's first decision, the kill switch; and of an
+A/B test what it compares, what came of a bar, and how it ended."""
+ONCE = (DECISION, OUTCOME)
+"""Kinds of which strategy, symbol and bar have one."""
 
 
 class Entry(NamedTuple):
@@ -43,7 +48,7 @@ class Written(NamedTuple):
 
     number: int
     earlier: Entry | None
-    """The decision that this strategy, symbol and bar had already: it stands, and the new one was not written."""
+    """What this strategy, symbol and bar had already: it stands, and the new one was not written."""
 
 
 def entry_of(

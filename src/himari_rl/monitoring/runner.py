@@ -13,11 +13,14 @@ DECISIONS, FALLBACKS, REJECTIONS = (
     "himari_run_rejections_total",
 )
 HALTED, ANSWER_MS = "himari_run_halted", "himari_run_answer_milliseconds"
+DRIFT, DRIFT_LIMIT = "himari_run_drift", "himari_run_drift_limit"
 RUN_HELP = {
     DECISIONS: "Decisions journalled and told, by source",
     FALLBACKS: "Decisions without the policy's answer, by cause",
     REJECTIONS: "Signals refused, by reason",
     HALTED: "1 for each account and cause that is halted now",
+    DRIFT: "How far a feature, a multiplier or the confidence is from its training distribution, by measure",
+    DRIFT_LIMIT: "What is drift, of the same",
     ANSWER_MS: "Milliseconds from question to answer or fallback, of the newest decisions, by quantile",
 }
 STALE = "stale"
@@ -50,14 +53,29 @@ class RunnerCounts:
         """Of the newest decisions; 0 before the first."""
         return float(np.quantile(self._latencies, quantile)) if self._latencies else 0.0
 
-    def text(self, halts: Sequence[tuple[str, str, str]]) -> str:
-        """The Prometheus text; `halts` are strategy, symbols and cause."""
+    def text(
+        self,
+        halts: Sequence[tuple[str, str, str]],
+        drifts: Sequence[tuple[str, str, str, str, float, float]] = (),
+    ) -> str:
+        """The Prometheus text.
+
+        Args:
+            halts: strategy, symbols and cause.
+            drifts: strategy, symbols, feature, measure, value and limit.
+        """
+        watched = [
+            (f'strategy="{_safe(s)}",symbols="{_safe(a)}",feature="{_safe(f)}",measure="{m}"', value, limit)
+            for s, a, f, m, value, limit in drifts
+        ]
         lines: list[str] = []
         families = (
             (DECISIONS, "counter", [(f'source="{k}"', v) for k, v in sorted(self.sources.items())]),
             (FALLBACKS, "counter", [(f'cause="{k}"', v) for k, v in sorted(self.causes.items())]),
             (REJECTIONS, "counter", [(f'reason="{k}"', v) for k, v in sorted(self.rejections.items())]),
             (HALTED, "gauge", [(f'strategy="{_safe(s)}",symbols="{_safe(a)}",cause="{c}"', 1) for s, a, c in halts]),
+            (DRIFT, "gauge", [(labels, value) for labels, value, _ in watched]),
+            (DRIFT_LIMIT, "gauge", [(labels, limit) for labels, _, limit in watched if limit < float("inf")]),
             (ANSWER_MS, "gauge", [(f'quantile="{q}"', self.latency_ms(q)) for q in QUANTILES]),
         )
         for name, kind, values in families:

@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field, JsonValue, ValidationError, model_validat
 from himari_rl.config import from_dict
 from himari_rl.errors import BundleError, ConfigError
 from himari_rl.policy.beliefs import Beliefs
+from himari_rl.policy.drift import DriftSpec
 from himari_rl.policy.ledger_config import LedgerConfig
 from himari_rl.policy.manifest_part import ManifestPart
 from himari_rl.policy.risk import RiskLimits
@@ -154,6 +155,7 @@ class Manifest(ManifestPart):
     code_version: str
     created_at: str
     confidence: ConfidenceSpec
+    drift: DriftSpec | None = None  # what live features, multipliers and confidence are held against; older: none
     evaluation: dict[str, JsonValue] | None = None  # the verdict of the walk-forward that made it
     gate: dict[str, JsonValue] | None = None  # what its gate said then
     weights_sha256: Digest = ""  # both digests are filled in by write_bundle

@@ -111,20 +111,67 @@ class HaltConfig:
     """Standard deviation of the last 20 bar returns, of any symbol; inf: no such rule."""
     stale_bars: float = 3.0
     """The newest bar that could be used closed more than so many intervals ago; inf: no such rule."""
-    resume: tuple[str, ...] = ("daily_loss", "volatility", "stale")
+    drift_bars: int = 1
+    """Bars in a row on which a feature, a multiplier or the confidence is not as in training; 0: no such rule."""
+    resume: tuple[str, ...] = ("daily_loss", "volatility", "stale", "drift")
     """Causes that end by their own rule: daily_loss with the next UTC day, volatility below four fifths of its limit,
-    stale with `fresh_bars`. Every other halt ends by hand alone."""
+    stale with `fresh_bars`, drift with as many bars like training's. Every other halt ends by hand alone."""
     fresh_bars: int = 3
-    """Bars in a row, none missing, that end a halt for stale data."""
+    """Bars in a row, none missing, that end a halt for stale data; and, none strayed, one for drift."""
 
     def __post_init__(self) -> None:
         ranges = dict.fromkeys(("daily_loss", "drawdown", "volatility", "stale_bars"), (0.0, INF))
-        require_ranges(self, ranges | {"fresh_bars": (1, 1_000_000)})
+        require_ranges(self, ranges | {"fresh_bars": (1, 1_000_000), "drift_bars": (0, 1_000_000)})
         if self.multiplier not in (0.0, 1.0):
             raise ConfigError(f"halt.multiplier {self.multiplier}", "1.0 or 0", "1.0 is Layer 2 alone, 0 stands aside")
         if unknown := sorted(set(self.resume) - set(RULES)):
             raise ConfigError(f"halt.resume {', '.join(unknown)}", f"of {', '.join(RULES)}", "drawdown ends by hand")
 
 
-RULES = ("daily_loss", "volatility", "stale")
+@dataclass(frozen=True, kw_only=True)
+class AbConfig:
+    """A live comparison of two policies: who sizes what, and when it has been shown which one is better.
+
+    Raises:
+        ConfigError: a number that no comparison can use.
+    """
+
+    mode: Literal["shadow", "split"] = "shadow"
+    """`shadow`: both size every signal, the challenger on paper; `split`: each has accounts of its own, for real."""
+    share: float = 0.5
+    """Split: the challenger's share of all accounts (strategy and symbols)."""
+    seed: int = 0
+    """Split: which accounts those are; the same seed always gives an account to the same policy."""
+    measure: Literal["growth", "utility"] = "growth"
+    """Compared is log growth after costs, or that less half of risk_aversion times the squared return."""
+    risk_aversion: float = 6.7
+    """Of the utility; as in the gate."""
+    alpha: float = 0.05
+    """Share of experiments without a difference that may stop, however often somebody looks."""
+    block_bars: int = 24
+    """Bars that are averaged before they are judged: as long as what the differences remember."""
+    min_blocks: int = 30
+    """Blocks before the first look; before that the variance is not known."""
+    horizon_bars: int = 8760
+    """Bars at which the interval is to be narrowest."""
+    max_bars: int = 0
+    """Bars after which the experiment ends without a winner; 0: it goes on."""
+
+    def __post_init__(self) -> None:
+        require_ranges(
+            self,
+            {
+                "share": (0.0, 1.0),
+                "seed": (0, 2**63),
+                "risk_aversion": (0.0, 1000.0),
+                "alpha": (1e-9, 0.5),
+                "block_bars": (1, 100_000),
+                "min_blocks": (10, 100_000),
+                "horizon_bars": (1, 100_000_000),
+                "max_bars": (0, 1_000_000_000),
+            },
+        )
+
+
+RULES = ("daily_loss", "volatility", "stale", "drift")
 """Halts that may end by a rule."""

@@ -21,6 +21,7 @@ from himari_rl.policy.book import QUIET, Book, closed_bars
 from himari_rl.policy.ledger_config import LedgerConfig
 from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.runner.config import PortfolioConfig
+from himari_rl.runner.drift import DriftWatch
 from himari_rl.runner.halt import HaltWatch
 from himari_rl.runner.policies import AsksPolicy
 from himari_rl.runner.signals import Said
@@ -39,9 +40,17 @@ class Desk:
     """One account, on its way through the bars."""
 
     def __init__(
-        self, strategy: str, policy: AsksPolicy, ledger: LedgerConfig, portfolio: PortfolioConfig, warm_bars: int
+        self,
+        strategy: str,
+        policy: AsksPolicy,
+        ledger: LedgerConfig,
+        portfolio: PortfolioConfig,
+        warm_bars: int,
+        arm: str = "",
     ) -> None:
         self.strategy, self.policy, self.symbols = strategy, policy, policy.symbols
+        self.arm = arm
+        """In a split: whether champion or challenger sizes it."""
         self.name = JOINED.join(policy.symbols)
         rules = ArrivalRules.for_ledger(ledger, policy.interval_ms, policy.phase_ms, len(policy.symbols))
         paper = portfolio.account == "paper"
@@ -50,6 +59,7 @@ class Desk:
         )
         self._equity_usd = portfolio.equity_usd
         self.watch = HaltWatch()
+        self.drift = None if policy.drift is None else DriftWatch(policy.drift, policy.symbols)
         self.memory: str | None = None
         self.state: list[float] | None = None  # before a gap a recurrent policy decides it again
         self.waiting: dict[str, Said] = {}
@@ -58,6 +68,7 @@ class Desk:
     def snapshot(self) -> dict[str, Any]:
         """What a restart needs, as JSON types."""
         kept = {"book": self.book.snapshot(), "watch": self.watch.snapshot(), "memory": self.memory}
+        kept |= {"arm": self.arm} if self.arm else {}
         return kept | ({} if self.memory is None else {"last_state": self.state})
 
     def restore(self, journal: DecisionJournal) -> bool:
@@ -86,9 +97,12 @@ class Desk:
         for timestamp, at in whole[-needed:]:
             opens, closes = zip(*(at[asset] for asset in range(len(self.symbols))), strict=True)
             self.book.begin(closed_bars(timestamp, opens, closes))
+        if self.drift is not None:
+            self.drift.restore([each.entry.said for each in rows[-1]], list(zip(*rows, strict=False)))
         kept = rows[-1][-1].entry.said["desk"]
         self.book.restore(kept["book"])
-        self.watch, self.memory = HaltWatch.restored(kept["watch"]), kept["memory"]
+        same = kept.get("arm", "") in ("", self.arm)  # another policy's memory is none of ours
+        self.watch, self.memory = HaltWatch.restored(kept["watch"]), kept["memory"] if same else None
         self.state = kept.get("last_state")
         return True
 

@@ -8,13 +8,15 @@ without a line that says why. A halt is of one account (strategy and symbols) or
     drawdown     since its highest                                          ends by hand alone
     volatility   of the last 20 bars, the largest of any symbol             ends below four fifths of the limit
     stale        the newest bar that could be used is too old               ends with so many bars in a row
+    drift        a feature is no longer as in training (drift.py)           ends with bars like the training's
+    harm         an A/B test has shown the challenger to be worse           ends by hand alone
     hand         somebody said so                                           ends by hand alone
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,11 +24,13 @@ from himari_rl.errors import ConfigError
 from himari_rl.journal.entry import HALT, RESUME, Entry, entry_of
 from himari_rl.journal.store import DecisionJournal
 from himari_rl.policy.book import Observed
+from himari_rl.policy.drift import Strayed
 from himari_rl.runner.config import HaltConfig
 from himari_rl.schema import DAY_MS
 
 EVERY = "*"
 HAND, DAILY_LOSS, DRAWDOWN, VOLATILITY, STALE = "hand", "daily_loss", "drawdown", "volatility", "stale"
+DRIFTED, HARM = "drift", "harm"
 CALMER = 0.8  # of the limit: a volatility that hovers about it does not switch to and fro
 
 
@@ -48,15 +52,18 @@ class HaltWatch:
 
     peak: float = -math.inf  # highest log equity
     fresh: int = 0  # bars in a row without one missing
+    strayed: int = 0  # bars in a row unlike training's; below 0 so many like them
 
     def snapshot(self) -> dict[str, Any]:
         """As JSON types."""
-        return {"peak": None if math.isinf(self.peak) else self.peak, "fresh": self.fresh}
+        peak = None if math.isinf(self.peak) else self.peak
+        return {"peak": peak, "fresh": self.fresh, "strayed": self.strayed}
 
     @classmethod
     def restored(cls, kept: Mapping[str, Any]) -> HaltWatch:
         """From a snapshot."""
-        return cls(peak=-math.inf if kept["peak"] is None else kept["peak"], fresh=kept["fresh"])
+        peak = -math.inf if kept["peak"] is None else kept["peak"]
+        return cls(peak=peak, fresh=kept["fresh"], strayed=kept.get("strayed", 0))
 
 
 @dataclass
@@ -106,11 +113,14 @@ class Switch:
         """Everything that is halted."""
         return list(self._halts.values())
 
-    def judge(self, strategy: str, symbols: str, seen: Observed, watch: HaltWatch) -> list[Entry]:
-        """What the rules halt and what they end, at a close that was taken."""
+    def judge(
+        self, strategy: str, symbols: str, seen: Observed, watch: HaltWatch, strayed: Sequence[Strayed] = ()
+    ) -> list[Entry]:
+        """What the rules halt and what they end, at a close that was taken; `strayed` is what drifts there."""
         config, position = self.config, seen.position
         watch.peak = max(watch.peak, position.log_equity)
         watch.fresh = 0 if seen.missing else watch.fresh + 1
+        watch.strayed = max(watch.strayed, 0) + 1 if strayed else min(watch.strayed, 0) - 1
         lost = 0.0 if seen.day_ends else -math.expm1(position.log_equity - position.day_log_equity)
         fallen, moved = -math.expm1(position.log_equity - watch.peak), float(seen.volatility.max())
         now = {h.cause: h for h in self.halted(strategy, symbols) if h.strategy != EVERY}
@@ -119,6 +129,7 @@ class Switch:
             DRAWDOWN: (fallen, config.drawdown, f"equity is {100 * fallen:.2f} % below its highest"),
             VOLATILITY: (moved, config.volatility, f"volatility is {moved:.4f} a bar"),
             STALE: (float(seen.missing), config.stale_bars, f"{seen.missing} bars are missing"),
+            DRIFTED: (float(watch.strayed), config.drift_bars or math.inf, f"{strayed[0] if strayed else ''}"),
         }
         made = []
         for cause, (value, limit, why) in rules.items():
@@ -136,6 +147,8 @@ class Switch:
             return "another UTC day has begun"
         if cause == VOLATILITY and moved < CALMER * self.config.volatility:
             return f"volatility is {moved:.4f}, below {CALMER:g} of the limit"
+        if cause == DRIFTED and -watch.strayed >= self.config.fresh_bars:
+            return f"{-watch.strayed} bars in a row are like training's"
         if cause == STALE and watch.fresh >= self.config.fresh_bars:
             return f"{watch.fresh} bars in a row have come"
         return ""
@@ -152,6 +165,11 @@ class Switch:
 
 def _entry(kind: str, strategy: str, symbols: str, cause: str, why: str, bar: int | None) -> Entry:
     return entry_of(kind, {"reason": cause, "why": why}, strategy=strategy, symbol=symbols, bar=bar)
+
+
+def harm(strategy: str, symbols: str, why: str) -> Entry:
+    """A halt of an account whose policy an A/B test has stopped."""
+    return _entry(HALT, strategy, symbols, HARM, why, None)
 
 
 def by_hand(kind: str, why: str, strategy: str = EVERY, symbols: str = EVERY) -> Entry:

@@ -227,7 +227,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(503 if reason else 200, {"status": reason or "ready"} | said)
         elif self.path == "/metrics":
             named = [(halt.strategy, halt.symbols, halt.cause) for halt in halts]
-            self._write(200, runner.counts.text(named).encode(), "text/plain; version=0.0.4")
+            self._write(200, runner.counts.text(named, runner.drifts).encode(), "text/plain; version=0.0.4")
         else:
             self._send(404, {"detail": "POST /signals, GET /ready, /metrics, /health"})
 

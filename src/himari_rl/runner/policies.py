@@ -16,6 +16,7 @@ from himari_rl.client.caller import PolicyCaller
 from himari_rl.client.config import ClientConfig
 from himari_rl.errors import ConfigError, HimariError
 from himari_rl.policy.arrival import ArrivalRules
+from himari_rl.policy.drift import DriftSpec
 from himari_rl.policy.ledger_config import LedgerConfig
 from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.policy.runtime import Policy
@@ -36,6 +37,7 @@ class AsksPolicy(Protocol):
     interval_ms: int
     phase_ms: int | None
     ledger: LedgerConfig
+    drift: DriftSpec | None  # what its training met; None: it does not say
 
     def ask(self, state: Sequence[float], memory: str | None) -> PolicyAnswer:
         """The multipliers, or the cause why there are none; never raises."""
@@ -60,6 +62,7 @@ class LocalPolicy:
         self.symbols, self.interval_ms = manifest.symbols, manifest.ledger.interval_ms
         self.phase_ms = ArrivalRules.of(manifest).phase_ms
         self.ledger, self.version = manifest.ledger.config, manifest.version
+        self.drift = manifest.drift
 
     def ask(self, state: Sequence[float], memory: str | None) -> PolicyAnswer:
         started = perf_counter()
@@ -102,6 +105,7 @@ class CloudPolicy:
         self, url: str, symbols: Sequence[str], interval_ms: int, config: RunConfig, ledger: LedgerConfig | None = None
     ) -> None:
         self.symbols, self.interval_ms = tuple(symbols), interval_ms
+        self.drift: DriftSpec | None = None
         client = ClientConfig(
             timeout_ms=config.rl_timeout_ms,
             retries=config.retries,

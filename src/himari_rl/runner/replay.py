@@ -8,12 +8,14 @@ with its cause. A decision without the policy's answer has no multiplier to comp
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from himari_rl.client.answers import FEW_BARS
 from himari_rl.errors import DataError
 from himari_rl.features.contract import VOLATILITY, VOLATILITY_SCALE, WIDTH, state_features
 from himari_rl.features.encoder import StateEncoder, write_account
@@ -26,6 +28,7 @@ from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.policy.risk import limited_exposure, multiplier_cap
 from himari_rl.policy.runtime import Policy
 from himari_rl.runner.desk import JOINED
+from himari_rl.runner.drift import DriftWatch
 from himari_rl.runner.policies import LocalPolicy
 from himari_rl.schema import ACTIONS, DAY_MS, Bars, FloatArray, Layer2, direction
 
@@ -58,6 +61,8 @@ class Replayed:
     differences: tuple[Difference, ...]
     equity_usd: float  # offline, at the last close
     equity_gap: float  # largest |log(live equity / offline equity)|
+    drift: Mapping[str, int]  # bars on which a feature, multiplier or confidence was not as in the bundle's training
+    drift_days: int  # days with one of them
 
 
 @dataclass
@@ -76,7 +81,7 @@ def replay(journal: DecisionJournal, policy: Policy) -> list[Replayed]:
         DataError: there is none.
     """
     symbols, found = policy.manifest.symbols, []
-    for strategy, log in _logs(journal, symbols).items():
+    for strategy, log in _logs(journal, symbols, policy.manifest.version).items():
         found.append(_replayed(strategy, log, policy))
     if not found:
         raise DataError(
@@ -85,8 +90,9 @@ def replay(journal: DecisionJournal, policy: Policy) -> list[Replayed]:
     return found
 
 
-def _logs(journal: DecisionJournal, symbols: tuple[str, ...]) -> dict[str, _Log]:
+def _logs(journal: DecisionJournal, symbols: tuple[str, ...], version: str) -> dict[str, _Log]:
     logs: dict[str, _Log] = {}
+    others: set[str] = set()
     parts: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
     for row in journal.entries(kinds=(DECISION, HISTORY)):
         entry = row.entry
@@ -97,12 +103,14 @@ def _logs(journal: DecisionJournal, symbols: tuple[str, ...]) -> dict[str, _Log]
         said = entry.said
         if tuple(said["symbols"]) != symbols or entry.bar is None:
             continue
+        if said.get("arm") and said["version"] not in ("", version):
+            others.add(entry.strategy)  # in a split the other policy sizes this account
         here = parts.setdefault((entry.strategy, entry.bar), {})
         here[entry.symbol] = said
         if len(here) == len(symbols):
             logs[entry.strategy].rows.append([here[symbol] for symbol in symbols])
             logs[entry.strategy].times.append(entry.bar)
-    return {strategy: log for strategy, log in logs.items() if log.rows}
+    return {strategy: log for strategy, log in logs.items() if log.rows and strategy not in others}
 
 
 def _replayed(strategy: str, log: _Log, policy: Policy) -> Replayed:
@@ -118,10 +126,17 @@ def _replayed(strategy: str, log: _Log, policy: Policy) -> Replayed:
     memory: str | None = None
     state: list[float] | None = None
     gap = 0.0
+    watch = None if local.drift is None else DriftWatch(local.drift, symbols)
+    drift: Counter[str] = Counter()
+    days: set[int] = set()
     for t, rows in enumerate(log.rows):
         last = rows[-1]
         given = [row["account"] for row in rows] if rows[0]["account"] is not None else None
         seen, equity = account.observe(t, float(log.start["equity_usd"]), given)
+        if watch is not None and last["cause"] != FEW_BARS:
+            names_now = {each.feature for each in watch.met(seen)}
+            drift.update(names_now)
+            days |= {log.times[t] // DAY_MS} if names_now else set()
         listed = _lister(differences, strategy, log.times[t])
         gap = max(gap, abs(float(np.log(last["equity_usd"] / equity))))
         told = last.get("state")
@@ -136,6 +151,8 @@ def _replayed(strategy: str, log: _Log, policy: Policy) -> Replayed:
         else:
             answer = local.ask(seen.tolist(), memory)
             memory, state = answer.memory, seen.tolist()
+            if watch is not None and answer.multipliers is not None:
+                watch.answered(answer.multipliers, answer.confidence)
             for row, symbol, offline in zip(rows, symbols, answer.multipliers or (), strict=False):
                 live = row["multiplier"] if row.get("wanted") is None else row["wanted"]
                 if abs(live - offline) > MULTIPLIER or abs(row["multiplier"] - live) > MULTIPLIER:
@@ -157,6 +174,8 @@ def _replayed(strategy: str, log: _Log, policy: Policy) -> Replayed:
         differences=tuple(differences),
         equity_usd=equity,
         equity_gap=gap,
+        drift=dict(drift.most_common()),
+        drift_days=len(days),
     )
 
 

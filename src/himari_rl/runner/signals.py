@@ -70,8 +70,8 @@ def parse(line: str | bytes) -> list[Said]:
     if not isinstance(said, dict):
         raise SignalError("shape", f"the line is a {type(said).__name__}", "a JSON object")
     strategy = said.pop("strategy", STRATEGY)
-    if not isinstance(strategy, str) or not 1 <= len(strategy) <= 100:
-        raise SignalError("shape", f"strategy is {strategy!r}", "a name of 1 to 100 characters")
+    if not _is_name(strategy):
+        raise SignalError("shape", f"strategy is {strategy!r:.200}", "a name of 1 to 100 printable characters")
     if "assets" in said:
         assets = said.pop("assets")
         if said or not isinstance(assets, dict) or not assets:
@@ -81,8 +81,8 @@ def parse(line: str | bytes) -> list[Said]:
 
 
 def _asset(strategy: str, symbol: Any, part: Any) -> Said:
-    if not isinstance(symbol, str) or not 1 <= len(symbol) <= 100:
-        raise SignalError("symbol", f"symbol is {symbol!r}", "a name of 1 to 100 characters")
+    if not _is_name(symbol):
+        raise SignalError("symbol", f"symbol is {symbol!r:.200}", "a name of 1 to 100 printable characters")
     known = {"bar": (True, dict), "signal": (True, dict), "account": (False, dict)}
     part = _fields(part, known, symbol)
     numbers = {"volume": (False, float), "funding_rate": (False, float), "high": (False, float), "low": (False, float)}
@@ -121,6 +121,11 @@ def _asset(strategy: str, symbol: Any, part: Any) -> Said:
         account=account,
         given=part,
     )
+
+
+def _is_name(value: Any) -> bool:
+    """A text that every database takes: no control character, no half of a pair of surrogates."""
+    return isinstance(value, str) and 1 <= len(value) <= 100 and value.isprintable()
 
 
 def _fields(part: Any, known: Mapping[str, tuple[bool, type]], where: str) -> dict[str, Any]:

@@ -28,7 +28,8 @@ from himari_rl.monitoring.runner import RunnerCounts
 from himari_rl.policy.arrival import ArrivalError
 from himari_rl.policy.book import GivenAccount, Observed, Sized, closed_bars
 from himari_rl.policy.ledger_config import LedgerConfig
-from himari_rl.runner.config import HaltConfig, PortfolioConfig, RunConfig
+from himari_rl.runner.ab import CHALLENGER, arm_of, require_comparable
+from himari_rl.runner.config import AbConfig, HaltConfig, PortfolioConfig, RunConfig
 from himari_rl.runner.desk import JOINED, Desk, columns
 from himari_rl.runner.halt import Switch
 from himari_rl.runner.policies import FALLBACK, AsksPolicy
@@ -37,6 +38,8 @@ from himari_rl.schema import SECOND_MS, Bars
 
 Decision = dict[str, Any]
 MISSING, REPEATED, SYMBOL = "missing", "repeated", "symbol"
+MOST_REASONS = 3
+"""Of the features that drift, so many are named with a decision; metrics have all."""
 
 
 class Runner:
@@ -46,6 +49,7 @@ class Runner:
         policies: each symbol belongs to one of them.
         risk: limits that are to be others than the policy's ledger has, by their name in RiskLimits.
         histories: closed bars of before the first decision, by symbol.
+        challengers: policies that size their share of the accounts, each beside one of `policies`, as `ab` says.
         clock: seconds since 1970.
 
     Raises:
@@ -62,6 +66,8 @@ class Runner:
         risk: Mapping[str, float] = {},
         histories: Mapping[str, Bars] = {},
         clock: Callable[[], float] = time,
+        challengers: Sequence[AsksPolicy] = (),
+        ab: AbConfig | None = None,
     ) -> None:
         self.config, self.portfolio = run or RunConfig(), portfolio or PortfolioConfig()
         self.journal, self._histories, self._clock = journal, histories, clock
@@ -76,6 +82,15 @@ class Runner:
                     raise ConfigError(f"two policies are for {symbol}", "one for each symbol", "leave one out")
                 self._by_symbol[symbol] = policy
             self._ledgers[policy.symbols[0]] = ledger_of(policy.ledger, self.portfolio, risk)
+        self.ab = ab or AbConfig()
+        self._challengers: dict[str, AsksPolicy] = {}
+        for challenger in challengers:
+            champion = self._by_symbol.get(challenger.symbols[0])
+            if champion is None:
+                named = ", ".join(challenger.symbols)
+                raise ConfigError(f"a challenger for {named} without a champion", "one for the same symbols")
+            require_comparable(champion, challenger)
+            self._challengers[champion.symbols[0]] = challenger
         self._desks: dict[tuple[str, str], Desk] = {}
         self._entries: list[Entry] = []
         self._told: list[Decision] = []
@@ -151,7 +166,11 @@ class Runner:
         key = (part.strategy, JOINED.join(policy.symbols))
         if (desk := self._desks.get(key)) is None:
             ledger = self._ledgers[policy.symbols[0]]
-            desk = Desk(part.strategy, policy, ledger, self.portfolio, self.config.warm_bars)
+            challenger, arm = self._challengers.get(policy.symbols[0]), ""
+            if challenger is not None:
+                arm = arm_of(part.strategy, policy.symbols, self.ab)
+                policy = challenger if arm == CHALLENGER else policy
+            desk = Desk(part.strategy, policy, ledger, self.portfolio, self.config.warm_bars, arm)
             if not desk.restore(self.journal):
                 self._entries.append(desk.begin(self._histories, part.timestamp))
             self._desks[key] = desk
@@ -206,14 +225,20 @@ class Runner:
         gap: dict[str, Any] | None = None
         if seen.missing:
             gap = self._gap(desk, seen, last)
-        judged = self.switch.judge(desk.strategy, desk.name, seen, desk.watch)
+        strayed = desk.drift.met(seen.state) if desk.drift is not None and seen.warm else ()
+        judged = self.switch.judge(desk.strategy, desk.name, seen, desk.watch, strayed)
         if judged:
             self._entries += judged
             self._flush_halts()
         before = desk.memory
         answer, multipliers, halts = self._asked(desk, seen)
         sized = desk.book.order(multipliers)
-        reasons = [*(f"halted: {h.cause}: {h.why}" for h in halts), *sized.limits, *answer.notes]
+        reasons = [
+            *(f"drift: {each}" for each in strayed[:MOST_REASONS]),
+            *(f"halted: {h.cause}: {h.why}" for h in halts),
+            *sized.limits,
+            *answer.notes,
+        ]
         said: Decision = {
             "source": FALLBACK if answer.cause else desk.policy.source,
             "cause": answer.cause,
@@ -223,7 +248,7 @@ class Runner:
             "equity_usd": seen.equity_usd,
             "reasons": reasons,
             "latency_ms": answer.latency_ms,
-        }
+        } | ({"arm": desk.arm} if desk.arm else {})
         desk.state = seen.state.tolist() if desk.memory is not None else None
         for asset, part in enumerate(parts):
             last_of_desk = asset == len(parts) - 1
@@ -250,6 +275,8 @@ class Runner:
         answer = desk.policy.ask(seen.state.tolist(), desk.memory)
         if answer.multipliers is not None:
             desk.memory = answer.memory
+            if desk.drift is not None:
+                desk.drift.answered(answer.multipliers, answer.confidence)
             return answer, list(answer.multipliers), halts
         if answer.cause == "4xx":
             desk.memory = None  # signed by a server that is no more: an episode starts anew
@@ -300,6 +327,12 @@ class Runner:
         told: Decision = {"strategy": strategy, "symbol": symbol, "bar": bar, "rejected": reason, "why": str(error)}
         told |= {"multiplier": multiplier, "source": FALLBACK, "cause": reason, "entry": entry}
         self._told.append(told | ({} if stands is None else {"stands": _standing(stands)}))
+
+    @property
+    def drifts(self) -> list[tuple[str, str, str, str, float, float]]:
+        """Strategy, symbols, name, measure, value and limit of all that is watched for drift."""
+        watched = [(desk, desk.drift) for desk in list(self._desks.values()) if desk.drift is not None]
+        return [(desk.strategy, desk.name, *each) for desk, drift in watched for each in drift.numbers()]
 
     def _flush_halts(self) -> None:
         """A halt holds from this very decision on, so it is on the disk before that decision is made."""

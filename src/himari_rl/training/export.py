@@ -26,6 +26,7 @@ from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy import confidence
 from himari_rl.policy.beliefs import Beliefs
 from himari_rl.policy.bundle import Manifest, new_manifest, write_bundle
+from himari_rl.policy.drift import reference_of
 from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.policy.runtime import Policy
 from himari_rl.schema import FloatArray
@@ -56,6 +57,8 @@ def export(
     states: FloatArray,
     run: Mapping[str, Any],
     beliefs: Beliefs | None = None,
+    *,
+    drift: bool = False,
 ) -> Manifest:
     """Writes the bundle of one run: one member for each agent.
 
@@ -64,6 +67,7 @@ def export(
             confidence and check the parity.
         training_data: the manifest's field: sha256, source, start, end, rows, interval_ms, synthetic.
         run: how it was trained, for people: budget, seconds.
+        drift: the states are in the order of time, and live ones are to be held against them.
 
     Raises:
         BundleError: numpy and torch disagree by more than 1e-5 on any state.
@@ -91,7 +95,11 @@ def export(
         confidence=confidence.fit(first.normalised_rows(states), np.asarray(first.normaliser.keep, np.float64)),
     )
     tensors = {f"{i}.{name}": array for i, agent in enumerate(agents) for name, array in agent.tensors().items()}
-    check_parity(Policy(draft, tensors), agents, states)
+    policy = Policy(draft, tensors)
+    check_parity(policy, agents, states)
+    if drift:
+        found = reference_of(policy, states, encoder.symbols, environment.allow_short)
+        draft = draft.model_copy(update={"drift": found})
     return write_bundle(folder, draft, tensors)
 
 

@@ -195,7 +195,8 @@ def run_job(
     run |= {"accepted": said["accepted"]} if said and said["accepted"] else {}
     run |= {"beliefs_from": [other.symbol for other in others]} if beliefs is not None and others else {}
     manifest = export(
-        out / BUNDLE, [t.agent for t in trainers], job.seeds, encoder, job.environment, data, rows, run, beliefs
+        *(out / BUNDLE, [t.agent for t in trainers], job.seeds, encoder, job.environment, data, rows, run, beliefs),
+        drift=True,
     )
     return TrainingResult(out / BUNDLE, manifest, stepped, seconds, trainers[-1].state.metrics)
 

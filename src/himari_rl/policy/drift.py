@@ -1,0 +1,306 @@
+"""Drift: are the numbers that a policy meets still those that it was trained on? Names the feature where they are not.
+
+Of every number (market features, multipliers, confidence) the manifest has the training distribution and, as hours
+remember the hours before, how far a window of `window` bars strayed from it within the training data itself:
+
+    psi        population stability index: sum over bins of (p - q) log(p / q); bins at the training quantiles and one
+               beyond either end
+    distance   Wasserstein-1 distance of the window to the training distribution, in its standard deviations
+    run        bars in a row with the very same value: a feed that has died
+
+An alarm is one of them beyond the largest of training, with a margin for what training happened not to meet: the less
+it has seen, and the less alike its parts are, the wider. The account's own features are left out: they are what the
+policy did, not what it met.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Annotated, Any, NamedTuple, Protocol
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from himari_rl.errors import BundleError
+from himari_rl.features.contract import (
+    ACCOUNT_COLUMNS,
+    ACTION_BUY,
+    ACTION_SELL,
+    POSITION_SIDE,
+    POSITION_SIZE,
+    WIDTH,
+    WIN_RATE,
+    state_dim,
+    state_features,
+)
+from himari_rl.policy.manifest_part import ManifestPart
+from himari_rl.schema import FloatArray
+
+WINDOW = 100
+MARGIN = 1.2  # of psi and distance: the next year's worst window is a little worse than those before
+MARGIN_PSI, MARGIN_DISTANCE = 0.5, 0.1  # and so much, where training hardly strayed at all
+PARTS = 8  # of the training data: how much their worst windows differ is added, once at ENOUGH rows, more at fewer
+ENOUGH = 20_000
+ANSWERED, LANES = 50_000, 32  # newest training rows that the policy is asked, in so many stretches at once
+RUN_MARGIN = 2.0
+LEAST_RUN = 12  # bars: fewer equal ones in a row are chance in a number with few values
+PROBABILITIES = (0.0, 0.001, 0.01, 0.05, *(i / 10 for i in range(1, 10)), 0.95, 0.99, 0.999, 1.0)
+EMPTY = 0.5  # observations that an empty bin counts as
+PSI, DISTANCE, RUN = "psi", "distance", "run"
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+_WEIGHTS = np.diff(np.concatenate([[0.0], 0.5 * (np.array(PROBABILITIES)[1:] + np.array(PROBABILITIES)[:-1]), [1.0]]))
+
+
+class DriftFeature(ManifestPart):
+    """The training distribution of one number, and how far windows of training strayed from it."""
+
+    quantiles: tuple[Finite, ...]  # at PROBABILITIES
+    psi_limit: Finite
+    distance_limit: Finite
+    longest_run: Annotated[int, Field(ge=0)]  # 0: it never moved
+
+    @model_validator(mode="after")
+    def _increasing(self) -> DriftFeature:
+        q = self.quantiles
+        if len(q) != len(PROBABILITIES) or any(b < a for a, b in pairwise(q)):
+            raise ValueError(f"{len(PROBABILITIES)} quantiles that increase")
+        return self
+
+
+class DriftSpec(ManifestPart):
+    """What drift is measured against."""
+
+    window: Annotated[int, Field(ge=10)]
+    features: dict[str, DriftFeature]
+
+
+class Strayed(NamedTuple):
+    """One number that is no longer as in training."""
+
+    feature: str
+    measure: str  # psi, distance or run
+    value: float
+    limit: float
+
+    def __str__(self) -> str:
+        what = {PSI: "PSI", DISTANCE: "distance", RUN: "equal bars in a row"}[self.measure]
+        return f"{self.feature}: {what} {self.value:.3g}, training at most {self.limit:.3g}"
+
+
+class _Reference:
+    """Training distributions as arrays; leaves (F, ...)."""
+
+    def __init__(self, quantiles: FloatArray) -> None:
+        self.quantiles = quantiles  # (F, P)
+        spread = (np.square(quantiles - _mean(quantiles)[:, None]) @ _WEIGHTS) ** 0.5
+        span = quantiles[:, -1] - quantiles[:, 0]
+        # a number that never moved has no scale but its own size
+        self.scale = np.where(
+            spread > 0.0, spread, np.where(span > 0.0, span, np.maximum(np.abs(quantiles[:, 0]), 1.0))
+        )
+        shares = np.concatenate([[0.0], np.diff(PROBABILITIES), [0.0]])
+        self._shares = np.zeros((len(quantiles), len(shares)))
+        for row, edges in zip(self._shares, quantiles, strict=True):
+            # equal quantiles are one edge: what lies between them belongs to the bin that ends there
+            np.add.at(row, np.searchsorted(edges, np.append(edges, np.inf), side="left"), shares)
+        ends = np.ones((len(quantiles), 1), bool)
+        self._used = np.concatenate([ends, np.diff(quantiles, axis=1) > 0.0, ends], axis=1)
+
+    def strayed(self, windows: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """PSI and distance (M, F) of windows (M, W, F)."""
+        many, count, features = windows.shape
+        points = np.array(PROBABILITIES) * (count - 1)
+        low = points.astype(int)
+        part = (points - low)[None, :, None]
+        ordered = np.sort(windows, axis=1)
+        seen = ordered[:, low] * (1.0 - part) + ordered[:, np.minimum(low + 1, count - 1)] * part  # (M, P, F)
+        distance = np.einsum("mpf,p->mf", np.abs(seen - self.quantiles.T), _WEIGHTS) / self.scale
+        bins = (windows[..., None] > self.quantiles).sum(axis=-1)  # (M, W, F): edges below each value
+        width = self._shares.shape[1]
+        place = (np.arange(many)[:, None, None] * features + np.arange(features)) * width
+        counts = np.bincount((bins + place).ravel(), minlength=many * features * width)
+        p = np.maximum(counts.reshape(many, features, width), EMPTY) / count
+        q = np.maximum(self._shares, EMPTY / (10.0 * count))
+        psi: FloatArray = np.where(self._used, (p - q) * np.log(p / q), 0.0).sum(axis=-1)
+        return psi, distance
+
+
+def _mean(quantiles: FloatArray) -> FloatArray:
+    found: FloatArray = quantiles @ _WEIGHTS
+    return found
+
+
+def fit_drift(columns: Mapping[str, FloatArray], window: int = WINDOW) -> DriftSpec | None:
+    """The reference that goes into a manifest; None where there are fewer rows than ten windows.
+
+    Args:
+        columns: each number's values (N,) in the order of time.
+
+    Raises:
+        BundleError: a value is not finite.
+    """
+    rows = len(next(iter(columns.values())))
+    if rows < 10 * window:
+        return None
+    values = np.column_stack([np.asarray(column, np.float64) for column in columns.values()])
+    if not np.isfinite(values).all():
+        raise BundleError("cannot fit a drift reference on values that are not finite", "finite training states")
+    quantiles = np.maximum.accumulate(np.quantile(values, PROBABILITIES, axis=0), axis=0).T
+    reference = _Reference(np.ascontiguousarray(quantiles))
+    stride = max(1, window // 5)
+    starts = np.arange(0, rows - window + 1, stride)
+    strayed: tuple[list[FloatArray], list[FloatArray]] = ([], [])
+    for part in np.array_split(starts, max(1, len(starts) // 50)):
+        for kept, found in zip(strayed, reference.strayed(values[part[:, None] + np.arange(window)]), strict=True):
+            kept.append(found)
+    more = (ENOUGH / rows) ** 0.5
+    psi, distance = (_limit(np.concatenate(each), more) for each in strayed)
+    features = {
+        name: DriftFeature(
+            quantiles=tuple(quantiles[f].tolist()),
+            psi_limit=float(psi[f]) + MARGIN_PSI,
+            distance_limit=float(distance[f]) + MARGIN_DISTANCE,
+            longest_run=longest_run(values[:, f]),
+        )
+        for f, name in enumerate(columns)
+    }
+    return DriftSpec(window=window, features=features)
+
+
+def _limit(strayed: FloatArray, more: float) -> FloatArray:
+    """(F,) from the windows' (M, F)."""
+    worst = np.array([part.max(axis=0) for part in np.array_split(strayed, PARTS)])
+    found: FloatArray = MARGIN * worst.max(axis=0) + more * worst.std(axis=0)
+    return found
+
+
+def longest_run(values: FloatArray) -> int:
+    """The most equal values in a row of (N,); 0 where all are equal."""
+    if (values == values[0]).all():
+        return 0
+    changes = np.flatnonzero(np.diff(values) != 0.0)
+    return int(np.diff(np.concatenate([[-1], changes, [len(values) - 1]])).max())
+
+
+class AnswersSteps(Protocol):
+    """A policy that is asked the states of several streams at once."""
+
+    def steps(self, states: Sequence[Sequence[float]], memories: Sequence[Any]) -> Sequence[Any]:
+        """Of each an answer with `multipliers`, `confidence` and the new `memory`."""
+        ...
+
+
+def reference_of(policy: AnswersSteps, rows: FloatArray, symbols: Sequence[str], allow_short: bool) -> DriftSpec | None:
+    """The reference of a policy on its training rows (N, F), in the order of time; None where they are too few."""
+    names = [feature.name for feature in state_features(symbols)]
+    market = {names[f]: rows[:, f] for f in range(len(names)) if f not in _account_columns(len(symbols))}
+    met, did = fit_drift(market), fit_drift(_answers(policy, rows[-ANSWERED:, : len(names)], symbols, allow_short))
+    if met is None or did is None:
+        return None
+    return DriftSpec(window=met.window, features=met.features | did.features)
+
+
+def _account_columns(assets: int) -> set[int]:
+    """Columns of a state that are the account's; of several assets also the last, its concentration."""
+    own = {WIDTH * asset + column for asset in range(assets) for column in ACCOUNT_COLUMNS}
+    return own | ({state_dim(assets) - 1} if assets > 1 else set())
+
+
+def _answers(
+    policy: AnswersSteps, rows: FloatArray, symbols: Sequence[str], allow_short: bool
+) -> dict[str, FloatArray]:
+    """Multipliers and confidence on rows in order; the account holds what was decided the bar before."""
+    assets, lanes = len(symbols), min(LANES, len(rows))
+    states = np.array(rows[len(rows) % lanes :], np.float64).reshape(lanes, -1, rows.shape[1])  # each in order of time
+    blocks = states[..., : WIDTH * assets].reshape(lanes, -1, assets, WIDTH)  # a view: what is written there is a state
+    blocks[..., WIN_RATE] = 0.5  # of an account without a closed trade
+    told = np.empty((*states.shape[:2], assets + 1))
+    held = sides = np.zeros((lanes, assets))
+    memories: list[Any] = [None] * lanes
+    for t in range(states.shape[1]):
+        blocks[:, t, :, POSITION_SIZE], blocks[:, t, :, POSITION_SIDE] = held / 2.0, np.sign(held) * np.sign(sides)
+        bought, sold = blocks[:, t, :, ACTION_BUY] > 0.0, blocks[:, t, :, ACTION_SELL] > 0.0
+        sides = np.where(bought, 1.0, np.where(sold, -1.0 if allow_short else 0.0, sides))
+        answers = policy.steps(states[:, t].tolist(), memories)
+        memories = [answer.memory if len(answer.memory) else None for answer in answers]
+        told[:, t, :assets] = [answer.multipliers for answer in answers]
+        told[:, t, assets] = [answer.confidence for answer in answers]
+        held = told[:, t, :assets] * np.abs(sides)
+    columns = told.reshape(-1, assets + 1)
+    named = {multiplier_name(symbol): columns[:, asset] for asset, symbol in enumerate(symbols)}
+    return named | {ANSWER_CONFIDENCE: columns[:, assets]}
+
+
+ANSWER_CONFIDENCE = "confidence"
+
+
+def multiplier_name(symbol: str) -> str:
+    """What a symbol's multiplier is called."""
+    return f"multiplier.{symbol}"
+
+
+class DriftMonitor:
+    """The newest window of one account, against its policy's training.
+
+    Args:
+        answers: True watches multipliers and confidence, False the features; each comes when it comes.
+    """
+
+    def __init__(self, spec: DriftSpec, *, answers: bool = False) -> None:
+        own = {
+            name: feature
+            for name, feature in spec.features.items()
+            if answers == (name == ANSWER_CONFIDENCE or name.startswith("multiplier."))
+        }
+        self.names = tuple(own)
+        features = list(own.values())
+        self._reference = _Reference(np.array([feature.quantiles for feature in features]))
+        self._window: deque[list[float]] = deque(maxlen=spec.window)
+        self._runs = np.zeros(len(features), int)
+        self._limits = {
+            PSI: np.array([feature.psi_limit for feature in features]),
+            DISTANCE: np.array([feature.distance_limit for feature in features]),
+            RUN: np.array([_run_limit(feature.longest_run) for feature in features]),
+        }
+        self.values = {name: np.zeros(len(features)) for name in (PSI, DISTANCE, RUN)}
+        """The measures of the newest window, (F,) each; 0 before it is full."""
+
+    def add(self, numbers: Mapping[str, float]) -> list[Strayed]:
+        """Takes one bar; what strays now, the farthest beyond its limit first."""
+        values = [numbers[name] for name in self.names]
+        if self._window:
+            same = np.array(values) == np.array(self._window[-1])
+            self._runs = np.where(same, self._runs + 1, 1)
+        else:
+            self._runs = np.ones(len(values), int)
+        self._window.append(values)
+        self.values[RUN] = self._runs.astype(np.float64)
+        if len(self._window) == self._window.maxlen:
+            psi, distance = self._reference.strayed(np.array(self._window)[None])
+            self.values[PSI], self.values[DISTANCE] = psi[0], distance[0]
+        found = []
+        for measure, limits in self._limits.items():
+            beyond = self.values[measure] > limits
+            for f in np.flatnonzero(beyond).tolist():
+                found.append(Strayed(self.names[f], measure, float(self.values[measure][f]), float(limits[f])))
+        return sorted(found, key=lambda each: each.value / each.limit, reverse=True)
+
+    def fill(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Takes bars of before, as after a restart."""
+        for row in rows:
+            self.add(row)
+
+    def numbers(self) -> list[tuple[str, str, float, float]]:
+        """Name, measure, value and limit of everything watched."""
+        return [
+            (name, measure, float(self.values[measure][f]), float(limits[f]))
+            for measure, limits in self._limits.items()
+            for f, name in enumerate(self.names)
+        ]
+
+
+def _run_limit(longest: int) -> float:
+    return max(RUN_MARGIN * longest, float(LEAST_RUN)) if longest else np.inf

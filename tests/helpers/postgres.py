@@ -1,0 +1,87 @@
+"""A real PostgreSQL server on 127.0.0.1, in a folder of its own; tests that need it skip without one."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from helpers import PATIENCE_S
+
+PLACES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+
+
+def binary(name: str) -> str:
+    """Where a program of PostgreSQL is; skips the test where there is none."""
+    found = shutil.which(name) or next((str(place / name) for place in PLACES if (place / name).exists()), None)
+    if found is None:
+        pytest.skip(f"PostgreSQL's {name} is not installed")
+    return found
+
+
+class Postgres:
+    """One server; it may be killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        pytest.importorskip("psycopg", reason="psycopg, the driver of a PostgreSQL journal, is not installed")
+        self._folder = folder
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self._port = free.getsockname()[1]
+        self._user: int | None = None
+        if os.getuid() == 0:  # PostgreSQL refuses to run as root
+            try:
+                self._user = pwd.getpwnam("postgres").pw_uid
+            except KeyError:
+                pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
+            for parent in (folder, *folder.parents[:3]):
+                parent.chmod(parent.stat().st_mode | 0o055)
+        self._data = folder / "data"
+        self._data.mkdir()
+        if self._user is not None:
+            os.chown(self._data, self._user, -1)
+        self._run([binary("initdb"), "-D", str(self._data), "-U", "himari", "-A", "trust", "--no-sync"])
+        self._server: subprocess.Popen[bytes] | None = None
+        self.url = f"postgresql://himari@127.0.0.1:{self._port}/postgres"
+        self.start()
+
+    def _run(self, words: Sequence[str]) -> None:
+        subprocess.run(words, user=self._user, check=True, capture_output=True, timeout=PATIENCE_S)
+
+    def start(self) -> None:
+        """Starts it; it answers when this returns."""
+        words = [binary("postgres"), "-D", str(self._data), "-h", "127.0.0.1", "-p", str(self._port), "-k", ""]
+        with (self._folder / "log").open("ab") as log:
+            self._server = subprocess.Popen(words, user=self._user, stdout=log, stderr=log, start_new_session=True)
+        import psycopg
+
+        end = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                psycopg.connect(self.url, connect_timeout=2).close()
+                return
+            except psycopg.OperationalError:
+                if self._server.poll() is not None:  # what was killed still held the folder
+                    self.start()
+                    return
+                assert time.monotonic() < end, (self._folder / "log").read_text()
+                time.sleep(0.05)
+
+    def kill(self) -> None:
+        """-9 to the server and every process of it, as when the machine loses its power."""
+        assert self._server is not None
+        os.killpg(self._server.pid, signal.SIGKILL)
+        self._server.wait(PATIENCE_S)
+
+    def close(self) -> None:
+        """Ends it."""
+        if self._server is not None and self._server.poll() is None:
+            self._server.send_signal(signal.SIGINT)  # fast shutdown
+            self._server.wait(PATIENCE_S)
