@@ -10,6 +10,7 @@ that command's own parser reads it before anything is asked of Google.
 from __future__ import annotations
 
 import secrets
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -192,7 +193,7 @@ def _command(model: str, kind: str, words: list[str], cloud: Any) -> tuple[str, 
 
 def _pairs(words: list[str]) -> list[tuple[tuple[str, str, str], str]]:
     """Each word, cut at its =, with the one after it."""
-    return [(word.partition("="), after) for word, after in zip(words, [*words[1:], ""], strict=True)]
+    return [(word.partition("="), after) for word, after in pairwise([*words, ""])]
 
 
 def document(job: CloudJob, settings: Resolved) -> dict[str, Any]:
