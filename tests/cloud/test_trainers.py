@@ -194,6 +194,10 @@ def test_kill_nine_at_random_changes_not_one_bit(cloud: Cloud, kind: str, tmp_pa
         (("--set", "cloud.bukcet=x"), "no setting 'cloud.bukcet'; expected cloud.bucket"),
         (("--data", "s3://b/data"), "s3://b/data is neither a local path nor gs://bucket/name"),
         (("--model-dir", "s3://b/m"), "s3://b/m is neither a local path nor gs://bucket/name"),
+        (
+            ("--model-dir", "/gcs/himari-rl-models/m"),
+            "is a mount, which only bars are read from; write it as gs://hima",
+        ),
         (("--config", "none.yaml"), "cannot read none.yaml"),
     ],
 )
@@ -207,6 +211,27 @@ def test_a_mistake_is_one_line_and_exit_code_2_before_anything_is_asked_of_the_b
         code = stop.code
     assert code == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_place_that_is_not_named_or_not_there_is_one_line(
+    cloud: Cloud, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer_main = load_script("vertex_training/trainer.py").main
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "none.yaml").write_text("cloud:\n  interval: 1h\n")
+    with pytest.raises(SystemExit) as stop:
+        trainer_main(["--config", "none.yaml"])
+    assert (stop.value.code, "nothing says where" in capsys.readouterr().err) == (2, True)
+    for words, said in (
+        (("--bucket-name", "no-such-bucket"), "gs://no-such-bucket/data"),
+        (("--set", "cloud.data=elsewhere"), f"there is nothing at gs://{BUCKET}/elsewhere"),
+        (("--symbol", "DOGE-USD"), "DOGE-USD"),
+    ):
+        assert trainer_main(["--bucket-name", BUCKET, *words]) == 2
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert last.startswith("trainer.py: ")
+        assert said in last
+    assert [path.name for path in tmp_path.iterdir()] == ["none.yaml"]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from helpers import ROOT
 from himari_rl.errors import StorageError
 from himari_rl.storage import exchange, is_file, is_remote, join, local_path, name_of, parent, read_bytes, write_atomic
+from himari_rl.storage.local import place_to_write, require_writable, write_folder
 from himari_rl.storage.mirror import workplace
 
 STRANGE = ["s3://b/x", "http://h/x", "file:///tmp/x", "GS://b/x", "gs:/b/x", "gs://", "gs:///x", "az://c/x", "hdfs:/x"]
@@ -36,6 +37,21 @@ def test_a_local_path_is_one_with_whatever_colon(path: str) -> None:
 def test_a_bucket_s_string_that_went_through_path_is_found_out() -> None:
     with pytest.raises(StorageError, match=r"gs:/b/x is neither .* write it as gs://bucket/name"):
         local_path(Path("gs://b/x"))
+
+
+def test_nothing_is_written_through_a_mount_of_a_bucket() -> None:
+    place = "/gcs/models/run"
+    for use in (
+        lambda: write_atomic(f"{place}/x", b""),
+        lambda: write_folder(place, {"x": b""}, marker="x"),
+        lambda: exchange(f"{place}/x", lambda before: b""),
+        lambda: require_writable(place),
+        lambda: workplace(place).__enter__(),
+    ):
+        with pytest.raises(StorageError, match=r"is a mount, which only bars are read from; write it as gs://models/r"):
+            use()
+    assert local_path(place) == Path(place)  # bars are read from there
+    assert place_to_write("/gcsfuse/x") == Path("/gcsfuse/x")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from typing import Any
 from himari_rl.cli.settings import resolved
 from himari_rl.config import Given, Resolved
 from himari_rl.errors import HimariError
-from himari_rl.storage import is_remote, join
+from himari_rl.storage import is_remote, join, place_to_write
 from himari_rl.training.config import TrainConfig
 
 PLACE = Path("config") / "gcp_deployment.yaml"
@@ -144,6 +144,8 @@ def _places(
         parser.error("nothing says where the bars or the model are; give --bucket-name, or --data and --model-dir")
     if bucket and not is_remote(model_dir) and not Path(model_dir).is_absolute():
         model_dir = join(bucket, model_dir)
+    if not is_remote(model_dir):
+        place_to_write(model_dir)  # not a mount
     return {
         "model_dir": model_dir.rstrip("/"),
         "checkpoints": environment.get("AIP_CHECKPOINT_DIR", "") if is_remote(model_dir) else "",

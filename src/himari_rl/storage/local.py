@@ -46,6 +46,7 @@ _CURES = {
     errno.ENOENT: "check the path",
 }
 
+MOUNT = Path("/gcs")
 _NO_FOLDER_RENAME = (errno.EMFILE, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EXDEV)
 
 
@@ -120,7 +121,7 @@ def exchange(
     if remote := _remote(path):
         written: bytes = remote.exchange(str(path), change, mine)
         return written
-    target = local_path(path)
+    target = place_to_write(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(target.with_name(f".{target.name}.lock"), os.O_RDWR | os.O_CREAT, 0o666)
@@ -144,7 +145,7 @@ def write_atomic(path: str | Path, data: bytes) -> None:
     if remote := _remote(path):
         remote.exchange(str(path), lambda before: data)
         return
-    target = local_path(path)
+    target = place_to_write(path)
     temporary = _sibling(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -178,7 +179,7 @@ def write_folder(path: str | Path, files: Mapping[str, bytes], *, marker: str) -
     Raises:
         StorageError: `path` holds something else, or it cannot be written; what was there is unchanged.
     """
-    target = local_path(path)
+    target = place_to_write(path)
     temporary, retired = _sibling(target), _sibling(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -255,7 +256,7 @@ def require_writable(folder: str | Path) -> None:
     Raises:
         StorageError: they cannot.
     """
-    probe = _sibling(local_path(folder) / "probe")
+    probe = _sibling(place_to_write(folder) / "probe")
     try:
         probe.parent.mkdir(parents=True, exist_ok=True)
         _write_new(probe, b"")
@@ -275,6 +276,22 @@ def local_path(path: str | Path) -> Path:
     if is_remote(path):
         raise StorageError(f"{text} is not on this machine", "a local path", "copy it here first and give that path")
     return Path(text)
+
+
+def place_to_write(path: str | Path) -> Path:
+    """The path on this machine, where it is no mount of a bucket.
+
+    Vertex AI mounts buckets under /gcs with gcsfuse: no folder is renamed there, nothing is exchanged, and where the
+    mount is missing all that is written is lost with the container.
+
+    Raises:
+        StorageError: as `local_path`, or it is under /gcs.
+    """
+    target = local_path(path)
+    if target.is_relative_to(MOUNT):
+        bucket = target.relative_to(MOUNT).as_posix()
+        raise StorageError(f"{target} is a mount, which only bars are read from", "", f"write it as gs://{bucket}")
+    return target
 
 
 def _remote(path: str | Path) -> ModuleType | None:

@@ -50,7 +50,7 @@ def workplace(place: str | Path, *, only: Sequence[str] = (), snapshots: str = "
         StorageError: the bucket cannot be read or written, an object is gone or changed, or somebody else writes there.
     """
     if not paths.is_remote(place):
-        yield local.local_path(place)
+        yield local.place_to_write(place)
         return
     remote = str(place).rstrip("/")
     if not only:
