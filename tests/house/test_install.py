@@ -16,7 +16,7 @@ import pytest
 from helpers import PATIENCE_S, README, ROOT
 
 LOCKS = ("requirements.lock", "requirements-demo.lock", "requirements-gcp.txt")
-JUDGE = {"arch", "skfolio", "optuna", "plotly", "sqlalchemy"}
+JUDGE = {"skfolio", "optuna", "plotly", "sqlalchemy"}
 
 
 def pins(name: str) -> dict[str, str]:
