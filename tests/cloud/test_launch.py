@@ -43,7 +43,9 @@ def launched(service: JobService | None, *words: str) -> int:
 
 
 @pytest.mark.parametrize("profile", ["t4", "l4", "cpu"])
-def test_the_job_is_what_the_profile_says(service: JobService, profile: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_job_is_what_the_profile_says(
+    service: JobService, profile: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ("--model", "base", "--profile", profile, "--max-cost", "1", "--num-episodes", "10", "--json")
     assert launched(service, *words) == 0
     [job] = service.jobs.values()
@@ -81,7 +83,9 @@ def test_a_hundred_lost_answers_are_a_hundred_jobs(service: JobService) -> None:
     assert len(labels) == 100
 
 
-def test_without_looking_first_a_lost_answer_makes_two_jobs(service: JobService, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_looking_first_a_lost_answer_makes_two_jobs(
+    service: JobService, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The control: the service does lose answers, and it is the look that saves the second job."""
     from himari_rl.cloud.vertex_jobs import VertexJobs
 

@@ -1,6 +1,6 @@
 """The cost ledger: one object for each attempt of a job, written while it runs, in a bucket or a folder.
 
-    COSTS/base-himari-rl-3f2a1b0c9d8e.json     model, run, launch, machine's price, seconds, US dollars, state
+COSTS/base-himari-rl-3f2a1b0c9d8e.json     model, run, launch, machine's price, seconds, US dollars, state
 """
 
 from __future__ import annotations

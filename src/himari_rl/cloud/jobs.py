@@ -77,7 +77,12 @@ class JobEstimate:
 
 
 def estimated(
-    job_model: str, size: WorkSize, profile: str, machine: MachineConfig | RunJobConfig, known: EstimateConfig, spot: bool
+    job_model: str,
+    size: WorkSize,
+    profile: str,
+    machine: MachineConfig | RunJobConfig,
+    known: EstimateConfig,
+    spot: bool,
 ) -> JobEstimate:
     """The card's command as it was measured, scaled by episodes, seeds and folds."""
     tasks = tasks_of(job_model, size, machine)

@@ -160,7 +160,10 @@ _LAUNCHES = (LAUNCH, "CLOUD_ML_JOB_ID", "CLOUD_RUN_EXECUTION")
 @contextmanager
 def _interruptible() -> Iterator[None]:
     """Inside it Ctrl-C is heard: `nohup` and a shell's background begin a program with it ignored."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+    ):
         yield
         return
     signal.signal(signal.SIGINT, signal.default_int_handler)
