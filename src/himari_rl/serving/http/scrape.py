@@ -1,6 +1,6 @@
 """A second port of this machine alone with GET /metrics and nothing else, for a scraper beside the server: no key.
 
-On Cloud Run that is the Managed Prometheus sidecar (profile steady): it shares the server's loopback, and no request from
+On Cloud Run that is the Managed Prometheus sidecar (profile steady), which shares the loopback; no request from
 outside reaches any port but PORT.
 """
 
