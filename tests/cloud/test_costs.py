@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,16 @@ def test_attempts_of_one_launch_share_its_cost_and_another_launch_begins_anew(tm
             pytest.fail("it had no money left")
         with metered(budget, "base", "r", ledger=ledger, tell=lambda line: None, environment={name: "two"}):
             pass
+
+
+def test_each_task_of_a_launch_has_a_cost_of_its_own(tmp_path: Path) -> None:
+    ledger, budget = CostLedger(str(tmp_path)), BudgetConfig(max_cost=1.0, usd_per_hour=1.0)
+    ledger.write(replace(attempt("1", "walk-forward", "r", 2.0, launch="one"), task="0 of 2"))
+    told = {"ledger": ledger, "tell": lambda line: None, "environment": {"HIMARI_LAUNCH": "one"}}
+    with metered(budget, "walk-forward", "r", task="1 of 2", **told):
+        pass
+    with pytest.raises(CostLimitError), metered(budget, "walk-forward", "r", task="0 of 2", **told):
+        pytest.fail("it had no money left")
 
 
 def test_a_machine_that_costs_nothing_is_not_metered_and_ctrl_c_stays_ctrl_c(tmp_path: Path) -> None:

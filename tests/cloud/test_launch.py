@@ -58,7 +58,7 @@ def test_the_job_is_what_the_profile_says(
     assert pool.container_spec.image_uri.endswith("/test-project/himari/himari-train:latest")
     assert list(pool.container_spec.command)[:4] == ["python", "vertex_training/trainer.py", "--num-episodes", "10"]
     assert job.job_spec.base_output_directory.output_uri_prefix == "gs://himari-rl-models/models/himari-rl"
-    assert job.labels["himari-model"] == "base"
+    assert job.labels["himari_model"] == "base"
     out, said = capsys.readouterr()
     assert json.loads(out)["state"] == "JOB_STATE_SUCCEEDED"
     assert all(word in said for word in ("pending", "running", "succeeded"))
@@ -79,7 +79,7 @@ def test_a_hundred_lost_answers_are_a_hundred_jobs(service: JobService) -> None:
         )
         assert service.lost_answers == 0, "the control: an answer was lost"
     assert len(service.jobs) == 100
-    labels = {job.labels["himari-launch"] for job in service.jobs.values()}
+    labels = {job.labels["himari_launch"] for job in service.jobs.values()}
     assert len(labels) == 100
 
 

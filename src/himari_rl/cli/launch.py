@@ -51,19 +51,19 @@ def launch(
     Example: himari launch --model base --profile t4 --dry-run --num-episodes 1000
     """
     import json
+    import re
     import sys
 
     from rich.console import Console
 
-    from himari_rl.cloud.config import label
     from himari_rl.cloud.launch import launch as begun
     from himari_rl.cloud.local import run_here
     from himari_rl.errors import ConfigError
 
     tell = told_on(Console(stderr=True, highlight=False))
-    identity = label(launch_id or secrets.token_hex(6))
-    if not identity:
-        raise ConfigError(f"launch id {launch_id!r}", "letters, digits and dashes")
+    identity = launch_id or secrets.token_hex(6)
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", identity):
+        raise ConfigError(f"--launch-id {identity!r}", "up to 40 small letters, digits and dashes")
     try:
         job = planned(model, list(ctx.args), settings, *others, identity)
     except SystemExit as refused:  # the trainer's own parser has said why
