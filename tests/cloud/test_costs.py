@@ -6,11 +6,12 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from helpers import ROOT, load_script, run_himari
+from helpers import ROOT, hearing_ctrl_c, load_script, run_himari
 from helpers.vertex import SMALL, SYMBOLS
 from himari_rl.cloud.costs import ENDED, RUNNING, STOPPED_BY_COST, Attempt, CostLedger, measured, spent
 from himari_rl.cloud.jobs import WorkSize, estimated, tasks_of, time_out_s
@@ -23,7 +24,15 @@ from himari_rl.errors import StorageError
 
 def attempt(name: str, model: str, run: str, usd: float, state: str = ENDED, launch: str = "a") -> Attempt:
     return Attempt(
-        name=name, model=model, run=run, launch=launch, usd_per_hour=1.0, started=name, seconds=1.0, usd=usd, state=state
+        name=name,
+        model=model,
+        run=run,
+        launch=launch,
+        usd_per_hour=1.0,
+        started=name,
+        seconds=1.0,
+        usd=usd,
+        state=state,
     )
 
 
@@ -39,7 +48,12 @@ def test_the_ledger_is_one_file_an_attempt_and_sums_by_model_and_by_run(tmp_path
         ledger.write(row)
         ledger.write(row)
     assert ledger.attempts() == rows
-    assert (spent(rows), spent(rows, "base"), measured(rows, "base"), measured(rows, "lstm")) == (5.75, 1.75, 0.75, None)
+    assert (spent(rows), spent(rows, "base"), measured(rows, "base"), measured(rows, "lstm")) == (
+        5.75,
+        1.75,
+        0.75,
+        None,
+    )
     (tmp_path / "5.json").write_text("{}")
     with pytest.raises(StorageError, match="no line of a cost ledger"):
         ledger.attempts()
@@ -75,22 +89,29 @@ def test_attempts_of_one_launch_share_its_cost_and_another_launch_begins_anew(tm
             pass
 
 
+def test_each_task_of_a_launch_has_a_cost_of_its_own(tmp_path: Path) -> None:
+    ledger, budget = CostLedger(str(tmp_path)), BudgetConfig(max_cost=1.0, usd_per_hour=1.0)
+    ledger.write(replace(attempt("1", "walk-forward", "r", 2.0, launch="one"), task="0 of 2"))
+    told = {"ledger": ledger, "tell": lambda line: None, "environment": {"HIMARI_LAUNCH": "one"}}
+    with metered(budget, "walk-forward", "r", task="1 of 2", **told):
+        pass
+    with pytest.raises(CostLimitError), metered(budget, "walk-forward", "r", task="0 of 2", **told):
+        pytest.fail("it had no money left")
+
+
 def test_a_machine_that_costs_nothing_is_not_metered_and_ctrl_c_stays_ctrl_c(tmp_path: Path) -> None:
     with metered(BudgetConfig(), "base", "r", ledger=CostLedger(str(tmp_path)), tell=pytest.fail):
         pass
     assert list(tmp_path.iterdir()) == []
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with (
-            pytest.raises(KeyboardInterrupt),
-            metered(
-                BudgetConfig(usd_per_hour=1.0), "base", "r", ledger=CostLedger(str(tmp_path)), tell=lambda line: None
-            ),
-        ):
+    budget, ledger = BudgetConfig(usd_per_hour=1.0), CostLedger(str(tmp_path))
+
+    def work() -> None:
+        with metered(budget, "base", "r", ledger=ledger, tell=lambda line: None):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(300)
-    finally:
-        signal.signal(signal.SIGINT, before)
+
+    with hearing_ctrl_c(), pytest.raises(KeyboardInterrupt):
+        work()
 
 
 def test_a_training_that_stops_at_its_cost_leaves_a_checkpoint_and_the_same_command_goes_on(tmp_path: Path) -> None:

@@ -156,7 +156,11 @@ def test_the_dry_run_prints_images_before_the_service_and_the_service_before_its
     done = run_himari("deploy", "--dry-run", GOOGLE_CLOUD_PROJECT="project-one")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    order = ["gcloud services enable", "terraform -chdir=deploy/terraform apply", "docker build -f cloud_run/Dockerfile"]
+    order = [
+        "gcloud services enable",
+        "terraform -chdir=deploy/terraform apply",
+        "docker build -f cloud_run/Dockerfile",
+    ]
     order += ["docker push us-central1-docker.pkg.dev/project-one/himari/himari-serve", "himari deploy --render"]
     order += ["gcloud run services replace", "himari monitoring", "gcloud run services describe"]
     places = [next(i for i, line in enumerate(lines) if line.startswith(start)) for start in order]
@@ -282,8 +286,10 @@ def planned(now: Any, key: str) -> list[Any]:
     profiles = [name] if name in PROFILES else ["t4"]
     found = []
     for profile in profiles:
-        given = {each: setting for each, setting in now.settings.items()}
+        given = dict(now.settings)
         given["launch.profile"] = replace(given["launch.profile"], value=profile)
+        if key.endswith("spot_usd_per_hour"):
+            given["launch.spot"] = replace(given["launch.spot"], value=True)
         with_profile = Resolved(now.sections, given)
         for model in ("base", "walk-forward"):
             job = launch.planned(model, [], with_profile, [], None, "x")

@@ -56,9 +56,7 @@ def read(line: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(("guide", "line"), OURS, ids=[line for _, line in OURS])
-def test_a_command_of_ours_is_read_by_its_own_parser(
-    guide: str, line: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_command_of_ours_is_read_by_its_own_parser(guide: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
     read(line, capsys)
 
 
@@ -87,7 +85,11 @@ def test_gclouds_own_parser_takes_the_guides_gcloud_commands(tmp_path: Path) -> 
     if program is None:
         pytest.skip("no gcloud")
     env = {"PATH": "/usr/bin:/bin:/usr/local/bin", "HOME": str(tmp_path), "CLOUDSDK_CONFIG": str(tmp_path)}
-    env |= {"CLOUDSDK_CORE_DISABLE_PROMPTS": "1", "DOCKER_CONFIG": str(tmp_path), "CLOUDSDK_CORE_PROJECT": "project-one"}
+    env |= {
+        "CLOUDSDK_CORE_DISABLE_PROMPTS": "1",
+        "DOCKER_CONFIG": str(tmp_path),
+        "CLOUDSDK_CORE_PROJECT": "project-one",
+    }
     (tmp_path / "build").mkdir()
     shutil.copy(ROOT / "config" / "service.yaml", tmp_path / "build")
     for _, line in GCLOUD:

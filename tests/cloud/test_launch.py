@@ -43,7 +43,9 @@ def launched(service: JobService | None, *words: str) -> int:
 
 
 @pytest.mark.parametrize("profile", ["t4", "l4", "cpu"])
-def test_the_job_is_what_the_profile_says(service: JobService, profile: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_job_is_what_the_profile_says(
+    service: JobService, profile: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ("--model", "base", "--profile", profile, "--max-cost", "1", "--num-episodes", "10", "--json")
     assert launched(service, *words) == 0
     [job] = service.jobs.values()
@@ -56,7 +58,7 @@ def test_the_job_is_what_the_profile_says(service: JobService, profile: str, cap
     assert pool.container_spec.image_uri.endswith("/test-project/himari/himari-train:latest")
     assert list(pool.container_spec.command)[:4] == ["python", "vertex_training/trainer.py", "--num-episodes", "10"]
     assert job.job_spec.base_output_directory.output_uri_prefix == "gs://himari-rl-models/models/himari-rl"
-    assert job.labels["himari-model"] == "base"
+    assert job.labels["himari_model"] == "base"
     out, said = capsys.readouterr()
     assert json.loads(out)["state"] == "JOB_STATE_SUCCEEDED"
     assert all(word in said for word in ("pending", "running", "succeeded"))
@@ -77,11 +79,13 @@ def test_a_hundred_lost_answers_are_a_hundred_jobs(service: JobService) -> None:
         )
         assert service.lost_answers == 0, "the control: an answer was lost"
     assert len(service.jobs) == 100
-    labels = {job.labels["himari-launch"] for job in service.jobs.values()}
+    labels = {job.labels["himari_launch"] for job in service.jobs.values()}
     assert len(labels) == 100
 
 
-def test_without_looking_first_a_lost_answer_makes_two_jobs(service: JobService, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_looking_first_a_lost_answer_makes_two_jobs(
+    service: JobService, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The control: the service does lose answers, and it is the look that saves the second job."""
     from himari_rl.cloud.vertex_jobs import VertexJobs
 

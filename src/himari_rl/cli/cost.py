@@ -28,7 +28,9 @@ def cost(
     costs: Annotated[
         str | None, typer.Option(help="The cost ledger: a folder, local or gs:// (default: cloud.costs of the bucket).")
     ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Only plan and estimate; the bucket is not asked.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Only plan and estimate; the bucket is not asked.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Plan, estimate, measured cost and money spent of each model, and the total against the budget. Exit 1 above it.
@@ -94,17 +96,21 @@ def page(found: dict[str, Any]) -> str:
     for row in found["rows"]:
         planned = f"${row['planned_usd']:g}" if row["planned_usd"] is not None else "-"
         measured = f"${row['measured_usd']:.4f}" if row["measured_usd"] is not None else "not yet"
+        estimate, spent = f"${row['estimate_usd']:.4f}", f"${row['spent_usd']:.4f}"
         lines.append(
-            f"{row['model']:<14}{planned:>10}{'$' + format(row['estimate_usd'], '.4f'):>12}"
-            f"{row['estimate_minutes']:>9.1f}{measured:>11}{'$' + format(row['spent_usd'], '.4f'):>11}{row['attempts']:>10}"
+            f"{row['model']:<14}{planned:>10}{estimate:>12}"
+            f"{row['estimate_minutes']:>9.1f}{measured:>11}{spent:>11}{row['attempts']:>10}"
         )
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"spent ${found['spent_usd']:.4f} of ${found['total_usd']:g}; ${found['left_usd']:.2f} left "
-            f"(ledger: {found['ledger']})",
-            f"prices: {found['prices']}",
-            f"estimates: scaled from {found['measured']}; measured: the newest run of each model in the ledger",
-        ]
-    ) + "\n"
+    return (
+        "\n".join(
+            [
+                *lines,
+                "",
+                f"spent ${found['spent_usd']:.4f} of ${found['total_usd']:g}; ${found['left_usd']:.2f} left "
+                f"(ledger: {found['ledger']})",
+                f"prices: {found['prices']}",
+                f"estimates: scaled from {found['measured']}; measured: the newest run of each model in the ledger",
+            ]
+        )
+        + "\n"
+    )

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from himari_rl.cloud.jobs import CloudJob, JobEstimate, WorkSize
 
 
-
 def register(app: typer.Typer) -> None:
     """Adds `himari launch`."""
     passing = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -52,19 +51,19 @@ def launch(
     Example: himari launch --model base --profile t4 --dry-run --num-episodes 1000
     """
     import json
+    import re
     import sys
 
     from rich.console import Console
 
-    from himari_rl.cloud.config import label
     from himari_rl.cloud.launch import launch as begun
     from himari_rl.cloud.local import run_here
     from himari_rl.errors import ConfigError
 
     tell = told_on(Console(stderr=True, highlight=False))
-    identity = label(launch_id or secrets.token_hex(6))
-    if not identity:
-        raise ConfigError(f"launch id {launch_id!r}", "letters, digits and dashes")
+    identity = launch_id or secrets.token_hex(6)
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", identity):
+        raise ConfigError(f"--launch-id {identity!r}", "up to 40 small letters, digits and dashes")
     try:
         job = planned(model, list(ctx.args), settings, *others, identity)
     except SystemExit as refused:  # the trainer's own parser has said why
@@ -135,7 +134,9 @@ def _forwarded(model: str, kind: str, assignments: list[str], file: str | None) 
     words = [word for word in assignments if word.partition(".")[0] not in own]
     words = [word for word in words if word.partition(".")[0] != "cloud" or "cloud" in sections]
     if file is not None:
-        keys = {each.key for name, kind_of in sections.items() if name not in own for each in settings_of(kind_of, name)}
+        keys = {
+            each.key for name, kind_of in sections.items() if name not in own for each in settings_of(kind_of, name)
+        }
         lines = [one for one in from_yaml(read_bytes(file), name_of(file)) if one.key in keys]
         words = [*(f"{one.key}={_text(one.raw)}" for one in lines), *words]
     return [part for word in words for part in ("--set", word)]
@@ -237,7 +238,9 @@ def advice(found: list[JobEstimate], profile: str, planned_usd: float | None) ->
     lines = []
     if best != profile and costs[best] < 0.9 * costs[profile]:
         share = costs[profile] / max(costs[best], 1e-9)
-        lines.append(f"{best} does the same for ${costs[best]:.4f}, a {share:.0f}th of {profile}'s ${costs[profile]:.4f}")
+        lines.append(
+            f"{best} does the same for ${costs[best]:.4f}, a {share:.0f}th of {profile}'s ${costs[profile]:.4f}"
+        )
     if planned_usd and (least := costs[best]) < planned_usd / 10:
         lines.append(f"the card planned ${planned_usd:g} for it, {planned_usd / max(least, 1e-9):,.0f} times {best}'s")
     return "; ".join(lines)

@@ -24,7 +24,9 @@ def register(app: typer.Typer) -> None:
 @configured("monitoring", "monitoring.profile", "monitoring.email", usual=CLOUD_FILE)
 def monitoring(
     settings: Resolved,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be changed, and change nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be changed, and change nothing.")
+    ] = False,
     offline: Annotated[
         bool, typer.Option("--offline", help="Print the documents themselves as JSON; nobody is asked.")
     ] = False,
@@ -60,7 +62,8 @@ def monitoring(
     found = (changes if dry_run else apply_all)(config, service, cloud, patience)
     if as_json:
         sys.stdout.write(
-            json.dumps({"changes": [{"what": c.what, "verb": c.verb, "differences": c.differences} for c in found]}) + "\n"
+            json.dumps({"changes": [{"what": c.what, "verb": c.verb, "differences": c.differences} for c in found]})
+            + "\n"
         )
         return
     for change in found:

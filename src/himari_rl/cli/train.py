@@ -45,7 +45,15 @@ BeliefsFrom = Annotated[
     ),
 ]
 
-RUN = ("train.num_episodes", "train.seeds", "train.save_interval", "train.test_fraction", "train.device", ACCEPT, *BUDGET)
+RUN = (
+    "train.num_episodes",
+    "train.seeds",
+    "train.save_interval",
+    "train.test_fraction",
+    "train.device",
+    ACCEPT,
+    *BUDGET,
+)
 MEMORY = ("agent.lstm_hidden_dim", "agent.lstm_num_layers", "agent.gap_rule")
 
 

@@ -126,8 +126,10 @@ def walk_forward(
     accept = settings["data"].accept
     print_facts(accepted_facts(bars, accept), console)
     budget, costs = settings["budget"], CostLedger(os.environ.get("HIMARI_COSTS", ""))
-    meter = partial(metered, budget, "walk-forward", out, ledger=costs, tell=told_on(console))
-    if share := _share(task, os.environ):
+    share = _share(task, os.environ)
+    part = f"{share[0]} of {share[1]}" if share else ""
+    meter = partial(metered, budget, "walk-forward", out, task=part, ledger=costs, tell=told_on(console))
+    if share:
         with workplace(out) as folder, opened_progress(console, "share of the folds") as progress, meter():
             train_share(bars, asked, folder, *share, progress=progress, accept=accept, beliefs_from=others)
         if not all_shares_done(out, asked, bars, *share):

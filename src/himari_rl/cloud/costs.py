@@ -1,6 +1,6 @@
 """The cost ledger: one object for each attempt of a job, written while it runs, in a bucket or a folder.
 
-    COSTS/base-himari-rl-3f2a1b0c9d8e.json     model, run, launch, machine's price, seconds, US dollars, state
+COSTS/base-himari-rl-3f2a1b0c9d8e.json     model, run, launch, machine's price, seconds, US dollars, state
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ class Attempt:
 
     name: str
     """Of its object."""
+    task: str = ""
+    """Which of a job's tasks, where it has several."""
     model: str
     run: str
     """The run's folder: attempts of one run made one policy."""
@@ -33,6 +35,9 @@ class Attempt:
     seconds: float
     usd: float
     state: str
+
+
+_NEEDED = {field.name for field in fields(Attempt)} - {"task"}
 
 
 class CostLedger:
@@ -62,7 +67,9 @@ class CostLedger:
         for path in _files(self.place) if self.place else ():
             try:
                 said = json.loads(read_bytes(path))
-                yield Attempt(**{field.name: said[field.name] for field in fields(Attempt)})
+                yield Attempt(
+                    **{field.name: said[field.name] for field in fields(Attempt) if field.name in {*said, *_NEEDED}}
+                )
             except (ValueError, KeyError, TypeError) as error:
                 raise StorageError(f"{path} is no line of a cost ledger", "", "move it away") from error
 

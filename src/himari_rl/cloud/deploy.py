@@ -121,16 +121,15 @@ def service_text(deploy: DeployConfig, cloud: CloudConfig, monitor: MonitorConfi
     import yaml
 
     head = (
-        f"# Made from config/gcp_deployment.yaml by `himari deploy --write`; a test compares them. {UNNAMED} is filled in by\n"
-        "# `himari deploy --render FILE`. Not public: Cloud Run's IAM asks every caller for an identity.\n"
+        "# Made from config/gcp_deployment.yaml by `himari deploy --write`; a test compares them. "
+        f"{UNNAMED} is filled in by\n# `himari deploy --render FILE`. "
+        "Not public: Cloud Run's IAM asks every caller for an identity.\n"
     )
     return head + str(yaml.safe_dump(service_document(deploy, cloud, monitor), sort_keys=False, width=120))
 
 
-def variables(
-    deploy: DeployConfig, cloud: CloudConfig, monitor: MonitorConfig, budget: BudgetConfig
-) -> dict[str, Any]:
-    """deploy/terraform/himari.auto.tfvars.json: every value that terraform needs, but for project and billing account."""
+def variables(deploy: DeployConfig, cloud: CloudConfig, monitor: MonitorConfig, budget: BudgetConfig) -> dict[str, Any]:
+    """deploy/terraform/himari.auto.tfvars.json: all that terraform needs, but for project and billing account."""
     titles = [policy["displayName"] for policy in alerts(monitor, deploy.service)]
     watched = [signal for signal in SIGNALS if signal.alarm]
     return {
@@ -182,7 +181,10 @@ def commands(deploy: DeployConfig, cloud: CloudConfig, monitor: MonitorConfig) -
             "bucket, registry, accounts and their rights, alerts, billing budget",
             ["terraform", "-chdir=deploy/terraform", "apply", f"-var=project={project}"],
         ),
-        ("bars, if they are not there yet", ["gcloud", "storage", "rsync", "data", f"gs://{cloud.bucket}/{cloud.data}"]),
+        (
+            "bars, if they are not there yet",
+            ["gcloud", "storage", "rsync", "data", f"gs://{cloud.bucket}/{cloud.data}"],
+        ),
         ("docker may push", ["gcloud", "auth", "configure-docker", host, "--quiet"]),
         ("the training image", ["docker", "build", "-f", "vertex_training/Dockerfile", "-t", train, "."]),
         ("to the registry", ["docker", "push", train]),

@@ -15,7 +15,7 @@ SCRIPTS = {"base": "trainer.py", "lstm": "trainer_lstm.py", "multi": "trainer_mu
 COSTS = "HIMARI_COSTS"
 """Environment variable: the cost ledger of a command that has no bucket in its settings."""
 TRIALS = "HIMARI_TRIALS"
-LAUNCH_LABEL = "himari-launch"
+LAUNCH_LABEL = "himari_launch"  # underscores: a dash in a key would need care in a filter
 USUAL_EPISODES, USUAL_SEEDS, USUAL_FOLDS = 1000, 5, 48
 
 
@@ -58,7 +58,7 @@ class CloudJob:
     @property
     def labels(self) -> dict[str, str]:
         """What it is found by, and billed by."""
-        return {LAUNCH_LABEL: label(self.launch), "himari-model": self.model, "himari-kind": self.kind}
+        return {LAUNCH_LABEL: label(self.launch), "himari_model": self.model, "himari_kind": self.kind}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,12 @@ class JobEstimate:
 
 
 def estimated(
-    job_model: str, size: WorkSize, profile: str, machine: MachineConfig | RunJobConfig, known: EstimateConfig, spot: bool
+    job_model: str,
+    size: WorkSize,
+    profile: str,
+    machine: MachineConfig | RunJobConfig,
+    known: EstimateConfig,
+    spot: bool,
 ) -> JobEstimate:
     """The card's command as it was measured, scaled by episodes, seeds and folds."""
     tasks = tasks_of(job_model, size, machine)

@@ -80,7 +80,9 @@ def _on_vertex(
             tell(f"{begun.resource_name}, labels {job.labels}, stops after {limit:,} s; {jobs.page(begun)}")
             return _followed(begun, place, jobs, how, patience, follow)
     raise RefusedError(
-        f"no machine in {', '.join(machine.places)}", "one place that has one", "try later, --profile cpu, or more places"
+        f"no machine in {', '.join(machine.places)}",
+        "one place that has one",
+        "try later, --profile cpu, or more places",
     )
 
 
@@ -137,9 +139,7 @@ def _as_run_job(
     limit = time_out_s(how.max_cost, machine, tasks, how.spot)
     for region in machine.regions:
         with _sold_out_said(region, tell):
-            create = partial(
-                jobs.create, region, job, machine, tasks=tasks, time_out_s=limit, patience=patience
-            )
+            create = partial(jobs.create, region, job, machine, tasks=tasks, time_out_s=limit, patience=patience)
             execution = patience.once(partial(jobs.find, region, job), create)
             tell(f"{execution}, {tasks} tasks, each stops after {limit:,} s; {jobs.page(execution)}")
             return _execution_followed(execution, region, jobs, how, patience, follow)

@@ -186,7 +186,9 @@ class LaunchConfig:
     """Between two looks at a job that is followed."""
 
     def __post_init__(self) -> None:
-        require_ranges(self, {"max_cost": (1e-9, 1e6), "attempts": (1, 100), "pause_s": (0, 600), "call_s": (0.01, 3600)})
+        require_ranges(
+            self, {"max_cost": (1e-9, 1e6), "attempts": (1, 100), "pause_s": (0, 600), "call_s": (0.01, 3600)}
+        )
         require_ranges(self, {"pending_s": (0, 1e6), "poll_s": (0.001, 3600)})
 
 
@@ -219,17 +221,17 @@ class BudgetConfig:
 class EstimateConfig:
     """How long the card's commands took where they were measured: 1000 episodes, five seeds, bars of 2018 to 2025."""
 
-    base_s: float = 60.0
+    base_s: float = 25.0
     """Of trainer.py, from start to the gate's verdict."""
-    lstm_s: float = 60.0
+    lstm_s: float = 80.0
     """Of trainer_lstm.py."""
-    multi_s: float = 60.0
+    multi_s: float = 120.0
     """Of trainer_multiasset.py."""
-    fold_s: float = 4.0
+    fold_s: float = 5.0
     """Of one fold and seed of a walk-forward of the base policy."""
     certify_s: float = 600.0
     """Of `himari certify base`."""
-    measured: str = "2026-11-28, one core of a 2-core virtual machine without a GPU"
+    measured: str = "2026-11-28, CPU seconds of one core without a GPU"
     """When and on what."""
 
     def __post_init__(self) -> None:

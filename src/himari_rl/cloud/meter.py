@@ -42,6 +42,7 @@ def metered(
     *,
     ledger: CostLedger,
     tell: Callable[[str], None],
+    task: str = "",
     environment: Mapping[str, str] = os.environ,
 ) -> Iterator[None]:
     """Counts while the body runs; a price of 0 counts nothing.
@@ -49,6 +50,7 @@ def metered(
     Args:
         run: the run's folder.
         tell: takes a line every 30 seconds, and one at the end.
+        task: which of a job's tasks; each has a maximal cost of its own.
 
     Raises:
         CostLimitError: the body was stopped since the cost reached budget.max_cost, here or in an earlier attempt.
@@ -57,7 +59,7 @@ def metered(
     if not budget.usd_per_hour:
         yield
         return
-    meter = _Meter(budget, model, run, ledger, tell, environment)
+    meter = _Meter(budget, model, run, task, ledger, tell, environment)
     if meter.usd() >= budget.max_cost:
         raise meter.refusal()
     with _interruptible():
@@ -80,6 +82,7 @@ class _Meter:
         budget: BudgetConfig,
         model: str,
         run: str,
+        task: str,
         ledger: CostLedger,
         tell: Callable[[str], None],
         environment: Mapping[str, str],
@@ -87,11 +90,18 @@ class _Meter:
         self.budget, self.ledger, self.tell = budget, ledger, tell
         self.reached = False
         launch = next((environment[name] for name in _LAUNCHES if environment.get(name)), secrets.token_hex(6))
-        before = [each for each in ledger.attempts() if each.launch == launch and each.run == run]
+        before = [each for each in ledger.attempts() if (each.launch, each.run, each.task) == (launch, run, task)]
         self.spent_before = sum(each.usd for each in before)
         name = label(f"{model}-{name_of(run)}-{secrets.token_hex(6)}")
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        self._blank = {"name": name, "model": model, "run": run, "launch": launch, "started": started}
+        self._blank = {
+            "name": name,
+            "task": task,
+            "model": model,
+            "run": run,
+            "launch": launch,
+            "started": started,
+        }
         self._begun = time.monotonic()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._work, name="himari-meter", daemon=True)
@@ -160,7 +170,10 @@ _LAUNCHES = (LAUNCH, "CLOUD_ML_JOB_ID", "CLOUD_RUN_EXECUTION")
 @contextmanager
 def _interruptible() -> Iterator[None]:
     """Inside it Ctrl-C is heard: `nohup` and a shell's background begin a program with it ignored."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+    ):
         yield
         return
     signal.signal(signal.SIGINT, signal.default_int_handler)

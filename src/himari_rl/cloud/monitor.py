@@ -21,7 +21,18 @@ from himari_rl.cloud.signals import MonitorConfig, log_metrics
 from himari_rl.errors import CloudError
 
 MONITORING, LOGGING = "monitoring.googleapis.com", "logging.googleapis.com"
-_OF_THE_SERVER = ("name", "etag", "creationRecord", "mutationRecord", "mutationRecords", "verificationStatus", "createTime", "updateTime", "version", "validity")
+_OF_THE_SERVER = (
+    "name",
+    "etag",
+    "creationRecord",
+    "mutationRecord",
+    "mutationRecords",
+    "verificationStatus",
+    "createTime",
+    "updateTime",
+    "version",
+    "validity",
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +95,9 @@ def changes(config: MonitorConfig, service: str, cloud: CloudConfig, patience: P
         )
     wanted = dashboard(config, service)
     boards = patience.repeat(partial(monitoring.pages, f"v1/{project}/dashboards", "dashboards"))
-    mine = [b for b in boards if set(LABELS.values()) <= set(b.get("labels", {})) and f"({service}," in b["displayName"]]
+    mine = [
+        b for b in boards if set(LABELS.values()) <= set(b.get("labels", {})) and f"({service}," in b["displayName"]
+    ]
     found.compare(
         f"dashboard {wanted['displayName']}",
         wanted,
@@ -165,7 +178,7 @@ def _address(channel: dict[str, Any]) -> str:
 
 
 def _labelled(policy: dict[str, Any]) -> bool:
-    return LABELS.items() <= policy.get("userLabels", {}).items()
+    return bool(LABELS.items() <= policy.get("userLabels", {}).items())
 
 
 def _short(value: Any) -> str:

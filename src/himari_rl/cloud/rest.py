@@ -41,7 +41,7 @@ class RestApi:
             raise CloudError(
                 f"no credentials for {host}", "", "gcloud auth application-default login, or a service account"
             ) from error
-        self._session = AuthorizedSession(credentials)
+        self._session = AuthorizedSession(credentials)  # type: ignore[no-untyped-call]  # google-auth has no types here
 
     def call(self, method: str, path: str, body: Any = None, **query: str) -> dict[str, Any] | None:
         """The answer's JSON; None where a GET finds nothing.

@@ -170,10 +170,12 @@ def log_metrics(service: str) -> dict[str, dict[str, Any]]:
             "Multipliers answered", answers, "EXTRACT(jsonPayload.position_multiplier)", "1", tenths
         ),
         "himari/rl/api_errors": _counter(
-            "Requests refused or failed", f'{own} AND logName:"run.googleapis.com%2Frequests" AND httpRequest.status>=400'
+            "Requests refused or failed",
+            f'{own} AND logName:"run.googleapis.com%2Frequests" AND httpRequest.status>=400',
         ),
         "himari/rl/fallback_count": _counter(
-            "Requests without a decision", f'{own} AND logName:"run.googleapis.com%2Frequests" AND httpRequest.status>=500'
+            "Requests without a decision",
+            f'{own} AND logName:"run.googleapis.com%2Frequests" AND httpRequest.status>=500',
         ),
         "himari/rl/answers": _counter("Decisions answered", answers),
         "himari/rl/out_of_distribution": _counter(
@@ -194,9 +196,7 @@ def _counter(description: str, chosen: str) -> dict[str, Any]:
     return {"description": description, "filter": chosen, "metricDescriptor": kind}
 
 
-def _distribution(
-    description: str, chosen: str, value: str, unit: str, buckets: Mapping[str, Any]
-) -> dict[str, Any]:
+def _distribution(description: str, chosen: str, value: str, unit: str, buckets: Mapping[str, Any]) -> dict[str, Any]:
     kind = {"metricKind": "DELTA", "valueType": "DISTRIBUTION", "unit": unit}
     found = _counter(description, chosen)
     return found | {"metricDescriptor": kind, "valueExtractor": value, "bucketOptions": dict(buckets)}

@@ -1,4 +1,4 @@
-"""Custom jobs of Vertex AI (Gemini Enterprise Agent Platform; API and SDK keep the old name), by google-cloud-aiplatform.
+"""Custom jobs of Vertex AI (Gemini Enterprise Agent Platform), by google-cloud-aiplatform, which keeps the old name.
 
 The library does not repeat CreateCustomJob, and a lost answer would start a second paid job: so each job is labelled
 with its launch, and is looked for by that label before it is created.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 from himari_rl.cloud.config import CloudConfig
@@ -28,7 +29,7 @@ class VertexJobs:
 
     def __init__(self, cloud: CloudConfig, launch: LaunchConfig) -> None:
         try:
-            from google.cloud import aiplatform
+            aiplatform = import_module("google.cloud.aiplatform")
         except ImportError as error:
             raise not_installed("a job on Vertex AI", error, "gcp") from error
         self._sdk, self._cloud, self._launch = aiplatform, cloud, launch
@@ -38,9 +39,8 @@ class VertexJobs:
         """Every call from now on goes to this region."""
         more: dict[str, Any] = {}
         if self._cloud.vertex_endpoint:
-            from google.auth.credentials import AnonymousCredentials
-
-            more = {"api_endpoint": self._cloud.vertex_endpoint, "credentials": AnonymousCredentials()}
+            nobody = import_module("google.auth.credentials").AnonymousCredentials()
+            more = {"api_endpoint": self._cloud.vertex_endpoint, "credentials": nobody}
         self._sdk.init(project=self._project, location=region, **more)
 
     def find(self, region: str, job: CloudJob) -> Any | None:
@@ -78,10 +78,9 @@ class VertexJobs:
         )
         more: dict[str, Any] = {}
         if spot:
-            from google.cloud.aiplatform_v1.types import Scheduling
-
+            strategy = import_module("google.cloud.aiplatform_v1.types").Scheduling.Strategy
             more = {
-                "scheduling_strategy": Scheduling.Strategy.SPOT,
+                "scheduling_strategy": strategy.SPOT,
                 "restart_job_on_worker_restart": True,
                 "max_wait_duration": int(self._launch.pending_s),
             }

@@ -84,6 +84,8 @@ class ServeSettings:
     """One line of JSON for every request: method, path, status, time, client and request id."""
     log_every: int = 0
     """One structured log line for every so many answers; 0: none."""
+    metrics_port: int = 0
+    """A second port with GET /metrics alone, of this machine alone and without a key; 0: none."""
     vertex_health_route: str = field(default="", metadata={"env": "AIP_HEALTH_ROUTE"})
     """Vertex AI's AIP_HEALTH_ROUTE: answers as GET /ready."""
     vertex_predict_route: str = field(default="", metadata={"env": "AIP_PREDICT_ROUTE"})

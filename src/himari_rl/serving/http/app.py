@@ -49,6 +49,7 @@ from himari_rl.serving.http.middleware import (
 )
 from himari_rl.serving.http.refusals import NO_JSON, SCHEMA, Refusal, refusal_of
 from himari_rl.serving.http.routes import ENDPOINTS, add_routes
+from himari_rl.serving.http.scrape import scraped
 from himari_rl.serving.messages import ARRIVAL
 from himari_rl.serving.service import FOLLOW, Service
 from himari_rl.serving.settings import ServeSettings
@@ -95,7 +96,8 @@ def create_app(source: Policy | str | Path, settings: ServeSettings | None = Non
         service.jobs.keep("connections", app.connections.sweep)
         if service.challenger is not None and not settings.challenger_share:
             service.jobs.keep("shadow", service.challenger.work)
-        yield
+        with scraped(service.metrics, settings.metrics_port):
+            yield
         await service.jobs.stop()
         service.log_lines.drain(LAST_LINES_S)
 

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Builds the server's image without a Docker daemon and without a registry, runs it, and checks what it promises.
+# Outside CI: minutes, and as root. Needs buildah and mmdebstrap (Debian), curl, and a bundle to serve:
+#   deploy/build_image.sh runs/mine/bundle
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bundle=$(realpath "${1:?a bundle to serve: deploy/build_image.sh runs/mine/bundle}")
+for program in buildah mmdebstrap curl; do
+  command -v "$program" >/dev/null || { echo "$program is not installed; apt-get install $program" >&2; exit 2; }
+done
+storage=(--storage-driver vfs)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# A base of the same name from this machine's own Debian mirror: nothing is pulled from a registry.
+mmdebstrap --variant=minbase --include=python3,python3-pip,python3-venv,ca-certificates bookworm "$work/root.tar"
+base=$(buildah "${storage[@]}" from scratch)
+buildah "${storage[@]}" add "$base" "$work/root.tar" /
+buildah "${storage[@]}" run --isolation chroot "$base" -- sh -c \
+  'ln -sf python3 /usr/bin/python && rm -f /usr/lib/python3*/EXTERNALLY-MANAGED && ln -sf pip3 /usr/bin/pip'
+buildah "${storage[@]}" commit "$base" himari-base
+base_mb=$(buildah "${storage[@]}" inspect --type image himari-base >/dev/null && stat -c %s "$work/root.tar" | awk '{print int($1/1e6)}')
+
+buildah "${storage[@]}" build --isolation chroot --pull=never --build-arg BASE=localhost/himari-base \
+  -f cloud_run/Dockerfile -t himari-serve .
+container=$(buildah "${storage[@]}" from --pull=never localhost/himari-serve)
+root=$(buildah "${storage[@]}" mount "$container")
+echo "root file system $(du -sm "$root" | cut -f1) MB, of which the base $base_mb MB"
+
+run() { buildah "${storage[@]}" run --isolation chroot -v "$bundle:/bundle:ro" \
+  -e HIMARI_API_KEYS=secret -e PORT=18080 "$container" -- "$@"; }
+run python -c 'import importlib.util as u; assert u.find_spec("torch") is None; import os; assert os.getuid() == 10001'
+started=$(date +%s%N)
+run python api_server.py & server=$!
+until curl -sf http://127.0.0.1:18080/ready >/dev/null; do
+  kill -0 "$server" || { echo "the server ended" >&2; exit 1; }
+  sleep 0.05
+done
+echo "ready after $((($(date +%s%N) - started) / 1000000)) ms"
+pkill -TERM -P "$server" || kill -TERM "$server"
+wait "$server"
+echo "ended by SIGTERM with $?"
