@@ -20,7 +20,7 @@ import httpx
 from himari_rl.client.answers import BROKEN, CLIENT_ERROR, INVALID, REFUSED, SERVER_ERROR, TIMEOUT
 
 T = TypeVar("T")
-SPARE_S, SPARE_SHARE = 0.010, 0.1
+SPARE_S, SPARE_SHARE = 0.015, 0.1
 """Of the deadline, the smaller: kept for what comes after the wait, as a busy machine wakes nobody on the dot."""
 GRACE_S = 0.05
 """So much later the exchange ends itself: whoever asked has gone on by then, and does not share the interpreter's lock

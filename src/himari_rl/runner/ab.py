@@ -29,6 +29,7 @@ from himari_rl.journal.store import DecisionJournal
 from himari_rl.policy.arrival import ArrivalRules
 from himari_rl.policy.book import Book, closed_bars
 from himari_rl.policy.manifest import LedgerSpec
+from himari_rl.policy.paper import ClosedBars
 from himari_rl.runner.config import AbConfig
 from himari_rl.runner.desk import JOINED
 from himari_rl.runner.policies import AsksPolicy
@@ -102,14 +103,7 @@ class Twin:
 
     def take(self, bar: int, rows: Sequence[Mapping[str, Any]]) -> Entry:
         """Both accounts over a bar; `rows` are the journal's decisions, one of each symbol."""
-        bars = closed_bars(
-            bar,
-            [row["close"] if row["open"] is None else row["open"] for row in rows],
-            [row["close"] for row in rows],
-            [row["bar"]["tradable"] for row in rows],
-            [row["bar"]["funding"] for row in rows],
-        )
-        signals = [_signal(row["signal"]) for row in rows]
+        bars, signals = _closed(bar, rows)
         journalled, cause = [float(row["multiplier"]) for row in rows], str(rows[-1]["cause"])
         multipliers, growth, equity = {}, {}, {}
         for name, paper in self._papers.items():
@@ -127,6 +121,29 @@ class Twin:
         return entry_of(OUTCOME, body, strategy=self.strategy, symbol=JOINED.join(self.symbols), bar=bar)
 
 
+class SizesOne:
+    """The account of multiplier 1.0: every signal as Layer 2 says.
+
+    Args:
+        policy: whose symbols and interval the bars are of.
+        start: what the journal says of the account's beginning.
+    """
+
+    def __init__(self, policy: AsksPolicy, start: Mapping[str, Any]) -> None:
+        self._book, self._symbols = _book(policy, start), policy.symbols
+        self._parts: dict[str, Mapping[str, Any]] = {}
+
+    def take(self, bar: int, symbol: str, said: Mapping[str, Any]) -> float | None:
+        """Equity in USD at the close of a bar, once all symbols of it are there."""
+        self._parts[symbol] = said
+        if len(self._parts) < len(self._symbols):
+            return None
+        rows, self._parts = [self._parts[each] for each in self._symbols], {}
+        seen = self._book.close(*_closed(bar, rows))
+        self._book.order([1.0] * len(rows))
+        return seen.equity_usd
+
+
 def _book(policy: AsksPolicy, start: Mapping[str, Any]) -> Book:
     ledger = LedgerSpec.model_validate(start["ledger"], strict=False).config
     rules = ArrivalRules.for_ledger(ledger, policy.interval_ms, policy.phase_ms, len(policy.symbols))
@@ -135,6 +152,18 @@ def _book(policy: AsksPolicy, start: Mapping[str, Any]) -> Book:
         book.begin(closed_bars(timestamp, closes, closes))
     book.restore({"sides": start["sides"], "day_start": 0.0, "day_stopped": False, "paper": None})
     return book
+
+
+def _closed(bar: int, rows: Sequence[Mapping[str, Any]]) -> tuple[ClosedBars, list[Signal]]:
+    """Bars and signals of one close, from the journal's decisions."""
+    bars = closed_bars(
+        bar,
+        [row["close"] if row["open"] is None else row["open"] for row in rows],
+        [row["close"] for row in rows],
+        [row["bar"]["tradable"] for row in rows],
+        [row["bar"]["funding"] for row in rows],
+    )
+    return bars, [_signal(row["signal"]) for row in rows]
 
 
 def _signal(said: Mapping[str, Any]) -> Signal:

@@ -3,6 +3,7 @@
     POST /signals    JSON lines in, JSON lines out, in the same order of decisions
     GET /ready       200, or 503 while everything is halted by hand or the journal cannot be written; what is halted
     GET /metrics     Prometheus
+    GET /ui          the same for people: halts, equity, recent decisions, latency, drift
     GET /health      alive
 
 Lines that are there at once are decided together and written with one fsync; a line never waits for another to come.
@@ -17,7 +18,7 @@ import queue
 import select
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,7 +27,9 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from himari_rl.errors import StorageError
+from himari_rl.monitoring.page import HEADERS, render_page
 from himari_rl.runner.halt import EVERY
+from himari_rl.runner.live import LiveView
 from himari_rl.runner.step import Decision, Runner
 
 GROUP_S = 0.002  # a group takes no more lines after that
@@ -183,7 +186,7 @@ class Endpoint(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, loop: Loop, runner: Runner, host: str, port: int) -> None:
-        self.loop, self.runner = loop, runner
+        self.loop, self.runner, self.view = loop, runner, LiveView(runner)
         super().__init__((host, port), _Handler)
         threading.Thread(target=self.serve_forever, name="himari-endpoint", daemon=True).start()
 
@@ -228,15 +231,19 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path == "/metrics":
             named = [(halt.strategy, halt.symbols, halt.cause) for halt in halts]
             self._write(200, runner.counts.text(named, runner.drifts).encode(), "text/plain; version=0.0.4")
+        elif self.path == "/ui":
+            trouble = loop.failed or ("stopping" if loop.stopping.is_set() else "")
+            self._write(200, render_page(self.server.view.page(trouble)), HEADERS)
         else:
-            self._send(404, {"detail": "POST /signals, GET /ready, /metrics, /health"})
+            self._send(404, {"detail": "POST /signals, GET /ui, /ready, /metrics, /health"})
 
     def _send(self, status: int, document: dict[str, Any]) -> None:
         self._write(status, json.dumps(document).encode(), "application/json")
 
-    def _write(self, status: int, body: bytes, kind: str) -> None:
+    def _write(self, status: int, body: bytes, kind: str | Mapping[str, str]) -> None:
         self.send_response(status)
-        self.send_header("content-type", kind)
+        for name, value in ({"content-type": kind} if isinstance(kind, str) else kind).items():
+            self.send_header(name, value)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

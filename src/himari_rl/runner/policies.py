@@ -38,6 +38,7 @@ class AsksPolicy(Protocol):
     phase_ms: int | None
     ledger: LedgerConfig
     drift: DriftSpec | None  # what its training met; None: it does not say
+    about: str  # version and verdict, for people
 
     def ask(self, state: Sequence[float], memory: str | None) -> PolicyAnswer:
         """The multipliers, or the cause why there are none; never raises."""
@@ -63,6 +64,8 @@ class LocalPolicy:
         self.phase_ms = ArrivalRules.of(manifest).phase_ms
         self.ledger, self.version = manifest.ledger.config, manifest.version
         self.drift = manifest.drift
+        verdict = (manifest.evaluation or {}).get("sentence", "not judged")
+        self.about = f"{self.version}: {verdict}"
 
     def ask(self, state: Sequence[float], memory: str | None) -> PolicyAnswer:
         started = perf_counter()
@@ -106,6 +109,7 @@ class CloudPolicy:
     ) -> None:
         self.symbols, self.interval_ms = tuple(symbols), interval_ms
         self.drift: DriftSpec | None = None
+        self.about = f"behind {url}"
         client = ClientConfig(
             timeout_ms=config.rl_timeout_ms,
             retries=config.retries,

@@ -328,6 +328,16 @@ class Runner:
         told |= {"multiplier": multiplier, "source": FALLBACK, "cause": reason, "entry": entry}
         self._told.append(told | ({} if stands is None else {"stands": _standing(stands)}))
 
+    def policy_of(self, name: str) -> AsksPolicy | None:
+        """The policy of a desk's symbols, joined as in the journal."""
+        policy = self._by_symbol.get(name.partition(JOINED)[0])
+        return policy if policy is not None and JOINED.join(policy.symbols) == name else None
+
+    @property
+    def described(self) -> list[tuple[AsksPolicy, str]]:
+        """Every policy with what there is to say of it."""
+        return [(policy, policy.about) for policy in dict.fromkeys(self._by_symbol.values())]
+
     @property
     def drifts(self) -> list[tuple[str, str, str, str, float, float]]:
         """Strategy, symbols, name, measure, value and limit of all that is watched for drift."""

@@ -10,9 +10,11 @@ from fastapi import FastAPI, Request, Response
 
 from himari_rl import __version__
 from himari_rl.errors import StateError
+from himari_rl.monitoring.page import HEADERS, render_page
 from himari_rl.serving.errors import within
 from himari_rl.serving.http.middleware import client_of
 from himari_rl.serving.http.refusals import ForbiddenError
+from himari_rl.serving.live import server_page
 from himari_rl.serving.messages import (
     BatchAnswer,
     BatchRequest,
@@ -35,6 +37,7 @@ ENDPOINTS = {
     "GET /health": "the process lives",
     "GET /ready": "which policy answers",
     "GET /metrics": "Prometheus",
+    "GET /ui": "the same for people",
     "GET /docs": "interactive documentation",
     "POST /predict": "one decision on a state",
     "POST /v1/batch": "up to 256 decisions, in Vertex AI's form",
@@ -84,6 +87,11 @@ def add_routes(app: FastAPI, service: Service) -> None:
     async def metrics() -> Response:
         """Counters and histograms for Prometheus."""
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/ui", response_class=Response, responses={200: {"content": {"text/html": {}}}, **_refusals()})
+    async def ui() -> Response:
+        """The live page: policy, verdict, requests, latency, drift. Self-contained."""
+        return Response(render_page(server_page(service)), headers=HEADERS)
 
     @app.post("/predict", response_model=PredictAnswer, responses=_POST)
     async def predict(body: PredictRequest, request: Request) -> Response:
