@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from himari_rl.cli.console import stderr_console
 from himari_rl.cli.options import ACCEPT, AGENT, LEDGER, Json, Kind, configured
 from himari_rl.config import Resolved
 
@@ -37,14 +38,12 @@ def tune(
     """
     import json
 
-    from rich.console import Console
-
     from himari_rl.cli.walk_forward import history_of
     from himari_rl.experiments.recipe import Recipe
     from himari_rl.experiments.tune import tune as search
     from himari_rl.storage import local_path
 
-    console = Console(stderr=True, highlight=False)
+    console = stderr_console(highlight=False)
     asked = settings["tune"]
     recipe = Recipe(
         agent=settings["agent"],

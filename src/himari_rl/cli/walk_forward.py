@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from himari_rl.cli.console import stderr_console
 from himari_rl.cli.options import ACCEPT, AGENT, LEDGER, Json, Kind, configured, told_on
 from himari_rl.config import Resolved
 
@@ -95,8 +96,6 @@ def walk_forward(
     import json
     import os
 
-    from rich.console import Console
-
     from himari_rl.cli.train import print_facts
     from himari_rl.data.sources import load_bars
     from himari_rl.evaluation.record import BUNDLE
@@ -120,7 +119,7 @@ def walk_forward(
     bars = history_of(kind, data, symbol, symbols, funding)
     others = [load_bars(path) for path in beliefs_from or ()]
     pool = dask_pool(scheduler) if scheduler else None if jobs == 1 else local_pool(jobs)
-    console = Console(stderr=True, highlight=False)
+    console = stderr_console(highlight=False)
     accept = settings["data"].accept
     print_facts(accepted_facts(bars, accept), console)
     if share := _share(task, os.environ):
