@@ -21,7 +21,7 @@ WAIT_S = 0.5
 class Unfailing(io.TextIOBase):
     """A text stream that writes to another one and never fails, nor waits for a reader."""
 
-    encoding = "utf-8"  # type: ignore[assignment]  # rich asks it which characters there are
+    encoding = "utf-8"  # rich asks it which characters there are
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
