@@ -126,8 +126,8 @@ def test_the_documentation_asks_nobody_else_for_anything_and_has_every_route(fol
         assert page.headers["content-type"] == "text/html; charset=utf-8"
         assert not re.findall(r"""(?:src|href|url|action)\s*[=(]\s*["']?(?:https?:)?//""", page.text)
         assert "<script" not in page.text
-        for method, path in (pair for path in client.get("/openapi.json").json()["paths"] for pair in [("", path)]):
-            assert f"{method} {path}</code>" in page.text
+        for path in client.get("/openapi.json").json()["paths"]:
+            assert f" {path}</code>" in page.text
         assert "position_multiplier" in page.text
         assert client.get("/redoc").status_code == 404
 

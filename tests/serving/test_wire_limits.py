@@ -160,7 +160,8 @@ def test_bodies_that_are_awaited_are_bounded_per_address_and_who_sends_his_is_se
         held = [stack.enter_context(connect(client)) for _ in range(6)]
         for index, connection in enumerate(held):
             connection.sendall(UNFINISHED)
-            wait_for(lambda most=min(4, index + 1): len(app.concurrency.pending) == most)
+            most = min(4, index + 1)
+            wait_for(lambda most=most: len(app.concurrency.pending) == most)
         for connection in held[:2]:
             answer = read(connection)
             assert status(answer) == 429

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -85,8 +86,8 @@ def command(bars_file: Path, out: Path, *more: str) -> list[str]:
 def started(arguments: list[str], **more) -> subprocess.Popen:
     return subprocess.Popen(
         [str(Path(sys.executable).with_name("himari")), *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}, **more,
+        stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}, **{"stderr": subprocess.PIPE, **more},
     )  # fmt: skip
 
 
@@ -144,6 +145,65 @@ def test_the_command_interrupted_and_then_killed_resumes_to_the_same_weights(
     assert resumed.returncode == 0, resumed.stderr
     assert weights(tmp_path) == reference["weights"]
     assert json.loads(resumed.stdout)["bars"] == reference["bars"]
+
+
+def test_sigterm_writes_a_checkpoint_from_which_the_run_goes_on(
+    bars_file: Path, reference: dict, tmp_path: Path
+) -> None:
+    """save_interval would write one only at the end: the one there is is the signal's."""
+    late = ("--set", "train.save_interval=100000")
+    process = started(command(bars_file, tmp_path, *late))
+    wait_for(tmp_path / RECORD, process)
+    process.terminate()
+    _, said = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert (tmp_path / NAME).exists()
+    assert not (tmp_path / "bundle").exists()
+    resumed = run_himari(*command(bars_file, tmp_path, "--resume", *late), OMP_NUM_THREADS="1")
+    assert resumed.returncode == 0, resumed.stderr
+    assert weights(tmp_path) == reference["weights"]
+
+
+@pytest.mark.parametrize("fault", ["full disk", "pipe that nobody reads", "closed pipe"])
+def test_a_stderr_that_cannot_be_written_does_not_end_a_run(
+    bars_file: Path, reference: dict, tmp_path: Path, fault: str
+) -> None:
+    reading, writing = os.pipe()
+    if fault == "closed pipe":
+        os.close(reading)
+    elif fault == "full disk":
+        os.close(writing)
+        writing = os.open("/dev/full", os.O_WRONLY)
+    else:
+        os.set_blocking(writing, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writing, b"x" * 65_536)
+        os.set_blocking(writing, True)
+    try:
+        process = started(command(bars_file, tmp_path), stderr=writing)
+        process.communicate(timeout=PATIENCE_S)
+    finally:
+        os.close(writing)
+        if fault != "closed pipe":
+            os.close(reading)
+    assert process.returncode == 0
+    assert weights(tmp_path) == reference["weights"]
+
+
+def test_two_trainings_in_one_folder_are_refused(bars_file: Path, tmp_path: Path) -> None:
+    process = started(command(bars_file, tmp_path))
+    wait_for(tmp_path / RECORD, process)
+    process.send_signal(signal.SIGSTOP)
+    try:
+        for more in ((), ("--resume",), ("--overwrite",)):
+            second = run_himari(*command(bars_file, tmp_path, *more))
+            assert second.returncode == 2, more
+            assert "another run is writing in" in second.stderr
+    finally:
+        process.kill()
+        process.communicate(timeout=PATIENCE_S)
 
 
 def test_resuming_with_other_flags_is_one_line_and_code_2(bars_file: Path, reference: dict) -> None:

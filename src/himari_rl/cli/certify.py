@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from himari_rl.cli.console import stderr_console
 from himari_rl.cli.options import AGENT, Json, Kind, configured
 from himari_rl.config import Resolved
 
@@ -60,7 +60,7 @@ def certify(
     total = sum(len(asked.seeds[: history_seeds if is_history(name) else None]) for name in names)
     recipe = settings["agent"].recipe
     title = kind if recipe == DEFAULT_RECIPE else f"{kind} --recipe {recipe}"
-    console = Console(stderr=True)
+    console = stderr_console()
     started = time.perf_counter()
     with TemporaryDirectory() as folder:
         finished = count(1)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from himari_rl.cli.console import stderr_console
 from himari_rl.cli.options import ACCEPT, AGENT, BUDGET, LEDGER, Json, configured, told_on
 from himari_rl.config import Resolved
 
@@ -170,7 +171,7 @@ def _run(
     from himari_rl.training.watch import Watch
 
     job = Job(agent=settings["agent"], environment=settings["environment"], **vars(settings["train"]))
-    console = Console(stderr=True)
+    console = stderr_console()
     accept = settings["data"].accept
     print_facts(accepted_facts(bars, accept), console)
     meter = metered(settings["budget"], "train", out, ledger=CostLedger(""), tell=told_on(console))

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from himari_rl.cli.console import stderr_console
 from himari_rl.cli.options import ACCEPT, AGENT, LEDGER, Json, Kind, configured
 from himari_rl.config import Resolved
 
@@ -37,15 +38,13 @@ def tune(
     """
     import json
 
-    from rich.console import Console
-
     from himari_rl.cli.walk_forward import history_of
     from himari_rl.experiments.recipe import Recipe
     from himari_rl.experiments.tune import tune as search
     from himari_rl.storage.mirror import workplace
     from himari_rl.training.progress import opened_progress
 
-    console = Console(stderr=True, highlight=False)
+    console = stderr_console(highlight=False)
     asked = settings["tune"]
     recipe = Recipe(
         agent=settings["agent"],

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from himari_rl.cli.console import stderr_console
 from himari_rl.cli.options import ACCEPT, AGENT, BUDGET, LEDGER, Json, Kind, configured, told_on
 from himari_rl.config import Resolved
 
@@ -94,8 +95,6 @@ def walk_forward(
     import os
     from functools import partial
 
-    from rich.console import Console
-
     from himari_rl.cli.train import print_facts
     from himari_rl.cloud.costs import CostLedger
     from himari_rl.cloud.meter import metered
@@ -122,7 +121,7 @@ def walk_forward(
     bars = history_of(kind, data, symbol, symbols, funding)
     others = [load_bars(path) for path in beliefs_from or ()]
     pool = dask_pool(scheduler) if scheduler else None if jobs == 1 else local_pool(jobs)
-    console = Console(stderr=True, highlight=False)
+    console = stderr_console(highlight=False)
     accept = settings["data"].accept
     print_facts(accepted_facts(bars, accept), console)
     budget, costs = settings["budget"], CostLedger(os.environ.get("HIMARI_COSTS", ""))

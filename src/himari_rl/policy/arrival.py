@@ -317,7 +317,9 @@ def _all_can_follow(closes: Sequence[float]) -> bool:
     prices = np.array(closes)
     with np.errstate(all="ignore"):
         after, before = prices[1:], prices[:-1]
-        good = (after > 0.0) & (after < np.inf) & (before / MAX_PRICE_RATIO <= after) & (after <= before * MAX_PRICE_RATIO)
+        good = (
+            (after > 0.0) & (after < np.inf) & (before / MAX_PRICE_RATIO <= after) & (after <= before * MAX_PRICE_RATIO)
+        )
     return bool(good.all())
 
 

@@ -147,7 +147,7 @@ class Manifest(ManifestPart):
     normaliser: NormaliserSpec
     network: NetworkSpec
     beliefs: Beliefs | None = None  # with them the band is a multiple of the one-liner's; see policy/beliefs.py
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)]  # one member of the ensemble each
+    seeds: Annotated[tuple[int, ...], Field(min_length=1, max_length=1_000)]  # one member of the ensemble each
     training_data: TrainingData
     ledger: LedgerSpec
     config: dict[str, JsonValue]

@@ -13,7 +13,6 @@ from himari_rl.errors import ConfigError
 from himari_rl.policy.ledger import Array, bounded, namespace
 from himari_rl.schema import MAX_MULTIPLIER
 
-
 LARGEST_CAP, LARGEST_BOUND = 10.0, 100.0
 """Beyond these a number is no limit that anybody meant: 1e300 of a damaged or a forged file."""
 

@@ -42,11 +42,12 @@ class LogLines:
         except queue.Full:
             self._dropped["full"] += 1
 
-    def drain(self, seconds: float) -> None:
-        """Waits until all is written, but not longer."""
+    def drain(self, seconds: float) -> bool:
+        """Waits until all is written, but not longer; whether it is."""
         end = monotonic() + seconds
         while self._lines.unfinished_tasks and monotonic() < end:
             sleep(0.005)
+        return not self._lines.unfinished_tasks
 
     def _work(self) -> None:
         begun = False  # the last line was cut off: the next one must not be glued to it

@@ -37,7 +37,7 @@ def body_reader(bounds: Sequence[tuple[float, float]]) -> SchemaValidator:
 
 
 def batch_reader(bounds: Sequence[tuple[float, float]]) -> SchemaValidator:
-    """Bytes to the states of POST /v1/batch, tuples whose numbers stand in `bounds`: every instance a list of numbers."""
+    """Bytes to the states of POST /v1/batch, tuples whose numbers stand in `bounds`; every instance is a list."""
     states = core_schema.list_schema(_state(bounds), min_length=1, max_length=MAX_STATES)
     return SchemaValidator(
         core_schema.typed_dict_schema({"instances": core_schema.typed_dict_field(states)}, extra_behavior="forbid")

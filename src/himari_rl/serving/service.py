@@ -116,8 +116,14 @@ class Service:
                 self.journal.event("refused", "ERROR", reason=self.reason, serving=serving)
             if swapped and before is None and self._announced and self.slot is not None:
                 data = self.slot.policy.manifest.training_data
-                what = {"symbols": self.slot.symbols, "interval_ms": self.slot.interval_ms, "synthetic": data.synthetic}
-                self.journal.event("serving", model_version=serving, source=self.follower.place, **what)
+                self.journal.event(
+                    "serving",
+                    model_version=serving,
+                    source=self.follower.place,
+                    symbols=self.slot.symbols,
+                    interval_ms=self.slot.interval_ms,
+                    synthetic=data.synthetic,
+                )
             elif swapped and (before is not None or earlier not in ("", LOADING) or self.journal.every):
                 # a first start that went well is no event
                 self.journal.event("swap", model_version=serving, before=before and before.version)

@@ -102,7 +102,9 @@ class ServeSettings:
             raise ConfigError("there is a challenger_share and no challenger", "a bundle or alias", "name a challenger")
         for key in self.api_keys:  # never said: a log may have more readers than a secret
             if not key or key != key.strip() or not key.isascii() or not key.isprintable():
-                raise ConfigError("an API key is empty, or has blanks around it or letters that no header carries", "text")
+                raise ConfigError(
+                    "an API key is empty, or has blanks around it or letters that no header carries", "text"
+                )
         if len(set(self.api_keys)) != len(self.api_keys):
             raise ConfigError("an API key is there twice", "each once", "drop one of them")
         if bool(self.audience) != bool(self.emails):

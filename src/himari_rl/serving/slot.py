@@ -44,7 +44,9 @@ class Contract(NamedTuple):
         """
         for name, found, expected in zip(_CONTRACT, offered.contract, self, strict=True):
             if found != expected:
-                raise BundleError(f"{offered.version} has {name} {_plain(found)}", f"{_plain(expected)}, served now", cure)
+                raise BundleError(
+                    f"{offered.version} has {name} {_plain(found)}", f"{_plain(expected)}, served now", cure
+                )
 
 
 def _plain(value: object) -> str:
@@ -55,8 +57,8 @@ class Slot:
     """One policy, warm."""
 
     __slots__ = (
-        *("alias", "arrival", "batch_reader", "contract", "digest", "dim", "gap_rule", "interval_ms", "layout", "limiter", "policy"),
-        *("reader", "recurrent", "symbols", "version"),
+        *("alias", "arrival", "batch_reader", "contract", "digest", "dim", "gap_rule", "interval_ms", "layout"),
+        *("limiter", "policy", "reader", "recurrent", "symbols", "version"),
     )
 
     def __init__(self, policy: Policy, gap_rule: str = "", alias: Alias | None = None) -> None:

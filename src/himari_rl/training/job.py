@@ -149,7 +149,7 @@ def run_job(
         DataError: too few bars for one episode.
         StorageError: `out` cannot be written, or a checkpoint does not belong to this job.
         CollapseError: the policy degenerated; nothing is exported.
-        KeyboardInterrupt: Ctrl-C, after each seed's rollout at hand and its checkpoint.
+        KeyboardInterrupt: Ctrl-C or SIGTERM, after each seed's rollout at hand and its checkpoint.
     """
     train = trainable(job, bars)
     device = resolve_device(job.device)
@@ -203,9 +203,9 @@ def run_job(
 
 @contextmanager
 def interrupt_between_rollouts() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C waits for the end of the rollout at hand, where the run's state is whole. A second one does not wait.
+    """Ctrl-C and SIGTERM wait for the end of the rollout at hand, where the run's state is whole; a second does not.
 
-    Yields a function that says whether Ctrl-C was pressed. Another program's handler is never replaced, and outside the
+    Yields a function that says whether one came. Another program's handler is never replaced, and outside the
     main thread there is none to set.
     """
     pressed = False
@@ -216,15 +216,17 @@ def interrupt_between_rollouts() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         pressed = True
 
-    handled = threading.current_thread() is threading.main_thread()
-    handled = handled and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if handled:
-        signal.signal(signal.SIGINT, on_interrupt)
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        ordinary = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+        before = {number: handler for number, handler in ordinary.items() if signal.getsignal(number) is handler}
+    for number in before:
+        signal.signal(number, on_interrupt)
     try:
         yield lambda: pressed
     finally:
-        if handled:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if pressed:
         raise KeyboardInterrupt
 

@@ -24,7 +24,7 @@ _LONGEST_PATH = 200
 
 
 class RequestIds:
-    """The outermost middleware.
+    """The outermost middleware, for requests that have an id or are logged.
 
     Args:
         journal: where a line of each request goes; None writes none.
@@ -39,9 +39,6 @@ class RequestIds:
         for name, value in scope["headers"]:
             if name == REQUEST_ID:
                 given = value
-        if given is None and self._journal is None:
-            await self.app(scope, receive, send)
-            return
         known = given if given is not None and _GOOD(given) else b"%b-%d" % (self._start.encode(), next(self._number))
         begun, status = perf_counter(), 0
         caller = [client_of(scope)]

@@ -33,7 +33,7 @@ from himari_rl import __version__
 from himari_rl.errors import HimariError
 from himari_rl.policy.arrival import ArrivalError
 from himari_rl.policy.runtime import Policy
-from himari_rl.serving.http.access import RequestIds
+from himari_rl.serving.http.access import REQUEST_ID, RequestIds
 from himari_rl.serving.http.connections import Connections
 from himari_rl.serving.http.docs import add_docs
 from himari_rl.serving.http.fast_path import FastPath
@@ -68,10 +68,16 @@ class Api(FastAPI):
     body_limit: BodyLimit
     fast_path: FastPath
     connections: Connections
+    request_ids: RequestIds
+    logged: bool
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await self.front(scope, receive, send)
+            front = self.front
+            for name, _ in scope["headers"]:
+                if name == REQUEST_ID:
+                    front = self.request_ids
+            await (self.request_ids if self.logged else front)(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 
@@ -141,7 +147,9 @@ def _add_front(app: Api, service: Service) -> None:
 
         headers = ["authorization", "content-type", "x-api-key"]
         front = CORSMiddleware(front, settings.cors_origins, ["GET", "POST"], headers)
-    app.front = RequestIds(front, service.journal if settings.access_log else None)
+    app.front = front
+    app.logged = settings.access_log
+    app.request_ids = RequestIds(front, service.journal if settings.access_log else None)
 
 
 def _add_errors(app: FastAPI, service: Service) -> None:

@@ -1,10 +1,10 @@
 """Limits of a connection before it has asked for anything: how large a request's head is, and how long one may take.
 
     MOST_HEAD        bytes of a request line and its headers; more is a 431
-    Connections      ends those on which no head comes: a browser that opens one too many, and whoever sends a byte a second
+    Connections      ends those on which no head comes: a browser's spare one, and whoever sends a byte a second
 
-uvicorn bounds neither: it keeps whatever headers come, and its keep-alive timer begins only after a first answer. Nothing
-here is asked on the way of a request but one sum a chunk.
+uvicorn bounds neither: it keeps whatever headers come, and its keep-alive timer begins only after a first answer.
+Nothing here is asked on the way of a request but one sum a chunk.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""GET /docs: every route with what it takes, what it answers and an example, on one page that asks nobody else for anything.
+"""GET /docs: every route with what it takes, what it answers and an example, on one page that asks nobody else.
 
-FastAPI's own page loads its scripts from another company's servers: behind a firewall it is empty, and elsewhere it tells
-them who reads. This one is made of the same OpenAPI document (GET /openapi.json), and needs no script.
+FastAPI's own page loads its scripts from another company's servers: behind a firewall it is empty, and elsewhere it
+tells them who reads. This one is made of the same OpenAPI document (GET /openapi.json), and needs no script.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any
 from fastapi import FastAPI, Response
 
 _STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
-h2{margin:2.5rem 0 0;font-size:1.1rem}code,pre{font:13px/1.45 ui-monospace,monospace}pre{background:#f4f4f2;padding:.8rem;
-overflow:auto}table{border-collapse:collapse}td{padding:.1rem 1rem .1rem 0;vertical-align:top}.m{color:#777}"""
+h2{margin:2.5rem 0 0;font-size:1.1rem}code,pre{font:13px/1.45 ui-monospace,monospace}
+pre{background:#f4f4f2;padding:.8rem;overflow:auto}table{border-collapse:collapse}
+td{padding:.1rem 1rem .1rem 0;vertical-align:top}.m{color:#777}"""
 
 
 def add_docs(app: FastAPI) -> None:
@@ -32,11 +33,15 @@ def page_of(document: dict[str, Any]) -> str:
     """The page of an OpenAPI document."""
     info = document["info"]
     parts = [f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(info['title'])}</title>"]
-    parts.append(f"<style>{_STYLE}</style><h1>{escape(info['title'])} <span class=m>{escape(info['version'])}</span></h1>")
+    parts.append(
+        f"<style>{_STYLE}</style><h1>{escape(info['title'])} <span class=m>{escape(info['version'])}</span></h1>"
+    )
     parts.append(f"<p>{escape(info.get('summary', ''))}. As data: <a href=openapi.json>openapi.json</a>.")
     for path, methods in document["paths"].items():
         for method, route in methods.items():
-            parts.append(f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(route.get('description', ''))}")
+            parts.append(
+                f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(route.get('description', ''))}"
+            )
             parts += _request(document, path, route)
             parts.append("<table>" + "".join(map(_row, _answers(document, route))) + "</table>")
     return "".join(parts)

@@ -108,7 +108,9 @@ class Tokens:
             raise UnauthorisedError("the token has another issuer", " or ".join(self._settings.issuers), _CURE)
         email = str(claims.get("email", ""))
         if claims.get("email_verified") is not True or email not in self._settings.emails:
-            raise ForbiddenError(f"{email[:100] or 'nobody'} may not use this server", "a listed e-mail", "ask its owner")
+            raise ForbiddenError(
+                f"{email[:100] or 'nobody'} may not use this server", "a listed e-mail", "ask its owner"
+            )
         if len(self._known) >= _KNOWN:
             self._known.clear()
         self._known[digest] = (claims["exp"], email)
@@ -158,7 +160,7 @@ class Tokens:
         url = self._settings.certificates_url
         try:
             found, seconds = await in_daemon(lambda: _download(url))
-        except Exception as error:  # those of an hour ago are still the issuer's; where there are none, it is said
+        except Exception as error:  # noqa: BLE001  # yesterday's are still the issuer's; where there are none, it is said
             self._failure = f"the certificates at {url} cannot be had: {said(error)}"
             seconds = _AT_LEAST_S
             if not self._certificates:

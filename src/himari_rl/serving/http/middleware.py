@@ -22,7 +22,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from himari_rl.errors import HimariError
 from himari_rl.serving.http.guard import Guard
-from himari_rl.serving.http.refusals import BUSY, CODED, JSON, LARGE, SLOW, UNFINISHED, Errors, Refusal, refusal_of, refuse
+from himari_rl.serving.http.refusals import (
+    BUSY,
+    CODED,
+    JSON,
+    LARGE,
+    SLOW,
+    UNFINISHED,
+    Errors,
+    Refusal,
+    refusal_of,
+    refuse,
+)
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
 """What probes may ask without a key, however busy the server is."""

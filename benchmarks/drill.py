@@ -1,0 +1,276 @@
+"""The fault drill: what was tried, how often, and what was lost. The goal is nothing.
+
+    python benchmarks/drill.py                 about a twentieth of the full size: under ten minutes on two cores
+    python benchmarks/drill.py --full          hours; once, on a quiet machine
+    python benchmarks/drill.py --line 5 --line 7 --size 0.01
+    python benchmarks/drill.py --controls      the guards of the lines written here, removed: each line must then fail
+    python benchmarks/drill.py --record        writes the table, dated, to docs/RELIABILITY.md
+
+A line that exists as a test is called, not written again: its file is there, its own controls are in it, and how often
+it tries is its own variable. A file that is not there yet is said so. The lines on a running server are in
+benchmarks/drill_server.py, those on files in benchmarks/drill_files.py. What must hold is that nothing is lost; times
+are said beside it and fail nothing, because a drill also runs on a machine that does something else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks"), str(ROOT / "src")]
+
+import drill_files  # noqa: E402  # found by the line above
+import drill_server  # noqa: E402
+
+PAGE = ROOT / "docs" / "RELIABILITY.md"
+BEGIN, END = "<!-- drill: begin -->", "<!-- drill: end -->"
+SMALL = 1 / 20
+
+
+class Outcome(NamedTuple):
+    """What a line found."""
+
+    tried: str
+    lost: str  # "nothing", or what
+    note: str = ""
+    seconds: float = 0.0
+
+
+Own = Callable[[float], Outcome | tuple[str, str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One row of the table."""
+
+    number: int
+    drill: str
+    tests: tuple[str, ...] = ()
+    """Arguments of pytest: files, and -k after them; files that are not there are said so."""
+    only: str = ""
+    """pytest's -k."""
+    variables: Callable[[float], dict[str, str]] = lambda size: {}
+    """What tells the tests how often, by the size."""
+    own: Own | None = None
+    control: Callable[[], str] | None = None
+    """The own line with its guard removed: what was lost then; empty where the line did not see it."""
+
+
+def often(variable: str, full: int) -> Callable[[float], dict[str, str]]:
+    """A variable that says how often."""
+    return lambda size: {variable: str(max(1, round(full * size)))}
+
+
+LINES = (
+    Line(
+        number=1,
+        drill="training killed with -9, and resumed",
+        tests=(
+            "tests/training/test_process.py",
+            "tests/cloud/test_trainers.py",
+            "tests/experiments/test_walk_forward.py",
+        ),
+        only="kill",
+        variables=often("HIMARI_KILLS", 60),
+    ),
+    Line(
+        number=2,
+        drill="bundles and checkpoints damaged",
+        tests=("tests/policy/test_bundle.py", "tests/policy/test_absurd.py", "tests/training/test_checkpoint.py"),
+        own=drill_files.damaged,
+        control=drill_files.damaged_without_digests,
+    ),
+    Line(
+        number=3,
+        drill="storage fault matrix",
+        tests=("tests/storage/test_bucket_faults.py", "tests/storage/test_local.py", "tests/storage/test_mirror.py"),
+    ),
+    Line(
+        number=4,
+        drill="alias moved by 8 writers",
+        tests=("tests/policy/test_alias.py", "tests/storage/test_alias_writers.py"),
+    ),
+    Line(
+        number=5,
+        drill="hot swaps under load, bad models offered",
+        tests=("tests/serving/test_swap.py",),
+        own=drill_server.swaps,
+        control=drill_server.swaps_without_checks,
+    ),
+    Line(
+        number=6,
+        drill="overload; header, body and idle floods",
+        tests=("tests/serving/test_wire_limits.py",),
+        own=drill_server.floods,
+        control=drill_server.floods_without_bounds,
+    ),
+    Line(
+        number=7,
+        drill="fuzz: schemathesis, parsers, raw HTTP",
+        tests=("tests/serving/test_schema.py", "tests/serving/test_predict.py", "tests/data/test_properties.py"),
+        variables=often("HIMARI_SCHEMA_EXAMPLES", 1000),
+        own=drill_server.raw_http,
+        control=drill_server.raw_http_with_a_bug,
+    ),
+    Line(
+        number=8,
+        drill="SIGTERM under load; trainer pre-empted",
+        tests=("tests/training/test_process.py",),
+        only="sigterm or interrupted",
+        own=drill_server.terminated,
+        control=drill_server.terminated_without_grace,
+    ),
+    Line(
+        number=9,
+        drill="authentication: keys and tokens on every route",
+        tests=("tests/serving/test_guard.py", "tests/serving/test_wire_limits.py"),
+        only="key or token or certificates or guard",
+    ),
+    Line(
+        number=10,
+        drill="model trust: pickles, bombs, traversal, replays",
+        tests=("tests/policy/test_signature.py", "tests/serving/test_bucket.py"),
+        own=drill_files.untrusted,
+        control=drill_files.untrusted_with_pickle,
+    ),
+    Line(
+        number=11,
+        drill="journal, runner, kill switch",
+        tests=("tests/journal/test_kill.py", "tests/runner/test_kill.py", "tests/runner/test_halt.py"),
+        variables=often("HIMARI_KILLS", 250),
+    ),
+    Line(
+        number=12,
+        drill="launcher under every gRPC code and lost answers",
+        tests=("tests/cloud/test_launch_faults.py", "tests/cloud/test_launch.py"),
+    ),
+    Line(
+        number=13,
+        drill="soak: requests, swaps, sessions, streams",
+        own=drill_server.soak,
+        control=drill_server.soak_with_a_leak,
+    ),
+    Line(
+        number=14,
+        drill="bad data: every defect in every combination of two",
+        tests=(
+            "tests/data/test_defects.py",
+            "tests/data/test_audit.py",
+            "tests/data/test_cells.py",
+            "tests/cases/test_files.py",
+        ),
+    ),
+    Line(
+        number=15,
+        drill="environment faults: folders, disk, log, mount, clock",
+        tests=("tests/serving/test_faults.py", "tests/training/test_process.py"),
+        only="test_faults or stderr",
+    ),
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--full", action="store_true", help="the full size")
+    parser.add_argument("--size", type=float, default=SMALL, help="share of the full size")
+    parser.add_argument("--line", type=int, action="append", help="only this line; may be repeated")
+    parser.add_argument("--own", action="store_true", help="not the tests: only the parts that are written here")
+    parser.add_argument("--controls", action="store_true", help="with the guards removed: every own line must fail")
+    parser.add_argument("--record", action="store_true", help="write the table to docs/RELIABILITY.md")
+    arguments = parser.parse_args()
+    chosen = [line for line in LINES if not arguments.line or line.number in arguments.line]
+    if arguments.controls:
+        return controls(chosen)
+    size = 1.0 if arguments.full else arguments.size
+    rows = []
+    for line in chosen:
+        begun = time.perf_counter()
+        found = run(line, size, own=arguments.own)._replace(seconds=time.perf_counter() - begun)
+        rows.append((line, found))
+        print(f"{line.number:>3}  {line.drill:<52} {found.tried:<44} lost: {found.lost}  ({found.seconds:.0f} s)")
+        if found.note:
+            print(f"     {found.note}")
+    if arguments.record:
+        record(rows, size)
+    return int(any(found.lost != "nothing" for _, found in rows))
+
+
+def controls(lines: list[Line]) -> int:
+    """Each own line without its guard; 1 where one of them sees nothing."""
+    blind = 0
+    for line in lines:
+        if line.control is not None:
+            lost = line.control()
+            blind += not lost
+            print(f"{line.number:>3}  {line.drill:<52} guard removed, lost: {lost or 'nothing, so the line is blind'}")
+    return int(blind > 0)
+
+
+def run(line: Line, size: float, *, own: bool = False) -> Outcome:
+    """One line: its tests, then its own part; with `own` that alone."""
+    tried, lost, notes = [], [], []
+    if line.tests and not own:
+        found = tested(line, size)
+        tried, lost, notes = [found.tried], [found.lost], [found.note]
+    if line.own is not None:
+        more = Outcome(*line.own(size))
+        tried, lost, notes = [*tried, more.tried], [*lost, more.lost], [*notes, more.note]
+    bad = [text for text in lost if text != "nothing"]
+    return Outcome("; ".join(filter(None, tried)), "; ".join(bad) or "nothing", "; ".join(filter(None, notes)))
+
+
+def tested(line: Line, size: float) -> Outcome:
+    """What pytest says of the line's files."""
+    there = [path for path in line.tests if (ROOT / path).exists()]
+    missing = [Path(path).name for path in line.tests if path not in there]
+    note = f"not there yet: {', '.join(missing)}" if missing else ""
+    if not there:
+        return Outcome("not there yet", "not tried", note)
+    variables = line.variables(size)
+    threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *there]
+    done = subprocess.run(
+        [*command, *(["-k", line.only] if line.only else [])],
+        cwd=ROOT,
+        env=os.environ | threads | variables,
+        capture_output=True,
+        text=True,
+    )
+    counts = {name: int(number) for number, name in re.findall(r"(\d+) (passed|failed|skipped|error)", done.stdout)}
+    tried = f"{counts.get('passed', 0)} tests" + "".join(f", {name}={value}" for name, value in variables.items())
+    if done.returncode in (0, 5):
+        return Outcome(tried, "nothing", note)
+    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    return Outcome(tried, f"failed: {', '.join(failed) or done.stdout[-300:]}", note)
+
+
+def record(rows: list[tuple[Line, Outcome]], size: float) -> None:
+    """Writes the table between its marks in docs/RELIABILITY.md."""
+    machine = f"{os.cpu_count()} cores, {os.uname().machine}, Python {sys.version.split()[0]}"
+    how = "full size" if size == 1.0 else f"{size:g} of the full size"
+    table = [
+        f"{date.today()}, {how}, {machine}:",
+        "",
+        "| # | drill | how often | lost | seconds |",
+        "|---|---|---|---|---|",
+    ]
+    table += [f"| {line.number} | {line.drill} | {f.tried} | {f.lost} | {f.seconds:.0f} |" for line, f in rows]
+    notes = [f"- {line.number}: {found.note}" for line, found in rows if found.note]
+    text = "\n".join([BEGIN, *table, *([""] if notes else []), *notes, END])
+    page = PAGE.read_text()
+    before, after = page.partition(BEGIN)[0], page.partition(END)[2]
+    PAGE.write_text(before + text + after)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
