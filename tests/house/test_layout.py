@@ -21,7 +21,7 @@ CEILING = 400
 SOURCES = ("src", "cloud_run", "vertex_training", "monitoring", "testing", "benchmarks")
 PACKAGE = ROOT / "src" / "himari_rl"
 TRAINS = {"cli", "cloud", "experiments", "certification", "training", "agents", "envs"}  # every other room ships
-HEAVY = ("torch", "gymnasium", "pandas", "scipy", "ccxt", "fastapi", "plotly", "google.cloud")
+HEAVY = ("torch", "gymnasium", "pandas", "scipy", "ccxt", "fastapi", "plotly", "google.auth", "google.cloud.storage")
 
 
 def sources(root: Path) -> list[Path]:

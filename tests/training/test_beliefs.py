@@ -20,7 +20,7 @@ from himari_rl.policy.beliefs import (
     seen,
     slow_volatility,
 )
-from himari_rl.training import beliefs
+from himari_rl.training import beliefs, orthogonal
 from himari_rl.training.beliefs import (
     Prior,
     Rows,
@@ -183,9 +183,9 @@ def test_the_decomposition_is_lapacks_with_a_positive_diagonal_and_leaves_out_wh
     x[:, 5] = x[:, 4] + 3e-5 * x[:, 5]  # nearly one, but a column of its own
     x[:, 8] = 0.0
     x[:, 11] = x[:, 0] + 1e-7 * x[:, 11]
-    column = beliefs.independent(x)
+    column = orthogonal.independent(x)
     assert column.tolist() == [0, 1, 2, 4, 5, 6, 7, 9, 10]
-    q, r = beliefs.positive_qr(x[:, column])
+    q, r = orthogonal.positive_qr(x[:, column])
     lapack_q, lapack_r = np.linalg.qr(x[:, column])
     sign = np.sign(np.diag(lapack_r))
     np.testing.assert_allclose(q.T @ q, np.eye(9), atol=1e-13)
@@ -193,7 +193,7 @@ def test_the_decomposition_is_lapacks_with_a_positive_diagonal_and_leaves_out_wh
     np.testing.assert_allclose(r, lapack_r * sign[:, None], atol=1e-10 * math.sqrt(5000))
     assert (np.diag(r) > 0).all()
     assert np.array_equal(r, np.triu(r))
-    assert beliefs.independent(x[:4]).tolist() == [0, 1, 2, 4]  # four rows hold four directions
+    assert orthogonal.independent(x[:4]).tolist() == [0, 1, 2, 4]  # four rows hold four directions
 
 
 def test_clustered_errors_are_those_of_a_peer() -> None:
@@ -202,11 +202,11 @@ def test_clustered_errors_are_those_of_a_peer() -> None:
     day = np.repeat(np.arange(60), 24)
     x = np.column_stack([np.ones(len(day)), rng.standard_normal((len(day), 3))])
     y = rng.standard_normal(len(day)) + np.repeat(rng.standard_normal(60), 24)
-    q, r = beliefs.positive_qr(x)
+    q, r = orthogonal.positive_qr(x)
     assert (np.diag(r) > 0).all()
     np.testing.assert_allclose(q @ r, x, atol=1e-12)
     estimate = q.T @ y
-    error, days = beliefs.clustered(q, y - q @ estimate, day)
+    error, days = orthogonal.clustered(q, y - q @ estimate, day)
     peer = statsmodels.OLS(y, q).fit(cov_type="cluster", cov_kwds={"groups": day, "use_correction": False})
     np.testing.assert_allclose(estimate, peer.params, rtol=1e-9)
     np.testing.assert_allclose(error, peer.bse, rtol=1e-9)
@@ -222,7 +222,7 @@ def test_every_direction_is_shrunk_as_the_formula_says() -> None:
     x = fit.evidence.design(part.seen)
     y = part.target(prior) / fit.evidence.deviation
     column = [direction.column for direction in fit.directions]
-    q, r = beliefs.positive_qr(x[:, column])
+    q, r = orthogonal.positive_qr(x[:, column])
     for j, direction in enumerate(fit.directions):
         assert direction.estimate == pytest.approx(float(q[:, j] @ y), abs=1e-9)
         penalty = 4.0 if direction.column < 12 else 10.0
