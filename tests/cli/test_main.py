@@ -23,11 +23,15 @@ LEDGER = (
 AGENT = "--recipe --hidden-dim --learning-rate --weight-decay"
 TRAIN = (
     f"{SHARED} {LEDGER} {AGENT} --accept --data --device --num-episodes --out --overwrite --resume --save-interval "
-    "--seed --seeds --tensorboard --test-fraction"
+    "--seed --seeds --tensorboard --test-fraction --max-cost --usd-per-hour"
 )
 CONTRACT = {
     "certify": f"{SHARED} {AGENT} --num-episodes --device --html --jobs --market --seed --seeds",
     "config show": SHARED,
+    "cost": f"{SHARED} --costs --offline --profile --spot",
+    "deploy": f"{SHARED} --dry-run --profile --render --write",
+    "launch": f"{SHARED} --detach --dry-run --launch-id --local --max-cost --model --profile --spot",
+    "monitoring": f"{SHARED} --dry-run --email --offline --profile",
     "data audit": "--accept --interval --json --symbol",
     "data fetch": "--exchange --json --out --since --timeframe --until",
     "data join": "--json --max-age --out --symbol",
@@ -58,7 +62,7 @@ CONTRACT = {
     "--test-fraction --trials",
     "walk-forward": f"{SHARED} {LEDGER} {AGENT} --accept --expanding --no-expanding --num-episodes --bootstrap-paths "
     "--data --beliefs-from --embargo-bars --folds --funding --jobs --key --out --overwrite --rules --scheduler --seed "
-    "--seeds --step --symbol --symbols --synthetic-paths --task --test --train --tune-trials --usd-per-hour "
+    "--seeds --step --symbol --symbols --synthetic-paths --task --test --train --tune-trials --usd-per-hour --max-cost "
     "--validation-fraction --warm-start",
 }
 

@@ -32,6 +32,13 @@ WORDS = {  # a valid other value where a field takes only some words
     "certify.device": "cpu",
     "run.clock": "bar",
     "portfolio.account": "given",
+    "launch.profile": "cpu",
+    "monitoring.profile": "steady",
+    "budget.max_cost": "5.0",
+    "machines.t4.places": "a/b,c/d",
+    "machines.l4.places": "a/b,c/d",
+    "machines.cpu.places": "a/b,c/d",
+    "machines.run_job.memory": "4Gi",
 }
 
 
