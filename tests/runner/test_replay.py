@@ -89,7 +89,16 @@ def in_process(journal: DecisionJournal, folder: Path, every: Sequence[Bars], st
 @pytest.mark.parametrize(("kind", "rows"), [("base", YEAR), ("lstm", 800), (DRIFT, 800), ("multi", 1_000)])
 def test_over_a_year_equity_is_the_backtest_s(tmp_path: Path, kind: str, rows: int) -> None:
     """The longest kind is a year of hours; the others show the same on weeks."""
-    every = [made(symbol, WARM + rows) for symbol in SYMBOLS[kind]]
+    equity_is_the_backtest_s(tmp_path, kind, [made(symbol, WARM + rows) for symbol in SYMBOLS[kind]])
+
+
+def test_over_a_year_of_real_bars_equity_is_the_backtest_s(tmp_path: Path) -> None:
+    equity_is_the_backtest_s(tmp_path, "base", [real("BTC-USDT", WARM + YEAR)])
+
+
+def equity_is_the_backtest_s(tmp_path: Path, kind: str, every: Sequence[Bars]) -> None:
+    """Like for like: the backtest asks the policy one state at a time, as the runner does."""
+    rows = len(every[0]) - WARM
     folder = bundle_of(tmp_path, kind, hidden=(16,))
     policy, start = load_policy(folder), PortfolioConfig().equity_usd
     with open_journal(tmp_path / "j.sqlite") as journal:
