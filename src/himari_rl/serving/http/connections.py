@@ -28,6 +28,8 @@ class Waiting(Protocol):
 
     heads: int
     """Requests whose head has come whole."""
+    client: tuple[str, int] | None
+    """The address it comes from."""
 
     def waits(self) -> bool:
         """Whether it is for the next head that it waits: nothing is being answered."""

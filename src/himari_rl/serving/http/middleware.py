@@ -15,12 +15,13 @@ app.py puts them around FastAPI, in this order; a middleware that the settings d
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sized
+from collections.abc import Iterable, Mapping, Sized
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from himari_rl.errors import HimariError
+from himari_rl.serving.http.connections import Waiting
 from himari_rl.serving.http.guard import Guard
 from himari_rl.serving.http.refusals import (
     BUSY,
@@ -42,6 +43,8 @@ CLIENT = "himari.client"
 BODY = "himari.body"
 """Where the scope has the whole body of a POST."""
 Task = asyncio.Task[Any] | None
+HARD, SHARE = 4, 8
+"""Of the places: how many times as many there are for those who have at most an eighth of them."""
 _GZIP = b"\x1f\x8b"  # how every gzip file begins, and no JSON
 
 
@@ -56,12 +59,15 @@ def client_of(scope: Scope) -> str:
 class ConcurrencyLimit:
     """Refuses a request, unread, while more than `most` are being answered.
 
-    Those that wait for the issuer's certificates are not counted: who shows a key must not wait for them. The guard has
-    its own bound of them.
+    An address that has few of them is let in beyond that, up to HARD times `most`: a flood of one address takes the
+    places of its own next requests, not those of everybody. Those that wait for the issuer's certificates are not
+    counted: who shows a key must not wait for them. The guard has its own bound of them.
     """
 
     pending: Sized = ()
     """The requests that the server has begun: run.py puts uvicorn's set of tasks here."""
+    connections: Iterable[Waiting] = ()
+    """As Connections.open."""
 
     def __init__(self, app: ASGIApp, most: int, errors: Errors, guard: Guard | None = None) -> None:
         self.app, self.most, self._errors, self._guard = app, most, errors, guard
@@ -69,10 +75,17 @@ class ConcurrencyLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if len(self.pending) > self.most and scope["path"] not in OPEN_PATHS:
             waiting = 0 if self._guard is None else self._guard.waiting
-            if len(self.pending) - waiting > self.most:
+            if len(self.pending) - waiting > self.most and not self._few(scope):
                 await refuse(send, self._errors, BUSY, f"{self.most} requests are being answered; try again")
                 return
         await self.app(scope, receive, send)
+
+    def _few(self, scope: Scope) -> bool:
+        """Whether the client's address has less than its share; asked only while there are too many."""
+        if len(self.pending) > HARD * self.most or (peer := scope.get("client")) is None:
+            return False
+        own = sum(1 for one in self.connections if one.client and one.client[0] == peer[0] and not one.waits())
+        return own * SHARE <= self.most
 
 
 class RenamedPaths:

@@ -71,6 +71,7 @@ def make_server(app: Api) -> uvicorn.Server:
     server = uvicorn.Server(config)
     app.concurrency.pending = server.server_state.tasks
     app.connections.open = cast(set[Http1Protocol], server.server_state.connections)
+    app.concurrency.connections = app.connections.open
     return server
 
 
