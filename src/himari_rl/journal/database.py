@@ -106,7 +106,7 @@ class PostgresServer:
 
     cure = "give it a PostgreSQL database that may be written"
     number_type = "BIGINT"
-    _OPTIONS: ClassVar[dict[str, str]] = {
+    _OPTIONS: ClassVar[dict[str, Any]] = {
         "connect_timeout": "5",
         "tcp_user_timeout": "10000",  # milliseconds until a silent server counts as lost
         "keepalives_idle": "10",
