@@ -17,7 +17,7 @@ from helpers.serving import running
 from helpers.stream import lines, market, runner_of, said
 from himari_rl.journal.entry import HALT
 from himari_rl.journal.store import open_journal
-from himari_rl.monitoring.page import Curve, LivePage, Rows, render_page
+from himari_rl.monitoring.page import Curve, LivePage, PageTable, render_page
 from himari_rl.runner.config import RunConfig
 from himari_rl.runner.halt import by_hand
 from himari_rl.runner.live import LiveView
@@ -114,7 +114,7 @@ def test_the_server_has_the_same_page(tmp_path: Path) -> None:
 def test_a_curve_is_drawn_to_its_own_ends() -> None:
     curve = Curve(name="x", policy=[1.0, 3.0, 2.0], one=[1.0, 1.0, 1.0])
     page = LivePage(
-        title="t", status="s", well=True, facts=[], curves=[curve], tables=[Rows(title="r", columns=(), rows=[])]
+        title="t", status="s", well=True, facts=[], curves=[curve], tables=[PageTable(title="r", columns=(), rows=[])]
     )
     text = render_page(page).decode()
     assert "M0.0,235.0L333.3,5.0" in text  # the lowest at the foot, the highest at the top

@@ -44,7 +44,7 @@ class Curve:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rows:
+class PageTable:
     """A table."""
 
     title: str
@@ -62,7 +62,7 @@ class LivePage:
     well: bool
     facts: Sequence[tuple[str, str]]
     curves: Sequence[Curve] = ()
-    tables: Sequence[Rows] = ()
+    tables: Sequence[PageTable] = ()
 
 
 def render_page(page: LivePage) -> bytes:
@@ -79,7 +79,7 @@ def render_page(page: LivePage) -> bytes:
     ).encode()
 
 
-def _table(table: Rows) -> str:
+def _table(table: PageTable) -> str:
     head = f"<h2>{escape(table.title)}</h2>"
     if not table.rows:
         return f"{head}<p>{escape(table.nothing)}</p>"

@@ -60,6 +60,20 @@ def require_comparable(champion: AsksPolicy, challenger: AsksPolicy) -> None:
         raise ConfigError(found, expected, "train one on the champion's symbols and interval")
 
 
+def require_champion(challenger: AsksPolicy, by_symbol: Mapping[str, AsksPolicy]) -> AsksPolicy:
+    """The policy that a challenger stands beside.
+
+    Raises:
+        ConfigError: there is none, or the two cannot be compared.
+    """
+    champion = by_symbol.get(challenger.symbols[0])
+    if champion is None:
+        named = ", ".join(challenger.symbols)
+        raise ConfigError(f"a challenger for {named} without a champion", "one for the same symbols")
+    require_comparable(champion, challenger)
+    return champion
+
+
 @dataclass
 class _Paper:
     """One policy's account."""

@@ -10,7 +10,7 @@ import threading
 from datetime import UTC, datetime
 
 from himari_rl.journal.entry import DECISION, HISTORY
-from himari_rl.monitoring.page import Curve, LivePage, Rows
+from himari_rl.monitoring.page import Curve, LivePage, PageTable
 from himari_rl.runner.ab import SizesOne
 from himari_rl.runner.desk import JOINED
 from himari_rl.runner.step import Runner
@@ -42,7 +42,7 @@ class LiveView:
             ]
         halts = runner.switch.active
         counts = runner.counts
-        facts = [(", ".join(policy.symbols), text) for policy, text in runner.described]
+        facts = [(", ".join(policy.symbols), policy.about) for policy in runner.policies]
         facts += [
             ("decisions", f"{sum(counts.sources.values()):,} since the start"),
             ("fallbacks", ", ".join(f"{n} {cause}" for cause, n in sorted(counts.causes.items()) if n) or "none"),
@@ -57,7 +57,7 @@ class LiveView:
             facts=facts,
             curves=curves,
             tables=(
-                Rows(
+                PageTable(
                     title="Halts",
                     columns=("account", "cause", "why", "since"),
                     rows=[(f"{h.strategy} {h.symbols}", h.cause, h.why, h.at) for h in halts],
@@ -84,7 +84,7 @@ class LiveView:
                     own.append(float(said["equity_usd"]))
                     one.append(equity)
 
-    def _decisions(self) -> Rows:
+    def _decisions(self) -> PageTable:
         rows = []
         for row in reversed(self._runner.journal.newest(RECENT, kind=DECISION)):
             entry, said = row.entry, row.entry.said
@@ -93,13 +93,13 @@ class LiveView:
             why = said["cause"] or said["version"]
             rows.append((at, entry.strategy, entry.symbol, said["signal"]["action"], *sized, said["source"], why))
         columns = ("bar", "strategy", "symbol", "signal", "multiplier", "USD", "units", "source", "cause or version")
-        return Rows(title="Recent decisions", columns=columns, rows=rows)
+        return PageTable(title="Recent decisions", columns=columns, rows=rows)
 
-    def _drift(self) -> Rows:
+    def _drift(self) -> PageTable:
         watched = [each for each in self._runner.drifts if each[5] < float("inf")]
         worst = sorted(watched, key=lambda each: each[4] / each[5], reverse=True)[:STRAYED]
         rows = [
             (f"{s} {a}", f, m, f"{v:.3g}", f"{most:.3g}", "drift" if v > most else "") for s, a, f, m, v, most in worst
         ]
         columns = ("account", "feature", "measure", "now", "limit", "")
-        return Rows(title="Drift", columns=columns, rows=rows, nothing="no bundle here says what its training met")
+        return PageTable(title="Drift", columns=columns, rows=rows, nothing="no bundle here says what its training met")

@@ -28,7 +28,7 @@ from himari_rl.monitoring.runner import RunnerCounts
 from himari_rl.policy.arrival import ArrivalError
 from himari_rl.policy.book import GivenAccount, Observed, Sized, closed_bars
 from himari_rl.policy.ledger_config import LedgerConfig
-from himari_rl.runner.ab import CHALLENGER, arm_of, require_comparable
+from himari_rl.runner.ab import CHALLENGER, arm_of, require_champion
 from himari_rl.runner.config import AbConfig, HaltConfig, PortfolioConfig, RunConfig
 from himari_rl.runner.desk import JOINED, Desk, columns
 from himari_rl.runner.halt import Switch
@@ -38,8 +38,7 @@ from himari_rl.schema import SECOND_MS, Bars
 
 Decision = dict[str, Any]
 MISSING, REPEATED, SYMBOL = "missing", "repeated", "symbol"
-MOST_REASONS = 3
-"""Of the features that drift, so many are named with a decision; metrics have all."""
+MOST_REASONS = 3  # features that drift; metrics have all
 
 
 class Runner:
@@ -85,11 +84,7 @@ class Runner:
         self.ab = ab or AbConfig()
         self._challengers: dict[str, AsksPolicy] = {}
         for challenger in challengers:
-            champion = self._by_symbol.get(challenger.symbols[0])
-            if champion is None:
-                named = ", ".join(challenger.symbols)
-                raise ConfigError(f"a challenger for {named} without a champion", "one for the same symbols")
-            require_comparable(champion, challenger)
+            champion = require_champion(challenger, self._by_symbol)
             self._challengers[champion.symbols[0]] = challenger
         self._desks: dict[tuple[str, str], Desk] = {}
         self._entries: list[Entry] = []
@@ -334,9 +329,9 @@ class Runner:
         return policy if policy is not None and JOINED.join(policy.symbols) == name else None
 
     @property
-    def described(self) -> list[tuple[AsksPolicy, str]]:
-        """Every policy with what there is to say of it."""
-        return [(policy, policy.about) for policy in dict.fromkeys(self._by_symbol.values())]
+    def policies(self) -> list[AsksPolicy]:
+        """Every policy that answers."""
+        return [*dict.fromkeys(self._by_symbol.values()), *self._challengers.values()]
 
     @property
     def drifts(self) -> list[tuple[str, str, str, str, float, float]]:

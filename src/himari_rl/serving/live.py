@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from himari_rl.monitoring.metrics import Histogram
-from himari_rl.monitoring.page import LivePage, Rows
+from himari_rl.monitoring.page import LivePage, PageTable
 from himari_rl.serving.service import Service
 
 
@@ -38,8 +38,10 @@ def server_page(service: Service) -> LivePage:
         well=slot is not None,
         facts=facts,
         tables=(
-            Rows(title="Multipliers answered", columns=("multiplier", "decisions"), rows=answered),
-            Rows(title="Refused", columns=("status", "cause", "requests"), rows=errors, nothing="nothing was refused"),
+            PageTable(title="Multipliers answered", columns=("multiplier", "decisions"), rows=answered),
+            PageTable(
+                title="Refused", columns=("status", "cause", "requests"), rows=errors, nothing="nothing was refused"
+            ),
         ),
     )
 
