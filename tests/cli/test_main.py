@@ -100,7 +100,17 @@ def test_help_has_an_example_that_names_the_command(path: str, capsys: pytest.Ca
 
 SLOW_TO_IMPORT = (
     *("torch", "gymnasium", "pandas", "scipy", "pyarrow", "ccxt", "fastapi", "uvicorn", "arch", "skfolio", "sklearn"),
-    *("optuna", "sqlalchemy", "plotly", "tensorboard", "onnx", "google.cloud", "dask", "cryptography"),
+    *(
+        "optuna",
+        "sqlalchemy",
+        "plotly",
+        "tensorboard",
+        "onnx",
+        "google.cloud.storage",
+        "google.api_core",
+        "dask",
+        "cryptography",
+    ),
 )
 
 

@@ -21,7 +21,18 @@ CEILING = 400
 SOURCES = ("src", "cloud_run", "vertex_training", "monitoring", "testing", "benchmarks")
 PACKAGE = ROOT / "src" / "himari_rl"
 TRAINS = {"cli", "cloud", "experiments", "certification", "training", "agents", "envs"}  # every other room ships
-HEAVY = ("torch", "gymnasium", "pandas", "scipy", "ccxt", "fastapi", "plotly", "google.cloud")
+# google.cloud itself is there from the start where an old namespace .pth of a package is installed
+HEAVY = (
+    "torch",
+    "gymnasium",
+    "pandas",
+    "scipy",
+    "ccxt",
+    "fastapi",
+    "plotly",
+    "google.cloud.storage",
+    "google.api_core",
+)
 
 
 def sources(root: Path) -> list[Path]:
