@@ -13,7 +13,7 @@ import pytest
 
 from helpers import ROOT, hearing_ctrl_c, load_script, run_himari
 from helpers.vertex import SMALL, SYMBOLS
-from himari_rl.cloud.costs import ENDED, RUNNING, STOPPED_BY_COST, JobAttempt, CostLedger, measured, spent
+from himari_rl.cloud.costs import ENDED, RUNNING, STOPPED_BY_COST, CostLedger, JobAttempt, measured, spent
 from himari_rl.cloud.jobs import WorkSize, estimated, tasks_of, time_out_s
 from himari_rl.cloud.machines import BudgetConfig, CpuConfig, EstimateConfig, MachinesConfig, RunJobConfig
 from himari_rl.cloud.meter import CostLimitError, metered

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from himari_rl.cloud.config import label
-from himari_rl.cloud.costs import ENDED, RUNNING, STOPPED_BY_COST, JobAttempt, CostLedger
+from himari_rl.cloud.costs import ENDED, RUNNING, STOPPED_BY_COST, CostLedger, JobAttempt
 from himari_rl.cloud.machines import BudgetConfig
 from himari_rl.errors import RefusedError, StorageError
 from himari_rl.storage import name_of
