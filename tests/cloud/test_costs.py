@@ -13,7 +13,7 @@ import pytest
 
 from helpers import ROOT, hearing_ctrl_c, load_script, run_himari
 from helpers.vertex import SMALL, SYMBOLS
-from himari_rl.cloud.costs import ENDED, RUNNING, STOPPED_BY_COST, Attempt, CostLedger, measured, spent
+from himari_rl.cloud.costs import ENDED, RUNNING, STOPPED_BY_COST, CostLedger, JobAttempt, measured, spent
 from himari_rl.cloud.jobs import WorkSize, estimated, tasks_of, time_out_s
 from himari_rl.cloud.machines import BudgetConfig, CpuConfig, EstimateConfig, MachinesConfig, RunJobConfig
 from himari_rl.cloud.meter import CostLimitError, metered
@@ -22,8 +22,8 @@ from himari_rl.data.table import write_bars
 from himari_rl.errors import StorageError
 
 
-def attempt(name: str, model: str, run: str, usd: float, state: str = ENDED, launch: str = "a") -> Attempt:
-    return Attempt(
+def attempt(name: str, model: str, run: str, usd: float, state: str = ENDED, launch: str = "a") -> JobAttempt:
+    return JobAttempt(
         name=name,
         model=model,
         run=run,

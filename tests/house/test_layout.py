@@ -21,7 +21,9 @@ CEILING = 400
 SOURCES = ("src", "cloud_run", "vertex_training", "monitoring", "testing", "benchmarks")
 PACKAGE = ROOT / "src" / "himari_rl"
 TRAINS = {"cli", "cloud", "experiments", "certification", "training", "agents", "envs"}  # every other room ships
-HEAVY = ("torch", "gymnasium", "pandas", "scipy", "ccxt", "fastapi", "plotly", "google.auth", "google.cloud.storage")
+# google.cloud itself is there from the start where an old namespace .pth of a package is installed
+GOOGLE = ("google.auth", "google.api_core", "google.cloud.storage")
+HEAVY = ("torch", "gymnasium", "pandas", "scipy", "ccxt", "fastapi", "plotly", *GOOGLE)
 
 
 def sources(root: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from himari_rl.cli.options import CLOUD_FILE, Json, configured
 from himari_rl.config import Resolved
 
 if TYPE_CHECKING:
-    from himari_rl.cloud.costs import Attempt
+    from himari_rl.cloud.costs import JobAttempt
 
 
 def register(app: typer.Typer) -> None:
@@ -51,7 +51,7 @@ def cost(
         raise typer.Exit(1)
 
 
-def table(settings: Resolved, attempts: list[Attempt]) -> dict[str, Any]:
+def table(settings: Resolved, attempts: list[JobAttempt]) -> dict[str, Any]:
     """One row a model, with the total."""
     from himari_rl.cloud.costs import measured, spent
     from himari_rl.cloud.jobs import MODELS, USUAL_FOLDS, WorkSize, estimated

@@ -17,7 +17,7 @@ ENDED, RUNNING, STOPPED_BY_COST = "ended", "running", "stopped at its cost"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attempt:
+class JobAttempt:
     """What one attempt of a job has cost so far."""
 
     name: str
@@ -37,7 +37,7 @@ class Attempt:
     state: str
 
 
-_NEEDED = {field.name for field in fields(Attempt)} - {"task"}
+_NEEDED = {field.name for field in fields(JobAttempt)} - {"task"}
 
 
 class CostLedger:
@@ -46,7 +46,7 @@ class CostLedger:
     def __init__(self, place: str) -> None:
         self.place = place
 
-    def write(self, attempt: Attempt) -> None:
+    def write(self, attempt: JobAttempt) -> None:
         """Puts down an attempt as it is now.
 
         Raises:
@@ -55,7 +55,7 @@ class CostLedger:
         if self.place:
             write_atomic(join(self.place, f"{attempt.name}.json"), json.dumps(asdict(attempt)).encode())
 
-    def attempts(self) -> list[Attempt]:
+    def attempts(self) -> list[JobAttempt]:
         """All of them, the oldest first.
 
         Raises:
@@ -63,12 +63,12 @@ class CostLedger:
         """
         return sorted(self._read(), key=lambda each: (each.started, each.name))
 
-    def _read(self) -> Iterator[Attempt]:
+    def _read(self) -> Iterator[JobAttempt]:
         for path in _files(self.place) if self.place else ():
             try:
                 said = json.loads(read_bytes(path))
-                yield Attempt(
-                    **{field.name: said[field.name] for field in fields(Attempt) if field.name in {*said, *_NEEDED}}
+                yield JobAttempt(
+                    **{field.name: said[field.name] for field in fields(JobAttempt) if field.name in {*said, *_NEEDED}}
                 )
             except (ValueError, KeyError, TypeError) as error:
                 raise StorageError(f"{path} is no line of a cost ledger", "", "move it away") from error
@@ -82,12 +82,12 @@ def _files(place: str) -> list[str]:
     return [str(path) for path in sorted(Path(place).glob("*.json"))]
 
 
-def spent(attempts: Sequence[Attempt], model: str | None = None) -> float:
+def spent(attempts: Sequence[JobAttempt], model: str | None = None) -> float:
     """US dollars of all attempts, or of a model's."""
     return sum(each.usd for each in attempts if model in (None, each.model))
 
 
-def measured(attempts: Sequence[Attempt], model: str) -> float | None:
+def measured(attempts: Sequence[JobAttempt], model: str) -> float | None:
     """US dollars of a model's newest run that came to its end, every attempt of it; None where none has."""
     ended = [each.run for each in attempts if each.model == model and each.state == ENDED]
     if not ended:

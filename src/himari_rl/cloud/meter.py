@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from himari_rl.cloud.config import label
-from himari_rl.cloud.costs import ENDED, RUNNING, STOPPED_BY_COST, Attempt, CostLedger
+from himari_rl.cloud.costs import ENDED, RUNNING, STOPPED_BY_COST, CostLedger, JobAttempt
 from himari_rl.cloud.machines import BudgetConfig
 from himari_rl.errors import RefusedError, StorageError
 from himari_rl.storage import name_of
@@ -155,7 +155,7 @@ class _Meter:
 
     def _write(self, state: str) -> None:
         seconds, price = self.seconds(), self.budget.usd_per_hour
-        attempt = Attempt(
+        attempt = JobAttempt(
             **self._blank, usd_per_hour=price, seconds=round(seconds, 3), usd=seconds * price / 3600, state=state
         )
         try:
