@@ -8,7 +8,8 @@
 
 A line that exists as a test is called, not written again: its file is there, its own controls are in it, and how often
 it tries is its own variable. A file that is not there yet is said so. The lines on a running server are in
-benchmarks/drill_server.py, those on files in benchmarks/drill_files.py. What must hold is that nothing is lost; times
+benchmarks/drill_server.py and drill_endurance.py, those on files in benchmarks/drill_files.py.
+What must hold is that nothing is lost; times
 are said beside it and fail nothing, because a drill also runs on a machine that does something else.
 """
 
@@ -29,6 +30,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks"), str(ROOT / "src")]
 
+import drill_endurance  # noqa: E402
 import drill_files  # noqa: E402  # found by the line above
 import drill_server  # noqa: E402
 
@@ -127,8 +129,8 @@ LINES = (
         drill="SIGTERM under load; trainer pre-empted",
         tests=("tests/training/test_process.py",),
         only="sigterm or interrupted",
-        own=drill_server.terminated,
-        control=drill_server.terminated_without_grace,
+        own=drill_endurance.terminated,
+        control=drill_endurance.terminated_without_grace,
     ),
     Line(
         number=9,
@@ -157,8 +159,8 @@ LINES = (
     Line(
         number=13,
         drill="soak: requests, swaps, sessions, streams",
-        own=drill_server.soak,
-        control=drill_server.soak_with_a_leak,
+        own=drill_endurance.soak,
+        control=drill_endurance.soak_with_a_leak,
     ),
     Line(
         number=14,
