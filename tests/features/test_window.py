@@ -13,7 +13,7 @@ from himari_rl.data.synthetic import synthetic_bars
 from himari_rl.features import contract
 from himari_rl.features.contract import WIDTH, state_dim
 from himari_rl.features.encoder import StateEncoder, account_columns, account_numbers
-from himari_rl.features.window import Window
+from himari_rl.features.window import CloseWindow
 from himari_rl.schema import DAY_MS, HOUR_MS, MINUTE_MS, Bars, FloatArray
 
 START = 1_700_000_000_000 // DAY_MS * DAY_MS
@@ -51,7 +51,7 @@ def test_bar_by_bar_it_is_the_batch_encoder(assets: int, interval_ms: int) -> No
     rows, warm = 420, 300
     panel = [bars_of(seed, range(rows), interval_ms) for seed in range(assets)]
     _, expected = StateEncoder(tuple("abc"[:assets])).panel_rows(panel)
-    window = Window.of([as_bars(bars, warm) for bars in panel])
+    window = CloseWindow.of([as_bars(bars, warm) for bars in panel])
     for row in range(warm, rows):
         window = window.then(START + row * interval_ms, [float(bars.close[row]) for bars in panel])
         found = market_of(np.array(window.numbers(state_dim(assets), interval_ms)), assets)
@@ -69,7 +69,7 @@ def test_with_bars_missing_anywhere(seed: int, assets: int, interval_ms: int) ->
         here = [*np.flatnonzero(rng.uniform(size=rows) < rng.uniform(0.5, 1.0)).tolist(), rows]
         panel.append(bars_of(seed + asset, here, interval_ms))
     _, expected = StateEncoder(tuple("abc"[:assets])).panel_rows(panel)
-    window = Window.of([as_bars(bars, -1) for bars in panel])
+    window = CloseWindow.of([as_bars(bars, -1) for bars in panel])
     window = window.then(START + rows * interval_ms, [float(bars.close[-1]) for bars in panel])
     found = market_of(np.array(window.numbers(state_dim(assets), interval_ms)), assets)
     np.testing.assert_allclose(found, market_of(expected[-1], assets), atol=1e-12)
@@ -77,7 +77,7 @@ def test_with_bars_missing_anywhere(seed: int, assets: int, interval_ms: int) ->
 
 def test_the_last_bar_again_takes_its_place_and_the_window_before_stays() -> None:
     bars = bars_of(0, range(40), HOUR_MS)
-    before = Window.of([as_bars(bars, 39)])
+    before = CloseWindow.of([as_bars(bars, 39)])
     end, close = int(bars.timestamp[39]), float(bars.close[39])
     first = before.then(end, [close])
     other = first.then(end, [close * 1.1])
@@ -87,7 +87,7 @@ def test_the_last_bar_again_takes_its_place_and_the_window_before_stays() -> Non
 
 
 def test_closes_that_stand_still_have_no_volatility() -> None:
-    window = Window.of([([START + row * HOUR_MS for row in range(30)], [7.3] * 30)])
+    window = CloseWindow.of([([START + row * HOUR_MS for row in range(30)], [7.3] * 30)])
     assert window.numbers(WIDTH, HOUR_MS)[contract.VOLATILITY] == 0.0
 
 
@@ -100,7 +100,7 @@ def test_what_is_kept_is_bounded_whatever_the_history(assets: int, interval_ms: 
         [bars_of(seed, range(seed * 300, rows, 1 + 7 * seed), interval_ms) for seed in range(assets)],
     ]
     for panel in histories:
-        window = Window.of([as_bars(bars, len(bars.close)) for bars in panel])
+        window = CloseWindow.of([as_bars(bars, len(bars.close)) for bars in panel])
         for row in range(rows, rows + 200):
             window = window.then(START + row * interval_ms, [100.0 + row] * assets)
             assert window.times.nbytes + window.closes.nbytes < 12_000

@@ -1,6 +1,6 @@
 """The market numbers at the newest bar from nothing but the closes that its windows reach: no running sums.
 
-    window = Window.of(symbols' bars)        the closes of a history, in numpy
+    window = CloseWindow.of(symbols' bars)        the closes of a history, in numpy
     window = window.then(timestamp, closes)  one bar later; the one before stays as it was
     window.numbers(state_dim, interval_ms)    the market's part of a state, as encoder.py gives it for the last row
 
@@ -35,7 +35,7 @@ _TRIM = 32
 _LONGEST_MS = max(_HORIZONS)
 
 
-class Window(NamedTuple):
+class CloseWindow(NamedTuple):
     """The newest closes of several assets on one clock."""
 
     times: IntArray  # (K,) ms UTC, bar OPEN, increasing
@@ -43,7 +43,7 @@ class Window(NamedTuple):
     complete: bool  # whether there is none
 
     @classmethod
-    def of(cls, history: Sequence[tuple[Sequence[int], Sequence[float]]]) -> Window:
+    def of(cls, history: Sequence[tuple[Sequence[int], Sequence[float]]]) -> CloseWindow:
         """Of each asset's opening times, ms UTC and increasing, and its closes."""
         times = np.unique(np.concatenate([np.array(opened) for opened, _ in history]))
         closes = np.full((len(times), len(history)), np.nan)
@@ -51,7 +51,7 @@ class Window(NamedTuple):
             closes[times.searchsorted(opened), column] = values
         return cls(times, closes, False)._needed()
 
-    def then(self, timestamp: int, closes: Sequence[float]) -> Window:
+    def then(self, timestamp: int, closes: Sequence[float]) -> CloseWindow:
         """The window with a newer row; a row of the same time takes the place of the last one."""
         end = len(self.times) - (timestamp == self.times[-1])
         times = np.empty(end + 1, np.int64)
@@ -109,7 +109,7 @@ class Window(NamedTuple):
         )
         return found
 
-    def _needed(self) -> Window:
+    def _needed(self) -> CloseWindow:
         """Without the rows that no later number reaches."""
         count = contract.CORRELATION.window + 1 if self.closes.shape[1] > 1 else 0
         keep = np.arange(len(self.times)) >= len(self.times) - count

@@ -18,7 +18,7 @@ import numpy as np
 
 from himari_rl.features.contract import ACCOUNT_COLUMNS, ACTION, CASCADE_RISK, CONFIDENCE, TIER, VOLATILITY, WIDTH
 from himari_rl.features.encoder import account_numbers, herfindahl
-from himari_rl.features.window import Window
+from himari_rl.features.window import CloseWindow
 from himari_rl.policy.arrival import ArrivalRules, Place, missing_bars
 from himari_rl.schema import ACTIONS, SECOND_MS
 from himari_rl.serving.errors import FieldError
@@ -49,7 +49,7 @@ class Arrived(NamedTuple):
 class Stream(NamedTuple):
     """The bars of one session so far. A later one is another value: the one before is as it was."""
 
-    window: Window
+    window: CloseWindow
     decided: bool = False  # whether the newest bars were decided; else they are the history's
     holes: int = 0  # bars missing within the history, said with the first decision
 
@@ -135,7 +135,7 @@ def begin(arrived: Arrived, slot: Slot, who: str) -> Stream:
         place = (*arrived.places[symbol], "history")
         history.append(slot.arrival.history(asset.history or (), arrived.now.timestamp, who, place))
     holes = max(missing_bars(times, slot.interval_ms) for times, _ in history)
-    return Stream(Window.of(history), holes=holes)
+    return Stream(CloseWindow.of(history), holes=holes)
 
 
 def encode(stream: Stream, arrived: Arrived, slot: Slot) -> tuple[Stream, list[float], dict[str, Any]]:

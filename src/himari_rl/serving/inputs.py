@@ -18,7 +18,7 @@ from himari_rl.serving.slot import Slot
 Request = Mapping[str, Any]
 
 
-class Held(NamedTuple):
+class HeldSession(NamedTuple):
     """A bar of a session that this process keeps."""
 
     client: str
@@ -34,7 +34,7 @@ class PolicyInput(NamedTuple):
     note: Mapping[str, Any] = {}  # what the answer says about the memory
     carried: bool = False  # the client carries the memory: the answer has it, signed
     together: bool = False  # may be decided in one batch with others
-    session: Held | None = None  # this process keeps the memory
+    session: HeldSession | None = None  # this process keeps the memory
 
 
 def check_fields(slot: Slot, request: Request) -> None:

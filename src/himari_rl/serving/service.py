@@ -22,7 +22,7 @@ from himari_rl.policy.runtime import Policy, Step
 from himari_rl.serving import decide as raw
 from himari_rl.serving import memory as memories
 from himari_rl.serving.errors import FieldError, NotReadyError, OfferRefusedError, within
-from himari_rl.serving.inputs import Held, PolicyInput, Request, check_fields, input_of_sequence
+from himari_rl.serving.inputs import HeldSession, PolicyInput, Request, check_fields, input_of_sequence
 from himari_rl.serving.jobs import Jobs, in_daemon
 from himari_rl.serving.journal import Journal
 from himari_rl.serving.log_lines import LogLines
@@ -360,7 +360,7 @@ class Service:
             )
         self._memories.admit(name, client)
         before, note = resume(self._memories.get(name), slot, timestamp)
-        return PolicyInput(state, before, note, session=Held(client, name, timestamp))
+        return PolicyInput(state, before, note, session=HeldSession(client, name, timestamp))
 
     def _answer(self, slot: Slot, given: PolicyInput, decision: Step) -> dict[str, Any]:
         """Limits a decision, keeps or signs its memory and counts it: the answer without its last two fields."""
