@@ -54,7 +54,12 @@ CONTRACT = {
     "journal tail": "--count --json --kind",
     "journal export": "--json --out",
     "replay": "--bundle --json",
-    "serve": f"{SHARED} --allow-anonymous --challenger --host --log-every --port --share --signer",
+    "ab plan": f"{SHARED} --accounts --alpha --between --correlation --experiment --interval --measure --mode --sharpe",
+    "ab report": "--json",
+    "ab run": f"{SHARED} --alpha --challenger --champion --follow --measure --mode --out",
+    "ab status": "--json",
+    "serve": f"{SHARED} --access-log --allow-anonymous --challenger --host --log-every --other-contracts --port --share "
+    "--signer",
     "train base": f"{TRAIN} --beliefs-from --symbol",
     "train multi": f"{TRAIN} --funding --interval --symbols",
     "train lstm": f"{TRAIN} --symbol --gap-rule --lstm-hidden-dim --lstm-num-layers",
