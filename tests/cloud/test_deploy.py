@@ -137,11 +137,15 @@ def test_every_gcloud_command_is_one(profile: str, tmp_path: Path) -> None:
     assert len(asked) >= 6
     env = {**os.environ, "CLOUDSDK_CONFIG": str(tmp_path), "DOCKER_CONFIG": str(tmp_path)}
     env |= {"CLOUDSDK_CORE_DISABLE_PROMPTS": "1", "HOME": str(tmp_path)}
+    there = tmp_path / "there"  # with what the commands before would have made, and what a user brings
+    for name in ("build", "data"):
+        (there / name).mkdir(parents=True)
+    (there / "build" / "service.yaml").write_bytes((ROOT / "config" / "service.yaml").read_bytes())
     wrong = [*asked[0][:3], "--projecct=project-one"]
     ends = {}
     for words in [*asked, wrong]:
         done = subprocess.run(
-            [program, *words[1:]], capture_output=True, text=True, check=False, timeout=PATIENCE_S, env=env, cwd=ROOT
+            [program, *words[1:]], capture_output=True, text=True, check=False, timeout=PATIENCE_S, env=env, cwd=there
         )
         ends[tuple(words)] = (done.returncode, done.stderr)
     assert ends[tuple(wrong)][0] == 2, "the control: a wrong flag is refused before anybody is asked who he is"
