@@ -49,6 +49,8 @@ def other(annotation: Any, value: Any, key: str) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
         return other(arguments[0], value, key)
+    if origin is Literal:
+        return next(str(each) for each in arguments if each != value)
     if origin is not None:
         return {str: "x,y", int: "7,8", float: "4.0,5.0"}[arguments[0]]
     if annotation is bool:
