@@ -7,6 +7,8 @@
 # make curve   the gate's operating curve on synthetic returns, with its picture
 # make kill    runner and journal killed with -9 a hundred times: nothing acknowledged is lost
 # make peers   CPU seconds to the optimum on M2 beside tuned peers (jax where it is installed): 5 minutes
+# make drill   what fails, how often, what was lost: a small round, under 10 minutes (drill-full: hours)
+# make cloud   trainers killed and aliases contested in a bucket, at full size
 # make scale   2.6 M minute bars and 50 assets: trained, judged, seconds and memory
 # make lock    the locks anew, from pyproject.toml
 
@@ -30,7 +32,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help venv demo test lint certify noise leaks curve kill peers scale format lock clean
+.PHONY: help venv demo test lint certify noise leaks curve kill peers drill drill-full cloud scale format lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
@@ -67,6 +69,16 @@ kill: $(DEV)
 
 peers: $(DEV)
 	@$(ONE_THREAD) $(BIN)/python benchmarks/time_to_optimum.py --seeds 3
+
+drill: $(DEV)
+	@$(ONE_THREAD) $(BIN)/python benchmarks/drill.py --record
+
+drill-full: $(DEV)
+	@$(ONE_THREAD) $(BIN)/python benchmarks/drill.py --full --record
+
+cloud: $(DEV)
+	@export HIMARI_KILLS=20 HIMARI_ALIAS_MOVES=200
+	$(ONE_THREAD) $(BIN)/pytest -q -s tests/cloud/test_trainers.py tests/cloud/test_tasks.py tests/storage/test_bucket_faults.py
 
 scale: $(DEV)
 	@$(ONE_THREAD) $(BIN)/python benchmarks/scale.py

@@ -141,7 +141,7 @@ class MachinesConfig:
 
     price_date: str = "2025-06"
     """Month of the prices. They change: compare with the first bill."""
-    price_source: str = "list prices of cloud.google.com/vertex-ai/pricing and /run/pricing, us-central1"
+    price_source: str = "us-central1 list prices as remembered, not looked up: check cloud.google.com/vertex-ai/pricing"
     """Where the prices come from."""
     t4: T4Config = field(default_factory=T4Config)
     """The card's machine."""
@@ -231,7 +231,7 @@ class EstimateConfig:
     """Of one fold and seed of a walk-forward of the base policy."""
     certify_s: float = 600.0
     """Of `himari certify base`."""
-    measured: str = "2026-11-28, CPU seconds of one core without a GPU"
+    measured: str = "2026-11-28, CPU seconds of one core: base measured, the others scaled"
     """When and on what."""
 
     def __post_init__(self) -> None:
