@@ -183,9 +183,9 @@ def test_bodies_that_are_awaited_are_bounded_per_address_and_who_sends_his_is_se
 def test_one_address_that_takes_every_place_is_refused_and_another_is_not(folder: Path) -> None:
     app = create_app(folder, ServeSettings(max_concurrency=8))
     with running(app) as client, contextlib.ExitStack() as stack:
-        for _ in range(9):
+        for _ in range(8):
             stack.enter_context(connect(client)).sendall(UNFINISHED)
-        wait_for(lambda: len(app.concurrency.pending) == 9)
+        wait_for(lambda: len(app.concurrency.pending) == 8)
         assert client.post("/predict", content=BODY).status_code == 503
         elsewhere = socket.create_connection(
             ("127.0.0.1", client.base_url.port or 0), timeout=PATIENCE_S, source_address=("127.0.0.3", 0)

@@ -252,7 +252,9 @@ class LSTMPPOConfig(PPOConfig):
         found = super().sized(believed)
         if not (self.anchored if believed is None else believed):
             return found
-        left = [name for name in self.recurrent_form if getattr(found, name) == getattr(LSTMPPOConfig, name)]
+        # what the recipe has filled in is no default that was left
+        left = [name for name in self.recurrent_form if getattr(self, name) == getattr(LSTMPPOConfig, name)]
+        left = [name for name in left if name not in RECIPES[self.recipe]]
         return replace(found, **{name: getattr(PPOConfig, name) for name in left})
 
     def __post_init__(self) -> None:

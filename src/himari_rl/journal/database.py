@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, ClassVar, Protocol
@@ -121,19 +121,24 @@ class PostgresServer:
         self._library, self._url = psycopg, url
         self.place = without_password(url)
         self.errors: tuple[type[Exception], ...] = (psycopg.Error,)
-        try:
-            self._connection = self._connected()
-            begun = create or self.execute("SELECT to_regclass('entries')").fetchone()[0] is not None
-        except psycopg.Error as error:
-            raise StorageError(f"the journal {self.place} cannot be used: {error}", "", self.cure) from error
-        if not begun:
-            raise StorageError(f"there is no journal at {self.place}", "its tables", "give the one of `himari run`")
+        with ExitStack() as opened:
+            try:
+                self._connection = opened.enter_context(closing(self._connected()))
+                begun = create or self.execute("SELECT to_regclass('entries')").fetchone()[0] is not None
+            except psycopg.Error as error:
+                raise StorageError(f"the journal {self.place} cannot be used: {error}", "", self.cure) from error
+            if not begun:
+                raise StorageError(f"there is no journal at {self.place}", "its tables", "give the one of `himari run`")
+            opened.pop_all()  # it stays open
 
     def _connected(self) -> Any:
-        made = self._library.connect(self._url, autocommit=True, **self._OPTIONS)
-        # `on` is the disk of this server; a lock or a statement that takes longer is an error, not a wait for ever
-        for name, value in (("synchronous_commit", "on"), ("lock_timeout", "30s"), ("statement_timeout", "60s")):
-            made.execute(f"SET {name} = '{value}'")
+        with ExitStack() as opened:
+            made = self._library.connect(self._url, autocommit=True, **self._OPTIONS)
+            opened.enter_context(closing(made))
+            # `on` is the disk of this server; a lock or a statement that takes longer is an error, not a wait for ever
+            for name, value in (("synchronous_commit", "on"), ("lock_timeout", "30s"), ("statement_timeout", "60s")):
+                made.execute(f"SET {name} = '{value}'")
+            opened.pop_all()
         return made
 
     def execute(self, statement: str, values: Sequence[object] = ()) -> Any:
@@ -157,10 +162,12 @@ class PostgresServer:
             return False
         while monotonic() < until:
             try:
-                self._connection = self._connected()
+                fresh = self._connected()
             except self._library.OperationalError:
                 sleep(AGAIN_S)
             else:
+                self._connection.close()
+                self._connection = fresh
                 return True
         return False
 
