@@ -77,7 +77,7 @@ drill-full: $(DEV)
 	@$(ONE_THREAD) $(BIN)/python benchmarks/drill.py --full --record
 
 cloud: $(DEV)
-	@export HIMARI_KILLS=20 HIMARI_ALIAS_MOVES=200
+	@export HIMARI_KILLS=20 HIMARI_ALIAS_MOVES=200 HIMARI_TASKS=8
 	$(ONE_THREAD) $(BIN)/pytest -q -s tests/cloud/test_trainers.py tests/cloud/test_tasks.py tests/storage/test_bucket_faults.py
 
 scale: $(DEV)
