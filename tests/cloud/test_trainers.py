@@ -166,7 +166,7 @@ def test_kill_nine_at_random_changes_not_one_bit(cloud: Cloud, kind: str, tmp_pa
     killed, resumed, runs = 0, 0, 1
     with Nursery(BUCKET, tmp_path) as nursery:
         began = time.monotonic()
-        assert nursery.run(kind, "--model-dir", f"models/{kind}-whole", *words) == 0
+        assert nursery.run(kind, "--model-dir", f"models/{kind}-whole", *words) == 0, nursery.said
         took = time.monotonic() - began
         while killed < kills:
             run = f"{kind}-killed-{runs}"
@@ -175,11 +175,11 @@ def test_kill_nine_at_random_changes_not_one_bit(cloud: Cloud, kind: str, tmp_pa
             if code is None:
                 killed, resumed = killed + 1, resumed + going_on
                 continue
-            assert code == 0
+            assert code == 0, nursery.said
             assert weights(run) == weights(f"{kind}-whole")
             runs += 1
         run = f"{kind}-killed-{runs}"
-        assert nursery.run(kind, "--model-dir", f"models/{run}", *words) == 0
+        assert nursery.run(kind, "--model-dir", f"models/{run}", *words) == 0, nursery.said
     assert weights(run) == weights(f"{kind}-whole")
     assert load_policy(f"{MODELS}/{run}/bundle").manifest.gate is not None
     assert len(gcs.names(f"{MODELS}/{run}/checkpoints/checkpoint-0/")) <= 2

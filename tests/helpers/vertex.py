@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 from helpers import PATIENCE_S, ROOT
 from himari_rl.data.synthetic_panel import synthetic_panel
@@ -80,17 +81,27 @@ class Nursery:
     """Trainers as processes that have their imports behind them: twenty that are killed cost no twenty starts."""
 
     def __init__(self, bucket: str, cwd: Path) -> None:
-        self._bucket = bucket
+        self._bucket, self._said = bucket, cwd / "stderr.txt"
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("HIMARI_", "AIP_", "CLOUD_"))}
-        self._process = subprocess.Popen(
+        with self._said.open("wb") as said:
+            self._process = self._begun(kept, cwd, said)
+
+    @staticmethod
+    def _begun(kept: dict[str, str], cwd: Path, said: IO[bytes]) -> subprocess.Popen[str]:
+        return subprocess.Popen(
             [sys.executable, "-c", _NURSERY, str(ROOT / "vertex_training")],
             cwd=cwd,
             env={**kept, "PYTHONPATH": str(ROOT / "src")},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=said,
             text=True,
         )
+
+    @property
+    def said(self) -> str:
+        """The last words of its trainers on stderr."""
+        return self._said.read_text(errors="replace")[-3000:]
 
     def __enter__(self) -> Nursery:
         return self
