@@ -78,7 +78,8 @@ drill-full: $(DEV)
 
 cloud: $(DEV)
 	@export HIMARI_KILLS=20 HIMARI_ALIAS_MOVES=200 HIMARI_TASKS=8
-	$(ONE_THREAD) $(BIN)/pytest -q -s tests/cloud/test_trainers.py tests/cloud/test_tasks.py tests/storage/test_bucket_faults.py
+	$(ONE_THREAD) $(BIN)/pytest -q -s tests/cloud/test_trainers.py tests/cloud/test_tasks.py \
+	  tests/cloud/test_costs.py tests/cloud/test_run_jobs.py tests/storage/test_bucket_faults.py
 
 scale: $(DEV)
 	@$(ONE_THREAD) $(BIN)/python benchmarks/scale.py

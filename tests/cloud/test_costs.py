@@ -114,6 +114,7 @@ def test_a_machine_that_costs_nothing_is_not_metered_and_ctrl_c_stays_ctrl_c(tmp
         work()
 
 
+@pytest.mark.skipif("HIMARI_KILLS" not in os.environ, reason="trainers for most of a minute: make cloud")
 def test_a_training_that_stops_at_its_cost_leaves_a_checkpoint_and_the_same_command_goes_on(tmp_path: Path) -> None:
     """By the card's launcher, as a process: the bundle is that of a run that nobody stopped, bit for bit."""
     bars = tmp_path / f"{SYMBOLS[0]}_1h.csv"

@@ -96,6 +96,7 @@ def test_googles_own_message_takes_the_job() -> None:
         json_format.ParseDict({**document, "taskCount": 3}, run.Job.pb()())
 
 
+@pytest.mark.skipif("HIMARI_KILLS" not in os.environ, reason="walk-forwards for half a minute: make cloud")
 def test_run_job_local_is_the_pools_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two tasks as processes with nothing between them but the bucket, and one process with the whole of it."""
     from helpers import run_himari
