@@ -70,7 +70,7 @@ class Remains:
 
     def norm(self) -> FloatArray:
         """(K,) length of what is left of each column."""
-        return np.sqrt(np.maximum(self._square.sum(axis=0), 0.0))
+        return np.asarray(np.sqrt(np.maximum(self._square.sum(axis=0), 0.0)))
 
     def judged(self, columns: IntArray) -> Judged:
         """What is left of each of these columns, fitted alone to what is left of y."""
@@ -112,8 +112,9 @@ def believed_directions(
     found: list[Direction] = []
 
     def take(judged: Judged, i: int, j: int, kept: float) -> None:
-        found.append(Direction(j, *(float(leaf[i]) for leaf in judged), kept))
-        coefficients[:] += kept * found[-1].estimate / remains.norm()[j] * remains.combination[j]
+        estimate, error, days = (float(leaf[i]) for leaf in judged)
+        found.append(Direction(j, estimate, error, days, kept))
+        coefficients[:] += kept * estimate / remains.norm()[j] * remains.combination[j]
         remains.take(j)
 
     free = np.ones(x.shape[1], bool)
