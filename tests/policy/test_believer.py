@@ -110,6 +110,19 @@ def test_one_state_in_plain_numbers_is_the_batch_form(assets: int, shorts: bool)
     assert np.ptp(believer.history(rows)[:, -1]) > 0.1  # the evidence of this test speaks
 
 
+def test_evidence_of_an_older_bundle_has_no_shape_of_the_prior() -> None:
+    rng = np.random.default_rng(5)
+    rows, beliefs = states(rng, 50, 1), planted(rng, 1, shorts=False)
+    written = beliefs.evidence.model_dump() | {"coefficients": beliefs.evidence.coefficients[1:]}
+    del written["variance"]
+    old = type(beliefs.evidence).model_validate(written)
+    assert old.variance == ()
+    believer = Believer(beliefs.model_copy(update={"evidence": old}), 1)
+    columns, _ = believer.advance(rows[:1], np.zeros((1, 1)))
+    plain, _ = believer.one(rows[0].tolist(), [0.0])
+    np.testing.assert_allclose(plain, columns[0], rtol=1e-9, atol=1e-12)
+
+
 def states(rng: np.random.Generator, count: int, assets: int) -> FloatArray:
     """Market rows of random markets, all Layer 2 actions and some silence among them."""
     rows = np.zeros((count, state_dim(assets)))
@@ -137,9 +150,10 @@ def planted(rng: np.random.Generator, assets: int, *, shorts: bool) -> Beliefs:
         scores=scores,
         bent_centre=tuple(bent.mean(axis=0).tolist()),
         bent_scale=tuple(bent.std(axis=0).tolist()),
-        coefficients=tuple((0.02 * rng.standard_normal((2 if shorts else 1) + 11 + 57)).tolist()),
+        coefficients=tuple((0.02 * rng.standard_normal((3 if shorts else 2) + 11 + 57)).tolist()),
         deviation=0.9,
         doubt=0.4,
+        variance=tuple((0.2 * rng.standard_normal(12)).tolist()),
     )
     return Beliefs(
         evidence=evidence,

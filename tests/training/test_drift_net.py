@@ -102,11 +102,11 @@ def test_the_column_is_the_last_and_shrunk_as_the_nonlinear_ones() -> None:
         column = (column - column.mean()) / column.std()
         fit = fit_evidence([part._replace(net_column=column)], PRIOR)
         last = fit.directions[-1]
-        assert last.column == 1 + 11 + 57
+        assert last.column == 2 + 11 + 57
         assert last.kept == pytest.approx(max(0.0, 1.0 - 10.0 / last.t**2))
         assert (fit.net_coefficient > 0.0) == (last.t**2 > 10.0)
     assert fit.net_coefficient > 0.0  # the strong one
-    assert len(fit.evidence.coefficients) == 1 + 11 + 57  # the column's coefficient goes with the net
+    assert len(fit.evidence.coefficients) == 2 + 11 + 57  # the column's coefficient goes with the net
 
 
 def test_a_net_that_is_wrong_out_of_fold_is_not_believed_upside_down() -> None:
@@ -155,6 +155,23 @@ def test_a_half_is_answered_for_by_the_net_of_the_other() -> None:
     assert not np.allclose(own[early], before.columns[0][early])  # the net that serves saw all of it
 
 
+def test_the_net_is_fitted_as_the_evidence_is_by_the_variance_that_the_state_tells() -> None:
+    """Weight 1 / h, target y s / sqrt(h) clipped at 8 deviations; rows where nothing can be held count nothing."""
+    told = history(0.4)
+    beliefs = fit_beliefs([told], LEDGER, PRIOR)
+    evidence, series = beliefs.evidence, net_series(told, beliefs, LEDGER, PRIOR)
+    (part,) = active_rows(told, LEDGER, PRIOR)
+    graded = series.weight > 0.0
+    assert graded.sum() == len(part.day)
+    gamma = np.array(evidence.variance)
+    h = np.exp(gamma[0] + evidence.scores.linear(part.seen) @ gamma[1:])
+    np.testing.assert_allclose(series.weight[graded], 1.0 / h)
+    left = part.side * part.earned - PRIOR.trust * PRIOR.aversion * part.earned**2 * part.wanted
+    expected = np.clip(left / part.slow / np.sqrt(h), -8.0, 8.0) * np.sqrt(h) / evidence.deviation
+    np.testing.assert_allclose(series.target[graded], expected)
+    assert not series.target[~graded].any()
+
+
 def test_what_comes_later_changes_no_answer_about_now() -> None:
     _, heard = both(history(0.4))
     told = history(0.4, 5)
@@ -174,7 +191,7 @@ def test_the_same_seed_is_the_same_bits_and_another_is_not() -> None:
 def test_windows_overlap_where_they_are_not_graded_and_lose_nothing_else() -> None:
     rows = 1000
     day = np.arange(rows) // 24
-    told = NetSeries(np.arange(rows, dtype=float)[:, None], np.arange(rows, dtype=float), np.ones(rows, bool), day)
+    told = NetSeries(np.arange(rows, dtype=float)[:, None], np.arange(rows, dtype=float), np.ones(rows), day)
     found = windows([told])
     graded = found.target[found.weight > 0].numpy()
     assert len(np.unique(graded)) == len(graded)  # none twice

@@ -24,7 +24,7 @@ def test_beliefs_are_the_default_and_raw_returns_an_option() -> None:
     assert physics.config.reward == "believed"
     assert rows.shape[1] == 16 + 3
     config = fitted(PPOConfig(), StateEncoder(BARS.symbols), beliefs).sized()
-    assert (config.anchored, config.num_envs, config.num_steps, config.minibatch) == (True, 32, 100, 3_200)
+    assert (config.anchored, config.num_envs, config.num_steps, config.minibatch) == (True, 16, 250, 4_000)
     rows, physics, beliefs = prepared([BARS], PPOConfig(beliefs=False), WORLD)
     assert beliefs is None
     assert physics.config == WORLD

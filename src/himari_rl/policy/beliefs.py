@@ -36,6 +36,7 @@ HINGES = (0.842, 1.645)
 _PART = 100_000  # bars whose columns are made at once
 _BLOCK = 2048  # rows of one closed-form block of the moving average: its weights stay below 1e4
 TINY = 1e-12
+MOST_LOG_VARIANCE = 3.0  # h beyond the training rows is not extrapolated without end
 
 
 def moving_average(values: FloatArray, half_life: float, first: float | None = None) -> FloatArray:
@@ -213,25 +214,32 @@ def bent_forms() -> tuple[Form, ...]:
 class Evidence(ManifestPart):
     """What the training rows say about the drift beyond the prior; travels in the bundle.
 
-    D_t = (c_0 + c' phi_t) deviation        drift a bar = d_t (P_t + s_t D_t)
+    D_t = (c_0 h_t + c' phi_t) deviation    drift a bar = d_t (P_t + s_t D_t)
+    h_t = exp(gamma_0 + gamma' z_t)         E[R^2] / s^2 as the state tells it: the shape of the prior, P_t ~ h_t s_t
     """
 
     scores: Scores
     bent_centre: tuple[float, ...]
     bent_scale: tuple[float, ...]  # 0 where the column has no spread on the training rows
-    coefficients: tuple[float, ...]  # constant, (side), linear, bent
+    coefficients: tuple[float, ...]  # (prior's shape), 1, (side), linear, bent
     deviation: float
-    doubt: float  # 1 - g_0: how much of the constant's own evidence is still doubted
+    doubt: float  # 1 - g_0: how much of the evidence on the prior itself is still doubted
+    variance: tuple[float, ...] = ()  # gamma of h: constant, linear; none is h = 1 and no column of it
 
     def design(self, raw: RawColumns) -> FloatArray:
-        """(T, K) constant, (side), linear and bent columns."""
-        return design(self.scores, raw, np.array(self.bent_centre), np.array(self.bent_scale))
+        """(T, K) (prior's shape), 1, (side), linear and bent columns."""
+        linear = self.scores.linear(raw)
+        bent = standardised(self.scores.bent(linear), np.array(self.bent_centre), np.array(self.bent_scale))
+        return design(linear, raw.side, bent, self.variance)
 
     def drift(self, raw: RawColumns) -> FloatArray:
         """(T,) D_t in units of the slow volatility a bar, along the base position's side."""
         linear, known = self.scores.linear(raw), np.array(self.coefficients)
+        believed = np.zeros(len(linear))
+        if self.variance:
+            believed, known = known[0] * relative_variance(linear, self.variance), known[1:]
         bent = known[-len(bent_forms()) :]
-        believed: FloatArray = known[0] + linear @ known[-len(bent) - linear.shape[1] : -len(bent)]
+        believed += known[0] + linear @ known[-len(bent) - linear.shape[1] : -len(bent)]
         if raw.side is not None:
             believed += known[1] * raw.side
         if bent.any():  # most histories teach none of them, and they are most of the work
@@ -239,6 +247,14 @@ class Evidence(ManifestPart):
             slope = bent / np.where(scale > 0.0, scale, np.inf)
             believed += self.scores.bent(linear) @ slope - np.array(self.bent_centre) @ slope
         return believed * self.deviation
+
+
+def relative_variance(linear: FloatArray, gamma: Sequence[float]) -> FloatArray:
+    """(T,) h = exp(gamma_0 + gamma' z) of linear scores (T, K), at most a factor of e^3 from 1; 1 without a gamma."""
+    if not gamma:
+        return np.ones(len(linear))
+    told = gamma[0] + linear @ np.array(gamma[1:])
+    return np.asarray(np.exp(np.clip(told, -MOST_LOG_VARIANCE, MOST_LOG_VARIANCE)))
 
 
 def standardised(bent: FloatArray, centre: FloatArray, scale: FloatArray) -> FloatArray:
@@ -249,11 +265,10 @@ def standardised(bent: FloatArray, centre: FloatArray, scale: FloatArray) -> Flo
     return found
 
 
-def design(scores: Scores, raw: RawColumns, centre: FloatArray, scale: FloatArray) -> FloatArray:
-    """Columns in the order in which they may explain: constant, (side), linear, bent."""
-    linear = scores.linear(raw)
-    first: Sequence[FloatArray] = [np.ones(len(linear))] + ([] if raw.side is None else [raw.side])
-    return np.column_stack([*first, linear, standardised(scores.bent(linear), centre, scale)])
+def design(linear: FloatArray, side: FloatArray | None, bent: FloatArray, variance: Sequence[float]) -> FloatArray:
+    """(T, K) columns in their order: (prior's shape), 1, (side), linear, bent."""
+    shape = [relative_variance(linear, variance)] if variance else []
+    return np.column_stack([*shape, np.ones(len(linear)), *([] if side is None else [side]), linear, bent])
 
 
 class Beliefs(ManifestPart):

@@ -21,6 +21,7 @@ from himari_rl.policy.beliefs import (
     CORRELATION_HALF_LIFE,
     DISCRETE,
     LARGEST_DRIFT,
+    MOST_LOG_VARIANCE,
     SLOW_HALF_LIFE,
     SMALLEST_DRIFT,
     STATELESS_WEIGHT,
@@ -52,11 +53,14 @@ class ScalarEvidence:
 
     def __init__(self, evidence: Evidence, *, shorts: bool) -> None:
         coefficients = np.array(evidence.coefficients) * evidence.deviation
+        self._of_shape = 0.0
+        if evidence.variance:
+            self._of_shape, coefficients = float(coefficients[0]), coefficients[1:]
         first = 2 if shorts else 1
         linear = coefficients[first : first + len(CONTINUOUS) + len(DISCRETE)]
         scale = np.array(evidence.bent_scale)
         bent = np.where(scale > 0.0, coefficients[first + len(linear) :] / np.where(scale > 0.0, scale, 1.0), 0.0)
-        constant = coefficients[0] - float(bent @ np.array(evidence.bent_centre))
+        constant = float(coefficients[0]) - float(bent @ np.array(evidence.bent_centre))
         scores = evidence.scores
         self._knots = [
             (list(scores.knots[j]), list(scores.levels[j]), scores.centre[j], scores.scale[j])
@@ -66,10 +70,17 @@ class ScalarEvidence:
         # a discrete column is two-valued: its coefficient counts where it is 1, and its centre is a constant
         per_unit = linear[len(CONTINUOUS) :] / np.array(scores.scale[len(CONTINUOUS) :])
         self._discrete = per_unit.tolist()
-        self._constant = constant - float(per_unit @ np.array(scores.centre[len(CONTINUOUS) :]))
+        centres = np.array(scores.centre[len(CONTINUOUS) :])
+        self._constant = constant - float(per_unit @ centres)
+        gamma = np.array(evidence.variance or (0.0,) * (1 + len(linear)))
+        of_shape = gamma[1 + len(CONTINUOUS) :] / np.array(scores.scale[len(CONTINUOUS) :])
+        self._log_shape = float(gamma[0] - of_shape @ centres)
+        self._shape = gamma[1 : 1 + len(CONTINUOUS)].tolist()
+        self._shape_discrete = of_shape.tolist()
         self._side = float(coefficients[1]) if shorts else 0.0
         self._bent = [(form, float(value)) for form, value in zip(bent_forms(), bent, strict=True) if value]
         asked = {i for form, _ in self._bent for i in (form.first, form.second)} | set(np.flatnonzero(linear).tolist())
+        asked |= set(np.flatnonzero(gamma[1:]).tolist())
         self._moments = list(zip(scores.centre[len(CONTINUOUS) :], scores.scale[len(CONTINUOUS) :], strict=True))
         self._asked = sorted(i for i in asked if i < len(CONTINUOUS))
 
@@ -86,11 +97,15 @@ class ScalarEvidence:
         """D_t of one asset."""
         z = [0.0] * len(CONTINUOUS)
         total: float = self._constant + self._side * side
+        told = self._log_shape
         for j in self._asked:
             z[j] = self._score(j, continuous[j])
             total += self._linear[j] * z[j]
-        for value, coefficient in zip(discrete, self._discrete, strict=True):
+            told += self._shape[j] * z[j]
+        for value, coefficient, of_shape in zip(discrete, self._discrete, self._shape_discrete, strict=True):
             total += coefficient * value
+            told += of_shape * value
+        total += self._of_shape * math.exp(min(max(told, -MOST_LOG_VARIANCE), MOST_LOG_VARIANCE))
         for form, coefficient in self._bent:
             if form.kind == "product":
                 total += coefficient * z[form.first] * z[form.second]

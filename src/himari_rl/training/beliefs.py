@@ -4,9 +4,7 @@ A net that is trained on the noisy return of four thousand bars fits the noise. 
 drift that is deterministic given the history: d_t (P_t + s_t D_t), where
 
     P_t  prior by reverse optimisation (Black & Litterman 1992): the drift under which the anchor b_t is optimal
-    D_t  evidence: a regression of what the prior leaves unexplained on scores of the state, each orthogonal direction
-         shrunk by the non-negative garrote (Breiman 1995, "Better subset regression using the nonnegative garrote",
-         Technometrics 37(4)), its standard error clustered by UTC day (Liang & Zeger 1986)
+    D_t  evidence: a regression of what the prior leaves unexplained on scores of the state (training/directions.py)
 
 Numpy only; nothing here draws a random number.
 """
@@ -33,20 +31,20 @@ from himari_rl.policy.beliefs import (
     bent_forms,
     design,
     moments,
+    relative_variance,
     seen,
     standardised,
 )
 from himari_rl.policy.clock import MarketPath
 from himari_rl.policy.ledger_config import LedgerConfig
 from himari_rl.schema import FloatArray, IntArray
-from himari_rl.training.orthogonal import clustered, independent, positive_qr
+from himari_rl.training.directions import Direction, believed_directions, fit_variance
 
 HORIZON = 12  # bars ahead whose squared returns stand for the variance
 KNOTS = 63
 LARGEST = 8.0  # of a standardised return
-LINEAR_PENALTY = 4.0  # garrote k: a direction with |t| below sqrt(k) = 2 is not believed
+LINEAR_PENALTY = 4.0  # garrote k: a column with |t| below sqrt(k) = 2 is not believed
 BENT_PENALTY = 10.0  # 57 directions: a laxer one believes one to three false columns a fold
-MIN_DAYS = 20.0  # effective days of a direction
 PART = 8_192  # bars whose covariances are made at once: of fifty assets they are 160 MB
 MOST_ROWS = 400_000  # of the regression: its columns are 560 bytes a row, several times over
 USUAL_DAYS = 30  # at the end of training, whose slow volatility a policy without memory expects
@@ -62,7 +60,11 @@ class Prior:
 
     @property
     def sharpe_a_year(self) -> float:
-        """S' = .15 a: the annual Sharpe ratio that makes the anchor optimal; also the constant's prior deviation."""
+        """S' = .15 a: the annual Sharpe ratio that makes the anchor optimal; also tau, the prior's own deviation.
+
+        2 S', or that below the prior only, shows sooner that Layer 2 is worthless, and cost BTC 6 % a year (on the
+        folds of docs/beliefs.md).
+        """
         return TARGET_VOLATILITY * self.aversion
 
     @property
@@ -120,24 +122,13 @@ class Rows(NamedTuple):
         side, earned, slow, net_column = (leaf[::step] for leaf in (self.side, self.earned, self.slow, self.net_column))
         return Rows(self.seen.every(step), side, earned, slow, self.wanted[::step], self.day[::step], net_column)
 
-    def target(self, prior: Prior) -> FloatArray:
-        """(n,) what the prior leaves unexplained, in units of the slow volatility: (d R - f a R^2 |w_b|) / s."""
+    def target(self, prior: Prior, root: FloatArray | float = 1.0) -> FloatArray:
+        """(n,) what the prior leaves unexplained, in units of root times the slow volatility.
+
+        (d R - f a R^2 |w_b|) / (root s), where root^2 = h is the variance that the state tells, in units of s^2.
+        """
         left = self.side * self.earned - prior.trust * prior.aversion * self.earned**2 * self.wanted
-        return np.clip(left / self.slow, -LARGEST, LARGEST)
-
-
-class Direction(NamedTuple):
-    """One orthogonal direction of the evidence."""
-
-    column: int
-    estimate: float  # q_j
-    error: float  # clustered by day
-    days: float  # effective
-    kept: float  # g_j in [0, 1]
-
-    @property
-    def t(self) -> float:
-        return self.estimate / self.error if self.error > 0.0 else 0.0
+        return np.clip(left / (root * self.slow), -LARGEST, LARGEST)
 
 
 class Fit(NamedTuple):
@@ -177,59 +168,46 @@ def fit_scores(parts: Sequence[RawColumns]) -> Scores:
 def fit_evidence(parts: Sequence[Rows], prior: Prior) -> Fit:
     """Regresses what the prior leaves unexplained on the state, rows of all assets pooled.
 
-    In the coordinates of Q (X = QR with a positive diagonal) every direction is judged by itself: its estimate q_j,
-    its error clustered by UTC day over all assets, and the share g_j that is believed:
+    Rows count by the variance that the state tells, h s^2 (weighted least squares). The prior's own shape h comes
+    first: how much of the prior is true? Then, one after the other, what explains most (training/directions.py), each
+    judged by itself, its error clustered by UTC day over all assets, and the share g_j that is believed:
 
-        constant  g_0 = tau^2 / (tau^2 + se^2), a normal posterior with tau = S' a year
-        linear    g_j = max(0, 1 - 4 / t_j^2)
-        bent, and last a net's out-of-fold drift (training/drift_net.py)  g_j = max(0, 1 - 10 / t_j^2),
-        but 0 where the net's drift has the wrong sign
+        shape   g_0 = tau^2 / (tau^2 + se^2), a normal posterior with tau = S' a year
+        1, (side) and linear  g_j = max(0, 1 - 4 / t_j^2)
+        bent, and last a net's out-of-fold drift (training/drift_net.py)  g_j = max(0, 1 - 10 / t_j^2)
     """
     scores = fit_scores([part.seen for part in parts])
     if not sum(len(part.day) for part in parts):  # nowhere a position and a volatility
         columns = len(bent_forms())
         blank, width = np.zeros(columns), 1 + (parts[0].seen.side is not None) + len(scores.centre) + columns
-        return Fit(_evidence(scores, blank, blank, (0.0,) * width, 1.0, 1.0), ())
-    bent = len(bent_forms())
-    x = np.concatenate([design(scores, part.seen, np.zeros(bent), np.ones(bent)) for part in parts])
-    centre, spread = x[:, -bent:].mean(axis=0), x[:, -bent:].std(axis=0)
+        return Fit(_evidence(scores, blank, blank, (0.0,) * width, 1.0, 1.0, ()), ())
+    linear = np.concatenate([scores.linear(part.seen) for part in parts])
+    bent = scores.bent(linear)
+    centre, spread = bent.mean(axis=0), bent.std(axis=0)
     spread = np.where(spread > 1e-9, spread, 0.0)
-    x[:, -bent:] = standardised(x[:, -bent:], centre, spread)
-    target = np.concatenate([part.target(prior) for part in parts])
-    deviation = float(target.std())
-    if deviation <= 0.0:
-        nothing = tuple([0.0] * x.shape[1])
-        return Fit(_evidence(scores, centre, spread, nothing, 1.0, 1.0), ())
-    y = target / deviation
-    day = np.concatenate([part.day for part in parts])
+    slow, earned = (np.concatenate(leaf) for leaf in zip(*((part.slow, part.earned) for part in parts), strict=True))
+    gamma = fit_variance(linear, (earned / slow) ** 2)
+    root = np.sqrt(relative_variance(linear, gamma))
+    side = None if parts[0].seen.side is None else np.concatenate([part.side for part in parts])
+    x = design(linear, side, standardised(bent, centre, spread), gamma)
+    known = x.shape[1]
     net_column = np.concatenate([part.net_column for part in parts])
     if net_column.size:
-        x, bent = np.column_stack([x, net_column]), bent + 1
-    column = independent(x)
-    q, r = positive_qr(x[:, column])
-    estimate = q.T @ y
-    error, days = clustered(q, y - q @ estimate, day)
-    n = len(y)
-    kept = np.empty(len(column))
-    found = []
-    for j, k in enumerate(column.tolist()):
-        if k == 0:
-            a_year = error[j] * deviation * math.sqrt(prior.bars_per_year / n)
-            kept[j] = prior.sharpe_a_year**2 / (prior.sharpe_a_year**2 + a_year**2)
-        else:
-            penalty = BENT_PENALTY if k >= x.shape[1] - bent else LINEAR_PENALTY
-            t_squared = (estimate[j] / error[j]) ** 2 if error[j] > 0.0 else 0.0
-            kept[j] = max(0.0, 1.0 - penalty / t_squared) if t_squared > 0.0 else 0.0
-            # a net that is wrong out of fold has learned nothing: it is not believed upside down
-            upside_down = net_column.size > 0 and k == x.shape[1] - 1 and estimate[j] < 0.0
-            if days[j] < MIN_DAYS or upside_down:
-                kept[j] = 0.0
-        found.append(Direction(k, float(estimate[j]), float(error[j]), float(days[j]), float(kept[j])))
-    coefficients = np.zeros(x.shape[1])
-    coefficients[column] = np.linalg.solve(r, kept * estimate)
-    known = coefficients[: x.shape[1] - bool(net_column.size)]
-    evidence = _evidence(scores, centre, spread, tuple(known.tolist()), deviation, 1.0 - float(kept[0]))
-    return Fit(evidence, tuple(found), float(coefficients[-1]) if net_column.size else 0.0)
+        x = np.column_stack([x, net_column])
+    x /= root[:, None]
+    ends = np.cumsum([len(part.day) for part in parts])[:-1]
+    target = np.concatenate([part.target(prior, own) for part, own in zip(parts, np.split(root, ends), strict=True)])
+    deviation = float(target.std())
+    if deviation <= 0.0:
+        return Fit(_evidence(scores, centre, spread, (0.0,) * known, 1.0, 1.0, gamma), ())
+    day = np.concatenate([part.day for part in parts])
+    penalty = np.full(x.shape[1], BENT_PENALTY)
+    penalty[: known - bent.shape[1]] = LINEAR_PENALTY
+    tau = prior.sharpe_a_year / (deviation * math.sqrt(prior.bars_per_year / len(day)))
+    found, coefficients = believed_directions(x, target / deviation, day, penalty, tau, net=net_column.size > 0)
+    doubt = 1.0 - (found[0].kept if found else 0.0)
+    evidence = _evidence(scores, centre, spread, tuple(coefficients[:known].tolist()), deviation, doubt, gamma)
+    return Fit(evidence, found, float(coefficients[-1]) if net_column.size else 0.0)
 
 
 def _evidence(
@@ -239,6 +217,7 @@ def _evidence(
     coefficients: tuple[float, ...],
     deviation: float,
     doubt: float,
+    variance: tuple[float, ...],
 ) -> Evidence:
     return Evidence(
         scores=scores,
@@ -247,6 +226,7 @@ def _evidence(
         coefficients=coefficients,
         deviation=deviation,
         doubt=doubt,
+        variance=variance,
     )
 
 
@@ -354,6 +334,6 @@ def believed_path(
 def doubt_factor(prior: Prior, evidence: Evidence, drift: FloatArray) -> FloatArray:
     """(T,) lambda_t >= 1 on the risk term: the doubt of the prior holds where it speaks, and fades where evidence does.
 
-    lambda_t = 1 + (f - 1) (1 - g_0) f S / (f S + |D_t|)
+    lambda_t = 1 + (f - 1) (1 - g_0) f S / (f S + max(D_t, 0)): evidence against the prior takes no doubt away.
     """
-    return 1.0 + (prior.trust - 1.0) * evidence.doubt * prior.drift / (prior.drift + np.abs(drift))
+    return 1.0 + (prior.trust - 1.0) * evidence.doubt * prior.drift / (prior.drift + np.maximum(drift, 0.0))

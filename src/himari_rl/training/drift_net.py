@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from himari_rl.policy.beliefs import Beliefs, moments
+from himari_rl.policy.beliefs import Beliefs, moments, relative_variance
 from himari_rl.policy.drift_net import DriftNet, DriftRunner
 from himari_rl.policy.ledger_config import LedgerConfig
-from himari_rl.schema import BoolArray, FloatArray, IntArray
+from himari_rl.schema import FloatArray, IntArray
 from himari_rl.training.beliefs import ObservedPath, Prior, active_rows, fit_evidence, thinned
 from himari_rl.training.device import one_thread
 from himari_rl.training.optimiser import FlatAdamW
@@ -43,7 +43,7 @@ class NetSeries(NamedTuple):
 
     inputs: FloatArray  # (T, F) scores; zeros while no volatility is known
     target: FloatArray  # (T,) y in units of its standard deviation; 0 where nothing is graded
-    graded: BoolArray  # (T,) rows with a position to take
+    weight: FloatArray  # (T,) 1 / h, as the evidence counts its rows, where a position is possible; else 0
     day: IntArray  # (T,) UTC day
 
 
@@ -52,7 +52,7 @@ class Windows(NamedTuple):
 
     inputs: Tensor  # (W, WINDOW, F)
     target: Tensor  # (W, WINDOW)
-    weight: Tensor  # (W, WINDOW) 1 where graded
+    weight: Tensor  # (W, WINDOW) of a bar's squared error; 0 where it is not graded
 
 
 class CrossFit(NamedTuple):
@@ -127,7 +127,7 @@ def with_drift_net(
     found = cross_fitted(series, seed)
     if found is None:
         return beliefs
-    answers = [column[each.graded] for column, each in zip(found.columns, series, strict=True)]
+    answers = [column[each.weight > 0.0] for column, each in zip(found.columns, series, strict=True)]
     centre, spread = (float(part) for part in (np.concatenate(answers).mean(), np.concatenate(answers).std()))
     if spread <= 1e-9:
         return beliefs
@@ -147,9 +147,12 @@ def net_series(history: ObservedPath, beliefs: Beliefs, ledger: LedgerConfig, pr
     (part,) = active_rows(history, ledger, prior)
     base = np.asarray(history.path.base).reshape(len(history.rows), -1)[:, 0]
     graded = (base != 0.0) & (moment.slow[:, 0] > 0.0)
-    target = np.zeros(len(graded))
-    target[graded] = part.target(prior) / beliefs.evidence.deviation
-    return NetSeries(beliefs.scores(history.rows, moment), target, graded, history.day)
+    inputs, gamma = beliefs.scores(history.rows, moment), beliefs.evidence.variance
+    root = np.sqrt(relative_variance(inputs[graded, : len(gamma) - 1], gamma))
+    target, weight = np.zeros(len(graded)), np.zeros(len(graded))
+    target[graded] = part.target(prior, root) * root / beliefs.evidence.deviation
+    weight[graded] = 1.0 / root**2
+    return NetSeries(inputs, target, weight, history.day)
 
 
 def cross_fitted(series: Sequence[NetSeries], seed: int = 0) -> CrossFit | None:
@@ -189,9 +192,9 @@ def windows(series: Sequence[NetSeries]) -> Windows:
     for each in series:
         for end in range(len(each.day), WINDOW - 1, WARM - WINDOW):
             rows = slice(end - WINDOW, end)
-            graded = each.graded[rows].copy()
-            graded[:WARM] = False
-            found.append((int(each.day[end - 1]), each.inputs[rows], each.target[rows], graded))
+            weight = each.weight[rows].copy()
+            weight[:WARM] = 0.0
+            found.append((int(each.day[end - 1]), each.inputs[rows], each.target[rows], weight))
     if not found:
         return Windows(torch.zeros(0, WINDOW, 0), torch.zeros(0, WINDOW), torch.zeros(0, WINDOW))
     found.sort(key=lambda window: window[0])
@@ -241,7 +244,7 @@ def _loss(net: _Net, given: Windows) -> Tensor:
 
 @torch.no_grad()
 def loss_of(net: _Net, given: Windows) -> float:
-    """Mean squared error of the graded bars."""
+    """Weighted mean squared error of the graded bars."""
     return float(_loss(net, given))
 
 
