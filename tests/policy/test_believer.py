@@ -13,9 +13,10 @@ from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.experiments.train import train
 from himari_rl.features.contract import WIDTH, state_dim
 from himari_rl.features.encoder import StateEncoder
-from himari_rl.policy.beliefs import Beliefs, Evidence, moments, seen
+from himari_rl.policy.beliefs import Beliefs, moments
 from himari_rl.policy.believer import Believer
 from himari_rl.policy.clock import decisions_of
+from himari_rl.policy.evidence import PLACES, Evidence, seen
 from himari_rl.policy.runtime import Policy, load_policy
 from himari_rl.schema import FloatArray
 from himari_rl.training.beliefs import fit_scores
@@ -144,7 +145,9 @@ def planted(rng: np.random.Generator, assets: int, *, shorts: bool) -> Beliefs:
     moment = moments(rows, assets, shorts=shorts)
     side = None if moment.side is None else moment.side[:, 0]
     part = seen(rows[:, :WIDTH], np.maximum(moment.slow[:, 0], 1e-4), side)
-    scores = fit_scores([part])
+    levels = np.linspace(0.0, 1.0, len(PLACES)) ** np.array([[0.3], [1.0], [3.0]])
+    borders = ((), *(tuple(each) for each in levels.tolist()))  # the first step and all after these are sharp ones
+    scores = fit_scores([part]).model_copy(update={"borders": borders})
     bent = scores.bent(scores.linear(part))
     evidence = Evidence(
         scores=scores,

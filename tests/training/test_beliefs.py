@@ -10,16 +10,8 @@ from helpers.multi import random_panel
 from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.features import contract
 from himari_rl.policy import beliefs as policy_beliefs
-from himari_rl.policy.beliefs import (
-    RawColumns,
-    anchor,
-    believed_input,
-    bent_forms,
-    moments,
-    moving_average,
-    seen,
-    slow_volatility,
-)
+from himari_rl.policy.beliefs import anchor, believed_input, moments, moving_average, slow_volatility
+from himari_rl.policy.evidence import PLACES, RawColumns, bent_forms, seen
 from himari_rl.training import beliefs
 from himari_rl.training.beliefs import (
     Prior,
@@ -169,10 +161,37 @@ def test_fifty_seven_bent_columns_each_with_its_name() -> None:
     z = scores.linear(raw)
     assert [column.tolist() for column in bent.T] == [form.column(z).tolist() for form in bent_forms()]
     named = dict(zip((form.name for form in bent_forms()), bent.T, strict=True))
-    np.testing.assert_array_equal(named["confidence > 1.625"], z[:, 0] > 1.625)
-    np.testing.assert_array_equal(named["cascade_risk < -1.625"], z[:, 1] < -1.625)
+    np.testing.assert_array_equal(named["confidence above its border"], z[:, 0] > 1.625)
+    np.testing.assert_array_equal(named["cascade_risk below its border"], z[:, 1] < -1.625)
     np.testing.assert_array_equal(named["hinge of log s at -0.842"], np.maximum(-0.842 - z[:, 5], 0.0))
     np.testing.assert_array_equal(named["(confidence) x (log s)"], z[:, 0] * z[:, 5])
+
+
+def test_a_step_with_a_told_border_rises_where_the_border_may_lie() -> None:
+    rows, _ = market(500, 4)
+    raw = rows_of(rows, np.zeros(500)).seen
+    levels = tuple(np.linspace(0.0, 1.0, len(PLACES)).tolist())
+    scores = fit_scores([raw]).model_copy(update={"borders": ((), levels)})  # of cascade_risk, upper side
+    z, bent = scores.linear(raw), scores.bent(scores.linear(raw))
+    np.testing.assert_array_equal(bent[:, 0], z[:, 0] > 1.625)
+    np.testing.assert_allclose(bent[:, 1], np.clip((z[:, 1] - PLACES[0]) / (PLACES[-1] - PLACES[0]), 0.0, 1.0))
+    assert bent_forms()[1].column(z, levels).tolist() == bent[:, 1].tolist()
+
+
+@pytest.mark.parametrize("border", [1.1, 1.5, 1.9])
+def test_the_evidence_finds_where_an_edge_begins(border: float) -> None:
+    """Wherever it lies: with steps at 1.625 alone each of these is believed with single bars beside it."""
+    rows, earned = market(20_000, 31)
+    z = fit_scores([rows_of(rows, earned).seen]).linear(rows_of(rows, earned).seen)[:, 0]
+    part = rows_of(rows, earned + 0.006 * 0.4 * (z > border))
+    fit = fit_evidence([part], Prior())
+    at = next(j for j, form in enumerate(bent_forms()) if form.name == "confidence above its border")
+    assert len(fit.evidence.coefficients) - len(bent_forms()) + at in [d.column for d in fit.directions]
+    levels = fit.evidence.scores.borders[at]
+    median = float(np.interp(0.5, levels, PLACES))
+    assert abs(median - border) < 0.05
+    told = [j for j, each in enumerate(fit.evidence.scores.borders) if each]
+    assert told == [at]  # of the others nothing has to be known
 
 
 def weighted(part: Rows, fit: beliefs.Fit, prior: Prior) -> tuple[np.ndarray, np.ndarray]:

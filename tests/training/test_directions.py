@@ -1,9 +1,12 @@
 """Forward selection with shares: against a peer, a closed form and planted columns."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
-from himari_rl.training.directions import Remains, believed_directions, fit_variance
+from himari_rl.policy.evidence import PLACES
+from himari_rl.training.directions import Remains, believed_directions, border_levels, fit_variance
 
 
 def test_errors_clustered_by_day_are_those_of_a_peer_however_many_directions_were_taken() -> None:
@@ -108,3 +111,31 @@ def test_a_net_comes_last_and_is_not_believed_upside_down() -> None:
         np.column_stack([x, -drift]), y / y.std(), day, np.full(9, 4.0), 1e9
     )  # the negative control
     assert as_any_other[8] < -0.3
+
+
+def test_how_sure_a_border_is_follows_from_the_likelihood_of_every_place() -> None:
+    """A twin: weighted least squares with a step at each place, and the posterior of a uniform prior."""
+    rng = np.random.default_rng(8)
+    z, one = rng.standard_normal((3000, 2)), np.exp(0.3 * rng.standard_normal(3000))
+    y = rng.standard_normal(3000) + one * (-z[:, 1] > 1.4)
+    levels = border_levels(z, y, one)
+    assert levels.shape == (4, len(PLACES))
+    for row, (sign, column) in zip(levels, [(1, 0), (1, 1), (-1, 0), (-1, 1)], strict=True):
+        log_likelihood = []
+        for left, right in pairwise(PLACES):
+            x = np.column_stack([one, one * (sign * z[:, column] > 0.5 * (left + right))])
+            log_likelihood.append(-0.5 * np.linalg.lstsq(x, y, rcond=None)[1][0])
+        chance = np.exp(np.array(log_likelihood) - max(log_likelihood))
+        np.testing.assert_allclose(row, np.r_[0.0, np.cumsum(chance / chance.sum())], atol=1e-8)
+    assert abs(np.interp(0.5, levels[3], PLACES) - 1.4) < 0.15  # the border that is there
+    low, high = np.interp([0.1, 0.9], levels[0], PLACES)
+    assert high - low > 0.3  # where none is, no place is sure
+
+
+def test_a_place_with_hardly_a_bar_beyond_it_says_nothing() -> None:
+    y = np.zeros(2000)
+    y[0] = 1000.0  # one bar, alone beyond every place
+    z = np.zeros((2000, 1))
+    z[0] = 5.0
+    steps = np.diff(border_levels(z, y, np.ones(2000)))
+    np.testing.assert_allclose(steps, 1.0 / steps.shape[1])

@@ -108,7 +108,8 @@ def test_minibatches_hold_whole_environments_with_their_own_first_memory() -> No
 
 @pytest.mark.parametrize("analytic_gradient_fraction", [0.0, 1.0], ids=["ppo", "gradient"])
 def test_memory_is_carried_over_a_rollout_and_forgotten_at_an_episodes_end(analytic_gradient_fraction: float) -> None:
-    agent, physics = lstm_of(analytic_gradient_fraction=analytic_gradient_fraction, learning_rate=0.0), physics_of(BARS)
+    config = {"analytic_gradient_fraction": analytic_gradient_fraction, "learning_rate": 1e-30}
+    agent, physics = lstm_of(**config), physics_of(BARS)
     trainer = trainer_of(agent, physics, 4)
     starts = trainer.state.env.row.clone()
     trainer.one_rollout()  # episodes of 20 bars, rollouts of 10: every second account begins half-way

@@ -55,12 +55,13 @@ _RANGES = {  # NaN is in none
 }
 
 
-class BatchSizes(NamedTuple):
-    """Sizes of a rollout and of one gradient step."""
+class StepSettings(NamedTuple):
+    """Sizes of a rollout and of one gradient step, and Adam's step at the start."""
 
     num_envs: int
     num_steps: int
     minibatch: int
+    learning_rate: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +72,10 @@ class PPOConfig:
     (128, 128)
     """
 
-    raw_batch: ClassVar[BatchSizes] = BatchSizes(500, 50, 12_500)  # the sign of a return is noise: many bars a step
-    believed_batch: ClassVar[BatchSizes] = BatchSizes(
-        16, 250, 4_000
-    )  # deterministic; in 100 bars an exit that repays its cost over 190 looks unpaid (R1)
+    # the sign of a return is noise: many bars a step
+    raw_batch: ClassVar[StepSettings] = StepSettings(500, 50, 12_500, 5e-3)
+    # deterministic: large steps do no harm; in 100 bars an exit that repays its cost over 190 looks unpaid (R1)
+    believed_batch: ClassVar[StepSettings] = StepSettings(16, 250, 4_000, 1e-2)
 
     drift_net: ClassVar[bool] = False  # an LSTM's out-of-fold drift is one more column of the evidence
 
@@ -110,8 +111,8 @@ class PPOConfig:
     """Bars of one rollout (T); divides the episode. 0 is what fits: 250 with beliefs, 50 on raw returns."""
     analytic_gradient_fraction: float = 0.9
     """First fraction of the rollouts that learns by the analytic gradient through the ledger; the rest is PPO."""
-    learning_rate: float = 5e-3
-    """Adam's step at the start."""
+    learning_rate: float = 0.0
+    """Adam's step at the start; 0 is what fits: .01 with beliefs, .005 on raw returns (LSTM .003)."""
     final_learning_rate: float = 0.02
     """Fraction of learning_rate left at the end of the linear decay."""
     minibatch: int = 0
@@ -182,14 +183,12 @@ class PPOConfig:
         recipe = {
             name: value for name, value in RECIPES[self.recipe].items() if getattr(self, name) == _default(self, name)
         }
-        if self.num_envs and self.num_steps and self.minibatch and not recipe:
+        if all(getattr(self, name) for name in fits._fields) and not recipe:
             return self
         return replace(
             self,
             **recipe,
-            num_envs=self.num_envs or fits.num_envs,
-            num_steps=self.num_steps or fits.num_steps,
-            minibatch=self.minibatch or fits.minibatch,
+            **{name: getattr(self, name) or value for name, value in fits._asdict().items()},
         )
 
     def rollouts(self, bars: int) -> int:
@@ -220,12 +219,11 @@ class LSTMPPOConfig(PPOConfig):
     'reset'
     """
 
-    raw_batch: ClassVar[BatchSizes] = BatchSizes(
-        320, 50, 8_000
-    )  # a minibatch is whole environments, never part of a sequence
+    # a minibatch is whole environments, never part of a sequence
+    raw_batch: ClassVar[StepSettings] = StepSettings(320, 50, 8_000, 3e-3)
 
     drift_net: ClassVar[bool] = True
-    recurrent_form: ClassVar[tuple[str, ...]] = ("hidden_dim", "hidden_layers", "epochs", "learning_rate")
+    recurrent_form: ClassVar[tuple[str, ...]] = ("hidden_dim", "hidden_layers", "epochs")
 
     beliefs: bool = True
     """Trains on what the history lets one believe (docs/beliefs.md), a drift net's column included; --no-beliefs trains
@@ -242,8 +240,6 @@ class LSTMPPOConfig(PPOConfig):
     """First fraction of the rollouts that learns by the analytic gradient, back through time; the rest is PPO."""
     epochs: int = 1
     """Passes over each PPO rollout; more of them leave the stored states behind (LOG.md); with beliefs 1 becomes 2."""
-    learning_rate: float = 3e-3
-    """Adam's step at the start; with beliefs .003 becomes the base agent's .005."""
     gap_rule: str = GAP_RULES[0]
     """What a server does with the memory of a session that missed bars: reset, or advance (with beliefs always)."""
 

@@ -5,22 +5,20 @@
     drift            d_t (P_t + s_t D_t): a prior that makes the anchor right, and D_t, what the evidence adds to it
 
 The prior is reverse optimisation (Black & Litterman 1992, "Global portfolio optimization"): the drift under which the
-anchor is the optimal position. D_t is a linear form of scores of the state, fitted in training/beliefs.py; it needs
-nothing but numpy here, so that server, backtest and training read the same number.
+anchor is the optimal position. D_t is policy/evidence.py's; nothing but numpy is needed here, so that server, backtest
+and training read the same number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
-from itertools import combinations
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import model_validator
 
 from himari_rl.features import contract
 from himari_rl.policy.drift_net import DriftNet, DriftRunner
+from himari_rl.policy.evidence import CONTINUOUS, DISCRETE, Evidence, seen
 from himari_rl.policy.manifest_part import ManifestPart
 from himari_rl.schema import MAX_MULTIPLIER, FloatArray
 
@@ -31,12 +29,8 @@ LARGEST_DRIFT = 8.0  # of the believed drift, in units of the prior's
 SMALLEST_DRIFT = -4.0
 STATELESS_WEIGHT = 0.7  # of the usual volatility, where nothing is remembered
 
-STEPS = (1.625,)  # where the nonlinear columns bend, in standard deviations; each on both sides
-HINGES = (0.842, 1.645)
 _PART = 100_000  # bars whose columns are made at once
 _BLOCK = 2048  # rows of one closed-form block of the moving average: its weights stay below 1e4
-TINY = 1e-12
-MOST_LOG_VARIANCE = 3.0  # h beyond the training rows is not extrapolated without end
 
 
 def moving_average(values: FloatArray, half_life: float, first: float | None = None) -> FloatArray:
@@ -92,183 +86,6 @@ def joint_share(assets: int, correlation: Any) -> Any:
     """1 / sqrt(A (1 + (A - 1) rho)), what each asset may use of a common target; a number, or (T,) numpy."""
     joint = assets * (1.0 + (assets - 1) * correlation)
     return (joint * (joint > 1.0 / assets) + (joint <= 1.0 / assets) / assets) ** -0.5  # rho > -1 / (A - 1)
-
-
-class RawColumns(NamedTuple):
-    """What the evidence looks at, raw: one row a bar."""
-
-    continuous: FloatArray  # (T, 6) confidence, cascade risk, momenta and volatility over the slow one, its logarithm
-    discrete: FloatArray  # (T, 5) HOLD and the four tiers
-    side: FloatArray | None  # (T,) +1 or -1 where shorts are allowed
-
-    def every(self, step: int) -> RawColumns:
-        """Every `step`-th bar."""
-        side = None if self.side is None else self.side[::step]
-        return RawColumns(self.continuous[::step], self.discrete[::step], side)
-
-
-CONTINUOUS = ("confidence", "cascade_risk", "momentum_1h / s", "momentum_4h / s", "log(volatility / s)", "log s")
-DISCRETE = ("hold", "tier_1", "tier_2", "tier_3", "tier_4")
-
-
-def seen(rows: FloatArray, slow: FloatArray, side: FloatArray | None = None) -> RawColumns:
-    """The raw columns of market rows (T, 16) of one asset.
-
-    Args:
-        slow: (T,) slow volatility, positive.
-        side: (T,) direction of the base position, given where shorts are allowed: momenta then count along it.
-    """
-    table = contract.ASSET_FEATURES
-    along = 1.0 if side is None else side
-    volatility = rows[:, contract.VOLATILITY] * contract.VOLATILITY_SCALE
-    scale = np.maximum(slow, TINY)
-    return RawColumns(
-        continuous=np.column_stack(
-            [
-                rows[:, contract.CONFIDENCE],
-                rows[:, contract.CASCADE_RISK],
-                rows[:, contract.MOMENTUM_1H] * table[contract.MOMENTUM_1H].full_scale / scale * along,
-                rows[:, contract.MOMENTUM_4H] * table[contract.MOMENTUM_4H].full_scale / scale * along,
-                np.log(np.maximum(volatility, TINY) / scale),
-                np.log(scale),
-            ]
-        ),
-        discrete=np.column_stack([rows[:, contract.ACTION_HOLD], rows[:, contract.TIER]]),
-        side=side,
-    )
-
-
-class Scores(ManifestPart):
-    """Standardised columns of what is seen: rank-normal scores by knots, two-valued columns as they are.
-
-    Beyond the outermost knot a score stays at it: what was never seen is not extrapolated.
-    """
-
-    knots: tuple[tuple[float, ...], ...]  # of each continuous column; empty where it takes two values or fewer
-    levels: tuple[tuple[float, ...], ...]  # normal scores of those knots
-    centre: tuple[float, ...]  # of the two-valued continuous columns, then of the discrete ones
-    scale: tuple[float, ...]
-
-    def linear(self, raw: RawColumns) -> FloatArray:
-        """(T, 11) scores."""
-        columns = []
-        for j, column in enumerate([*raw.continuous.T, *raw.discrete.T]):
-            if j < len(self.knots) and self.knots[j]:
-                columns.append(np.interp(column, self.knots[j], self.levels[j]))
-            else:
-                columns.append((column - self.centre[j]) / self.scale[j])
-        return np.column_stack(columns)
-
-    def bent(self, linear: FloatArray) -> FloatArray:
-        """(T, 57) nonlinear columns of the six continuous scores: steps, hinges, squares, products."""
-        z = linear[:, : len(CONTINUOUS)]  # all six at once: a served answer has one row, and calls are what it costs
-        steps = [sign * z - at > 0.0 for at in STEPS for sign in (1.0, -1.0)]
-        hinges = [np.maximum(sign * z - at, 0.0) for at in HINGES for sign in (1.0, -1.0)]
-        first, second = _pairs()
-        return np.concatenate([*steps, *hinges, z * z, z[:, first] * z[:, second]], axis=1, dtype=np.float64)
-
-
-class Form(NamedTuple):
-    """One nonlinear column: 1 beyond a point, how far beyond it, or the product of two scores."""
-
-    kind: Literal["step", "hinge", "product"]
-    first: int  # which of CONTINUOUS
-    second: int = 0
-    sign: float = 1.0
-    at: float = 0.0
-
-    def column(self, z: FloatArray) -> FloatArray:
-        """(T,) of scores (T, 6 or more)."""
-        if self.kind == "product":
-            return np.asarray(z[:, self.first] * z[:, self.second])
-        beyond = self.sign * z[:, self.first] - self.at
-        return np.asarray((beyond > 0.0).astype(np.float64) if self.kind == "step" else np.maximum(beyond, 0.0))
-
-    @property
-    def name(self) -> str:
-        first, second = CONTINUOUS[self.first], CONTINUOUS[self.second]
-        if self.kind == "product":
-            return f"({first})^2" if self.first == self.second else f"({first}) x ({second})"
-        if self.kind == "step":
-            return f"{first} {'>' if self.sign > 0 else '<'} {self.sign * self.at:g}"
-        return f"hinge of {first} at {self.sign * self.at:+g}"
-
-
-@cache
-def _pairs() -> tuple[list[int], list[int]]:
-    """First and second score of each product of two."""
-    every = list(combinations(range(len(CONTINUOUS)), 2))
-    return [first for first, _ in every], [second for _, second in every]
-
-
-@cache
-def bent_forms() -> tuple[Form, ...]:
-    """The nonlinear columns in their order, one by one; `Scores.bent` makes all of them."""
-    every = range(len(CONTINUOUS))
-    forms = [Form("step", j, sign=sign, at=at) for at in STEPS for sign in (1.0, -1.0) for j in every]
-    forms += [Form("hinge", j, sign=sign, at=at) for at in HINGES for sign in (1.0, -1.0) for j in every]
-    forms += [Form("product", j, j) for j in every]
-    return (*forms, *(Form("product", i, j) for i, j in zip(*_pairs(), strict=True)))
-
-
-class Evidence(ManifestPart):
-    """What the training rows say about the drift beyond the prior; travels in the bundle.
-
-    D_t = (c_0 h_t + c' phi_t) deviation    drift a bar = d_t (P_t + s_t D_t)
-    h_t = exp(gamma_0 + gamma' z_t)         E[R^2] / s^2 as the state tells it: the shape of the prior, P_t ~ h_t s_t
-    """
-
-    scores: Scores
-    bent_centre: tuple[float, ...]
-    bent_scale: tuple[float, ...]  # 0 where the column has no spread on the training rows
-    coefficients: tuple[float, ...]  # (prior's shape), 1, (side), linear, bent
-    deviation: float
-    doubt: float  # 1 - g_0: how much of the evidence on the prior itself is still doubted
-    variance: tuple[float, ...] = ()  # gamma of h: constant, linear; none is h = 1 and no column of it
-
-    def design(self, raw: RawColumns) -> FloatArray:
-        """(T, K) (prior's shape), 1, (side), linear and bent columns."""
-        linear = self.scores.linear(raw)
-        bent = standardised(self.scores.bent(linear), np.array(self.bent_centre), np.array(self.bent_scale))
-        return design(linear, raw.side, bent, self.variance)
-
-    def drift(self, raw: RawColumns) -> FloatArray:
-        """(T,) D_t in units of the slow volatility a bar, along the base position's side."""
-        linear, known = self.scores.linear(raw), np.array(self.coefficients)
-        believed = np.zeros(len(linear))
-        if self.variance:
-            believed, known = known[0] * relative_variance(linear, self.variance), known[1:]
-        bent = known[-len(bent_forms()) :]
-        believed += known[0] + linear @ known[-len(bent) - linear.shape[1] : -len(bent)]
-        if raw.side is not None:
-            believed += known[1] * raw.side
-        if bent.any():  # most histories teach none of them, and they are most of the work
-            scale = np.array(self.bent_scale)
-            slope = bent / np.where(scale > 0.0, scale, np.inf)
-            believed += self.scores.bent(linear) @ slope - np.array(self.bent_centre) @ slope
-        return believed * self.deviation
-
-
-def relative_variance(linear: FloatArray, gamma: Sequence[float]) -> FloatArray:
-    """(T,) h = exp(gamma_0 + gamma' z) of linear scores (T, K), at most a factor of e^3 from 1; 1 without a gamma."""
-    if not gamma:
-        return np.ones(len(linear))
-    told = gamma[0] + linear @ np.array(gamma[1:])
-    return np.asarray(np.exp(np.clip(told, -MOST_LOG_VARIANCE, MOST_LOG_VARIANCE)))
-
-
-def standardised(bent: FloatArray, centre: FloatArray, scale: FloatArray) -> FloatArray:
-    """Bent columns less their mean in deviations; 0 where a column had no spread on the training rows."""
-    even = scale <= 0.0
-    found: FloatArray = (bent - centre) / np.where(even, 1.0, scale)
-    found[:, even] = 0.0
-    return found
-
-
-def design(linear: FloatArray, side: FloatArray | None, bent: FloatArray, variance: Sequence[float]) -> FloatArray:
-    """(T, K) columns in their order: (prior's shape), 1, (side), linear, bent."""
-    shape = [relative_variance(linear, variance)] if variance else []
-    return np.column_stack([*shape, np.ones(len(linear)), *([] if side is None else [side]), linear, bent])
 
 
 class Beliefs(ManifestPart):

@@ -17,20 +17,14 @@ from numpy.typing import NDArray
 
 from himari_rl.features import contract
 from himari_rl.policy.beliefs import (
-    CONTINUOUS,
     CORRELATION_HALF_LIFE,
-    DISCRETE,
     LARGEST_DRIFT,
-    MOST_LOG_VARIANCE,
     SLOW_HALF_LIFE,
     SMALLEST_DRIFT,
     STATELESS_WEIGHT,
     TARGET_VOLATILITY,
-    TINY,
     Beliefs,
-    Evidence,
     Remembered,
-    bent_forms,
     expected,
     joint_share,
     moments,
@@ -38,6 +32,7 @@ from himari_rl.policy.beliefs import (
     volatilities,
 )
 from himari_rl.policy.drift_net import DriftRunner
+from himari_rl.policy.evidence import CONTINUOUS, DISCRETE, MOST_LOG_VARIANCE, PLACES, TINY, Evidence, bent_forms
 from himari_rl.schema import MAX_MULTIPLIER, FloatArray
 
 LOOKBACK = 10 * SLOW_HALF_LIFE
@@ -78,8 +73,14 @@ class ScalarEvidence:
         self._shape = gamma[1 : 1 + len(CONTINUOUS)].tolist()
         self._shape_discrete = of_shape.tolist()
         self._side = float(coefficients[1]) if shorts else 0.0
-        self._bent = [(form, float(value)) for form, value in zip(bent_forms(), bent, strict=True) if value]
-        asked = {i for form, _ in self._bent for i in (form.first, form.second)} | set(np.flatnonzero(linear).tolist())
+        borders = [*scores.borders, *[()] * (len(bent) - len(scores.borders))]
+        self._bent = [
+            (form, levels, float(value))
+            for form, levels, value in zip(bent_forms(), borders, bent, strict=True)
+            if value
+        ]
+        asked = {i for form, _, _ in self._bent for i in (form.first, form.second)}
+        asked |= set(np.flatnonzero(linear).tolist())
         asked |= set(np.flatnonzero(gamma[1:]).tolist())
         self._moments = list(zip(scores.centre[len(CONTINUOUS) :], scores.scale[len(CONTINUOUS) :], strict=True))
         self._asked = sorted(i for i in asked if i < len(CONTINUOUS))
@@ -106,13 +107,14 @@ class ScalarEvidence:
             total += coefficient * value
             told += of_shape * value
         total += self._of_shape * math.exp(min(max(told, -MOST_LOG_VARIANCE), MOST_LOG_VARIANCE))
-        for form, coefficient in self._bent:
+        for form, levels, coefficient in self._bent:
+            along = form.sign * z[form.first]
             if form.kind == "product":
-                total += coefficient * z[form.first] * z[form.second]
-            else:
-                beyond = form.sign * z[form.first] - form.at
-                if beyond > 0.0:
-                    total += coefficient * (1.0 if form.kind == "step" else beyond)
+                total += coefficient * along * z[form.second]
+            elif levels:
+                total += coefficient * interpolated(along, PLACES, levels)
+            elif along > form.at:
+                total += coefficient * (1.0 if form.kind == "step" else along - form.at)
         return total
 
 

@@ -20,31 +20,30 @@ from typing import NamedTuple
 import numpy as np
 
 from himari_rl.features import contract
-from himari_rl.policy.beliefs import (
-    TARGET_VOLATILITY,
+from himari_rl.policy.beliefs import TARGET_VOLATILITY, Beliefs, anchor, moments
+from himari_rl.policy.clock import MarketPath
+from himari_rl.policy.evidence import (
+    CONTINUOUS,
     TINY,
-    Beliefs,
     Evidence,
     RawColumns,
     Scores,
-    anchor,
     bent_forms,
     design,
-    moments,
     relative_variance,
     seen,
     standardised,
 )
-from himari_rl.policy.clock import MarketPath
 from himari_rl.policy.ledger_config import LedgerConfig
 from himari_rl.schema import FloatArray, IntArray
-from himari_rl.training.directions import Direction, believed_directions, fit_variance
+from himari_rl.training.directions import Direction, believed_directions, border_levels, fit_variance
 
 HORIZON = 12  # bars ahead whose squared returns stand for the variance
 KNOTS = 63
 LARGEST = 8.0  # of a standardised return
 LINEAR_PENALTY = 4.0  # garrote k: a column with |t| below sqrt(k) = 2 is not believed
 BENT_PENALTY = 10.0  # 57 directions: a laxer one believes one to three false columns a fold
+STEP_PENALTY = 12.0  # a step also chose its place: with 10 a fit of noise believes .1 of them, with 12 .05
 PART = 8_192  # bars whose covariances are made at once: of fifty assets they are 160 MB
 MOST_ROWS = 400_000  # of the regression: its columns are 560 bytes a row, several times over
 USUAL_DAYS = 30  # at the end of training, whose slow volatility a policy without memory expects
@@ -174,7 +173,7 @@ def fit_evidence(parts: Sequence[Rows], prior: Prior) -> Fit:
 
         shape   g_0 = tau^2 / (tau^2 + se^2), a normal posterior with tau = S' a year
         1, (side) and linear  g_j = max(0, 1 - 4 / t_j^2)
-        bent, and last a net's out-of-fold drift (training/drift_net.py)  g_j = max(0, 1 - 10 / t_j^2)
+        bent, and last a net's out-of-fold drift (training/drift_net.py)  g_j = max(0, 1 - 10 / t_j^2); steps 12
     """
     scores = fit_scores([part.seen for part in parts])
     if not sum(len(part.day) for part in parts):  # nowhere a position and a volatility
@@ -182,12 +181,18 @@ def fit_evidence(parts: Sequence[Rows], prior: Prior) -> Fit:
         blank, width = np.zeros(columns), 1 + (parts[0].seen.side is not None) + len(scores.centre) + columns
         return Fit(_evidence(scores, blank, blank, (0.0,) * width, 1.0, 1.0, ()), ())
     linear = np.concatenate([scores.linear(part.seen) for part in parts])
-    bent = scores.bent(linear)
-    centre, spread = bent.mean(axis=0), bent.std(axis=0)
-    spread = np.where(spread > 1e-9, spread, 0.0)
     slow, earned = (np.concatenate(leaf) for leaf in zip(*((part.slow, part.earned) for part in parts), strict=True))
     gamma = fit_variance(linear, (earned / slow) ** 2)
     root = np.sqrt(relative_variance(linear, gamma))
+    ends = np.cumsum([len(part.day) for part in parts])[:-1]
+    target = np.concatenate([part.target(prior, own) for part, own in zip(parts, np.split(root, ends), strict=True)])
+    deviation = float(target.std())
+    if deviation > 0.0:
+        levels = border_levels(linear[:, : len(CONTINUOUS)], target / deviation, 1.0 / root)
+        scores = scores.model_copy(update={"borders": tuple(tuple(each) for each in levels.tolist())})
+    bent = scores.bent(linear)
+    centre, spread = bent.mean(axis=0), bent.std(axis=0)
+    spread = np.where(spread > 1e-9, spread, 0.0)
     side = None if parts[0].seen.side is None else np.concatenate([part.side for part in parts])
     x = design(linear, side, standardised(bent, centre, spread), gamma)
     known = x.shape[1]
@@ -195,17 +200,18 @@ def fit_evidence(parts: Sequence[Rows], prior: Prior) -> Fit:
     if net_column.size:
         x = np.column_stack([x, net_column])
     x /= root[:, None]
-    ends = np.cumsum([len(part.day) for part in parts])[:-1]
-    target = np.concatenate([part.target(prior, own) for part, own in zip(parts, np.split(root, ends), strict=True)])
-    deviation = float(target.std())
     if deviation <= 0.0:
         return Fit(_evidence(scores, centre, spread, (0.0,) * known, 1.0, 1.0, gamma), ())
     day = np.concatenate([part.day for part in parts])
     penalty = np.full(x.shape[1], BENT_PENALTY)
-    penalty[: known - bent.shape[1]] = LINEAR_PENALTY
+    first = known - bent.shape[1]
+    penalty[:first] = LINEAR_PENALTY
+    penalty[first : first + len(scores.borders)] = STEP_PENALTY
     tau = prior.sharpe_a_year / (deviation * math.sqrt(prior.bars_per_year / len(day)))
     found, coefficients = believed_directions(x, target / deviation, day, penalty, tau, net=net_column.size > 0)
     doubt = 1.0 - (found[0].kept if found else 0.0)
+    told = [levels if coefficients[first + j] else () for j, levels in enumerate(scores.borders)]
+    scores = scores.model_copy(update={"borders": tuple(told)})  # of those that are believed
     evidence = _evidence(scores, centre, spread, tuple(coefficients[:known].tolist()), deviation, doubt, gamma)
     return Fit(evidence, found, float(coefficients[-1]) if net_column.size else 0.0)
 

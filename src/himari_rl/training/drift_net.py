@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from himari_rl.policy.beliefs import Beliefs, moments, relative_variance
+from himari_rl.policy.beliefs import Beliefs, moments
 from himari_rl.policy.drift_net import DriftNet, DriftRunner
+from himari_rl.policy.evidence import relative_variance
 from himari_rl.policy.ledger_config import LedgerConfig
 from himari_rl.schema import FloatArray, IntArray
 from himari_rl.training.beliefs import ObservedPath, Prior, active_rows, fit_evidence, thinned
