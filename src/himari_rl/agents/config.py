@@ -151,7 +151,7 @@ class PPOConfig:
     """Last fraction of the rollouts whose weights are averaged into the exported ones."""
     weight_decay: float = 0.0
     """AdamW's decay."""
-    plan_rollouts: int = 75
+    plan_rollouts: int = 40
     """With beliefs: rollouts planned at first. The plan is doubled, up to the budget, as long as the believed reward
     still grows; 0 plans the whole budget, as raw returns do."""
     growth: float = 0.02
