@@ -65,18 +65,26 @@ def walk(lanes: Sequence[Lane], banded: Sequence[Banded], ledger: LedgerSpec) ->
     size = max(1, CHUNK_NUMBERS // (len(lanes) * assets))
     for start in range(0, decisions, size):
         loop.step(slice(start, min(start + size, decisions)))
+    exposure, wanted, growth, cost = loop.exposure, loop.wanted, loop.growth, loop.cost
+    del loop  # of minute bars each array is hundreds of megabytes: it goes as soon as it is told by lane
     back = np.argsort(order)
 
     def by_lane(values: FloatArray) -> FloatArray:
         return np.ascontiguousarray(np.moveaxis(values, -1, 0)[back])
 
-    fill_to_fill, to_close = (np.log(loop.growth[:, k, 0]) for k in (0, 1))
-    to_close[1:] += np.cumsum(fill_to_fill[:-1], axis=0)
     multiplier = [lane.orders.multiplier for lane in lanes]
     for k, account in enumerate(led):
-        multiplier[account] = np.ascontiguousarray(loop.wanted[:decisions, :, k])
-    exposure = np.ascontiguousarray(loop.exposure.transpose(2, 0, 1)[back])
-    return Histories(exposure, multiplier, by_lane(loop.growth[:, 0, 0]), by_lane(to_close), by_lane(loop.cost[:, 0]))
+        multiplier[account] = np.ascontiguousarray(wanted[:decisions, :, k])
+    del wanted
+    paid = by_lane(cost[:, 0])
+    del cost
+    held = by_lane(exposure)
+    del exposure
+    fill_to_fill, to_close = (np.log(growth[:, k, 0]) for k in (0, 1))
+    grown = by_lane(growth[:, 0, 0])
+    del growth
+    to_close[1:] += np.cumsum(fill_to_fill[:-1], axis=0)
+    return Histories(held, multiplier, grown, by_lane(to_close), paid)
 
 
 class _Chunk(NamedTuple):
