@@ -11,6 +11,7 @@ from himari_rl.data.panel import panel_of
 from himari_rl.data.synthetic import synthetic_bars
 from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.experiments.train import train
+from himari_rl.features import contract
 from himari_rl.features.contract import WIDTH, state_dim
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.beliefs import Beliefs, moments
@@ -77,6 +78,29 @@ def test_a_calmer_market_is_held_larger(trained: tuple[Policy, FloatArray]) -> N
     state = rows[0].copy()
     state[1:4] = (0.0, 0.0, 1.0)
     assert policy.step(state.tolist(), calm).multipliers[0] > 3.0 * policy.step(state.tolist(), wild).multipliers[0]
+
+
+def test_a_history_at_once_is_one_bar_after_the_other(trained: tuple[Policy, FloatArray]) -> None:
+    policy, rows = trained
+    rows = np.array(rows[:400], np.float64)
+    asked = rows[:, contract.ACTION_BUY] - rows[:, contract.ACTION_SELL]
+    side, held, memory, told, sides = 0.0, 0.0, None, [], []
+    for row, said in zip(rows, asked, strict=True):
+        row[[contract.POSITION_SIZE, contract.POSITION_SIDE]] = abs(held) / 2.0, np.sign(held)
+        step = policy.step(row.tolist(), memory)
+        if said:
+            side = float(said) if policy.manifest.ledger.allow_short else max(float(said), 0.0)
+        held, memory = step.multipliers[0] * side, step.memory
+        told.append((step.multipliers[0], step.confidence))
+        sides.append(side)
+    found = policy.along(rows, np.array(sides)[:, None], 1)
+    assert found is not None
+    np.testing.assert_allclose(np.column_stack(found), told, atol=2e-5)
+    assert np.ptp(np.array(told)[:, 0]) > 0.05
+    again = policy.along(rows, np.array(sides)[:, None], 4)  # from nothing at rows 0, 100, 200 and 300
+    assert again is not None
+    np.testing.assert_allclose(again[0][:100], found[0][:100])
+    assert not np.allclose(again[0][100:], found[0][100:], atol=1e-3)
 
 
 def test_a_portfolio_remembers_its_correlation_too(tmp_path: Path) -> None:

@@ -101,6 +101,7 @@ def judge_parts(
         twin = {POLICY: fold_policies(work, trained, part, work.settings.control_seeds)}
         plays.append(Play(policies=twin, on=there, variants=(BASE, LAGGED)))
     result, elsewhere, nothing, edge = backtests(plays, ledger, rng)
+    del plays, shifted, turned  # of minute bars hundreds of megabytes, and the rivals need their place
     trained_on = [(fold.train, fold.test.start - work.start_row) for fold in work.folds]
     rivals = on_training_rows(real, ledger, trained_on, risk_aversion)
     result = with_best(result, rivals)

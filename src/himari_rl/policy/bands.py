@@ -31,6 +31,25 @@ class Bands(NamedTuple):
         return Bands(self.low[rows:], self.high[rows:], self.lean[rows:], self.hold[rows:])
 
 
+def followed(found: Bands, lanes: int, side: FloatArray) -> FloatArray:
+    """(T, M, A) answers of each member where the account holds what all decided the bar before, from nothing.
+
+    Args:
+        lanes: stretches that are stepped side by side, each from nothing; divides T.
+        side: (T, A) direction of the base position from this bar on: +1, -1, or 0 before Layer 2 first spoke.
+    """
+    low, high, lean, hold, along = (
+        each.reshape(lanes, -1, *each.shape[1:]).swapaxes(0, 1).astype(np.float64)
+        for each in (found.low, found.high, found.lean, found.hold, side)
+    )
+    answers, held = np.empty(low.shape), np.zeros(lean.shape[1:])
+    for t in range(len(low)):
+        before = held * lean[t] + np.abs(held) * hold[t]
+        np.clip(before[:, None], low[t], high[t], out=answers[t])
+        held = answers[t].mean(axis=1) * along[t]
+    return answers.swapaxes(0, 1).reshape(found.low.shape)
+
+
 def bands(
     members: list[Member],
     normaliser: InputNormaliser,

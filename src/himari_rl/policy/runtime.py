@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from himari_rl.errors import BundleError, StateError
 from himari_rl.features.contract import ACCOUNT_COLUMNS, WIDTH, schema_hash, state_dim
-from himari_rl.policy.bands import Bands, bands
+from himari_rl.policy.bands import Bands, bands, followed
 from himari_rl.policy.believer import LOOKBACK, Believer
 from himari_rl.policy.bundle import read_bundle
 from himari_rl.policy.confidence import Confidence
@@ -223,6 +223,27 @@ class Policy:
         if not ((found.low >= 0.0) & (found.low <= found.high) & (found.high <= MAX_MULTIPLIER)).all():  # NaN fails all
             raise self._no_answer(np.asarray(rows, np.float32))
         return found
+
+    def along(self, rows: FloatArray, side: FloatArray, lanes: int) -> tuple[FloatArray, FloatArray] | None:
+        """Multipliers (T, A) and confidences (T,) on market rows in order, the account holding what was decided before.
+
+        What is remembered comes from the rows before, and the account begins anew at each of `lanes` equal stretches.
+        None where the network reads the account.
+
+        Args:
+            side: (T, A) direction of the base position from each row on: +1, -1 or 0.
+        """
+        found = self.bands(rows)
+        if found is None:
+            return None
+        answers = followed(found, lanes, side)
+        seen = np.asarray(rows[:, : self._dim], np.float32)
+        if self._believer is not None:
+            seen = np.column_stack([seen, np.asarray(self._believer.history(seen), np.float32)])
+        x = self._normaliser.many(seen)
+        distances, spreads = np.einsum("bf,bf->b", x, x), answers.std(axis=1).max(axis=1)
+        judged = zip((distances / self._normaliser.kept).tolist(), spreads.tolist(), strict=True)
+        return answers.mean(axis=1), np.array([self._confidence(*each) for each in judged])
 
     def _many(self, rows: F32, before: F32) -> tuple[FloatArray, F32, F32]:
         """Every member's multipliers (M, B, A), the new memory (B, S) and the normalised inputs for `rows` (B, F)."""
