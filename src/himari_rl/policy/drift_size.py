@@ -48,7 +48,8 @@ class Score(ManifestPart):
     def strayed(self, blocks: FloatArray) -> FloatArray:
         """(M,) of (M, K) in units of the limit on its side, so that 1 is the limit."""
         score = blocks @ np.array(self.weights) - self.centre
-        return np.maximum(score / self.highest, score / self.lowest)
+        strayed: FloatArray = np.maximum(score / self.highest, score / self.lowest)
+        return strayed
 
 
 class SizeReference(ManifestPart):
