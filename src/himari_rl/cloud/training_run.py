@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -89,7 +90,10 @@ def train_in_cloud(
         with _stopping(), _counting_in(places.trials):
             answer = None
             with workplace(out, snapshots=checkpoints) as folder:
-                if (folder / GATE).exists() and (folder / BUNDLE / MANIFEST).exists():
+                whole = (folder / BUNDLE / MANIFEST).exists()
+                if is_remote(out) and not whole:  # killed while its files followed: the manifest would have come last
+                    shutil.rmtree(folder / BUNDLE, ignore_errors=True)
+                if whole and (folder / GATE).exists():
                     tell("finished already, with these settings and bars; --fresh begins anew beside it")
                 else:
                     logs = places.tensorboard or str(folder / "tensorboard")
