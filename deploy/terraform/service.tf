@@ -42,6 +42,11 @@ resource "google_cloud_run_v2_service" "api" {
         value = tostring(var.service.log_every)
       }
 
+      env {
+        name  = "HIMARI_THROTTLED"
+        value = "1"
+      }
+
       resources {
         limits = {
           cpu    = var.service.cpu

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 
 import pytest
 
@@ -14,6 +16,7 @@ from himari_rl.client import ClientConfig, PolicyCaller
 from himari_rl.client.answers import CAUSES
 from himari_rl.client.breaker import Breaker
 from himari_rl.client.tokens import Credentials, expiry
+from himari_rl.client.wire import CallError, Margin, Wire
 from himari_rl.errors import ConfigError
 from himari_rl.schema import HOUR_MS
 
@@ -203,3 +206,42 @@ def test_the_client_needs_httpx_and_the_core_only() -> None:
     )
     found = run_python(f"import himari_rl.client, sys; print([m for m in {heavy!r} if m in sys.modules])")
     assert (found.returncode, found.stdout.strip()) == (0, "[]"), found.stderr
+
+
+def test_what_is_kept_of_a_deadline_grows_with_how_late_waits_come_back_and_is_forgotten() -> None:
+    """Of 150 ms: 15 at first; 1.5 times the largest lateness, a hundredth of it forgotten a call; 50 at most."""
+    margin = Margin()
+    assert margin.of(0.150) == pytest.approx(0.015)
+    assert margin.of(0.050) == pytest.approx(0.005)
+    margin.woke(-0.1)  # an answer before the end teaches nothing
+    assert margin.of(0.150) == pytest.approx(0.015)
+    margin.woke(0.020)
+    assert margin.of(0.150) == pytest.approx(0.030)
+    margin.woke(0.010)
+    assert margin.of(0.150) == pytest.approx(0.030 * 0.99)
+    margin.woke(0.200)
+    assert margin.of(0.150) == pytest.approx(0.050)
+    for _ in range(400):
+        margin.woke(-0.1)
+    assert margin.of(0.150) == pytest.approx(0.015)
+
+
+def test_a_late_wake_shortens_the_next_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits that come back 30 ms after their end, as on a busy machine: more is kept the next time."""
+    real = Future.result
+
+    def late(future: Future[bytes], timeout: float | None = None) -> bytes:
+        try:
+            return real(future, timeout)
+        finally:
+            time.sleep(0.03)
+
+    monkeypatch.setattr(Future, "result", late)
+    with faulty_server() as server:
+        server.mode = "stall"
+        wire = Wire(server.url, dict, 0)
+        with pytest.raises(CallError, match="timeout"):
+            wire.call("POST", "/predict", b"{}", 0.150)
+        monkeypatch.undo()
+        assert wire.margin.of(0.150) >= 0.045  # 1.5 times 30
+        wire.close()

@@ -115,7 +115,7 @@ def test_a_study_in_a_bucket_goes_on_where_it_stopped(cloud: Cloud, monkeypatch:
     monkeypatch.setenv("HIMARI_TRIALS", f"{GS}/trials")
     place = f"{GS}/tune"
     words = ("tune", "base", *BARS, "--out", place, "--num-episodes", "2", "--set", "tune.purge_bars=24", *SMALL)
-    words += ("--set", "environment.episode_bars=100")
+    words += ("--set", "environment.episode_bars=250")
     assert main([*words, "--trials", "1"]) == 0
     first = read_bytes(f"{place}/rows-0.npy")
     assert main([*words, "--trials", "2"]) == 0

@@ -141,6 +141,15 @@ def test_a_training_that_stops_at_its_cost_leaves_a_checkpoint_and_the_same_comm
     assert one == other
 
 
+def test_a_certification_stops_at_its_cost_and_says_that_it_begins_anew(tmp_path: Path) -> None:
+    words = ("certify", "base", "--market", "M1", "--seeds", "1", "--jobs", "1")
+    stopped = run_himari(*words, "--max-cost", "0.0001", "--set", "budget.usd_per_hour=3.6", HIMARI_COSTS=str(tmp_path))
+    assert stopped.returncode == 1
+    assert "a larger --max-cost begins anew" in stopped.stderr
+    [row] = CostLedger(str(tmp_path)).attempts()
+    assert (row.model, row.run, row.state) == ("certify", "base", STOPPED_BY_COST)
+
+
 def test_estimates_scale_with_the_work_and_time_outs_are_cost_over_price() -> None:
     known, machine = EstimateConfig(base_s=100.0, fold_s=10.0), CpuConfig(usd_per_hour=3.6, start_s=0.0, speed=2.0)
     one = estimated("base", WorkSize(episodes=500, seeds=10), "cpu", machine, known, False)

@@ -186,6 +186,43 @@ def test_kill_nine_at_random_changes_not_one_bit(cloud: Cloud, kind: str, tmp_pa
     sys.stdout.write(f"{kind}: {killed} kills, {resumed} after a checkpoint, {runs} runs of {took:.1f} s compared\n")
 
 
+class Killed(BaseException):
+    """As kill -9, for the program that is killed: nothing of it goes on."""
+
+
+def test_a_kill_after_each_of_the_last_writes_is_resumed(
+    cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bundle's files, the index, the verdict: a verdict without its bundle once passed for a finished run."""
+    trainer_main, put, place = load_script("vertex_training/trainer.py").main, gcs._put, f"{MODELS}/at-each-write"
+    monkeypatch.chdir(tmp_path)
+    ends: list[str] = []
+
+    def until_the_end(path: str, data: bytes, generation: int) -> int:
+        written = put(path, data, generation)
+        if ends and path == f"{place}/{ends[0]}":
+            raise Killed(ends.pop(0))
+        return written
+
+    monkeypatch.setattr(gcs, "_put", until_the_end)
+    words = ["--bucket-name", BUCKET, "--model-dir", "models/at-each-write", "--num-episodes", "10", *SMALL]
+    for name in ("bundle/weights.safetensors", "bundle/manifest.json", INDEX, "gate.json"):
+        ends.append(name)
+        with pytest.raises(Killed, match=name):
+            trainer_main(words)
+    assert trainer_main(words) == 0
+    assert load_policy(f"{place}/bundle").manifest.gate is not None
+    assert read_alias(f"{place}/latest.json").bundle == f"{place}/bundle"
+    named = set(json.loads(read_bytes(f"{place}/{INDEX}"))["objects"])
+    assert named >= {"bundle/manifest.json", "bundle/weights.safetensors", "bundle/evaluation.json"}
+    gcs.delete(f"{place}/bundle/manifest.json")  # as a run of before, killed between its verdict and its bundle
+    index = json.loads(read_bytes(f"{place}/{INDEX}"))
+    index["objects"].pop("bundle/manifest.json")
+    gcs.exchange(f"{place}/{INDEX}", lambda _: json.dumps(index).encode())
+    assert trainer_main(words) == 0
+    assert load_policy(f"{place}/bundle").manifest.gate is not None
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

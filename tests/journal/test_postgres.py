@@ -20,7 +20,7 @@ from himari_rl.cli import main
 from himari_rl.errors import StorageError
 from himari_rl.journal.database import without_password
 from himari_rl.journal.entry import DECISION, HALT, OUTCOME, Entry, entry_of
-from himari_rl.journal.store import open_journal
+from himari_rl.journal.store import DecisionJournal, open_journal
 from himari_rl.policy.runtime import load_policy
 from himari_rl.runner.replay import replay
 
@@ -105,6 +105,24 @@ def test_two_processes_write_at_once_and_every_bar_is_decided_once(place: str) -
     with open_journal(place) as journal:
         assert journal.verify() == 60
         assert [row.entry.bar for row in journal.entries()] == list(range(60))
+
+
+def test_a_server_that_is_killed_while_a_journal_is_opened_is_waited_for(
+    server: Postgres, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, kills = DecisionJournal._begin, [1]
+
+    def killed_once(journal: DecisionJournal) -> None:
+        if kills:
+            kills.pop()
+            server.kill()
+            server.start()
+        begin(journal)
+
+    monkeypatch.setattr(DecisionJournal, "_begin", killed_once)
+    with open_journal(place) as journal:
+        journal.append([decision(0)])
+        assert (journal.verify(), kills) == (1, [])
 
 
 def test_a_server_that_is_killed_and_comes_back_loses_and_doubles_nothing(server: Postgres, place: str) -> None:

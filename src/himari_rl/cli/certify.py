@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from itertools import count
@@ -13,7 +14,7 @@ from typing import Annotated
 import typer
 
 from himari_rl.cli.console import stderr_console
-from himari_rl.cli.options import AGENT, Json, Kind, configured
+from himari_rl.cli.options import AGENT, BUDGET, Json, Kind, configured, told_on
 from himari_rl.config import Resolved
 
 
@@ -22,7 +23,7 @@ def register(app: typer.Typer) -> None:
     app.command("certify")(certify())
 
 
-@configured("certify", "certify.seeds", "certify.num_episodes", "certify.device", *AGENT)
+@configured("certify", "certify.seeds", "certify.num_episodes", "certify.device", *AGENT, *BUDGET)
 def certify(
     kind: Kind,
     settings: Resolved,
@@ -46,6 +47,8 @@ def certify(
     from himari_rl.certification.history_certificates import HistoryCertificate
     from himari_rl.certification.suites import OF_EVERY_RUN, suite_for
     from himari_rl.certification.traps import Trapped, trap_certificates
+    from himari_rl.cloud.costs import CostLedger
+    from himari_rl.cloud.meter import metered
     from himari_rl.errors import RefusedError
     from himari_rl.storage import is_remote, write_atomic
     from himari_rl.training.device import resolve_device
@@ -62,7 +65,9 @@ def certify(
     title = kind if recipe == DEFAULT_RECIPE else f"{kind} --recipe {recipe}"
     console = stderr_console()
     started = time.perf_counter()
-    with TemporaryDirectory() as folder:
+    costs = CostLedger(os.environ.get("HIMARI_COSTS", ""))
+    meter = metered(settings["budget"], "certify", kind, ledger=costs, tell=told_on(console), resumes=False)
+    with TemporaryDirectory() as folder, meter:
         finished = count(1)
         with opened_progress(console, "markets x seeds", then="grading") as progress:
             certificates = certification.certify(

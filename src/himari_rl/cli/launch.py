@@ -109,9 +109,8 @@ def planned(
     find = _trainer if model in SCRIPTS else _command
     output, extra, size = find(model, kind, given, cloud)
     bucket = output.removeprefix("gs://").partition("/")[0] if output.startswith("gs://") else ""
-    if model != "certify":
-        share = how.max_cost / tasks_of(model, size, machine)
-        extra += [f"--max-cost={share:g}", "--set", f"budget.usd_per_hour={machine.price(how.spot):g}"]
+    share = how.max_cost / tasks_of(model, size, machine)
+    extra += [f"--max-cost={share:g}", "--set", f"budget.usd_per_hour={machine.price(how.spot):g}"]
     return CloudJob(
         model=model,
         kind=kind,

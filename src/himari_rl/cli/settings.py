@@ -44,7 +44,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "data"),
     "register": ("walk_forward", "agent", "environment", "evaluate", "gate"),
     "tune": ("tune", "data", "agent", "environment"),
-    "certify": ("certify", "agent"),
+    "certify": ("certify", "agent", "budget"),
     "gate": ("gate",),
     "serve": ("serve",),
     "run": ("run", "portfolio", "risk", "halt", "ab"),

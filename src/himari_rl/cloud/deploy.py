@@ -69,7 +69,8 @@ def service_document(deploy: DeployConfig, cloud: CloudConfig, monitor: MonitorC
         "MODEL_PATH": f"gs://{cloud.bucket}/{deploy.alias}",
         "HIMARI_ALLOW_ANONYMOUS": "1",  # Cloud Run's IAM checks who calls
         "HIMARI_LOG_EVERY": str(deploy.log_every),
-        **({"HIMARI_METRICS_PORT": str(METRICS_PORT)} if steady else {}),
+        # without a CPU between requests the alias is looked at within one
+        **({"HIMARI_METRICS_PORT": str(METRICS_PORT)} if steady else {"HIMARI_THROTTLED": "1"}),
     }
     server: dict[str, Any] = {
         "name": "server",

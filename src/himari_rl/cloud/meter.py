@@ -44,6 +44,7 @@ def metered(
     tell: Callable[[str], None],
     task: str = "",
     environment: Mapping[str, str] = os.environ,
+    resumes: bool = True,
 ) -> Iterator[None]:
     """Counts while the body runs; a price of 0 counts nothing.
 
@@ -51,6 +52,7 @@ def metered(
         run: the run's folder.
         tell: takes a line every 30 seconds, and one at the end.
         task: which of a job's tasks; each has a maximal cost of its own.
+        resumes: the body leaves a checkpoint; a certification has none, as it is graded whole.
 
     Raises:
         CostLimitError: the body was stopped since the cost reached budget.max_cost, here or in an earlier attempt.
@@ -59,7 +61,7 @@ def metered(
     if not budget.usd_per_hour:
         yield
         return
-    meter = _Meter(budget, model, run, task, ledger, tell, environment)
+    meter = _Meter(budget, model, run, task, ledger, tell, environment, resumes)
     if meter.usd() >= budget.max_cost:
         raise meter.refusal()
     with _interruptible():
@@ -86,8 +88,9 @@ class _Meter:
         ledger: CostLedger,
         tell: Callable[[str], None],
         environment: Mapping[str, str],
+        resumes: bool,
     ) -> None:
-        self.budget, self.ledger, self.tell = budget, ledger, tell
+        self.budget, self.ledger, self.tell, self.resumes = budget, ledger, tell, resumes
         self.reached = False
         launch = next((environment[name] for name in _LAUNCHES if environment.get(name)), secrets.token_hex(6))
         before = [each for each in ledger.attempts() if (each.launch, each.run, each.task) == (launch, run, task)]
@@ -128,7 +131,8 @@ class _Meter:
         return CostLimitError(
             f"stopped at ${self.usd():.4f} of --max-cost {limit:g}",
             "",
-            "the same command with a larger --max-cost goes on from the last checkpoint",
+            "the same command with a larger --max-cost "
+            + ("goes on from the last checkpoint" if self.resumes else "begins anew: it has no checkpoint"),
         )
 
     def _work(self) -> None:
@@ -138,7 +142,7 @@ class _Meter:
             now = self.seconds()
             if self.usd() >= self.budget.max_cost and not self.reached:
                 self.reached = True
-                self.tell(f"{self._line()}: stopping with a checkpoint")
+                self.tell(f"{self._line()}: stopping" + " with a checkpoint" * self.resumes)
                 main = threading.main_thread().ident
                 if main is not None:
                     signal.pthread_kill(main, signal.SIGINT)

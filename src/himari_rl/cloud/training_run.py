@@ -3,7 +3,7 @@
 MODEL_DIR/checkpoints/                 every save_interval and at SIGTERM; the same command goes on from there
 MODEL_DIR/training.json                what is trained
 MODEL_DIR/bundle/                      manifest (last), weights, evaluation.json
-MODEL_DIR/gate.json                    the gate's verdict
+MODEL_DIR/gate.json                    the gate's verdict: it comes last, and says that the run is finished
 MODEL_DIR/latest.json                  an alias of the newest finished run; `himari promote` moves the one that serves
 
 A run of other settings or other bars is made beside the one that is there, MODEL_DIR.20240229-3f2a1b, and nothing that
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ from himari_rl.experiments.evaluate import evaluate
 from himari_rl.experiments.run_folder import TRAINING, RunIdentity
 from himari_rl.experiments.train import identity_of, recorded_job
 from himari_rl.policy.alias import point
-from himari_rl.policy.bundle import read_manifest
+from himari_rl.policy.bundle import MANIFEST, read_manifest
 from himari_rl.release.gate import gate, record
 from himari_rl.release.rules import GateRules
 from himari_rl.schema import Bars
@@ -86,19 +87,26 @@ def train_in_cloud(
     tell(f"run {out}")
     checkpoints = join(places.checkpoints, name_of(out)) if places.checkpoints else ""
     try:
-        with _stopping(), _counting_in(places.trials), workplace(out, snapshots=checkpoints) as folder:
-            if (folder / GATE).exists():
-                tell("finished already, with these settings and bars; --fresh begins anew beside it")
-            else:
-                logs = places.tensorboard or str(folder / "tensorboard")
-                with workplace(logs) as events, Watch(Console(stderr=True), events) as watch:
-                    recorded_job(job, bars, folder, resume=True, accept=accept, watch=watch, tell=tell)
-                found = evaluate(folder / BUNDLE, bars, accept=accept, **vars(judged))
-                tell(found.verdict.sentence)
-                answer = gate(folder / BUNDLE, rules)
-                tell(f"gate: {answer.reason}")
-                record(folder / BUNDLE, answer)
-                write_atomic(folder / GATE, json.dumps(answer.to_dict(), indent=2, allow_nan=False).encode())
+        with _stopping(), _counting_in(places.trials):
+            answer = None
+            with workplace(out, snapshots=checkpoints) as folder:
+                whole = (folder / BUNDLE / MANIFEST).exists()
+                if is_remote(out) and not whole:  # killed while its files followed: the manifest would have come last
+                    shutil.rmtree(folder / BUNDLE, ignore_errors=True)
+                if whole and (folder / GATE).exists():
+                    tell("finished already, with these settings and bars; --fresh begins anew beside it")
+                else:
+                    logs = places.tensorboard or str(folder / "tensorboard")
+                    with workplace(logs) as events, Watch(Console(stderr=True), events) as watch:
+                        recorded_job(job, bars, folder, resume=True, accept=accept, watch=watch, tell=tell)
+                    found = evaluate(folder / BUNDLE, bars, accept=accept, **vars(judged))
+                    tell(found.verdict.sentence)
+                    answer = gate(folder / BUNDLE, rules)
+                    tell(f"gate: {answer.reason}")
+                    record(folder / BUNDLE, answer)
+            if answer is not None:  # last of all: it says that a run is finished, and a kill may come between any two
+                with workplace(out, only=(GATE,), snapshots=checkpoints) as folder:
+                    write_atomic(folder / GATE, json.dumps(answer.to_dict(), indent=2, allow_nan=False).encode())
     except KeyboardInterrupt:
         tell("stopped; the same command goes on from the last checkpoint")
         return STOPPED

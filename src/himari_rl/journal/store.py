@@ -65,11 +65,16 @@ class DecisionJournal:
         else:
             self._database = SqliteFile(str(place), create=create)
         self.place = self._database.place
-        try:
-            self._begin()
-        except self._database.errors as error:
-            self._database.close()
-            raise self._refusal(error) from error
+        until = monotonic() + BUSY_S
+        while True:
+            try:
+                self._begin()
+            except self._database.errors as error:
+                if self._database.comes_back(error, until):  # it was lost just now: what was begun is begun again
+                    continue
+                self._database.close()
+                raise self._refusal(error) from error
+            return
 
     def _begin(self) -> None:
         with self._database.writing():

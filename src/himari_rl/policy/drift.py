@@ -7,6 +7,8 @@ remember the hours before, how far a window of `window` bars strayed from it wit
                beyond either end
     distance   Wasserstein-1 distance of the window to the training distribution, in its standard deviations
     run        bars in a row with the very same value: a feed that has died
+    size       its mean size, or its mean, in units of the limit (drift_size.py)
+    step       the same against the window before: what changed from one bar to the next, and stays
 
 An alarm is one of them beyond the largest of training, with a margin for what training happened not to meet: the less
 it has seen, and the less alike its parts are, the wider. The account's own features are left out: they are what the
@@ -35,12 +37,13 @@ from himari_rl.features.contract import (
     state_dim,
     state_features,
 )
+from himari_rl.policy.drift_size import SizeReference, SizeScores, fit_size
 from himari_rl.policy.manifest_part import ManifestPart
 from himari_rl.schema import BoolArray, FloatArray
 
 WINDOW = 100
-MARGIN = 1.2  # of psi and distance: the next year's worst window is a little worse than those before
-MARGIN_PSI, MARGIN_DISTANCE = 0.5, 0.1  # and so much, where training hardly strayed at all
+MARGIN = 1.5  # of psi and distance: the next year's worst window is worse than those before, of a dozen numbers one's
+MARGIN_PSI, MARGIN_DISTANCE = 0.8, 0.1  # and so much, where training hardly strayed at all
 PARTS = 8  # of the training data: how much their worst windows differ is added, once at ENOUGH rows, more at fewer
 ENOUGH = 20_000
 ANSWERED, LANES = 50_000, 32  # newest training rows that the policy is asked, in so many stretches at once
@@ -48,7 +51,14 @@ RUN_MARGIN = 2.0
 LEAST_RUN = 12  # bars: fewer equal ones in a row are chance in a number with few values
 PROBABILITIES = (0.0, 0.001, 0.01, 0.05, *(i / 10 for i in range(1, 10)), 0.95, 0.99, 0.999, 1.0)
 EMPTY = 0.5  # observations that an empty bin counts as
-PSI, DISTANCE, RUN = "psi", "distance", "run"
+PSI, DISTANCE, RUN, SIZE, STEP = "psi", "distance", "run", "size", "step"
+MEASURES = {
+    PSI: "PSI",
+    DISTANCE: "distance",
+    RUN: "equal bars in a row",
+    SIZE: "size in units of the limit",
+    STEP: "step against the bars before, in units of the limit",
+}
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 _WEIGHTS = np.diff(np.concatenate([[0.0], 0.5 * (np.array(PROBABILITIES)[1:] + np.array(PROBABILITIES)[:-1]), [1.0]]))
@@ -61,6 +71,7 @@ class DriftFeature(ManifestPart):
     psi_limit: Finite
     distance_limit: Finite
     longest_run: Annotated[int, Field(ge=0)]  # 0: it never moved
+    size: SizeReference | None = None  # older bundles, and numbers with few values: none
 
     @model_validator(mode="after")
     def _increasing(self) -> DriftFeature:
@@ -81,12 +92,12 @@ class Strayed(NamedTuple):
     """One number that is no longer as in training."""
 
     feature: str
-    measure: str  # psi, distance or run
+    measure: str  # psi, distance, run, size or step
     value: float
     limit: float
 
     def __str__(self) -> str:
-        what = {PSI: "PSI", DISTANCE: "distance", RUN: "equal bars in a row"}[self.measure]
+        what = MEASURES[self.measure]
         return f"{self.feature}: {what} {self.value:.3g}, training at most {self.limit:.3g}"
 
 
@@ -164,6 +175,7 @@ def fit_drift(columns: Mapping[str, FloatArray], window: int = WINDOW) -> DriftS
             psi_limit=float(psi[f]) + MARGIN_PSI,
             distance_limit=float(distance[f]) + MARGIN_DISTANCE,
             longest_run=longest_run(values[:, f]),
+            size=fit_size(name, values[:, f], window),
         )
         for f, name in enumerate(columns)
     }
@@ -276,14 +288,18 @@ class DriftMonitor:
         self.names = tuple(own)
         features = list(own.values())
         self._reference = _Reference(np.array([feature.quantiles for feature in features]))
-        self._window: deque[list[float]] = deque(maxlen=spec.window)
+        self._sizes = SizeScores([feature.size for feature in features], spec.window)
+        self._size = spec.window
+        self._window: deque[list[float]] = deque(maxlen=2 * spec.window)  # a step is seen against the window before
         self._runs = np.zeros(len(features), int)
         self._limits = {
             PSI: np.array([feature.psi_limit for feature in features]),
             DISTANCE: np.array([feature.distance_limit for feature in features]),
             RUN: np.array([_run_limit(feature.longest_run) for feature in features]),
+            SIZE: np.ones(len(features)),
+            STEP: np.ones(len(features)),
         }
-        self.values = {name: np.zeros(len(features)) for name in (PSI, DISTANCE, RUN)}
+        self.values = {name: np.zeros(len(features)) for name in self._limits}
         """The measures of the newest window, (F,) each; 0 before it is full."""
 
     def add(self, numbers: Mapping[str, float]) -> list[Strayed]:
@@ -296,9 +312,13 @@ class DriftMonitor:
             self._runs = np.ones(len(values), int)
         self._window.append(values)
         self.values[RUN] = self._runs.astype(np.float64)
-        if len(self._window) == self._window.maxlen:
-            psi, distance = self._reference.strayed(np.array(self._window)[None])
+        if len(self._window) >= self._size:
+            kept = np.array(self._window)
+            psi, distance = self._reference.strayed(kept[None, -self._size :])
             self.values[PSI], self.values[DISTANCE] = psi[0], distance[0]
+            self.values[SIZE] = self._sizes.size(kept[-self._size :])[0]
+            if len(kept) == 2 * self._size:
+                self.values[STEP] = self._sizes.step(kept)[0]
         found = []
         for measure, limits in self._limits.items():
             beyond = self.values[measure] > limits

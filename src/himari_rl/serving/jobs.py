@@ -104,3 +104,12 @@ async def in_daemon(call: Callable[[], T]) -> T:
 
     threading.Thread(target=run, name="himari-look", daemon=True).start()
     return await future
+
+
+def background(every_s: float, throttled: bool, shadow: bool) -> dict[str, str]:
+    """What goes on between requests, and what cannot where the CPU is taken away after each answer; for people."""
+    said = {"follows": f"within requests, {every_s:g} s after the last look" if throttled else f"every {every_s:g} s"}
+    if shadow:
+        rare = "only while other requests are answered: not reliable here, use a steady profile"
+        said["shadow"] = rare if throttled else "between requests"
+    return said

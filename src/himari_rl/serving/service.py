@@ -23,7 +23,7 @@ from himari_rl.serving import decide as raw
 from himari_rl.serving import memory as memories
 from himari_rl.serving.errors import FieldError, NotReadyError, OfferRefusedError, within
 from himari_rl.serving.inputs import HeldSession, PolicyInput, Request, check_fields, input_of_sequence
-from himari_rl.serving.jobs import Jobs, in_daemon
+from himari_rl.serving.jobs import Jobs, background, in_daemon
 from himari_rl.serving.journal import Journal
 from himari_rl.serving.log_lines import LogLines
 from himari_rl.serving.messages import DecideRequest
@@ -96,7 +96,8 @@ class Service:
         """Says where the server listens and what it will serve there; and what it serves, when that is loaded."""
         settings = self.settings
         keys = "API keys" * bool(settings.api_keys) or "ID tokens" * bool(settings.audience) or "nobody is asked"
-        self.journal.event("listening", url=url, source=self.follower.place, keys=keys, admin=settings.admin)
+        more = background(settings.reload_s, settings.throttled, self._shadow is not None)
+        self.journal.event("listening", url=url, source=self.follower.place, keys=keys, admin=settings.admin, **more)
         self._announced = True
 
     async def reload(self) -> bool:

@@ -26,6 +26,8 @@ class ServeSettings:
     """Takes an alias or challenger of other symbols, another interval or another encoder than what is served."""
     reload_s: float = 2.0
     """Seconds between two looks at the alias or bundle, and between two attempts while no valid policy is loaded."""
+    throttled: bool = False
+    """The CPU is taken away after each answer (Cloud Run's default): looks are then part of a request, and said so."""
     look_timeout_s: float = 10.0
     """A look that takes longer is named in /ready, and nobody waits for it: its disk or bucket may hang."""
     start_wait_s: float = 5.0

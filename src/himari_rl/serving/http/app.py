@@ -37,6 +37,7 @@ from himari_rl.serving.http.access import REQUEST_ID, RequestIds
 from himari_rl.serving.http.connections import Connections
 from himari_rl.serving.http.docs import add_docs
 from himari_rl.serving.http.fast_path import FastPath
+from himari_rl.serving.http.follow import FollowsInRequests
 from himari_rl.serving.http.guard import Guard
 from himari_rl.serving.http.middleware import (
     Authentication,
@@ -55,6 +56,7 @@ from himari_rl.serving.service import FOLLOW, Service
 from himari_rl.serving.settings import ServeSettings
 
 MOST_PROBLEMS = 10  # of one request that are named
+THROTTLED_S = 3_600.0
 LAST_LINES_S = 1.0  # for the log to be written before the end
 
 __all__ = ["ENDPOINTS", "Api", "create_app"]
@@ -95,7 +97,8 @@ def create_app(source: Policy | str | Path, settings: ServeSettings | None = Non
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        looked = service.jobs.repeat(FOLLOW, service.reload, settings.reload_s)
+        every_s = THROTTLED_S if settings.throttled else settings.reload_s  # there requests look themselves
+        looked = service.jobs.repeat(FOLLOW, service.reload, every_s)
         with suppress(TimeoutError):  # then /ready says that it is still loading
             await asyncio.wait_for(looked.wait(), settings.start_wait_s)
         service.jobs.keep("sweep", app.body_limit.sweep)
@@ -147,9 +150,9 @@ def _add_front(app: Api, service: Service) -> None:
 
         headers = ["authorization", "content-type", "x-api-key"]
         front = CORSMiddleware(front, settings.cors_origins, ["GET", "POST"], headers)
-    app.front = front
+    app.front = FollowsInRequests(front, service) if settings.throttled else front
     app.logged = settings.access_log
-    app.request_ids = RequestIds(front, service.journal if settings.access_log else None)
+    app.request_ids = RequestIds(app.front, service.journal if settings.access_log else None)
 
 
 def _add_errors(app: FastAPI, service: Service) -> None:

@@ -32,7 +32,11 @@ class FastPath:
         settings = service.settings
         self.app, self.service, self._journal = app, service, service.journal
         self.direct = not (
-            settings.guarded or settings.cors_origins or settings.challenger_share or settings.access_log
+            settings.guarded
+            or settings.cors_origins
+            or settings.challenger_share
+            or settings.access_log
+            or settings.throttled
         )
         """Whether nothing of a request but its body decides on its answer: then protocol.py may ask here directly."""
         self._answers = {"/predict": self.answer, "/v1/batch": self._batch, "/v1/decide": self._decide}

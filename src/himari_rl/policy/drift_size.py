@@ -1,0 +1,152 @@
+"""Did a number's size change? Two measures of drift.py on the logarithm of a window's mean size: `size` and `step`.
+
+`size` holds it against the sizes of training's windows. But a market's volatility wanders over its own factor of three
+within a year, so a level says little about a factor of three; that it tripled *against the bars just before* says more.
+`step` compares the window with what the bars before it forecast: a matched filter (the linear discriminant of a lasting
+step, Fisher 1936) on block means,
+
+    blocks   3/4 and 1/4 window before; four quarters of the window itself
+    score    w' (blocks - their training mean), w = S^-1 d / (d' S^-1 d), d = 0 before and 1 in the window,
+             S the blocks' covariance over all training positions
+
+so that a step of size s raises the score by s, whatever the market did before, and a storm that is half over by the end
+of the window, or one that had already begun, raises it by less. On hourly bars the score of log |return| has a standard
+deviation of .27 where the window's level alone has .4: a factor of three is 4 of them instead of 2.7. The limits are
+LIMITS of training's standard deviations to either side; those of the size reach at least as far as training itself did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from himari_rl.policy.manifest_part import ManifestPart
+from himari_rl.schema import FloatArray
+
+LOG_SIZE, MEAN = "log_size", "mean"
+CHANNELS = {"momentum_1h": LOG_SIZE, "momentum_4h": LOG_SIZE, "volatility": LOG_SIZE, "signal_confidence": MEAN}
+"""What is looked at of a number: the logarithm of its mean size, or its mean. Numbers with few values have no entry."""
+LIMITS = {LOG_SIZE: (4.0, 4.0), MEAN: (5.0, 5.0)}  # of size and step; a confidence has the fatter tails
+FLOOR = 1e-3  # of training's mean size: where a feed dies, its log size is low, not minus infinity
+SHRINK = 0.05  # of the covariance towards its diagonal: blocks are alike
+STEPS = np.array([0.0, 0.0, 1.0, 1.0, 1.0, 1.0])  # of each block, where the window is another than the one before
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Score(ManifestPart):
+    """A weighted sum, and how far training's strayed from their mean."""
+
+    weights: tuple[Finite, ...]
+    centre: Finite
+    lowest: Finite  # below 0
+    highest: Finite
+
+    def strayed(self, blocks: FloatArray) -> FloatArray:
+        """(M,) of (M, K) in units of the limit on its side, so that 1 is the limit."""
+        score = blocks @ np.array(self.weights) - self.centre
+        strayed: FloatArray = np.maximum(score / self.highest, score / self.lowest)
+        return strayed
+
+
+class SizeReference(ManifestPart):
+    """One number's two scores, fitted on training."""
+
+    channel: str
+    floor: Finite
+    size: Score  # of the window's mean
+    step: Score  # of the six blocks, the oldest first
+
+
+def channel_of(name: str) -> str | None:
+    """What is looked at of a number, by its name with or without a symbol before it."""
+    return CHANNELS.get(name.rpartition(".")[2])
+
+
+def block_lengths(window: int) -> tuple[int, ...]:
+    """Bars of each block, the oldest first; together two windows."""
+    quarter = window // 4
+    return (window - quarter, quarter, window - 3 * quarter, quarter, quarter, quarter)
+
+
+def block_means(values: FloatArray, lengths: Sequence[int]) -> FloatArray:
+    """(N - sum + 1, K): of each position in (N,) values the means of K blocks, one after the other."""
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    starts = np.arange(len(values) - sum(lengths) + 1)
+    found, at = [], 0
+    for length in lengths:
+        found.append((total[starts + at + length] - total[starts + at]) / length)
+        at += length
+    return np.column_stack(found)
+
+
+def _seen(values: FloatArray, channel: str, floor: float, lengths: Sequence[int]) -> FloatArray:
+    means = block_means(np.abs(values) if channel == LOG_SIZE else values, lengths)
+    # a difference of cumulated sums may miss 0 by a last bit
+    return np.log(np.maximum(means, 0.0) + floor) if channel == LOG_SIZE else means
+
+
+def _score(blocks: FloatArray, weights: FloatArray, limit: float, least: float = 0.0) -> Score:
+    """Limits are `limit` standard deviations, and not below `least` times the farthest of training."""
+    scores = blocks @ weights
+    centre, most = float(scores.mean()), limit * float(scores.std())
+    return Score(
+        weights=tuple(weights.tolist()),
+        centre=centre,
+        lowest=min(-most, least * (float(scores.min()) - centre)),
+        highest=max(most, least * (float(scores.max()) - centre)),
+    )
+
+
+def fit_size(name: str, values: FloatArray, window: int) -> SizeReference | None:
+    """The scores of one number's training values (N,), in the order of time; None where nothing can step."""
+    channel = channel_of(name)
+    floor = FLOOR * float(np.abs(values).mean())
+    if channel is None or (values == values[0]).all():
+        return None
+    blocks = _seen(values, channel, floor, block_lengths(window))
+    covariance = np.cov(blocks.T)
+    spread = np.diag(covariance)
+    if not (spread > 0.0).all():
+        return None
+    weights = np.linalg.solve((1.0 - SHRINK) * covariance + SHRINK * np.diag(spread), STEPS)
+    weights /= weights @ STEPS
+    size, step = LIMITS[channel]
+    return SizeReference(
+        channel=channel,
+        floor=floor,
+        size=_score(_seen(values, channel, floor, (window,)), np.ones(1), size, least=1.0),
+        step=_score(blocks, weights, step),
+    )
+
+
+class SizeScores:
+    """The scores of several numbers; those without a reference are 0 always.
+
+    Args:
+        references: of each number, in order.
+    """
+
+    def __init__(self, references: Sequence[SizeReference | None], window: int) -> None:
+        self._references = references
+        self._lengths = {"size": (window,), "step": block_lengths(window)}
+
+    def size(self, values: FloatArray) -> FloatArray:
+        """(N - W + 1, F) of (N, F), 1 at the limit."""
+        return self._strayed(values, "size")
+
+    def step(self, values: FloatArray) -> FloatArray:
+        """(N - 2 W + 1, F) of (N, F), 1 at the limit."""
+        return self._strayed(values, "step")
+
+    def _strayed(self, values: FloatArray, measure: str) -> FloatArray:
+        lengths = self._lengths[measure]
+        found = np.zeros((len(values) - sum(lengths) + 1, values.shape[1]))
+        for f, known in enumerate(self._references):
+            if known is not None:
+                score = known.size if measure == "size" else known.step
+                found[:, f] = score.strayed(_seen(values[:, f], known.channel, known.floor, lengths))
+        return found
