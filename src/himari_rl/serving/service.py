@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic, perf_counter_ns, time
@@ -27,6 +27,7 @@ from himari_rl.serving.jobs import Jobs, in_daemon
 from himari_rl.serving.journal import Journal
 from himari_rl.serving.log_lines import LogLines
 from himari_rl.serving.messages import DecideRequest
+from himari_rl.serving.reader import SentDecide, as_sent, decide_reader
 from himari_rl.serving.sessions import SessionMemory, Sessions, resume
 from himari_rl.serving.settings import ServeSettings
 from himari_rl.serving.shadow import Challenger
@@ -36,6 +37,7 @@ LOADING = "the policy is still loading"
 FOLLOW = "follow"
 """The background job that looks at the sources."""
 _NO_NOTE: Mapping[str, Any] = {}
+_READ_DECIDE: Callable[[bytes], SentDecide] = decide_reader().validate_json
 
 
 class Service:
@@ -294,29 +296,39 @@ class Service:
         Raises:
             as `predict`.
         """
+        return self._decide(as_sent(request), client, perf_counter_ns())
+
+    def decide_bytes(self, body: bytes, client: str = "") -> dict[str, Any]:
+        """The same answer to a request as it came: as `predict_bytes`."""
         started = perf_counter_ns()
-        slot = self._chosen(request.session_id or client)
+        return self._decide(_READ_DECIDE(body), client, started)
+
+    def _decide(self, request: SentDecide, client: str, started: int) -> dict[str, Any]:
+        session = request.get("session_id")
+        slot = self._chosen(session or client)
         arrived = raw.arrive(request, slot, self.settings, self.clock() * 1000.0)
         name, stream = None, None
-        if request.session_id is not None:
-            name = (client, request.session_id, slot.symbols, slot.interval_ms)
+        if session is not None:
+            name = (client, session, slot.symbols, slot.interval_ms)
             self._streams.admit(name, client)
             stream = self._streams.get(name)
-        if stream is None or any(asset.history is not None for asset in arrived.assets.values()):
+        if stream is None or any(asset.get("history") is not None for asset in arrived.assets):
             known = "the request has no session_id and" if name is None else "this session is new here and"
             stream = raw.begin(arrived, slot, known if stream is None else "the request")
         stream, state, note = raw.encode(stream, arrived, slot)
         validate_state(state, slot.dim, slot.symbols)
         given = PolicyInput(state, note=note)
         if slot.recurrent and name is not None:
-            given = self._in_session(slot, state, client, ("decide", *name), arrived.now.timestamp)
+            given = self._in_session(slot, state, client, ("decide", *name), arrived.timestamp)
             given = given._replace(note={**note, **given.note})
         elif slot.recurrent:
             given = given._replace(note=note | {"memory_started": True})
         answer = self._answer(slot, given, slot.policy.step(given.state, given.before))
         if name is not None:
             self._streams.put(name, stream, client)
-        return self._finish(slot, {"state": state}, answer, started) | {"state": state}
+        self._finish(slot, {"state": state}, answer, started)
+        answer["state"] = state
+        return answer
 
     # ---- the steps of every answer: _prepare, Policy.step, _answer (limits, memory), _finish (shadow, record)
 
