@@ -96,11 +96,14 @@ LINES = (
         number=3,
         drill="storage fault matrix",
         tests=("tests/storage/test_bucket_faults.py", "tests/storage/test_local.py", "tests/storage/test_mirror.py"),
+        only="not writers and not move",
     ),
     Line(
         number=4,
         drill="alias moved by 8 writers",
-        tests=("tests/policy/test_alias.py", "tests/storage/test_alias_writers.py"),
+        tests=("tests/policy/test_alias.py", "tests/storage/test_bucket_faults.py"),
+        only="test_alias or writers or move",
+        variables=often("HIMARI_ALIAS_MOVES", 1000),
     ),
     Line(
         number=5,
@@ -154,7 +157,7 @@ LINES = (
     Line(
         number=12,
         drill="launcher under every gRPC code and lost answers",
-        tests=("tests/cloud/test_launch_faults.py", "tests/cloud/test_launch.py"),
+        tests=("tests/cloud/test_launch.py", "tests/cloud/test_run_jobs.py"),
     ),
     Line(
         number=13,

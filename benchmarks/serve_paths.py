@@ -3,7 +3,7 @@
     python benchmarks/serve_paths.py            half a minute: base, LSTM, multi
 
 The processor time between a request's body and the answer's bytes (FastPath), so uvicorn is in none of the figures:
-benchmarks/serve.py measures all of them on the wire. The three take turns in blocks of some milliseconds, and a ratio is
+benchmarks/serve.py measures them on the wire. The three take turns in blocks of some milliseconds, and a ratio is
 made of neighbouring blocks: a busy minute of the machine hits all of them. A figure is the median over blocks, its
 spread the quartiles. The last line is JSON.
 
@@ -83,7 +83,8 @@ def costs(folder: Path, rounds: int) -> dict[str, list[float]]:
     alone = decide_body(slot.symbols, HISTORY, history=HISTORY)
     states = [json.loads(first)["state"]]
     for _ in range(BATCH - 1):
-        states.append(json.loads(answered(fast._decide(decide_body(slot.symbols, next(hours), "own"), "here")))["state"])
+        encoded = answered(fast._decide(decide_body(slot.symbols, next(hours), "own"), "here"))
+        states.append(json.loads(encoded)["state"])
     asked = cycle([json.dumps({"state": state}).encode() for state in states])
     batch = json.dumps({"instances": states}).encode()
     ways: dict[str, tuple[Callable[[], object], int]] = {

@@ -36,14 +36,14 @@ _LONGEST_MS = max(_HORIZONS)
 
 
 class CloseWindow(NamedTuple):
-    """The newest closes of several assets on one clock: the first `count` rows of two arrays with room for more.
+    """The newest closes of several assets on one clock: the first `rows` rows of two arrays with room for more.
 
     A later window writes the row behind the last one of the window before, which never looks there.
     """
 
     times: IntArray  # (C,) ms UTC, bar OPEN, increasing
     closes: FloatArray  # (C, A); NaN where an asset has no bar
-    count: int
+    rows: int
     complete: bool  # whether every asset has a bar in every row
     timestamp: int  # of the newest row
 
@@ -68,7 +68,7 @@ class CloseWindow(NamedTuple):
 
     def last(self, before: int | None = None) -> list[float]:
         """Each asset's newest close; only of rows before a time, where one is given."""
-        count = self.count
+        count = self.rows
         if before is not None and before <= self.timestamp:
             count = bisect_left(self.times, before, 0, count)
         if self.complete:
@@ -80,7 +80,7 @@ class CloseWindow(NamedTuple):
         """The time of each asset's newest close."""
         if self.complete:
             return [self.timestamp]
-        times, closes = self.times[: self.count], self.closes[: self.count]
+        times, closes = self.times[: self.rows], self.closes[: self.rows]
         return [int(times[~np.isnan(column)][-1]) for column in closes.T]
 
     def numbers(self, dim: int, interval_ms: int) -> list[float]:
@@ -89,12 +89,14 @@ class CloseWindow(NamedTuple):
         Every asset must have a bar there.
         """
         state = [0.0] * dim
-        times, closes = self.times[: self.count], self.closes[: self.count]
+        times, closes = self.times[: self.rows], self.closes[: self.rows]
         if self.complete:
             reached = _reached(times, closes, interval_ms)
         else:
             here = [~np.isnan(column) for column in closes.T]
-            own = [_reached(times[rows], closes[rows, asset : asset + 1], interval_ms) for asset, rows in enumerate(here)]
+            own = [
+                _reached(times[rows], closes[rows, asset : asset + 1], interval_ms) for asset, rows in enumerate(here)
+            ]
             reached = [one for (one,) in own]
         for start, one in zip(range(0, dim, WIDTH), reached, strict=False):
             for place, feature, value in zip(_COLUMNS, _FEATURES, _market(*one), strict=True):
@@ -117,7 +119,7 @@ class CloseWindow(NamedTuple):
 
     def _needed(self) -> CloseWindow:
         """Without the rows that no later number reaches, and with room for more."""
-        times, rows = self.times[: self.count], self.closes[: self.count]
+        times, rows = self.times[: self.rows], self.closes[: self.rows]
         wanted = contract.CORRELATION.window + 1 if rows.shape[1] > 1 else 0
         keep = np.arange(len(times)) >= len(times) - wanted
         for column in rows.T:

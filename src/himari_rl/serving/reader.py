@@ -14,7 +14,7 @@ from pydantic_core import SchemaValidator, core_schema
 
 from himari_rl.policy.arrival import END_MS, FIRST_MS
 from himari_rl.schema import ACTIONS
-from himari_rl.serving.messages import MAX_ASSETS, MAX_HISTORY, MAX_SEQUENCE, MAX_STATES, TIERS, DecideRequest
+from himari_rl.serving.messages import MAX_ASSETS, MAX_HISTORY, MAX_SEQUENCE, TIERS, DecideRequest
 
 _NUMBER = core_schema.float_schema(strict=True, allow_inf_nan=False)
 _BASE64 = core_schema.nullable_schema(core_schema.str_schema(strict=True))
@@ -85,14 +85,6 @@ def body_reader(bounds: Sequence[tuple[float, float]]) -> SchemaValidator:
     }
     parts = {name: core_schema.typed_dict_field(schema, required=False) for name, schema in fields.items()}
     return SchemaValidator(core_schema.typed_dict_schema(parts, extra_behavior="forbid"))
-
-
-def batch_reader(bounds: Sequence[tuple[float, float]]) -> SchemaValidator:
-    """Bytes to the states of POST /v1/batch, tuples whose numbers stand in `bounds`; every instance is a list."""
-    states = core_schema.list_schema(_state(bounds), min_length=1, max_length=MAX_STATES)
-    return SchemaValidator(
-        core_schema.typed_dict_schema({"instances": core_schema.typed_dict_field(states)}, extra_behavior="forbid")
-    )
 
 
 def decide_reader() -> SchemaValidator:

@@ -21,6 +21,7 @@ from himari_rl.monitoring.metrics import Metrics
 from himari_rl.policy.runtime import Policy, Step
 from himari_rl.serving import decide as raw
 from himari_rl.serving import memory as memories
+from himari_rl.serving.columns import decide_in_columns, read_states
 from himari_rl.serving.errors import FieldError, NotReadyError, OfferRefusedError, within
 from himari_rl.serving.inputs import HeldSession, PolicyInput, Request, check_fields, input_of_sequence
 from himari_rl.serving.jobs import Jobs, in_daemon
@@ -255,8 +256,14 @@ class Service:
         """
         started = perf_counter_ns()
         slot = self._chosen(client)
-        instances = [{"state": state} for state in slot.batch_reader.validate_json(body)["instances"]]
-        return self._batch(slot, instances, client, started, in_range=True)
+        states = read_states(body, slot)
+        if len(states) == 1:  # one decision has the bits of `predict`
+            return self._batch(slot, [{"state": states[0].tolist()}], client, started, in_range=False)
+        predictions = decide_in_columns(slot, states, self._key, self.metrics)
+        if self._shadow is not None:
+            for state, answer in zip(states.tolist(), predictions, strict=True):
+                self._shadow.offer({"state": state}, answer)
+        return self._finish(slot, None, {"predictions": predictions}, started)
 
     def _chosen(self, client: str) -> Slot:
         slot = self.slot or self.ready()
@@ -287,26 +294,21 @@ class Service:
             predictions.append(answer)
         return self._finish(slot, None, {"predictions": predictions}, started)
 
-    def decide(self, request: DecideRequest, client: str = "") -> dict[str, Any]:
+    def decide(self, request: DecideRequest | bytes, client: str = "") -> dict[str, Any]:
         """The answer to POST /v1/decide: the server encodes. A refused request leaves every stream as it was.
 
         Args:
+            request: or its bytes, which are refused with a ValidationError where they are not in order.
             client: who asks: a stream belongs to one client and its session_id.
 
         Raises:
             as `predict`.
         """
-        return self._decide(as_sent(request), client, perf_counter_ns())
-
-    def decide_bytes(self, body: bytes, client: str = "") -> dict[str, Any]:
-        """The same answer to a request as it came: as `predict_bytes`."""
         started = perf_counter_ns()
-        return self._decide(_READ_DECIDE(body), client, started)
-
-    def _decide(self, request: SentDecide, client: str, started: int) -> dict[str, Any]:
-        session = request.get("session_id")
+        sent = _READ_DECIDE(request) if isinstance(request, bytes) else as_sent(request)
+        session = sent.get("session_id")
         slot = self._chosen(session or client)
-        arrived = raw.arrive(request, slot, self.settings, self.clock() * 1000.0)
+        arrived = raw.arrive(sent, slot, self.settings, self.clock() * 1000.0)
         name, stream = None, None
         if session is not None:
             name = (client, session, slot.symbols, slot.interval_ms)

@@ -62,7 +62,7 @@ class FastPath:
         return self._written("/v1/batch", self.service.batch_bytes, body, client)
 
     def _decide(self, body: bytes, client: str) -> bytes | None:
-        return self._written("/v1/decide", self.service.decide_bytes, body, client)
+        return self._written("/v1/decide", self.service.decide, body, client)
 
     def _written(
         self, path: str, ask: Callable[[bytes, str], dict[str, Any]], body: bytes, client: str
