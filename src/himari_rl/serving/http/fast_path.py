@@ -24,7 +24,7 @@ TOGETHER = 8
 
 
 class FastPath:
-    """A middleware that answers an ordinary POST /predict itself and hands everything else on."""
+    """A middleware that answers an ordinary POST itself and hands everything else on."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         settings = service.settings
@@ -34,6 +34,9 @@ class FastPath:
         )
         """Whether nothing of a request but its body decides on its answer: then protocol.py may ask here directly."""
         self._answers = {"/predict": self.answer, "/v1/batch": self._batch, "/v1/decide": self._decide}
+        renamed = {settings.vertex_predict_route} - {"/predict"}  # what is no batch there is answered as ever
+        self.by_url = {path.encode(): ask for path, ask in self._answers.items() if path not in renamed}
+        """The same for protocol.py, which does not know the names that Vertex AI gives our routes."""
         self.turn: dict[Any, bytes] = {}
         """Connections and the bodies that wait for the end of this turn of the event loop; only protocol.py has any."""
 
