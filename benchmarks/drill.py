@@ -202,7 +202,10 @@ def main() -> int:
         begun = time.perf_counter()
         found = run(line, size, own=arguments.own)._replace(seconds=time.perf_counter() - begun)
         rows.append((line, found))
-        print(f"{line.number:>3}  {line.drill:<52} {found.tried:<44} lost: {found.lost}  ({found.seconds:.0f} s)")
+        print(
+            f"{line.number:>3}  {line.drill:<52} {found.tried:<44} lost: {found.lost}  ({found.seconds:.0f} s)",
+            flush=True,
+        )
         if found.note:
             print(f"     {found.note}")
     if arguments.record:
@@ -255,6 +258,7 @@ def tested(line: Line, size: float) -> Outcome:
     tried = f"{counts.get('passed', 0)} tests" + "".join(f", {name}={value}" for name, value in variables.items())
     if done.returncode in (0, 5):
         return Outcome(tried, "nothing", note)
+    print(done.stdout[-4000:], file=sys.stderr)
     failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
     return Outcome(tried, f"failed: {', '.join(failed) or done.stdout[-300:]}", note)
 
