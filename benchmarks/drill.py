@@ -264,21 +264,27 @@ def tested(line: Line, size: float) -> Outcome:
 
 
 def record(rows: list[tuple[Line, Outcome]], size: float) -> None:
-    """Writes the table between its marks in docs/RELIABILITY.md."""
+    """Writes the rows between the marks in docs/RELIABILITY.md; a line that was not run now keeps the row it has."""
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    old, _, after = rest.partition(END)
+    kept = {int(number): text for text, number in re.findall(r"^(\| (\d+) \|.*)$", old, re.MULTILINE)}
+    notes = {int(number): text for text, number in re.findall(r"^(- (\d+): .*)$", old, re.MULTILINE)}
+    how = "full" if size == 1.0 else f"{size:g}"
+    for line, found in rows:
+        cells = (line.number, line.drill, how, found.tried, found.lost, f"{found.seconds:.0f}", date.today())
+        kept[line.number] = f"| {' | '.join(map(str, cells))} |"
+        notes.pop(line.number, None)
+        if found.note:
+            notes[line.number] = f"- {line.number}: {found.note}"
     machine = f"{os.cpu_count()} cores, {os.uname().machine}, Python {sys.version.split()[0]}"
-    how = "full size" if size == 1.0 else f"{size:g} of the full size"
     table = [
-        f"{date.today()}, {how}, {machine}:",
+        f"Machine: {machine}.",
         "",
-        "| # | drill | how often | lost | seconds |",
-        "|---|---|---|---|---|",
+        "| # | drill | size | how often | lost | seconds | date |",
+        "|---|---|---|---|---|---|---|",
     ]
-    table += [f"| {line.number} | {line.drill} | {f.tried} | {f.lost} | {f.seconds:.0f} |" for line, f in rows]
-    notes = [f"- {line.number}: {found.note}" for line, found in rows if found.note]
-    text = "\n".join([BEGIN, *table, *([""] if notes else []), *notes, END])
-    page = PAGE.read_text()
-    before, after = page.partition(BEGIN)[0], page.partition(END)[2]
-    PAGE.write_text(before + text + after)
+    table += [kept[number] for number in sorted(kept)] + ([""] if notes else []) + [notes[n] for n in sorted(notes)]
+    PAGE.write_text(before + "\n".join([BEGIN, *table, END]) + after)
 
 
 if __name__ == "__main__":

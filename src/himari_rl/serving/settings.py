@@ -107,6 +107,10 @@ class ServeSettings:
                 )
         if len(set(self.api_keys)) != len(self.api_keys):
             raise ConfigError("an API key is there twice", "each once", "drop one of them")
+        if not self.certificates_url.startswith(("https://", "http://")):  # urllib would open a file: as well
+            raise ConfigError(
+                f"certificates_url is {self.certificates_url}", "an https:// address", "name the issuer's certificates"
+            )
         if bool(self.audience) != bool(self.emails):
             raise ConfigError(
                 "ID tokens need an audience and the e-mails that may use them", "both or none", "set both"
