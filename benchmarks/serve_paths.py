@@ -131,6 +131,6 @@ def shown(table: dict[str, dict[str, dict[str, float]]]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    measured = rows()
+    measured = rows(int(sys.argv[1]) if len(sys.argv) > 1 else 60)
     print("\n".join(shown(measured)))
     print(json.dumps(measured))

@@ -26,10 +26,11 @@ from himari_rl.features.encoder import clipped
 from himari_rl.features.indicators import FLAT, correlation_from_sums, correlation_terms
 from himari_rl.schema import FloatArray, IntArray
 
-_COLUMNS = [contract.MOMENTUM_1H, contract.MOMENTUM_4H, contract.VOLATILITY]
-_FEATURES = [contract.ASSET_FEATURES[column] for column in _COLUMNS]
-_HORIZONS = [feature.window for feature in _FEATURES[:2]]
-_BARS = _FEATURES[2].window  # of the volatility
+_SHORT, _LONG, _VOLATILITY = (
+    contract.ASSET_FEATURES[column] for column in (contract.MOMENTUM_1H, contract.MOMENTUM_4H, contract.VOLATILITY)
+)
+_HORIZONS = (_SHORT.window, _LONG.window)
+_BARS = _VOLATILITY.window
 _ROOM = 32
 """Bars until rows are dropped: it costs more than the bar does."""
 _LONGEST_MS = max(_HORIZONS)
@@ -98,9 +99,13 @@ class CloseWindow(NamedTuple):
                 _reached(times[rows], closes[rows, asset : asset + 1], interval_ms) for asset, rows in enumerate(here)
             ]
             reached = [one for (one,) in own]
-        for start, one in zip(range(0, dim, WIDTH), reached, strict=False):
-            for place, feature, value in zip(_COLUMNS, _FEATURES, _market(*one), strict=True):
-                state[start + place] = clipped(value, feature)
+        start = 0
+        for one in reached:
+            short, long, volatility = _market(*one)
+            state[start + contract.MOMENTUM_1H] = clipped(short, _SHORT)
+            state[start + contract.MOMENTUM_4H] = clipped(long, _LONG)
+            state[start + contract.VOLATILITY] = clipped(volatility, _VOLATILITY)
+            start += WIDTH
         if len(reached) > 1:
             state[WIDTH * len(reached) : -1] = self._correlations(closes).tolist()
         return state

@@ -26,6 +26,7 @@ from himari_rl.serving.reader import SentAsset, SentDecide
 from himari_rl.serving.settings import ServeSettings
 from himari_rl.serving.slot import Slot
 
+_SIZE, _SIDE, _PNL, _WINS = ACCOUNT_COLUMNS
 LATE_INTERVALS = 2
 """The answer gives the age of a bar that closed longer ago."""
 
@@ -154,9 +155,8 @@ def encode(stream: Stream, arrived: Arrived, slot: Slot) -> tuple[Stream, list[f
     unit, start = slot.policy.manifest.ledger.max_position_pct, 0
     for asset in arrived.assets:
         signal, held = asset["signal"], asset["account"]
-        numbers = account_numbers(held["exposure"], held["unrealised_pnl"], held["win_rate"], unit)
-        for column, value in zip(ACCOUNT_COLUMNS, numbers, strict=True):
-            state[start + column] = value
+        size, side, pnl, wins = account_numbers(held["exposure"], held["unrealised_pnl"], held["win_rate"], unit)
+        state[start + _SIZE], state[start + _SIDE], state[start + _PNL], state[start + _WINS] = size, side, pnl, wins
         state[start + CONFIDENCE] = float(signal["confidence"])
         state[start + CASCADE_RISK] = float(signal["cascade_risk"])
         state[start + ACTION.start + 1 + ACTIONS[signal["action"]]] = 1.0

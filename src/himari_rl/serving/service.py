@@ -312,8 +312,7 @@ class Service:
         name, stream = None, None
         if session is not None:
             name = (client, session, slot.symbols, slot.interval_ms)
-            self._streams.admit(name, client)
-            stream = self._streams.get(name)
+            stream = self._streams.admit(name, client)
         if stream is None or any(asset.get("history") is not None for asset in arrived.assets):
             known = "the request has no session_id and" if name is None else "this session is new here and"
             stream = raw.begin(arrived, slot, known if stream is None else "the request")
@@ -372,8 +371,7 @@ class Service:
                 "the opening time of a bar that is there",
                 "send each bar's opening time in ms, UTC",
             )
-        self._memories.admit(name, client)
-        before, note = resume(self._memories.get(name), slot, timestamp)
+        before, note = resume(self._memories.admit(name, client), slot, timestamp)
         return PolicyInput(state, before, note, session=HeldSession(client, name, timestamp))
 
     def _answer(self, slot: Slot, given: PolicyInput, decision: Step) -> dict[str, Any]:
