@@ -239,26 +239,20 @@ class Service:
         return answers
 
     def batch(self, instances: Sequence[Request], client: str = "") -> dict[str, Any]:
-        """The answer to POST /v1/batch: every instance for itself, in order, all from one policy and in one pass of its
-        network; none where one is wrong.
+        """The answer to POST /v1/batch: each instance for itself, in order, in one pass; none where one is wrong.
 
         Raises:
             as `predict`; a StateError names the instance.
         """
-        started = perf_counter_ns()
-        return self._batch(self._chosen(client), instances, client, started, in_range=False)
+        return self._batch(self._chosen(client), instances, client, perf_counter_ns())
 
     def batch_bytes(self, body: bytes, client: str = "") -> dict[str, Any]:
-        """The same answer to a batch of plain states as it came: as `predict_bytes`.
-
-        Raises:
-            ValidationError, HimariError: the FastAPI route says why.
-        """
+        """The same answer to a batch of plain states as it came: as `predict_bytes`."""
         started = perf_counter_ns()
         slot = self._chosen(client)
         states = read_states(body, slot)
         if len(states) == 1:  # one decision has the bits of `predict`
-            return self._batch(slot, [{"state": states[0].tolist()}], client, started, in_range=False)
+            return self._batch(slot, [{"state": states[0].tolist()}], client, started)
         predictions = decide_in_columns(slot, states, self._key, self.metrics)
         if self._shadow is not None:
             for state, answer in zip(states.tolist(), predictions, strict=True):
@@ -269,19 +263,16 @@ class Service:
         slot = self.slot or self.ready()
         return slot if self._split is None else self._split.choose(slot, client)
 
-    def _batch(
-        self, slot: Slot, instances: Sequence[Request], client: str, started: int, *, in_range: bool
-    ) -> dict[str, Any]:
+    def _batch(self, slot: Slot, instances: Sequence[Request], client: str, started: int) -> dict[str, Any]:
         given = []
         for index, request in enumerate(instances):
+            where = f"instances[{index}]"
             if request.get("session_id") is not None:
-                raise FieldError(
-                    f"instances[{index}]", "an instance has a session_id", "memory or none", "use POST /predict for it"
-                )
+                raise FieldError(where, "an instance has a session_id", "memory or none", "use POST /predict for it")
             try:
-                given.append(self._prepare(slot, request, client, in_range=in_range))
+                given.append(self._prepare(slot, request, client, in_range=False))
             except StateError as error:
-                raise within(f"instances[{index}]", error) from error
+                raise within(where, error) from error
         if len(given) > 1:
             decisions = slot.policy.steps([one.state for one in given], [one.before for one in given])
         else:
@@ -327,9 +318,7 @@ class Service:
         answer = self._answer(slot, given, slot.policy.step(given.state, given.before))
         if name is not None:
             self._streams.put(name, stream, client)
-        self._finish(slot, {"state": state}, answer, started)
-        answer["state"] = state
-        return answer
+        return self._finish(slot, {"state": state}, answer, started) | {"state": state}
 
     # ---- the steps of every answer: _prepare, Policy.step, _answer (limits, memory), _finish (shadow, record)
 
