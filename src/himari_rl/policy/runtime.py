@@ -52,7 +52,7 @@ class Step(NamedTuple):
     familiarity: float
 
 
-class Columns(NamedTuple):
+class Decisions(NamedTuple):
     """The Decisions on a batch, field by field."""
 
     multipliers: FloatArray  # (B, A)
@@ -215,7 +215,7 @@ class Policy:
             raise self._no_memory(before[0])
         return [tuple.__new__(Step, row) for row in zip(*self.columns(rows, before).lists(), strict=True)]
 
-    def columns(self, rows: F32, before: F32 | None = None) -> Columns:
+    def columns(self, rows: F32, before: F32 | None = None) -> Decisions:
         """`steps` for states (B, F) and memories (B, S), or none, that are arrays already.
 
         Raises:
@@ -226,7 +226,7 @@ class Policy:
         spread = answers.std(axis=0).max(axis=1) if len(answers) > 1 else np.zeros(len(rows))
         distance = np.einsum("bf,bf->b", x, x).astype(np.float64) / self._normaliser.kept
         confidence, outside, familiarity = self._confidence.judge_many(distance, spread)
-        return Columns(multipliers, confidence, after, outside, spread, familiarity)
+        return Decisions(multipliers, confidence, after, outside, spread, familiarity)
 
     def bands(self, rows: FloatArray) -> Bands | None:
         """The answers to market rows (T, F), in order, for any position; None where the network reads the account.
