@@ -58,7 +58,7 @@ class ServeSettings:
     head_timeout_s: float = 10.0
     """A request's headers that have not arrived by then are answered with 408; a connection without any is closed."""
     turbo: bool = True
-    """Answers plain POST /predict within uvicorn's parser (http/protocol.py); off: the same bytes from plain ASGI."""
+    """Answers a plain POST within uvicorn's parser (http/protocol.py); off: the same bytes from plain ASGI."""
 
     api_keys: tuple[str, ...] = field(default=(), metadata=config.SECRET)
     """Any of these in x-api-key or as bearer token opens the server."""
