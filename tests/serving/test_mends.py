@@ -1,4 +1,4 @@
-"""The table of mends (benchmarks/mends_table.py) still names texts and tests that are there; running it takes longer."""
+"""The table of mends (benchmarks/mends_table.py) names texts and tests that are there; running it takes longer."""
 
 from __future__ import annotations
 
