@@ -20,6 +20,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -268,14 +269,14 @@ def record(rows: list[tuple[Line, Outcome]], size: float) -> None:
     before, _, rest = PAGE.read_text().partition(BEGIN)
     old, _, after = rest.partition(END)
     kept = {int(number): text for text, number in re.findall(r"^(\| (\d+) \|.*)$", old, re.MULTILINE)}
-    notes = {int(number): text for text, number in re.findall(r"^(- (\d+): .*)$", old, re.MULTILINE)}
+    notes = {int(number): text for text, number in re.findall(r"^(- (\d+): .*(?:\n  .*)*)$", old, re.MULTILINE)}
     how = "full" if size == 1.0 else f"{size:g}"
     for line, found in rows:
         cells = (line.number, line.drill, how, found.tried, found.lost, f"{found.seconds:.0f}", date.today())
         kept[line.number] = f"| {' | '.join(map(str, cells))} |"
         notes.pop(line.number, None)
         if found.note:
-            notes[line.number] = f"- {line.number}: {found.note}"
+            notes[line.number] = textwrap.fill(f"- {line.number}: {found.note}", 118, subsequent_indent="  ")
     machine = f"{os.cpu_count()} cores, {os.uname().machine}, Python {sys.version.split()[0]}"
     table = [
         f"Machine: {machine}.",
