@@ -150,10 +150,10 @@ def _swaps(count: int, spoil: bool = False) -> Found:
                 if number % 10 == 9:
                     shutil.rmtree(bad, ignore_errors=True)
                     shutil.copytree(folders[number % 2], bad)
-                    point(alias, str(bad))
                     data = bytearray((bad / WEIGHTS).read_bytes())
                     data[-1] ^= 1
-                    (bad / WEIGHTS).write_bytes(data)
+                    (bad / WEIGHTS).write_bytes(data)  # before it is offered: whole for a moment, it could be taken
+                    point(alias, str(bad))
                     _until(lambda: _ask(port, "/ready")["champion"]["refused"] or None, lost, "a bad model taken")
                 else:
                     point(alias, str(folders[(spoil and 1) or number % 2]))

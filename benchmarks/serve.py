@@ -36,6 +36,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks")]
 
+from serve_paths import BATCH, HISTORY, decide_body, rows, shown  # noqa: E402
+
 SERVER_CORE, CLIENT_CORE = 0, (os.cpu_count() or 2) - 1
 CONCURRENCY = (1, 8, 64)
 OPEN_LOOP_RATE = 2_000  # requests/s, Poisson arrivals; a latency counts from when the request was due
@@ -78,12 +80,12 @@ def server(name: str, *arguments: str, command: list[str] | None = None, **env: 
         process.wait(20)
 
 
-def ask(port: int, body: bytes) -> dict[str, Any]:
-    """One POST /predict; the document that answers."""
+def ask(port: int, body: bytes, path: str = "/predict") -> dict[str, Any]:
+    """One POST; the document that answers."""
     from http.client import HTTPConnection
 
     connection = HTTPConnection("127.0.0.1", port, timeout=20)
-    connection.request("POST", "/predict", body, {"content-type": "application/json"})
+    connection.request("POST" if body else "GET", path, body, {"content-type": "application/json"})
     answer = connection.getresponse()
     document = json.loads(answer.read())
     connection.close()
@@ -105,7 +107,9 @@ def first_answer(port: int, process: Any, body: bytes) -> float:
             return time.perf_counter() - start
 
 
-def wrk(port: int, body: bytes, process: Any, connections: int, seconds: float, script: Path) -> dict[str, float]:
+def wrk(
+    port: int, body: bytes, process: Any, path: str, connections: int, seconds: float, script: Path
+) -> dict[str, float]:
     """Closed loop: requests/s, latencies in microseconds, and the server's processor time a request in microseconds.
 
     The last one hardly moves when somebody else uses the machine.
@@ -121,7 +125,7 @@ def wrk(port: int, body: bytes, process: Any, connections: int, seconds: float, 
         f"-d{max(1, round(seconds))}s",
         "-s",
         str(script),
-        f"http://127.0.0.1:{port}/predict",
+        f"http://127.0.0.1:{port}{path}",
     ]
     done = subprocess.run(line, capture_output=True, text=True, check=True, preexec_fn=pin(CLIENT_CORE))
     found: dict[str, float] = json.loads(done.stdout.partition("JSON")[2])
@@ -239,7 +243,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     rivals = ["floor", "noop", "torch", *(["litserve"] if arguments.litserve else [])]
     runs: dict[str, list[dict[str, float]]] = defaultdict(list)
     with ExitStack() as stack:
-        ports: dict[str, tuple[int, bytes, Any]] = {}
+        ports: dict[str, tuple[int, bytes, Any, str]] = {}
         for name in (*rivals, *folders, "base asgi"):
             given = ("ours", str(folders[name])) if name in folders else (name,)
             command = None
@@ -250,10 +254,17 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             port, process = stack.enter_context(server(*given, command=command))
             body = bodies.get(name, bodies["base"])
             first_answer(port, process, body)
-            ports[name] = (port, body, process)
-        lstm, body, process = ports["lstm"]
+            ports[name] = (port, body, process, "/predict")
+        lstm, body, process, _ = ports["lstm"]
         carried = json.dumps({"state": ordinary_state(1), "memory": ask(lstm, body)["memory"]}).encode()
-        ports["lstm with memory"] = (lstm, carried, process)
+        ports["lstm with memory"] = (lstm, carried, process, "/predict")
+        for kind, assets in (("base", 1), ("multi", 3)):  # the same bar of a session again, and 256 states
+            port, _, process, _ = ports[kind]
+            symbols = tuple(ask(port, b"", "/ready")["symbols"])
+            ask(port, decide_body(symbols, HISTORY, "own", HISTORY), "/v1/decide")
+            ports[f"{kind} decide"] = (port, decide_body(symbols, HISTORY, "own"), process, "/v1/decide")
+            batch = json.dumps({"instances": [ordinary_state(assets)] * BATCH}).encode()
+            ports[f"{kind} batch"] = (port, batch, process, "/v1/batch")
         for turn in range(rounds):
             names = list(ports)
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
@@ -277,6 +288,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "cold_start_ms": {name: statistics.median(found) * 1e3 for name, found in cold.items()},
         "application": {kind: application_cost(folders[kind], bodies[kind]) for kind in folders},
         "resident_mb": resident_with_bucket_client(folders, bodies, place),
+        "in_process": rows(10 if arguments.quick else 60),
         "rounds": rounds,
         "seconds": seconds,
     }
@@ -284,7 +296,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def bars(found: dict[str, Any]) -> list[tuple[str, float, str, float]]:
     """What is promised: name, value, '>=' or '<=', bar."""
-    loads, cold = found["loads"], found["cold_start_ms"]
+    loads, cold, within = found["loads"], found["cold_start_ms"], found["in_process"]
 
     def ratio(one: str, other: str, key: str) -> float:
         return float(loads[one][key] / loads[other][key])
@@ -302,6 +314,17 @@ def bars(found: dict[str, Any]) -> list[tuple[str, float, str, float]]:
         ("LSTM with signed memory, requests/s of base", ratio("lstm with memory c64", "base c64", "rps"), ">=", 0.6),
         ("cold start, ms", cold["base"], "<=", 700),
         ("cold start, of torch's", cold["base"] / cold["torch"], "<=", 0.35),
+        *((f"/v1/decide of /predict, {kind}, in process", within[kind]["decide"]["ratio"], "<=", 3) for kind in within),
+        *((f"/predict of one in /v1/batch, {kind}", 1 / within[kind]["batch"]["ratio"], ">=", 13) for kind in within),
+        ("/v1/decide of /predict, base, CPU on the wire", ratio("base decide c64", "base c64", "cpu"), "<=", 3),
+        ("the same for multi", ratio("multi decide c64", "multi c64", "cpu"), "<=", 3),
+        (
+            "/predict of one in /v1/batch, base, on the wire",
+            BATCH * ratio("base c64", "base batch c64", "cpu"),
+            ">=",
+            13,
+        ),
+        ("the same for multi", BATCH * ratio("multi c64", "multi batch c64", "cpu"), ">=", 13),
         ("resident with the bucket client, MB", max(found["resident_mb"].values()), "<=", 100),
     ]
 
@@ -325,6 +348,7 @@ def main() -> None:
     for name, value, sign, bar in bars(found):
         good = value >= bar if sign == ">=" else value <= bar
         print(f"{name:<46}{value:>9.2f}  {sign} {bar:<6g}{'' if good else '  missed'}")
+    print("\n" + "\n".join(shown(found["in_process"])))
     machine = f"{os.cpu_count()} cores, Python {sys.version.split()[0]}"
     if arguments.record:
         row = "; ".join(f"{name} {value:.2f} ({sign} {bar:g})" for name, value, sign, bar in bars(found))

@@ -100,7 +100,10 @@ def main() -> None:
         from himari_rl.serving.http.run import listen, make_server, serve
         from himari_rl.serving.settings import ServeSettings
 
-        app, sock = create_app(source[0], ServeSettings(reload_s=0.2)), listen("127.0.0.1", int(port))
+        app, sock = (
+            create_app(source[0], ServeSettings(reload_s=0.2, other_contracts=name == "ours-gcs")),
+            listen("127.0.0.1", int(port)),
+        )
         if name == "ours-asgi":
             server = make_server(app)
             server.config.http = "httptools"

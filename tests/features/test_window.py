@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from himari_rl.data.synthetic import synthetic_bars
 from himari_rl.features import contract
 from himari_rl.features.contract import WIDTH, state_dim
 from himari_rl.features.encoder import StateEncoder, account_columns, account_numbers
-from himari_rl.features.window import CloseWindow
+from himari_rl.features.indicators import correlation_from_sums, correlation_terms
+from himari_rl.features.window import CloseWindow, complete_correlations
 from himari_rl.schema import DAY_MS, HOUR_MS, MINUTE_MS, Bars, FloatArray
 
 START = 1_700_000_000_000 // DAY_MS * DAY_MS
@@ -84,6 +86,38 @@ def test_the_last_bar_again_takes_its_place_and_the_window_before_stays() -> Non
     assert other.numbers(WIDTH, HOUR_MS)[contract.VOLATILITY] != first.numbers(WIDTH, HOUR_MS)[contract.VOLATILITY]
     assert other.then(end, [close]).numbers(WIDTH, HOUR_MS) == first.numbers(WIDTH, HOUR_MS)
     assert before.timestamp == int(bars.timestamp[38])
+
+
+@given(st.integers(0, 10**6), st.integers(2, 6), st.integers(1, 170), st.booleans())
+def test_without_a_missing_return_the_correlations_have_the_general_bits(
+    seed: int, assets: int, rows: int, still: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    returns = rng.normal(size=(rows, assets)) * 10.0 ** rng.integers(-6, 0)
+    returns[:, 0] *= not still
+    pairs = np.array(list(combinations(range(assets), 2)))
+    first, second = pairs.T
+    window = contract.CORRELATION.window
+    general = correlation_from_sums(correlation_terms(returns[:, first], returns[:, second]).sum(axis=0), window)
+    quick = complete_correlations(np.ascontiguousarray(returns.T), first, second, window)
+    assert quick.tolist() == general.tolist()
+    assert (np.count_nonzero(quick) == 0) == (2 * rows < window or (still and assets == 2))
+
+
+def test_two_windows_after_one_do_not_disturb_each_other() -> None:
+    """A bar that was refused late leaves its row behind; the next one is written over it."""
+    bars = bars_of(0, range(60), HOUR_MS)
+    times, closes = as_bars(bars, 60)
+    window = CloseWindow.of([(times[:40], closes[:40])])
+    for row in range(40, 60):
+        refused = window.then(times[row], [closes[row] * 1.5])
+        before = window.numbers(WIDTH, HOUR_MS)
+        window.then(times[row] + HOUR_MS, [1.0])
+        assert window.numbers(WIDTH, HOUR_MS) == before
+        window = window.then(times[row], [closes[row]])
+        assert window.numbers(WIDTH, HOUR_MS) != refused.then(times[row], [closes[row] * 1.5]).numbers(WIDTH, HOUR_MS)
+        anew = CloseWindow.of([(times[: row + 1], closes[: row + 1])])
+        assert window.numbers(WIDTH, HOUR_MS) == anew.numbers(WIDTH, HOUR_MS)
 
 
 def test_closes_that_stand_still_have_no_volatility() -> None:

@@ -78,8 +78,8 @@ def test_a_batch_is_one_pass_of_the_network_shadowed_and_counted(
     service.load()
     service.challenger.load(service.slot)
     passes = []
-    steps = service.policy.steps
-    monkeypatch.setattr(service.policy, "steps", lambda *of: passes.append(len(of[0])) or steps(*of))
+    columns = service.policy.columns
+    monkeypatch.setattr(service.policy, "columns", lambda *of: passes.append(len(of[0])) or columns(*of))
     monkeypatch.setattr(service.policy, "step", lambda *_: pytest.fail("an instance was decided alone"))
     states = valid_states(40, 3 if kind == "multi" else 1).tolist()
     whole = service.batch([{"state": state} for state in states])

@@ -54,13 +54,14 @@ def test_following_survives_any_error_and_goes_on_when_it_goes(
 
 
 def test_a_bundle_name_of_300_letters_is_a_reason_and_not_the_end(tmp_path: Path) -> None:
-    alias, folder = tmp_path / "champion.json", make_bundle(tmp_path, hidden=(4,))
+    alias, folder = tmp_path / "champion.json", make_bundle(tmp_path, hidden=(4,), name="first")
     point(str(alias), str(folder))
     good = alias.read_bytes()
     with running(create_app(str(alias), OFTEN)) as client:
         before = client.get("/ready").json()["model_version"]
         alias.write_bytes(good.replace(folder.name.encode(), b"n" * 300))
         wait_for(lambda: client.get("/ready").json()["champion"]["refused"])
+        assert "n" * 40 in client.get("/ready").json()["champion"]["refused"]
         alias.write_bytes(good)
         wait_for(lambda: client.get("/ready").json()["champion"]["refused"] is None)
         assert client.get("/ready").json()["model_version"] == before
@@ -89,6 +90,7 @@ def test_a_look_that_hangs_is_said_and_answers_and_the_exit_do_not_wait(
         assert client.get("/ready").json()["looked_s_ago"] > 0.2
         assert client.post("/predict", json={"state": EXAMPLE_STATE}).status_code == 200
         assert client.get("/health").status_code == 200
+        assert client.post("/admin/reload").status_code == 409  # nor does who asks for a look
         release.set()
         wait_for(lambda: client.get("/ready").json()["champion"]["refused"] is None)
         release.clear()

@@ -241,7 +241,13 @@ def test_a_container_without_keys_stops_with_one_line_and_with_them_serves(folde
 
 @pytest.mark.parametrize(
     "settings",
-    [{"audience": "a"}, {"emails": ("e",)}, {"challenger_share": 0.5}, {"challenger": "x", "challenger_share": 1.0}],
+    [
+        {"audience": "a"},
+        {"emails": ("e",)},
+        {"challenger_share": 0.5},
+        {"challenger": "x", "challenger_share": 1.0},
+        {"certificates_url": "file:///etc/hostname"},
+    ],
 )
 def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):

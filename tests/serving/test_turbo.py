@@ -16,11 +16,13 @@ from himari_rl.serving.http.app import create_app
 from himari_rl.serving.http.protocol import PredictProtocol
 from himari_rl.serving.http.run import make_server
 from himari_rl.serving.http.upgrade import Http1Protocol
-from himari_rl.serving.messages import EXAMPLE_STATE
+from himari_rl.serving.messages import EXAMPLE_STATE, DecideRequest
 from himari_rl.serving.settings import ServeSettings
 
 KEY = b"k" * 32
-BATCH = json.dumps({"instances": [EXAMPLE_STATE]}).encode()
+(_EXAMPLE,) = DecideRequest.model_config["json_schema_extra"]["examples"]  # type: ignore[index,call-overload]
+DECIDE = json.dumps(_EXAMPLE | {"session_id": "own"}).encode()
+BATCH = json.dumps({"instances": [EXAMPLE_STATE] * 3}).encode()
 CONVERSATIONS: dict[str, bytes] = {
     "one": post(),
     "several in one piece": post() + post() + HEALTH + post(BAD) + post() + HEALTH,
@@ -31,6 +33,8 @@ CONVERSATIONS: dict[str, bytes] = {
     "http 1.0": post(version="1.0"),
     "null": post(json.dumps({"state": EXAMPLE_STATE, "memory": None}).encode()),
     "nothing there": post(path="/nothing"),
+    "decide": post(DECIDE, path="/v1/decide") * 2 + post(DECIDE[:-3] + b"}", path="/v1/decide") + post(),
+    "batch": post(BATCH, path="/v1/batch") + post(BATCH.replace(b"0.82", b"8.2"), path="/v1/batch") + post(),
 }
 
 
@@ -41,6 +45,8 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     apps = [
         create_app(folder, ServeSettings(memory_key=KEY, max_body_bytes=2_000, turbo=turbo)) for turbo in (True, False)
     ]
+    for app in apps:
+        app.state.service.clock = lambda: 2e9  # the age of a bar is part of an answer
     with running(apps[0]) as on, running(apps[1]) as off:
         yield Served(apps[0], on.base_url.port), Served(apps[1], off.base_url.port)
 
@@ -69,8 +75,8 @@ def test_without_turbo_every_request_is_an_asgi_request_and_with_it_a_plain_one_
         served.ordinary = 0
         wire = Wire(served.port)
         with wire.socket:
-            for _ in range(3):
-                wire.socket.sendall(post())
+            for request in (post(), post(DECIDE, path="/v1/decide"), post(BATCH, path="/v1/batch")):
+                wire.socket.sendall(request)
                 assert wire.answer()[0] == 200
         assert served.ordinary == expected
 

@@ -26,21 +26,27 @@ from himari_rl.features.encoder import clipped
 from himari_rl.features.indicators import FLAT, correlation_from_sums, correlation_terms
 from himari_rl.schema import FloatArray, IntArray
 
-_COLUMNS = [contract.MOMENTUM_1H, contract.MOMENTUM_4H, contract.VOLATILITY]
-_FEATURES = [contract.ASSET_FEATURES[column] for column in _COLUMNS]
-_HORIZONS = [feature.window for feature in _FEATURES[:2]]
-_BARS = _FEATURES[2].window  # of the volatility
-_TRIM = 32
-"""Rows are dropped once in so many bars: it costs more than the bar does."""
+_SHORT, _LONG, _VOLATILITY = (
+    contract.ASSET_FEATURES[column] for column in (contract.MOMENTUM_1H, contract.MOMENTUM_4H, contract.VOLATILITY)
+)
+_HORIZONS = (_SHORT.window, _LONG.window)
+_BARS = _VOLATILITY.window
+_ROOM = 32
+"""Bars until rows are dropped: it costs more than the bar does."""
 _LONGEST_MS = max(_HORIZONS)
 
 
 class CloseWindow(NamedTuple):
-    """The newest closes of several assets on one clock."""
+    """The newest closes of several assets on one clock: the first `rows` rows of two arrays with room for more.
 
-    times: IntArray  # (K,) ms UTC, bar OPEN, increasing
-    closes: FloatArray  # (K, A); NaN where an asset has no bar
-    complete: bool  # whether there is none
+    A later window writes the row behind the last one of the window before, which never looks there.
+    """
+
+    times: IntArray  # (C,) ms UTC, bar OPEN, increasing
+    closes: FloatArray  # (C, A); NaN where an asset has no bar
+    rows: int
+    complete: bool  # whether every asset has a bar in every row
+    timestamp: int  # of the newest row
 
     @classmethod
     def of(cls, history: Sequence[tuple[Sequence[int], Sequence[float]]]) -> CloseWindow:
@@ -49,36 +55,34 @@ class CloseWindow(NamedTuple):
         closes = np.full((len(times), len(history)), np.nan)
         for column, (opened, values) in enumerate(history):
             closes[times.searchsorted(opened), column] = values
-        return cls(times, closes, False)._needed()
+        return cls(times, closes, len(times), False, int(times[-1]))._needed()
 
     def then(self, timestamp: int, closes: Sequence[float]) -> CloseWindow:
         """The window with a newer row; a row of the same time takes the place of the last one."""
-        end = len(self.times) - (timestamp == self.times[-1])
-        times = np.empty(end + 1, np.int64)
-        times[:end], times[end] = self.times[:end], timestamp
-        rows = np.empty((end + 1, self.closes.shape[1]))
-        rows[:end], rows[end] = self.closes[:end], closes
-        window = type(self)(times, rows, self.complete)
-        return window if end % _TRIM else window._needed()
-
-    @property
-    def timestamp(self) -> int:
-        """Of the newest row."""
-        return int(self.times[-1])
+        times, rows, count, complete, newest = self
+        if timestamp == newest:  # the window before must stay as it is
+            times, rows, count = times.copy(), rows.copy(), count - 1
+        elif count == len(times):
+            times, rows, count, complete, _ = self._needed()
+        times[count], rows[count] = timestamp, closes
+        return tuple.__new__(CloseWindow, (times, rows, count + 1, complete, timestamp))
 
     def last(self, before: int | None = None) -> list[float]:
         """Each asset's newest close; only of rows before a time, where one is given."""
-        end = len(self.times) if before is None else bisect_left(self.times, before)
+        count = self.rows
+        if before is not None and before <= self.timestamp:
+            count = bisect_left(self.times, before, 0, count)
         if self.complete:
-            row: list[float] = self.closes[end - 1].tolist()
+            row: list[float] = self.closes[count - 1].tolist()
             return row
-        return [float(column[~np.isnan(column)][-1]) for column in self.closes[:end].T]
+        return [float(column[~np.isnan(column)][-1]) for column in self.closes[:count].T]
 
     def last_times(self) -> list[int]:
         """The time of each asset's newest close."""
         if self.complete:
             return [self.timestamp]
-        return [int(self.times[~np.isnan(column)][-1]) for column in self.closes.T]
+        times, closes = self.times[: self.rows], self.closes[: self.rows]
+        return [int(times[~np.isnan(column)][-1]) for column in closes.T]
 
     def numbers(self, dim: int, interval_ms: int) -> list[float]:
         """(state_dim,) momenta, volatilities and correlations at the newest row; everything else is 0.
@@ -86,61 +90,97 @@ class CloseWindow(NamedTuple):
         Every asset must have a bar there.
         """
         state = [0.0] * dim
-        assets = self.closes.shape[1]
-        for asset in range(assets):
-            column, times = self.closes[:, asset], self.times
-            if not self.complete:
-                here = ~np.isnan(column)
-                column, times = column[here], times[here]
-            raw = (*_momenta(times, column, interval_ms), _volatility(column))
-            for place, feature, value in zip(_COLUMNS, _FEATURES, raw, strict=True):
-                state[WIDTH * asset + place] = clipped(value, feature)
-        if assets > 1:
-            state[WIDTH * assets : -1] = self._correlations().tolist()
+        times, closes = self.times[: self.rows], self.closes[: self.rows]
+        if self.complete:
+            reached = _reached(times, closes, interval_ms)
+        else:
+            here = [~np.isnan(column) for column in closes.T]
+            own = [
+                _reached(times[rows], closes[rows, asset : asset + 1], interval_ms) for asset, rows in enumerate(here)
+            ]
+            reached = [one for (one,) in own]
+        start = 0
+        for one in reached:
+            short, long, volatility = _market(*one)
+            state[start + contract.MOMENTUM_1H] = clipped(short, _SHORT)
+            state[start + contract.MOMENTUM_4H] = clipped(long, _LONG)
+            state[start + contract.VOLATILITY] = clipped(volatility, _VOLATILITY)
+            start += WIDTH
+        if len(reached) > 1:
+            state[WIDTH * len(reached) : -1] = self._correlations(closes).tolist()
         return state
 
-    def _correlations(self) -> FloatArray:
+    def _correlations(self, closes: FloatArray) -> FloatArray:
         window = contract.CORRELATION.window
-        rows = self.closes[-window - 1 :]
-        returns = rows[1:] / rows[:-1] - 1.0  # NaN where either of two neighbouring rows has no bar
+        rows = closes[-window - 1 :]
         first, second = _pairs(rows.shape[1])
-        found: FloatArray = correlation_from_sums(
-            correlation_terms(returns[:, first], returns[:, second]).sum(axis=0), window
-        )
+        if self.complete:
+            columns = np.ascontiguousarray(rows.T)
+            return complete_correlations(columns[:, 1:] / columns[:, :-1] - 1.0, first, second, window)
+        returns = rows[1:] / rows[:-1] - 1.0  # NaN where either of two neighbouring rows has no bar
+        terms = correlation_terms(returns[:, first], returns[:, second])
+        found: FloatArray = correlation_from_sums(terms.sum(axis=0), window)
         return found
 
     def _needed(self) -> CloseWindow:
-        """Without the rows that no later number reaches."""
-        count = contract.CORRELATION.window + 1 if self.closes.shape[1] > 1 else 0
-        keep = np.arange(len(self.times)) >= len(self.times) - count
-        for column in self.closes.T:
+        """Without the rows that no later number reaches, and with room for more."""
+        times, rows = self.times[: self.rows], self.closes[: self.rows]
+        wanted = contract.CORRELATION.window + 1 if rows.shape[1] > 1 else 0
+        keep = np.arange(len(times)) >= len(times) - wanted
+        for column in rows.T:
             here = np.flatnonzero(~np.isnan(column))
             keep[here[-_BARS - 1 :]] = True
-            past = int(self.times[here].searchsorted(self.times[-1] - _LONGEST_MS, side="right")) - 1
+            past = int(times[here].searchsorted(times[-1] - _LONGEST_MS, side="right")) - 1
             keep[here[max(past, 0) :]] = True
-        closes = self.closes[keep]
-        return type(self)(self.times[keep], closes, not np.isnan(closes).any())
+        count = int(keep.sum())
+        kept, closes = np.empty(count + _ROOM, np.int64), np.empty((count + _ROOM, rows.shape[1]))
+        kept[:count], closes[:count] = times[keep], rows[keep]
+        return type(self)(kept, closes, count, not np.isnan(closes[:count]).any(), self.timestamp)
 
 
-def _momenta(times: IntArray, closes: FloatArray, interval_ms: int) -> list[float]:
-    """As indicators.momentum at the last row, over each horizon."""
-    newest, close = int(times[-1]), float(closes[-1])
-    rows = [bisect_right(times, newest - horizon) for horizon in _HORIZONS]
-    return [
-        close / float(closes[row - 1]) - 1.0 if row and interval_ms <= horizon else 0.0
-        for row, horizon in zip(rows, _HORIZONS, strict=True)
-    ]
+def complete_correlations(returns: FloatArray, first: IntArray, second: IntArray, window: int) -> FloatArray:
+    """`indicators.correlation_from_sums` of returns (A, T) of which none is missing, for the pairs (P,) of assets.
+
+    Each asset's own sums are made once, and not once a pair; the same additions in the same order, so the same bits.
+    """
+    assets, count = returns.shape
+    if 2 * count < window:
+        return np.zeros(len(first))
+    products = np.empty((2 * assets + len(first), count))
+    products[:assets] = returns
+    np.multiply(returns, returns, out=products[assets : 2 * assets])
+    np.multiply(returns[first], returns[second], out=products[2 * assets :])
+    sums = products.cumsum(axis=1)[:, -1]  # one after the other, as a sum over rows adds; sum(axis=1) adds pairwise
+    total, square = sums[:assets], sums[assets : 2 * assets]
+    variance = square - total * total / count
+    moves = variance > FLAT * square
+    root = np.sqrt(np.where(moves, variance, 1.0))
+    found = (sums[2 * assets :] - total[first] * total[second] / count) / (root[first] * root[second])
+    found = np.minimum(np.maximum(found, -1.0), 1.0)
+    return found if moves.all() else np.where(moves[first] & moves[second], found, 0.0)
 
 
-def _volatility(closes: FloatArray) -> float:
-    """As indicators.volatility at the last row. Twenty plain numbers take a third of what array calls do."""
-    prices: list[float] = closes[-_BARS - 1 :].tolist()
+def _reached(times: IntArray, closes: FloatArray, interval_ms: int) -> list[tuple[list[float], float, float]]:
+    """Of each asset of closes (T, A): the newest ones, and those that its momenta are counted from."""
+    newest, end = int(times[-1]), len(times)
+    rows = [bisect_right(times, newest - horizon) if interval_ms <= horizon else 0 for horizon in _HORIZONS]
+    before = [closes[(row or end) - 1].tolist() for row in rows]  # where nothing is known the price did not move
+    return list(zip(closes[-_BARS - 1 :].T.tolist(), *before, strict=True))
+
+
+def _market(prices: list[float], hour_ago: float, four_hours_ago: float) -> tuple[float, float, float]:
+    """As indicators.momentum over each horizon and indicators.volatility, at the last row.
+
+    Twenty plain numbers take a third of what array calls do.
+    """
+    close = prices[-1]
+    short, long = close / hour_ago - 1.0, close / four_hours_ago - 1.0
     if len(prices) <= _BARS:
-        return 0.0
+        return short, long, 0.0
     returns = [after / before - 1.0 for before, after in pairwise(prices)]
     mean, mean_square = sum(returns) / _BARS, sum([value * value for value in returns]) / _BARS
     variance = mean_square - mean * mean
-    return 0.0 if variance <= FLAT * mean_square else math.sqrt(variance)
+    return short, long, 0.0 if variance <= FLAT * mean_square else math.sqrt(variance)
 
 
 @lru_cache(maxsize=64)

@@ -10,8 +10,11 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
 
+import numpy as np
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from himari_rl.schema import FloatArray
 
 REQUESTS = "himari_requests"
 ERRORS = "himari_errors"
@@ -60,6 +63,7 @@ class Histogram:
 
     def __init__(self, buckets: tuple[float, ...]) -> None:
         self.bounds = buckets
+        self._bounds = np.array(buckets)
         self.counts = [0] * (len(buckets) + 1)
         self.sum = 0.0
 
@@ -67,6 +71,13 @@ class Histogram:
         """Counts a value; a bucket holds those up to and including its bound."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
+
+    def add_many(self, values: FloatArray) -> None:
+        """`add` of each."""
+        places = self._bounds.searchsorted(values)
+        for place, count in enumerate(np.bincount(places, minlength=len(self.counts)).tolist()):
+            self.counts[place] += count
+        self.sum += float(values.sum())
 
     def family(self, name: str) -> HistogramMetricFamily:
         """Cumulative buckets, as Prometheus wants them."""
@@ -108,6 +119,16 @@ class Metrics:
         self.confidence.counts[bisect_left(TENTHS, confidence)] += 1
         self.confidence.sum += confidence
         self.familiarity.counts[bisect_left(TENTHS, familiarity)] += 1
+        self.out_of_distribution += outside
+        self.risk_limited += limited
+
+    def decided_many(
+        self, multipliers: FloatArray, confidence: FloatArray, familiarity: FloatArray, outside: int, limited: int
+    ) -> None:
+        """`decided` of a batch: multipliers (B, A), the rest (B,), and how many were outside or limited."""
+        self.multiplier.add_many(multipliers.ravel())
+        self.confidence.add_many(confidence)
+        self.familiarity.add_many(familiarity)
         self.out_of_distribution += outside
         self.risk_limited += limited
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from himari_rl.errors import BundleError
 from himari_rl.policy.manifest import ConfidenceSpec
-from himari_rl.schema import FloatArray
+from himari_rl.schema import BoolArray, FloatArray
 
 SPREAD_HALF = 0.1  # members that differ by a tenth of the base position halve the confidence
 OUTSIDE = 0.999  # a state further out than this share of the training states is out of distribution
@@ -53,6 +53,7 @@ class Confidence:
     def __init__(self, spec: ConfidenceSpec) -> None:
         self._p = list(spec.probabilities)
         self._q = list(spec.distance_quantiles)
+        self._columns = np.array(self._p), np.array(self._q)
         self.spread_half = spec.spread_half
         self.outside = float(np.interp(OUTSIDE, self._p, self._q))
         """The distance beyond which fewer than one training state in a thousand lies."""
@@ -76,3 +77,14 @@ class Confidence:
             share = (distance - q[i - 1]) / (q[i] - q[i - 1])  # bisect_left: q[i-1] < distance <= q[i]
             familiarity = 1.0 - (p[i - 1] + share * (p[i] - p[i - 1]))
         return familiarity / (1.0 + spread / self.spread_half), distance > self.outside, familiarity
+
+    def judge_many(self, distances: FloatArray, spreads: FloatArray) -> tuple[FloatArray, BoolArray, FloatArray]:
+        """`judge` of many decisions (B,), with the same bits."""
+        p, q = self._columns
+        i = q.searchsorted(distances)
+        inner = i.clip(1, len(q) - 1)
+        with np.errstate(divide="ignore", invalid="ignore"):  # before the first quantile, whose share is not looked at
+            share = (distances - q[inner - 1]) / (q[inner] - q[inner - 1])
+        between = 1.0 - (p[inner - 1] + share * (p[inner] - p[inner - 1]))
+        familiarity = np.where(i == 0, 1.0, np.where(i == len(q), 0.0, between))
+        return familiarity / (1.0 + spreads / self.spread_half), distances > self.outside, familiarity

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from himari_rl.policy.confidence import Confidence
 from himari_rl.policy.manifest import Manifest
 from himari_rl.policy.network import F32, HEADS, InputNormaliser, Member, with_one
 from himari_rl.policy.page import policy_page
-from himari_rl.schema import MAX_MULTIPLIER, FloatArray
+from himari_rl.schema import MAX_MULTIPLIER, BoolArray, FloatArray
 
 
 class Decision(NamedTuple):
@@ -50,6 +50,21 @@ class Step(NamedTuple):
     out_of_distribution: bool
     spread: float
     familiarity: float
+
+
+class Decisions(NamedTuple):
+    """The Decisions on a batch, field by field."""
+
+    multipliers: FloatArray  # (B, A)
+    confidence: FloatArray  # (B,)
+    memory: F32  # (B, S)
+    out_of_distribution: BoolArray  # (B,)
+    spread: FloatArray  # (B,)
+    familiarity: FloatArray  # (B,)
+
+    def lists(self) -> tuple[list[Any], ...]:
+        """The same as plain numbers; the memories as rows."""
+        return tuple(list(part) if part is self.memory else part.tolist() for part in self)
 
 
 class Policy:
@@ -198,15 +213,20 @@ class Policy:
                 own[:] = memory
         if not np.isfinite(before).all():
             raise self._no_memory(before[0])
-        answers, after, x = self._many(rows, before)
-        multipliers = self._mean(answers, rows).tolist()
-        spreads = answers.std(axis=0).max(axis=1).tolist() if len(answers) > 1 else [0.0] * len(rows)
-        distances = np.einsum("bf,bf->b", x, x).tolist()
-        found = []
-        for mean, spread, squared, memory in zip(multipliers, spreads, distances, after, strict=True):
-            confidence, outside, familiarity = self._confidence.judge(squared / self._normaliser.kept, spread)
-            found.append(Step(mean, confidence, memory, outside, spread, familiarity))
-        return found
+        return [tuple.__new__(Step, row) for row in zip(*self.columns(rows, before).lists(), strict=True)]
+
+    def columns(self, rows: F32, before: F32 | None = None) -> Decisions:
+        """`steps` for states (B, F) and memories (B, S), or none, that are arrays already.
+
+        Raises:
+            StateError, BundleError: as `decide_batch`.
+        """
+        answers, after, x = self._many(rows, self.initial_memory(len(rows)) if before is None else before)
+        multipliers = self._mean(answers, rows)
+        spread = answers.std(axis=0).max(axis=1) if len(answers) > 1 else np.zeros(len(rows))
+        distance = np.einsum("bf,bf->b", x, x).astype(np.float64) / self._normaliser.kept
+        confidence, outside, familiarity = self._confidence.judge_many(distance, spread)
+        return Decisions(multipliers, confidence, after, outside, spread, familiarity)
 
     def bands(self, rows: FloatArray) -> Bands | None:
         """The answers to market rows (T, F), in order, for any position; None where the network reads the account.

@@ -11,7 +11,7 @@ to one client and its session_id; a request without one is answered from its own
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,27 +22,22 @@ from himari_rl.features.window import CloseWindow
 from himari_rl.policy.arrival import ArrivalRules, Place, missing_bars
 from himari_rl.schema import ACTIONS, SECOND_MS
 from himari_rl.serving.errors import FieldError
-from himari_rl.serving.messages import AssetNow, DecideRequest
+from himari_rl.serving.reader import SentAsset, SentDecide
 from himari_rl.serving.settings import ServeSettings
 from himari_rl.serving.slot import Slot
 
+_SIZE, _SIDE, _PNL, _WINS = ACCOUNT_COLUMNS
 LATE_INTERVALS = 2
 """The answer gives the age of a bar that closed longer ago."""
 
 
-class Moment(NamedTuple):
-    """The closes of one time, as a request gave them."""
-
-    timestamp: int  # ms UTC, bar OPEN
-    closes: Mapping[str, float]  # by symbol, in the policy's order
-
-
 class Arrived(NamedTuple):
-    """A request whose own numbers are in order."""
+    """A request whose own numbers are in order; assets, places and closes in the policy's order."""
 
-    assets: Mapping[str, AssetNow]  # in the policy's order
-    places: Mapping[str, Place]  # where in the request each of them is
-    now: Moment
+    assets: Sequence[SentAsset]
+    places: Sequence[Place]  # where in the request each of them is
+    timestamp: int  # of all the bars, ms UTC, bar OPEN
+    closes: Sequence[float]
     note: dict[str, Any]  # what the answer must say
 
 
@@ -53,72 +48,79 @@ class Stream(NamedTuple):
     decided: bool = False  # whether the newest bars were decided; else they are the history's
     holes: int = 0  # bars missing within the history, said with the first decision
 
-    def check(self, now: Moment, places: Mapping[str, Place], rules: ArrivalRules) -> dict[str, Any]:
+    def check(self, arrived: Arrived, rules: ArrivalRules) -> dict[str, Any]:
         """Refuses bars that cannot follow; what the answer must say of those that can.
 
         Raises:
             ArrivalError: they are older than the last ones, or a close cannot follow the one before.
         """
-        last = self.window.timestamp
-        rules.check_order(now.timestamp, last, (*places[next(iter(now.closes))], "bar", "timestamp"))
-        for (symbol, close), earlier in zip(now.closes.items(), self.window.last(now.timestamp), strict=True):
-            rules.check_close(close, earlier, (*places[symbol], "bar", "close"))
-        if self.decided and now.timestamp == last:
-            return {"repeated": True} if list(now.closes.values()) == self.window.last() else {"corrected": True}
-        missing = max((now.timestamp - time) // rules.interval_ms - 1 for time in self.window.last_times())
+        now, last = arrived.timestamp, self.window.timestamp
+        if now < last:
+            rules.check_order(now, last, (*arrived.places[0], "bar", "timestamp"))
+        for place, close, earlier in zip(arrived.places, arrived.closes, self.window.last(now), strict=True):
+            rules.check_close(close, earlier, (*place, "bar", "close"))
+        if self.decided and now == last:
+            return {"repeated": True} if arrived.closes == self.window.last() else {"corrected": True}
+        missing = max([(now - time) // rules.interval_ms - 1 for time in self.window.last_times()])
         missing += 0 if self.decided else self.holes
         return {"gap": {"rule": "one_return", "missing_bars": missing}} if missing else {}
 
-    def then(self, now: Moment) -> Stream:
+    def then(self, arrived: Arrived) -> Stream:
         """One moment later; the same moment again takes the place of the last one."""
-        return Stream(self.window.then(now.timestamp, tuple(now.closes.values())), True)
+        return Stream(self.window.then(arrived.timestamp, arrived.closes), True)
 
 
-def arrive(request: DecideRequest, slot: Slot, settings: ServeSettings, now_ms: float) -> Arrived:
+def arrive(request: SentDecide, slot: Slot, settings: ServeSettings, now_ms: float) -> Arrived:
     """What the request says of each asset, checked without any stream.
 
     Raises:
         FieldError: an asset is missing or unknown, or the bars are of different times.
         ArrivalError: a bar is off the grid, not closed or stale; an exposure is beyond the ledger's.
     """
-    given, places = _given(request, slot)
-    times = {asset.bar.timestamp for asset in given.values()}
-    if len(times) != 1:
-        raise FieldError("assets", f"the bars are of times {sorted(times)}", "one time", "send the bars of one close")
+    assets, places, first = _given(request, slot)
+    timestamp = assets[0]["bar"]["timestamp"]
+    for asset in assets[1:]:
+        if asset["bar"]["timestamp"] != timestamp:
+            times = sorted({asset["bar"]["timestamp"] for asset in assets})
+            raise FieldError("assets", f"the bars are of times {times}", "one time", "send the bars of one close")
     rules, max_age_ms = slot.arrival, (settings.max_bar_age_s or np.inf) * SECOND_MS
-    (timestamp,) = times
-    place = (*next(iter(places.values())), "bar", "timestamp")
+    place = (*first, "bar", "timestamp")
     rules.check_grid(timestamp, place)
     age = rules.check_clock(timestamp, now_ms, max_age_ms, settings.open_bars, place)
-    for symbol in slot.symbols:
-        account = given[symbol].account
-        rules.check_account(account.exposure, account.unrealised_pnl, (*places[symbol], "account"))
-    rules.check_gross([asset.account.exposure for asset in given.values()])
+    exposures = []
+    for asset, where in zip(assets, places, strict=True):
+        account = asset["account"]
+        rules.check_account(account["exposure"], account["unrealised_pnl"], (*where, "account"))
+        exposures.append(account["exposure"])
+    rules.check_gross(exposures)
     note = {"bar_age_s": round(age / SECOND_MS, 1)} if age > LATE_INTERVALS * slot.interval_ms else {}
-    assets = {symbol: given[symbol] for symbol in slot.symbols}
-    closes = {symbol: asset.bar.close for symbol, asset in assets.items()}
-    return Arrived(assets, places, Moment(timestamp, closes), note)
+    return Arrived(assets, places, timestamp, [asset["bar"]["close"] for asset in assets], note)
 
 
-def _given(request: DecideRequest, slot: Slot) -> tuple[Mapping[str, AssetNow], Mapping[str, Place]]:
-    """Each asset of the request and where it stands there."""
-    given = request.assets
-    if given is None:
-        if request.bar is None or request.signal is None or request.account is None:
-            raise FieldError("bar", "the request lacks bar, signal or account", "all three", "or send `assets`")
-        own = AssetNow.model_construct(  # its parts have been checked: a history once is enough
-            bar=request.bar, signal=request.signal, account=request.account, history=request.history
-        )
-        given = {request.symbol or slot.symbols[0]: own}
-    if set(given) != set(slot.symbols):
+def _given(request: SentDecide, slot: Slot) -> tuple[Sequence[SentAsset], Sequence[Place], Place]:
+    """Each asset of the request and where it stands there, in the policy's order; and where the first one sent does."""
+    assets = request.get("assets")
+    if assets is not None:
+        _check_symbols(assets, slot, "assets")
+        return [assets[s] for s in slot.symbols], [("assets", s) for s in slot.symbols], ("assets", next(iter(assets)))
+    bar, signal, account = request.get("bar"), request.get("signal"), request.get("account")
+    if bar is None or signal is None or account is None:
+        raise FieldError("bar", "the request lacks bar, signal or account", "all three", "or send `assets`")
+    own: SentAsset = {"bar": bar, "signal": signal, "account": account, "history": request.get("history")}
+    if (symbol := request.get("symbol") or slot.symbols[0]) != slot.symbols[0] or len(slot.symbols) > 1:
+        _check_symbols({symbol: own}, slot, "symbol")
+    return (own,), ((),), ()
+
+
+def _check_symbols(given: Mapping[str, SentAsset], slot: Slot, field: str) -> None:
+    """Refuses a request about anything but the policy's symbols."""
+    if given.keys() != set(slot.symbols):
         raise FieldError(
-            "symbol" if request.assets is None else "assets",
+            field,
             f"the request is about {', '.join(sorted(given)) or 'nothing'}",
             f"exactly {', '.join(slot.symbols)}, which this policy was trained for",
             "name every symbol of the policy as /ready spells it",
         )
-    places = {symbol: () if request.assets is None else ("assets", symbol) for symbol in given}
-    return given, places
 
 
 def begin(arrived: Arrived, slot: Slot, who: str) -> Stream:
@@ -131,9 +133,9 @@ def begin(arrived: Arrived, slot: Slot, who: str) -> Stream:
         ArrivalError: the history is too short, of other bars, or not before the bar.
     """
     history = []
-    for symbol, asset in arrived.assets.items():
-        place = (*arrived.places[symbol], "history")
-        history.append(slot.arrival.history(asset.history or (), arrived.now.timestamp, who, place))
+    for asset, place in zip(arrived.assets, arrived.places, strict=True):
+        rows = asset.get("history") or ()
+        history.append(slot.arrival.history(rows, arrived.timestamp, who, (*place, "history")))
     holes = max(missing_bars(times, slot.interval_ms) for times, _ in history)
     return Stream(CloseWindow.of(history), holes=holes)
 
@@ -144,22 +146,22 @@ def encode(stream: Stream, arrived: Arrived, slot: Slot) -> tuple[Stream, list[f
     Raises:
         ArrivalError: the bars cannot follow those of the stream.
     """
-    note = arrived.note | stream.check(arrived.now, arrived.places, slot.arrival)
-    later = stream.then(arrived.now)
+    note = arrived.note | stream.check(arrived, slot.arrival)
+    later = stream.then(arrived)
     state = later.window.numbers(slot.dim, slot.interval_ms)
     still = [symbol for i, symbol in enumerate(slot.symbols) if state[i * WIDTH + VOLATILITY] == 0.0]
     if still:
         note["flat"] = still
-    unit, assets = slot.policy.manifest.ledger.max_position_pct, arrived.assets.values()
-    for start, asset in zip(range(0, slot.dim, WIDTH), assets, strict=False):
-        signal, held = asset.signal, asset.account
-        numbers = account_numbers(held.exposure, held.unrealised_pnl, held.win_rate, unit)
-        for column, value in zip(ACCOUNT_COLUMNS, numbers, strict=True):
-            state[start + column] = value
-        state[start + CONFIDENCE] = signal.confidence
-        state[start + CASCADE_RISK] = signal.cascade_risk
-        state[start + ACTION.start + 1 + ACTIONS[signal.action]] = 1.0
-        state[start + TIER.start - 1 + int(signal.tier[1])] = 1.0
+    unit, start = slot.policy.manifest.ledger.max_position_pct, 0
+    for asset in arrived.assets:
+        signal, held = asset["signal"], asset["account"]
+        size, side, pnl, wins = account_numbers(held["exposure"], held["unrealised_pnl"], held["win_rate"], unit)
+        state[start + _SIZE], state[start + _SIDE], state[start + _PNL], state[start + _WINS] = size, side, pnl, wins
+        state[start + CONFIDENCE] = float(signal["confidence"])
+        state[start + CASCADE_RISK] = float(signal["cascade_risk"])
+        state[start + ACTION.start + 1 + ACTIONS[signal["action"]]] = 1.0
+        state[start + TIER.start - 1 + int(signal["tier"][1])] = 1.0
+        start += WIDTH
     if len(slot.symbols) > 1:
-        state[-1] = float(herfindahl(np.array([asset.account.exposure for asset in assets])))
+        state[-1] = float(herfindahl(np.array([asset["account"]["exposure"] for asset in arrived.assets])))
     return later, state, note

@@ -23,7 +23,7 @@ from himari_rl.features.contract import (
 )
 from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.policy.risk import multiplier_cap
-from himari_rl.schema import MAX_MULTIPLIER
+from himari_rl.schema import MAX_MULTIPLIER, BoolArray, FloatArray
 
 
 class Limiter:
@@ -32,6 +32,7 @@ class Limiter:
     def __init__(self, ledger: LedgerSpec, symbols: Sequence[str]) -> None:
         self._limits = limits = ledger.config.limits
         self._symbols = list(symbols)
+        self._columns = WIDTH * np.arange(len(symbols))
         self._unit, self._short = ledger.max_position_pct, ledger.allow_short
         self._leverage = limits.max_leverage
         self._calm = min(limits.high_vol_volatility, limits.crisis_volatility)
@@ -54,6 +55,42 @@ class Limiter:
                 bound = self._regime(i, self._cap(volatility, risk), multipliers, bound)
             start += WIDTH
         return self._gross(state, multipliers, bound) if self._can_exceed else bound
+
+    def rows(self, states: FloatArray, multipliers: FloatArray) -> dict[int, dict[str, Any]]:
+        """The same for states (B, F) and multipliers (B, A), shrunk in place: by row, what it says of those it shrank.
+
+        The sums are made column by column, in the order of the one-state arithmetic, so the bits are its bits.
+        """
+        volatility, risk = states[:, self._columns + VOLATILITY], states[:, self._columns + CASCADE_RISK]
+        caps = multiplier_cap(volatility * VOLATILITY_SCALE, risk, self._limits)
+        wanted, over = multipliers.tolist(), multipliers > caps
+        np.minimum(multipliers, caps, out=multipliers)
+        said: dict[int, dict[str, Any]] = {}
+        for row, asset in zip(*map(np.ndarray.tolist, over.nonzero()), strict=True):
+            note = said.setdefault(row, {"wanted": self._named(wanted[row]), "regime_cap": {}})
+            cap = {"wanted": wanted[row][asset], "cap": float(caps[row, asset])}
+            note["regime_cap"][self._symbols[asset]] = cap
+        if not self._can_exceed:
+            return said
+        total, gross, active = np.zeros(len(states)), np.zeros(len(states)), self._active(states)
+        for own, counts in zip(multipliers.T, active.T, strict=True):
+            total += own
+            gross += self._unit * own * counts
+        bound = (self._unit * total > self._leverage) & (gross > self._leverage)
+        for row, sum_ in zip(bound.nonzero()[0].tolist(), gross[bound].tolist(), strict=True):
+            note = said.setdefault(row, {"wanted": self._named(wanted[row])})
+            note["gross_cap"] = {"wanted": sum_, "cap": self._leverage}
+        shrink = active & bound[:, None]
+        np.multiply(multipliers, self._leverage / np.where(bound, gross, 1.0)[:, None], out=multipliers, where=shrink)
+        return said
+
+    def _active(self, states: FloatArray) -> BoolArray:
+        """(B, A) which assets' multipliers count towards the gross exposure, as `_gross` says."""
+        buy, sell, side = (states[:, self._columns + at] for at in (ACTION_BUY, ACTION_SELL, POSITION_SIDE))
+        if self._short:
+            return np.ones(buy.shape, np.bool_)
+        active: BoolArray = (buy > 0.5) | (~(sell > 0.5) & (side >= 0.0))
+        return active
 
     def _cap(self, volatility: float, risk: float) -> float:
         """multiplier_cap, which asks nothing but these four things: each answer is asked for once."""

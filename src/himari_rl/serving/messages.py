@@ -10,7 +10,8 @@ from pydantic_core import PydanticCustomError
 
 from himari_rl.policy.arrival import END_MS, FIRST_MS, ArrivalError, Place, milliseconds, share
 
-MAX_STATES, MAX_SEQUENCE, MAX_HISTORY = 256, 64, 1000
+MAX_STATES, MAX_SEQUENCE, MAX_HISTORY, MAX_ASSETS = 256, 64, 1000, 64
+TIERS = ("T1", "T2", "T3", "T4")
 # confidence .82; BUY; T2; a quarter of the largest position, long, winning; a calm, rising hour
 EXAMPLE_STATE: list[Any] = [0.82, 0, 0, 1, 0, 1, 0, 0, 0.25, 1, 0.04, 0.012, 0.03, 0.09, 0.6, 0.05]
 EXAMPLE_TIME = 1_767_225_600_000
@@ -226,7 +227,7 @@ class DecideRequest(_Request):
     signal: SignalNow | None = None
     account: AccountNow | None = None
     history: History | None = None
-    assets: dict[str, AssetNow] | None = Field(None, max_length=64)
+    assets: dict[str, AssetNow] | None = Field(None, max_length=MAX_ASSETS)
 
 
 class DecideAnswer(PredictAnswer):

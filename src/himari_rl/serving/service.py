@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic, perf_counter_ns, time
@@ -21,12 +21,14 @@ from himari_rl.monitoring.metrics import Metrics
 from himari_rl.policy.runtime import Policy, Step
 from himari_rl.serving import decide as raw
 from himari_rl.serving import memory as memories
+from himari_rl.serving.columns import decide_in_columns, read_states
 from himari_rl.serving.errors import FieldError, NotReadyError, OfferRefusedError, within
 from himari_rl.serving.inputs import HeldSession, PolicyInput, Request, check_fields, input_of_sequence
 from himari_rl.serving.jobs import Jobs, background, in_daemon
 from himari_rl.serving.journal import Journal
 from himari_rl.serving.log_lines import LogLines
 from himari_rl.serving.messages import DecideRequest
+from himari_rl.serving.reader import SentDecide, as_sent, decide_reader
 from himari_rl.serving.sessions import SessionMemory, Sessions, resume
 from himari_rl.serving.settings import ServeSettings
 from himari_rl.serving.shadow import Challenger
@@ -36,6 +38,7 @@ LOADING = "the policy is still loading"
 FOLLOW = "follow"
 """The background job that looks at the sources."""
 _NO_NOTE: Mapping[str, Any] = {}
+_READ_DECIDE: Callable[[bytes], SentDecide] = decide_reader().validate_json
 
 
 class Service:
@@ -237,43 +240,40 @@ class Service:
         return answers
 
     def batch(self, instances: Sequence[Request], client: str = "") -> dict[str, Any]:
-        """The answer to POST /v1/batch: every instance for itself, in order, all from one policy and in one pass of its
-        network; none where one is wrong.
+        """The answer to POST /v1/batch: each instance for itself, in order, in one pass; none where one is wrong.
 
         Raises:
             as `predict`; a StateError names the instance.
         """
-        started = perf_counter_ns()
-        return self._batch(self._chosen(client), instances, client, started, in_range=False)
+        return self._batch(self._chosen(client), instances, client, perf_counter_ns())
 
     def batch_bytes(self, body: bytes, client: str = "") -> dict[str, Any]:
-        """The same answer to a batch of plain states as it came: as `predict_bytes`.
-
-        Raises:
-            ValidationError, HimariError: the FastAPI route says why.
-        """
+        """The same answer to a batch of plain states as it came: as `predict_bytes`."""
         started = perf_counter_ns()
         slot = self._chosen(client)
-        instances = [{"state": state} for state in slot.batch_reader.validate_json(body)["instances"]]
-        return self._batch(slot, instances, client, started, in_range=True)
+        states = read_states(body, slot)
+        if len(states) == 1:  # one decision has the bits of `predict`
+            return self._batch(slot, [{"state": states[0].tolist()}], client, started)
+        predictions = decide_in_columns(slot, states, self._key, self.metrics)
+        if self._shadow is not None:
+            for state, answer in zip(states.tolist(), predictions, strict=True):
+                self._shadow.offer({"state": state}, answer)
+        return self._finish(slot, None, {"predictions": predictions}, started)
 
     def _chosen(self, client: str) -> Slot:
         slot = self.slot or self.ready()
         return slot if self._split is None else self._split.choose(slot, client)
 
-    def _batch(
-        self, slot: Slot, instances: Sequence[Request], client: str, started: int, *, in_range: bool
-    ) -> dict[str, Any]:
+    def _batch(self, slot: Slot, instances: Sequence[Request], client: str, started: int) -> dict[str, Any]:
         given = []
         for index, request in enumerate(instances):
+            where = f"instances[{index}]"
             if request.get("session_id") is not None:
-                raise FieldError(
-                    f"instances[{index}]", "an instance has a session_id", "memory or none", "use POST /predict for it"
-                )
+                raise FieldError(where, "an instance has a session_id", "memory or none", "use POST /predict for it")
             try:
-                given.append(self._prepare(slot, request, client, in_range=in_range))
+                given.append(self._prepare(slot, request, client, in_range=False))
             except StateError as error:
-                raise within(f"instances[{index}]", error) from error
+                raise within(where, error) from error
         if len(given) > 1:
             decisions = slot.policy.steps([one.state for one in given], [one.before for one in given])
         else:
@@ -286,31 +286,33 @@ class Service:
             predictions.append(answer)
         return self._finish(slot, None, {"predictions": predictions}, started)
 
-    def decide(self, request: DecideRequest, client: str = "") -> dict[str, Any]:
+    def decide(self, request: DecideRequest | bytes, client: str = "") -> dict[str, Any]:
         """The answer to POST /v1/decide: the server encodes. A refused request leaves every stream as it was.
 
         Args:
+            request: or its bytes, which are refused with a ValidationError where they are not in order.
             client: who asks: a stream belongs to one client and its session_id.
 
         Raises:
             as `predict`.
         """
         started = perf_counter_ns()
-        slot = self._chosen(request.session_id or client)
-        arrived = raw.arrive(request, slot, self.settings, self.clock() * 1000.0)
+        sent = _READ_DECIDE(request) if isinstance(request, bytes) else as_sent(request)
+        session = sent.get("session_id")
+        slot = self._chosen(session or client)
+        arrived = raw.arrive(sent, slot, self.settings, self.clock() * 1000.0)
         name, stream = None, None
-        if request.session_id is not None:
-            name = (client, request.session_id, slot.symbols, slot.interval_ms)
-            self._streams.admit(name, client)
-            stream = self._streams.get(name)
-        if stream is None or any(asset.history is not None for asset in arrived.assets.values()):
+        if session is not None:
+            name = (client, session, slot.symbols, slot.interval_ms)
+            stream = self._streams.admit(name, client)
+        if stream is None or any(asset.get("history") is not None for asset in arrived.assets):
             known = "the request has no session_id and" if name is None else "this session is new here and"
             stream = raw.begin(arrived, slot, known if stream is None else "the request")
         stream, state, note = raw.encode(stream, arrived, slot)
         validate_state(state, slot.dim, slot.symbols)
         given = PolicyInput(state, note=note)
         if slot.recurrent and name is not None:
-            given = self._in_session(slot, state, client, ("decide", *name), arrived.now.timestamp)
+            given = self._in_session(slot, state, client, ("decide", *name), arrived.timestamp)
             given = given._replace(note={**note, **given.note})
         elif slot.recurrent:
             given = given._replace(note=note | {"memory_started": True})
@@ -359,8 +361,7 @@ class Service:
                 "the opening time of a bar that is there",
                 "send each bar's opening time in ms, UTC",
             )
-        self._memories.admit(name, client)
-        before, note = resume(self._memories.get(name), slot, timestamp)
+        before, note = resume(self._memories.admit(name, client), slot, timestamp)
         return PolicyInput(state, before, note, session=HeldSession(client, name, timestamp))
 
     def _answer(self, slot: Slot, given: PolicyInput, decision: Step) -> dict[str, Any]:

@@ -43,20 +43,21 @@ class Sessions(Generic[T]):
         kept = self._kept.get(name)
         return None if kept is None else kept[1]
 
-    def admit(self, name: Hashable, client: str = "") -> None:
-        """Refuses a new name when there is no room, for anybody or for this client.
+    def admit(self, name: Hashable, client: str = "") -> T | None:
+        """As `get`; refuses a new name when there is no room, for anybody or for this client.
 
         Raises:
             TooManyError: `most` sessions are alive, or `most_each` of this client.
         """
         self._forget()
-        if name in self._kept:
-            return
+        if (kept := self._kept.get(name)) is not None:
+            return kept[1]
         cure = "use fewer session_ids, or carry memory"
         if len(self._kept) >= self._most:
             raise TooManyError(f"{len(self._kept)} sessions are open", f"at most {self._most}", cure)
         if (own := self._of[client]) >= self._most_each:
             raise TooManyError(f"{own} sessions of this client are open", f"at most {self._most_each}", cure)
+        return None
 
     def put(self, name: Hashable, value: T, client: str = "") -> None:
         """Keeps a value of a client; its time starts anew."""

@@ -60,7 +60,7 @@ class ServeSettings:
     head_timeout_s: float = 10.0
     """A request's headers that have not arrived by then are answered with 408; a connection without any is closed."""
     turbo: bool = True
-    """Answers plain POST /predict within uvicorn's parser (http/protocol.py); off: the same bytes from plain ASGI."""
+    """Answers a plain POST within uvicorn's parser (http/protocol.py); off: the same bytes from plain ASGI."""
 
     api_keys: tuple[str, ...] = field(default=(), metadata=config.SECRET)
     """Any of these in x-api-key or as bearer token opens the server."""
@@ -109,6 +109,10 @@ class ServeSettings:
                 )
         if len(set(self.api_keys)) != len(self.api_keys):
             raise ConfigError("an API key is there twice", "each once", "drop one of them")
+        if not self.certificates_url.startswith(("https://", "http://")):  # urllib would open a file: as well
+            raise ConfigError(
+                f"certificates_url is {self.certificates_url}", "an https:// address", "name the issuer's certificates"
+            )
         if bool(self.audience) != bool(self.emails):
             raise ConfigError(
                 "ID tokens need an audience and the e-mails that may use them", "both or none", "set both"

@@ -18,7 +18,7 @@ from himari_rl.policy.bundle import MANIFEST
 from himari_rl.policy.manifest import GAP_RULES
 from himari_rl.policy.runtime import Policy, load_policy
 from himari_rl.serving.limits import Limiter
-from himari_rl.serving.reader import batch_reader, body_reader
+from himari_rl.serving.reader import body_reader
 from himari_rl.serving.settings import ServeSettings
 from himari_rl.storage import is_file, join, stamp
 
@@ -57,7 +57,7 @@ class Slot:
     """One policy, warm."""
 
     __slots__ = (
-        *("alias", "arrival", "batch_reader", "contract", "digest", "dim", "gap_rule", "interval_ms", "layout"),
+        *("alias", "arrival", "contract", "digest", "dim", "gap_rule", "interval_ms", "layout"),
         *("limiter", "policy", "reader", "recurrent", "symbols", "version"),
     )
 
@@ -75,7 +75,6 @@ class Slot:
         self.limiter = Limiter(manifest.ledger, manifest.symbols)
         self.layout = layout_of(self.dim, self.symbols)
         self.reader = body_reader(self.layout.bounds)
-        self.batch_reader = batch_reader(self.layout.bounds)
         self.gap_rule = gap_rule or manifest.gap_rule
         self.alias = alias
         if self.gap_rule not in GAP_RULES:

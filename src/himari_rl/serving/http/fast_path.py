@@ -17,16 +17,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from himari_rl.errors import HimariError
 from himari_rl.serving.http.middleware import BODY, CLIENT
 from himari_rl.serving.http.refusals import JSON
-from himari_rl.serving.messages import DecideRequest
 from himari_rl.serving.service import Service
 
-_READ = DecideRequest.model_validate_json
 TOGETHER = 8
 """From so many requests on a recurrent policy is quicker with all of them at once; measured, see the log."""
 
 
 class FastPath:
-    """A middleware that answers an ordinary POST /predict itself and hands everything else on."""
+    """A middleware that answers an ordinary POST itself and hands everything else on."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         settings = service.settings
@@ -40,6 +38,9 @@ class FastPath:
         )
         """Whether nothing of a request but its body decides on its answer: then protocol.py may ask here directly."""
         self._answers = {"/predict": self.answer, "/v1/batch": self._batch, "/v1/decide": self._decide}
+        renamed = {settings.vertex_predict_route} - {"/predict"}  # what is no batch there is answered as ever
+        self.by_url = {path.encode(): ask for path, ask in self._answers.items() if path not in renamed}
+        """The same for protocol.py, which does not know the names that Vertex AI gives our routes."""
         self.turn: dict[Any, bytes] = {}
         """Connections and the bodies that wait for the end of this turn of the event loop; only protocol.py has any."""
 
@@ -65,14 +66,16 @@ class FastPath:
         return orjson.dumps(answer)
 
     def _batch(self, body: bytes, client: str) -> bytes | None:
-        return self._written("/v1/batch", lambda: self.service.batch_bytes(body, client))
+        return self._written("/v1/batch", self.service.batch_bytes, body, client)
 
     def _decide(self, body: bytes, client: str) -> bytes | None:
-        return self._written("/v1/decide", lambda: self.service.decide(_READ(body), client))
+        return self._written("/v1/decide", self.service.decide, body, client)
 
-    def _written(self, path: str, ask: Callable[[], dict[str, Any]]) -> bytes | None:
+    def _written(
+        self, path: str, ask: Callable[[bytes, str], dict[str, Any]], body: bytes, client: str
+    ) -> bytes | None:
         try:
-            answer = ask()
+            answer = ask(body, client)
         except (ValidationError, HimariError):
             return None
         if self._journal.every:

@@ -1,15 +1,16 @@
 """An optional shortcut, behind ServeSettings.turbo (HIMARI_TURBO); skip this file to read how the server works.
 
-uvicorn's HTTP protocol, which answers an ordinary POST /predict before it becomes an ASGI request, with the same bytes.
+uvicorn's HTTP protocol, which answers an ordinary POST /predict, /v1/decide or /v1/batch before it becomes an ASGI
+request, with the same bytes.
 It overrides private parts of uvicorn: pyproject.toml bounds uvicorn's version, and a test names every part that is used
 and fails when one of them changes.
 
 A request that arrived whole, on a connection with nothing else to do, needs no task, no events and no queue: its body
-goes to FastPath.answer and the bytes go out, from within the call that received them. Every other request, and each one
-that `answer` declines, takes the ordinary path with the very bytes that came. httptools parses both.
+goes to FastPath and the bytes go out, from within the call that received them. Every other request, and each one
+that it declines, takes the ordinary path with the very bytes that came. httptools parses both.
 
-A recurrent policy decides many states together in a third of the time, and a busy server finds many requests in one
-turn of its event loop: they are answered together at its end. Nobody waits longer: uvloop sends at the end of a turn.
+A recurrent policy decides many states together in a third of the time, and a busy server finds many POST /predict in
+one turn of its event loop: they are answered together at its end. Nobody waits longer: uvloop sends at the end of one.
 """
 
 from __future__ import annotations
@@ -65,14 +66,19 @@ class PredictProtocol(Http1Protocol):
             or self.transport.is_closing()
         ):
             self._release()
-        elif len(self.connections) >= FEW and (slot := fast.service.slot) is not None and slot.recurrent:
+        elif (
+            len(self.connections) >= FEW
+            and (slot := fast.service.slot) is not None
+            and slot.recurrent
+            and self.url == b"/predict"
+        ):
             if not fast.turn:
                 self.loop.call_soon(_end_turn, fast)
             fast.turn[self] = self._held
             if len(fast.turn) >= min(MOST, self._concurrency.most - len(self.tasks)):
                 _end_turn(fast)
         else:
-            self._reply(fast.answer(self._held, self.client[0] if self.client else ""))
+            self._reply(fast.by_url[self.url](self._held, self.client[0] if self.client else ""))
 
     def eof_received(self) -> None:
         """The client will send no more, and the transport closes: what waits for the turn is answered before."""
@@ -92,10 +98,10 @@ class PredictProtocol(Http1Protocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Holds a plain POST /predict back when nothing before it is still being answered."""
+        """Holds a plain POST back when nothing before it is still being answered."""
         parser = self.parser
         if (
-            self.url == b"/predict"
+            self.url in self._fast.by_url
             and self._fast.direct
             and len(self.tasks) < self._concurrency.most
             and (self.cycle is None or self.cycle.response_complete)

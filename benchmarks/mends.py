@@ -1,0 +1,100 @@
+"""Each mended fault of the server, with its mend taken out again: the test that was made for it must then fail.
+
+    python benchmarks/mends.py                 all of them, half an hour on one core
+    python benchmarks/mends.py --only upgrade  those whose line has this word
+    python benchmarks/mends.py --record        writes the table, dated, to docs/RELIABILITY.md
+
+A mend is taken out by other text in a copy of src/, one at a time; the tests of the project run against the copy. What
+passes all the same is a test that guards nothing, and a text that is not there any more is said so. The table of mends
+is benchmarks/mends_table.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from mends_table import MENDS, Mend  # noqa: E402
+
+PAGE = ROOT / "docs" / "RELIABILITY.md"
+BEGIN, END = "<!-- mends: begin -->", "<!-- mends: end -->"
+LIMIT_S = 240
+"""A test that hangs without the mend has failed."""
+
+
+def without(mend: Mend, source: Path) -> str:
+    """Takes a mend out of a copy of src/; what is wrong with the text, where it is not there once."""
+    for file, there, other in mend.edits:
+        path = source / "himari_rl" / file
+        text = path.read_text()
+        if there not in text:
+            return f"{file} has no text {there!r}: adapt benchmarks/mends.py"
+        path.write_text(text.replace(there, other))
+    return ""
+
+
+def failed(mend: Mend, source: Path) -> str:
+    """What the test said against that copy: how it failed; empty where it passed."""
+    threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
+    line = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/{mend.test}"]
+    environment = os.environ | threads | {"PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
+    except subprocess.TimeoutExpired:
+        return f"hung for {LIMIT_S} s"
+    if done.returncode == 0:
+        return ""
+    if done.returncode != 1:
+        return f"not run: {done.stdout[-200:]}"
+    errors = [text[1:].strip() for text in done.stdout.splitlines() if text.startswith("E  ")]
+    return " ".join((errors or ["failed"])[0].split())[:90]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="lines with this word")
+    parser.add_argument("--record", action="store_true", help="write the table to docs/RELIABILITY.md")
+    arguments = parser.parse_args()
+    rows, blind = [], 0
+    with tempfile.TemporaryDirectory() as place:
+        for mend in MENDS:
+            if arguments.only not in mend.line:
+                continue
+            source, begun = Path(place) / "src", time.perf_counter()
+            shutil.rmtree(source, ignore_errors=True)
+            shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+            problem = without(mend, source)
+            how = "" if problem else failed(mend, source)
+            good = bool(how) and not how.startswith("not run")
+            blind += not good
+            seconds = time.perf_counter() - begun
+            print(f"{'failed' if good else 'BLIND':<7}{mend.line:<56}{problem or how}  ({seconds:.0f} s)", flush=True)
+            rows.append((mend, how.replace("|", "/") if good else f"**{problem or how or 'passed'}**"))
+    if arguments.record:
+        record(rows)
+    return int(blind > 0)
+
+
+def record(rows: list[tuple[Mend, str]]) -> None:
+    """Writes the table between its marks."""
+    table = [f"{date.today()}, `python benchmarks/mends.py`:", ""]
+    table += ["| line | the mend taken out | test | what it said then |", "|---|---|---|---|"]
+    for mend, how in rows:
+        file, _, name = mend.test.partition("::")
+        table.append(f"| {mend.line} | {mend.out} | `{file}` {name} | `{how}` |")
+    page = PAGE.read_text()
+    PAGE.write_text(page.partition(BEGIN)[0] + "\n".join([BEGIN, *table, END]) + page.partition(END)[2])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
