@@ -179,7 +179,7 @@ def test_the_short_way_and_the_fastapi_route_give_the_same_answer(folders: dict[
     left: list[bytes] = []
     # None: not answered; the protocol asks the method, the middleware what it knows by its path
     slow.fast_path.answer = lambda body, *_: left.append(body)  # type: ignore[method-assign]
-    slow.fast_path._answers["/predict"] = slow.fast_path.answer
+    slow.fast_path._answers["/predict"] = slow.fast_path.by_url[b"/predict"] = slow.fast_path.answer
     with running(app) as one, running(slow) as two:
         for state in valid_states(5, seed=4).tolist():
             first, second = (one.post("/predict", json={"state": state}), two.post("/predict", json={"state": state}))

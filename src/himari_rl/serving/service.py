@@ -35,8 +35,7 @@ from himari_rl.serving.shadow import Challenger
 from himari_rl.serving.slot import Follower, Slot
 
 LOADING = "the policy is still loading"
-FOLLOW = "follow"
-"""The background job that looks at the sources."""
+FOLLOW = "follow"  # the background job that looks at the sources
 _NO_NOTE: Mapping[str, Any] = {}
 _READ_DECIDE: Callable[[bytes], SentDecide] = decide_reader().validate_json
 
