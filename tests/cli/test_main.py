@@ -26,7 +26,8 @@ TRAIN = (
     "--seed --seeds --tensorboard --test-fraction --max-cost --usd-per-hour"
 )
 CONTRACT = {
-    "certify": f"{SHARED} {AGENT} --num-episodes --device --html --jobs --market --seed --seeds",
+    "certify": f"{SHARED} {AGENT} --num-episodes --device --html --jobs --market --max-cost --seed --seeds "
+    "--usd-per-hour",
     "config show": SHARED,
     "cost": f"{SHARED} --costs --offline --profile --spot",
     "deploy": f"{SHARED} --dry-run --profile --render --write",

@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from helpers.bundle import make_bundle
-from helpers.serving import running, wait_for
+from helpers.serving import DEADLINE_S, running, wait_for
+from himari_rl.serving.http import guard
 from himari_rl.serving.http.app import Api, create_app
 from himari_rl.serving.http.connections import MOST_HEAD
 from himari_rl.serving.messages import EXAMPLE_STATE
@@ -281,8 +282,9 @@ def test_a_key_shown_twice_is_none_and_blanks_around_it_are_no_part_of_it(
             assert status(read(connection)) == expected
 
 
-def test_certificates_that_do_not_come_hold_no_places(folder: Path) -> None:
+def test_certificates_that_do_not_come_hold_no_places(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An issuer that takes connections and never answers; far more tokens than there are places."""
+    monkeypatch.setattr(guard, "_FETCH_S", DEADLINE_S)  # however slowly this machine takes forty connections
     with socket.create_server(("127.0.0.1", 0)) as silent:
         settings = ServeSettings(
             audience="a",
@@ -307,5 +309,6 @@ def test_certificates_that_do_not_come_hold_no_places(folder: Path) -> None:
                 connection.sendall(head.encode() + b"content-length: 0\r\n\r\n")
             answers = [connection.recv(65_536) for connection in more[-3:]]  # beyond 64 that wait: at once
             assert [status(answer) for answer in answers] == [503] * 3
+            silent.accept()[0].close()  # now the fetch ends, and with it those that wait
             for connection in (*waiting, *more):
                 connection.close()
