@@ -33,8 +33,9 @@ from himari_rl.envs.config import MultiAssetEnvConfig, TradingEnvConfig
 from himari_rl.envs.multi_asset_env import MultiAssetTradingEnv
 from himari_rl.envs.physics import Physics, market_of
 from himari_rl.features.encoder import StateEncoder
+from himari_rl.policy.bundle import write_bundle
 from himari_rl.policy.runtime import load_policy
-from himari_rl.training.export import export
+from himari_rl.training.export import bundled
 from himari_rl.training.job import train_agent, training_data
 from sb3_adapter import Sb3VecEnv
 
@@ -85,7 +86,7 @@ def answer_microseconds(trainer, encoder: StateEncoder, rows: np.ndarray, panel:
     """Median and 99th percentile of one decision by the exported bundle."""
     with tempfile.TemporaryDirectory() as folder:
         where = Path(folder) / "bundle"
-        export(where, [trainer.agent], [0], encoder, ENVIRONMENT, training_data(panel), rows, {})
+        write_bundle(where, *bundled([trainer.agent], [0], encoder, ENVIRONMENT, training_data(panel), rows, {}))
         policy = load_policy(where)
     states = rows[1000:3000].astype(np.float32)
     for state in states[:200]:

@@ -16,7 +16,7 @@ import hashlib
 import inspect
 import json
 import math
-import textwrap
+import sys
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -129,14 +129,20 @@ def field_help(kind: type) -> dict[str, str]:
     for base in reversed(kind.__mro__):
         if not dataclasses.is_dataclass(base):
             continue
-        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
-        statements = body.body if isinstance(body, ast.ClassDef) else []
+        statements = _class_bodies(base.__module__).get(base.__name__, [])
         for here, after in zip(statements, [*statements[1:], None], strict=True):
             if not isinstance(here, ast.AnnAssign) or not isinstance(here.target, ast.Name):
                 continue
             if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
                 found[here.target.id] = " ".join(str(after.value.value).split())
     return found
+
+
+@cache
+def _class_bodies(module: str) -> dict[str, list[ast.stmt]]:
+    """The statements of each class of a module by its name; inspect.getsource would parse the module for each class."""
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {node.name: node.body for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
 
 
 @cache

@@ -20,10 +20,11 @@ from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.envs.physics import Physics, market_of
 from himari_rl.errors import BundleError, ConfigError
 from himari_rl.features.encoder import StateEncoder
+from himari_rl.policy.bundle import write_bundle
 from himari_rl.policy.runtime import load_policy
 from himari_rl.training.band_ledger import BandLedger
 from himari_rl.training.engine import run
-from himari_rl.training.export import export
+from himari_rl.training.export import bundled
 from himari_rl.training.gradient import autograd_step, gradient_step
 from himari_rl.training.job import training_data
 from himari_rl.training.optimiser import FlatAdamW
@@ -47,7 +48,9 @@ def test_a_bundle_answers_for_each_symbol_as_the_agent_does(assets: int, tmp_pat
     agent.normaliser.fit(rows, np.ones(rows.shape[1], bool), False)
     with torch.no_grad():
         agent.out.weight.normal_(0.0, 0.5, generator=torch.Generator().manual_seed(2))
-    manifest = export(tmp_path / "b", [agent], [0], encoder, environment, training_data(panel), rows, {})
+    manifest = write_bundle(
+        tmp_path / "b", *bundled([agent], [0], encoder, environment, training_data(panel), rows, {})
+    )
     assert (manifest.kind, manifest.symbols, manifest.action_dim) == ("multi", panel.symbols, assets)
     policy = load_policy(tmp_path / "b")
     for state in rows[::40].astype(np.float32):
@@ -62,7 +65,7 @@ def test_symbols_in_another_order_are_another_encoder(tmp_path: Path) -> None:
     encoder, environment = StateEncoder(panel.symbols), TradingEnvConfig(episode_bars=20)
     rows, _ = market_of(panel, encoder, environment)
     agent = build(config_type("multi")(state_dim=encoder.state_dim, action_dim=2, hidden_dim=8))
-    export(tmp_path / "b", [agent], [0], encoder, environment, training_data(panel), rows, {})
+    write_bundle(tmp_path / "b", *bundled([agent], [0], encoder, environment, training_data(panel), rows, {}))
     path = tmp_path / "b" / "manifest.json"
     swapped = path.read_text().replace("C00", "CXX").replace("C01", "C00").replace("CXX", "C01")
     assert swapped != path.read_text()

@@ -16,8 +16,9 @@ from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.envs.physics import market_of
 from himari_rl.errors import BundleError
 from himari_rl.features.encoder import StateEncoder
+from himari_rl.policy.bundle import write_bundle
 from himari_rl.policy.runtime import load_policy
-from himari_rl.training.export import PARITY, check_parity, export
+from himari_rl.training.export import PARITY, bundled, check_parity
 from himari_rl.training.job import training_data
 
 BARS = random_bars(400, 12)
@@ -37,7 +38,7 @@ def moved(seed: int, **config) -> PPOAgent:
 
 def exported(folder: Path, agents: list[PPOAgent]):
     seeds = list(range(len(agents)))
-    return export(folder, agents, seeds, ENCODER, ENVIRONMENT, training_data(BARS), ROWS, {})
+    return write_bundle(folder, *bundled(agents, seeds, ENCODER, ENVIRONMENT, training_data(BARS), ROWS, {}))
 
 
 @pytest.mark.parametrize("head", HEADS)

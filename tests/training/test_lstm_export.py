@@ -19,11 +19,11 @@ from himari_rl.envs.physics import market_of
 from himari_rl.errors import BundleError, ConfigError
 from himari_rl.evaluation.backtest import BASE, LAGGED, POLICY, Variant, backtest, stage
 from himari_rl.features.encoder import StateEncoder
-from himari_rl.policy.bundle import read_bundle
+from himari_rl.policy.bundle import read_bundle, write_bundle
 from himari_rl.policy.runtime import Policy, load_policy
 from himari_rl.schema import FloatArray
 from himari_rl.serving.slot import Slot
-from himari_rl.training.export import PARITY, export
+from himari_rl.training.export import PARITY, bundled
 from himari_rl.training.job import training_data
 
 BARS = random_bars(400, 12)
@@ -47,7 +47,9 @@ def agent_of(seed: int = 0, head: str = "band", **config: Any) -> LSTMPPOAgent:
 
 
 def exported(folder: Path, agents: list[LSTMPPOAgent]) -> Policy:
-    export(folder, agents, list(range(len(agents))), ENCODER, ENVIRONMENT, training_data(BARS), ROWS, {})
+    write_bundle(
+        folder, *bundled(agents, list(range(len(agents))), ENCODER, ENVIRONMENT, training_data(BARS), ROWS, {})
+    )
     return load_policy(folder)
 
 

@@ -28,11 +28,12 @@ from himari_rl.envs.physics import Market, Physics
 from himari_rl.errors import ConfigError
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.account import MarketMove
+from himari_rl.policy.bundle import write_bundle
 from himari_rl.policy.clock import MarketPath
 from himari_rl.policy.risk import RiskLimits
 from himari_rl.policy.runtime import Policy, load_policy
 from himari_rl.schema import HOUR_MS, MAX_MULTIPLIER, FloatArray
-from himari_rl.training.export import export
+from himari_rl.training.export import bundled
 from himari_rl.training.job import NetJob, train_many
 from himari_rl.training.trainer import Trainer
 
@@ -174,7 +175,8 @@ def bundle_of(name: str, trainer: Trainer, rows: FloatArray, seed: int, folder: 
     }
     some = rows[:: max(1, len(rows) // 20_000)]
     run = {"certification": name}
-    export(folder, [trainer.agent], [seed], encoder_for(market), trainer.physics.config, data, some, run)
+    made = bundled([trainer.agent], [seed], encoder_for(market), trainer.physics.config, data, some, run)
+    write_bundle(folder, *made)
     return load_policy(folder)
 
 

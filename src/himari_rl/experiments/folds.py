@@ -6,10 +6,8 @@ What is asked and what is found, a file, are in fold_files.py.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,11 +24,11 @@ from himari_rl.experiments.fold_files import FoldTask, TrainedFold, packed
 from himari_rl.experiments.recipe import Recipe
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.beliefs import Beliefs, moments
-from himari_rl.policy.bundle import read_bundle
+from himari_rl.policy.bundle import packaged
 from himari_rl.policy.clock import decisions_of
 from himari_rl.schema import Bars, FloatArray
 from himari_rl.training.device import one_thread
-from himari_rl.training.export import export
+from himari_rl.training.export import bundled
 from himari_rl.training.job import NetJob, train_many
 from himari_rl.training.preparation import fitted, prepared
 from himari_rl.training.record import training_data
@@ -96,7 +94,7 @@ class Place:
     rows: FloatArray  # (D, F) of the real history
     physics: Physics
     beliefs: Beliefs | None
-    measured: Physics
+    measured: Physics  # of the real history, which is the market's first path
     judge: Physics | None  # of the validation slice
 
 
@@ -107,7 +105,7 @@ def place_of(task: FoldTask) -> Place:
     copies = _copies(kept, recipe, np.random.default_rng([task.seed, task.fold, 1]))
     rows, physics, beliefs = prepared([kept], recipe.agent, environment, copies=copies, others=task.others)
     judge = None if held_out is None else measured(held_out, environment, encoder, beliefs)
-    return Place(encoder, rows, physics, beliefs, measured(kept, environment, encoder, beliefs), judge)
+    return Place(encoder, rows, physics, beliefs, Physics(physics.market, _short(environment), encoder), judge)
 
 
 def _shared_place(task: FoldTask, places: dict[Hashable, Place]) -> Place:
@@ -147,10 +145,9 @@ def _ended(task: FoldTask, trainer: Trainer, begun: tuple[Place, EarlyStopping])
     stopping.restore(agent)
     gain = mean_gain(agent, place.measured)
     run = {"bars_asked": task.recipe.bars, "bars": trainer.state.bars, "fold": task.fold, "part": task.part}
-    with tempfile.TemporaryDirectory() as folder:
-        data, to = training_data(task.train), Path(folder) / "bundle"
-        export(to, [agent], [task.seed], place.encoder, task.recipe.environment, data, place.rows, run, place.beliefs)
-        manifest, tensors = read_bundle(to)
+    data, environment = training_data(task.train), task.recipe.environment
+    made = bundled([agent], [task.seed], place.encoder, environment, data, place.rows, run, place.beliefs)
+    manifest, _, tensors = packaged(*made)
     return packed(task.key, TrainedFold(manifest, tensors, gain))
 
 
@@ -158,12 +155,16 @@ def measured(
     bars: Bars | Panel, environment: TradingEnvConfig, encoder: StateEncoder, beliefs: Beliefs | None = None
 ) -> Physics:
     """The rows of `bars` as a place to measure the mean-variance objective, in short stretches."""
-    short = replace(environment, reward="mean_variance", episode_bars=MEASURED_BARS)
+    short = _short(environment)
     rows, path = decisions_of(bars, encoder, short)
     if beliefs is not None:
         moment = moments(rows, len(encoder.symbols), shorts=beliefs.shorts)
         rows = np.column_stack([rows, beliefs.columns(rows, moment)])
     return Physics(Market.build([rows], [path]), short, encoder)
+
+
+def _short(environment: TradingEnvConfig) -> TradingEnvConfig:
+    return replace(environment, reward="mean_variance", episode_bars=MEASURED_BARS)
 
 
 @torch.no_grad()

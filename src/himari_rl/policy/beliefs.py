@@ -105,11 +105,14 @@ class Beliefs(ManifestPart):
         Args:
             net_drift: (T,) answers of the drift net; None takes the rows for a history in order of time.
         """
+        return self.spoken(moment, self.drifts(rows, moment, net_drift))
+
+    def spoken(self, moment: Remembered, drift: FloatArray) -> FloatArray:
+        """`columns` where the drifts (T, A) are known."""
         slow = moment.slow
         size = anchor(slow, self.max_position_pct, self.bars_per_year, moment.correlation)
-        drift = self.drifts(rows, moment, net_drift)
-        spoken = np.log(np.where(slow > 0.0, slow, 1.0))
-        return np.column_stack([size, spoken, believed_input(drift, self.prior_drift)])
+        logarithm = np.log(np.where(slow > 0.0, slow, 1.0))
+        return np.column_stack([size, logarithm, believed_input(drift, self.prior_drift)])
 
     def drifts(self, rows: FloatArray, moment: Remembered, net_drift: FloatArray | None = None) -> FloatArray:
         """(T, A) D_t of every asset, the drift net's answers included; 0 while a slow volatility is unknown."""

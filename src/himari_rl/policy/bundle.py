@@ -29,6 +29,7 @@ __all__ = [
     "check_tensors",
     "checked_manifest",
     "new_manifest",
+    "packaged",
     "read_bundle",
     "read_manifest",
     "tensor_shapes",
@@ -47,8 +48,7 @@ def write_bundle(folder: str | Path, manifest: Manifest, tensors: Mapping[str, N
 
     Args:
         folder: where; its parents are made.
-        manifest: from `new_manifest`; its digests are computed here.
-        tensors: the weights, see `tensor_shapes`; stored as float32.
+        manifest, tensors: as `packaged` takes them.
 
     Returns:
         The manifest as written, with digests.
@@ -57,15 +57,29 @@ def write_bundle(folder: str | Path, manifest: Manifest, tensors: Mapping[str, N
         BundleError: a tensor is missing, unknown, of the wrong shape or not finite.
         StorageError: the folder cannot be written; nothing is left half-written.
     """
+    written, files, _ = packaged(manifest, tensors)
+    write_folder(folder, files, marker=MANIFEST)
+    return written
+
+
+def packaged(manifest: Manifest, tensors: Mapping[str, NDArray[Any]]) -> tuple[Manifest, dict[str, bytes], Tensors]:
+    """The manifest with its digests, the files of the bundle by name, and the tensors as they are in them.
+
+    Args:
+        manifest: from `new_manifest`; its digests are computed here.
+        tensors: the weights, see `tensor_shapes`; stored as float32.
+
+    Raises:
+        BundleError: a tensor is missing, unknown, of the wrong shape or not finite.
+    """
     with np.errstate(over="ignore"):  # what does not fit float32 becomes infinite and is refused below
-        arrays = {name: np.ascontiguousarray(values, dtype=np.float32) for name, values in tensors.items()}
+        arrays = {name: np.ascontiguousarray(values, dtype=np.float32) for name, values in sorted(tensors.items())}
     check_tensors(manifest, arrays, "the weights to write", "fix the exporter")
-    weights = save(dict(sorted(arrays.items())))
+    weights = save(arrays)
     draft = manifest.model_dump(mode="json") | {"weights_sha256": hashlib.sha256(weights).hexdigest()}
     draft["manifest_sha256"] = _self_hash(draft)
     text = _render(draft)
-    write_folder(folder, {MANIFEST: text, WEIGHTS: weights}, marker=MANIFEST)
-    return parse_manifest(text, str(folder), "")
+    return parse_manifest(text, MANIFEST, ""), {MANIFEST: text, WEIGHTS: weights}, arrays
 
 
 def amend(folder: str | Path, **fields: Any) -> Manifest:

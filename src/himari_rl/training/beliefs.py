@@ -318,9 +318,9 @@ def believed_path(
     base, earned, funding = (np.asarray(x).reshape(len(rows), -1) for x in (path.base, moves.to_open, moves.funding))
     assets = base.shape[1]
     moment = moments(rows, assets, shorts=ledger.allow_short)
-    columns = beliefs.columns(rows, moment)
-    size = columns[:, :assets]
     evidence = beliefs.drifts(rows, moment)
+    columns = beliefs.spoken(moment, evidence)
+    size = columns[:, :assets]
     doubt = np.stack([doubt_factor(prior, beliefs.evidence, evidence[:, a]) for a in range(assets)], axis=1)
     prior_part, risk = np.empty_like(base), np.empty((len(rows), assets, assets))
     for first in range(0, len(rows), PART):

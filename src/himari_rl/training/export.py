@@ -2,6 +2,8 @@
 
 The parity check is not a test but part of the export: torch and the numpy runtime decide the same states, and a
 difference above 1e-5 refuses the bundle.
+
+    write_bundle(folder, *bundled(agents, seeds, ...))
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,7 @@ from himari_rl.errors import BundleError, ConfigError
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy import confidence
 from himari_rl.policy.beliefs import Beliefs
-from himari_rl.policy.bundle import Manifest, new_manifest, write_bundle
+from himari_rl.policy.bundle import Manifest, Tensors, new_manifest
 from himari_rl.policy.drift import reference_of
 from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.policy.runtime import Policy
@@ -47,8 +50,7 @@ def now() -> datetime:
     return datetime.fromtimestamp(int(said), UTC) if said else datetime.now(UTC)
 
 
-def export(
-    folder: Path,
+def bundled(
     agents: Sequence[PPOAgent],
     seeds: Sequence[int],
     encoder: StateEncoder,
@@ -59,8 +61,8 @@ def export(
     beliefs: Beliefs | None = None,
     *,
     drift: bool = False,
-) -> Manifest:
-    """Writes the bundle of one run: one member for each agent.
+) -> tuple[Manifest, Tensors]:
+    """The manifest, without digests yet, and the tensors of a bundle: one member for each agent.
 
     Args:
         states: (N, F) raw training states, with their belief columns where there are beliefs; they calibrate the
@@ -100,7 +102,7 @@ def export(
     if drift:
         found = reference_of(policy, states, encoder.symbols, environment.allow_short)
         draft = draft.model_copy(update={"drift": found})
-    return write_bundle(folder, draft, tensors)
+    return draft, tensors
 
 
 @torch.no_grad()
@@ -138,6 +140,7 @@ def on_cpu(agent: PPOAgent) -> PPOAgent:
     return agent if agent.out.weight.device.type == "cpu" else copy.deepcopy(agent).cpu()
 
 
+@cache
 def code_version() -> str:
     """The package's version, with the commit where the source is a git checkout."""
     root = Path(__file__).parents[3]

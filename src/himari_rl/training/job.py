@@ -23,14 +23,14 @@ from himari_rl.data.splits import train_test
 from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.envs.physics import Physics
 from himari_rl.features.encoder import StateEncoder
-from himari_rl.policy.bundle import Manifest
+from himari_rl.policy.bundle import Manifest, write_bundle
 from himari_rl.schema import Bars, BoolArray, FloatArray
 from himari_rl.storage import write_atomic
 from himari_rl.training.checkpoint import load_checkpoint, save_checkpoint
 from himari_rl.training.config import TrainConfig
 from himari_rl.training.device import fast_products, keep_freed_memory, one_thread, resolve_device
 from himari_rl.training.engine import run
-from himari_rl.training.export import export
+from himari_rl.training.export import bundled
 from himari_rl.training.preparation import fitted, prepared
 from himari_rl.training.record import BUNDLE, CHECKPOINT, RECORD
 from himari_rl.training.record import training_data as training_data
@@ -194,10 +194,9 @@ def run_job(
     run: dict[str, Any] = {"num_episodes": job.num_episodes, "bars_asked": asked, "bars": stepped, "device": device}
     run |= {"accepted": said["accepted"]} if said and said["accepted"] else {}
     run |= {"beliefs_from": [other.symbol for other in others]} if beliefs is not None and others else {}
-    manifest = export(
-        *(out / BUNDLE, [t.agent for t in trainers], job.seeds, encoder, job.environment, data, rows, run, beliefs),
-        drift=True,
-    )
+    agents = [trainer.agent for trainer in trainers]
+    made = bundled(agents, job.seeds, encoder, job.environment, data, rows, run, beliefs, drift=True)
+    manifest = write_bundle(out / BUNDLE, *made)
     return TrainingResult(out / BUNDLE, manifest, stepped, seconds, trainers[-1].state.metrics)
 
 
