@@ -4,7 +4,7 @@ MODEL_DIR/checkpoints/                 every save_interval and at SIGTERM; the s
 MODEL_DIR/training.json                what is trained
 MODEL_DIR/bundle/                      manifest (last), weights, evaluation.json
 MODEL_DIR/gate.json                    the gate's verdict: it comes last, and says that the run is finished
-MODEL_DIR/fresh.json                   which launch began it with --fresh: its own restarts go on, every other begins anew
+MODEL_DIR/fresh.json                   which launch began it with --fresh: its own restarts go on from there
 MODEL_DIR/latest.json                  an alias of the newest finished run; `himari promote` moves the one that serves
 
 A run of other settings or other bars is made beside the one that is there, MODEL_DIR.20240229-3f2a1b, and nothing that
