@@ -72,6 +72,11 @@ def test_steady_keeps_one_warm_instance_with_the_sidecar_and_cheap_none() -> Non
     port = {each["name"]: each["value"] for each in server["env"]}["HIMARI_METRICS_PORT"]
     scraped = yaml.safe_load((ROOT / "deploy" / "rungmp.yaml").read_text())["spec"]["endpoints"]
     assert [str(each["port"]) for each in scraped] == [port]
+    mounted = inside["spec"]["volumes"][0]["secret"]["secretName"]
+    terraform = (TERRAFORM / "sidecar.tf").read_text()
+    assert mounted == variables(now["deploy"], now["cloud"], now["monitoring"], now["budget"])["scrape_secret"]
+    assert "rungmp.yaml" in terraform, "made by terraform, so that a second deployment does not stumble over it"
+    assert "roles/secretmanager.secretAccessor" in terraform, "and the server's account may read it"
     assert "ports" not in sidecar
 
 

@@ -226,7 +226,7 @@ def test_a_kill_after_each_of_the_last_writes_is_resumed(
 def test_a_fresh_run_that_was_killed_goes_on_by_its_own_launch_and_another_launch_begins_anew(
     cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A spot machine is taken away, and the platform begins the same command again: --fresh must not throw work away."""
+    """A spot machine is taken away and the platform begins the same command again: --fresh must not lose that work."""
     trainer_main, put, place = load_script("vertex_training/trainer.py").main, gcs._put, f"{MODELS}/fresh"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CLOUD_ML_JOB_ID", "1")

@@ -11,7 +11,7 @@ from pathlib import Path
 from himari_rl.errors import StorageError
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/")  # one letter alone is a drive
-_NEARLY = re.compile(r"^\s*gs:", re.IGNORECASE)  # gs:bucket, GS://, a blank in front: nobody means a folder of that name
+_NEARLY = re.compile(r"^\s*gs:", re.IGNORECASE)  # gs:bucket, GS://, a blank before it: no folder
 
 
 def is_remote(path: str | Path) -> bool:

@@ -50,7 +50,8 @@ class Snapshots:
             said = _parsed(answer[0], f"{self._place}/{name}")
             file, stem = str(said["file"]), name.removesuffix(".json")
             if "/" in file or _stem(file) != stem or not str(said["object"]).startswith(f"{stem}/"):
-                raise StorageError(f"{self._place}/{name} names {file}", f"a file called {stem}", "begin anew with --fresh")
+                found_there = f"{self._place}/{name} names {file} and {said['object']}"
+                raise StorageError(found_there, f"a file called {stem}", "begin anew with --fresh")
             found[file] = self._content(said)
             self._at[file] = _Pointer(answer[1], said)
             keep = (said["object"], said["before"])
