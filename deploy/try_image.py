@@ -58,6 +58,12 @@ def half_asked() -> tuple[socket.socket, bytes]:
     return connection, body[len(body) // 2 :]
 
 
+def say(line: str) -> None:
+    """A line for whoever waits."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def main(argv: list[str]) -> int:
     root, bundle, *image = argv
     own = [f"HIMARI_API_KEYS={KEY}", f"PORT={PORT}", "HOST=127.0.0.1", "MODEL_PATH=/bundle"]
@@ -69,14 +75,14 @@ def main(argv: list[str]) -> int:
             if server.poll() is not None or time.perf_counter() - began > 60:
                 assert server.stderr is not None
                 server.kill()
-                print(f"the server does not answer: {server.stderr.read()}", file=sys.stderr)
+                sys.stderr.write(f"the server does not answer: {server.stderr.read()}\n")
                 return 1
             time.sleep(0.02)
         first_s = time.perf_counter() - began
         owner = Path(f"/proc/{server.pid}/status").read_text().partition("\nUid:")[2].split()[0]
         memory = int(Path(f"/proc/{server.pid}/status").read_text().partition("\nVmHWM:")[2].split()[0]) / 1024
-        print(f"first answer after {first_s:.2f} s (at most {FIRST_ANSWER_S:g} on an idle machine): {answer}")
-        print(f"read-only root, user {owner}, at most {memory:.0f} MB resident")
+        say(f"first answer after {first_s:.2f} s (at most {FIRST_ANSWER_S:g} on an idle machine): {answer}")
+        say(f"read-only root, user {owner}, at most {memory:.0f} MB resident")
         connection, rest = half_asked()
         time.sleep(0.2)
         server.send_signal(signal.SIGTERM)
@@ -89,7 +95,7 @@ def main(argv: list[str]) -> int:
     finally:
         server.kill()
     status = drained.partition(b"\r\n")[0].decode()
-    print(f"SIGTERM: {status} to the request under way; ended with {code} after {took:.2f} s")
+    say(f"SIGTERM: {status} to the request under way; ended with {code} after {took:.2f} s")
     good = first_s < FIRST_ANSWER_S and owner == "10001" and status.startswith("HTTP/1.1 200") and took < DRAIN_S
     return 0 if good and code in (0, -signal.SIGTERM) else 1
 

@@ -85,7 +85,10 @@ class JobService:
 
     def get_custom_job(self, asked: Any, context: Any) -> Any:
         job, region = self.jobs[asked.name], asked.name.split("/")[3]
-        if job.state.name in ("JOB_STATE_CANCELLING", "JOB_STATE_CANCELLED", "JOB_STATE_FAILED") or region in self.stuck:
+        if (
+            job.state.name in ("JOB_STATE_CANCELLING", "JOB_STATE_CANCELLED", "JOB_STATE_FAILED")
+            or region in self.stuck
+        ):
             return job
         if region in self.fails:
             job.state, job.error = self._state("FAILED"), {"code": 8, "message": self.fails[region]}

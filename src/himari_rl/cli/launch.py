@@ -119,7 +119,9 @@ def planned(
     find = _trainer if model in SCRIPTS else _command
     output, extra, size = find(model, kind, given, cloud)
     bucket = output.removeprefix("gs://").partition("/")[0] if output.startswith("gs://") else ""
-    share = own_limit(how.max_cost / tasks_of(model, size, machine), machine, 0.0 if local else machine.start_s, how.spot)
+    share = own_limit(
+        how.max_cost / tasks_of(model, size, machine), machine, 0.0 if local else machine.start_s, how.spot
+    )
     extra += [f"--max-cost={share:g}", "--set", f"budget.usd_per_hour={machine.price(how.spot):g}"]
     return CloudJob(
         model=model,
