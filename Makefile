@@ -134,7 +134,7 @@ COMPILE := .venv-lock/bin/pip-compile --quiet --strip-extras --allow-unsafe --no
 # The cloud's resolution comes first, since its SDK is the pickiest; the others take its versions.
 lock:
 	@[ -x .venv-lock/bin/pip-compile ] || { $(PYTHON) -m venv .venv-lock; .venv-lock/bin/pip install -q pip-tools; }
-	$(COMPILE) $(UPGRADE) --extra train --extra gcp -o requirements-gcp.txt pyproject.toml
+	$(COMPILE) $(UPGRADE) --extra train --extra judge --extra gcp -o requirements-gcp.txt pyproject.toml
 	$(PORTABLE) requirements-gcp.txt
 	$(COMPILE) $(UPGRADE) --extra dev -c requirements-gcp.txt -o requirements.lock pyproject.toml
 	$(PORTABLE) requirements.lock

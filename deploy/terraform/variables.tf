@@ -43,6 +43,10 @@ variable "server_account" {
   type = string
 }
 
+variable "scrape_secret" {
+  type = string
+}
+
 variable "invokers" {
   type = list(string)
 }

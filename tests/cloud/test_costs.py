@@ -89,6 +89,18 @@ def test_attempts_of_one_launch_share_its_cost_and_another_launch_begins_anew(tm
             pass
 
 
+def test_only_the_attempts_of_this_task_are_read_and_a_long_name_is_no_other_s(tmp_path: Path) -> None:
+    ledger, budget = CostLedger(str(tmp_path)), BudgetConfig(usd_per_hour=1.0)
+    run = "gs://b/models/" + "a-very-long-name-" * 6
+    for _ in range(3):
+        with metered(budget, "base", run, ledger=ledger, tell=lambda line: None, environment={"HIMARI_LAUNCH": "one"}):
+            pass
+    assert len(ledger.attempts()) == len(ledger.attempts_of("one", run, "")) == 3, "none was written over"
+    (tmp_path / "zz.json").write_text("damaged, of another launch")
+    assert len(ledger.attempts_of("one", run, "")) == 3
+    assert ledger.attempts_of("one", run, "0 of 2") == ledger.attempts_of("two", run, "") == []
+
+
 def test_each_task_of_a_launch_has_a_cost_of_its_own(tmp_path: Path) -> None:
     ledger, budget = CostLedger(str(tmp_path)), BudgetConfig(max_cost=1.0, usd_per_hour=1.0)
     ledger.write(replace(attempt("1", "walk-forward", "r", 2.0, launch="one"), task="0 of 2"))

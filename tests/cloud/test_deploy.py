@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,11 @@ def test_steady_keeps_one_warm_instance_with_the_sidecar_and_cheap_none() -> Non
     port = {each["name"]: each["value"] for each in server["env"]}["HIMARI_METRICS_PORT"]
     scraped = yaml.safe_load((ROOT / "deploy" / "rungmp.yaml").read_text())["spec"]["endpoints"]
     assert [str(each["port"]) for each in scraped] == [port]
+    mounted = inside["spec"]["volumes"][0]["secret"]["secretName"]
+    terraform = (TERRAFORM / "sidecar.tf").read_text()
+    assert mounted == variables(now["deploy"], now["cloud"], now["monitoring"], now["budget"])["scrape_secret"]
+    assert "rungmp.yaml" in terraform, "made by terraform, so that a second deployment does not stumble over it"
+    assert "roles/secretmanager.secretAccessor" in terraform, "and the server's account may read it"
     assert "ports" not in sidecar
 
 
@@ -200,6 +206,25 @@ def test_the_images_are_of_hashes_nobody_is_root_and_what_serves_has_no_torch() 
     locked = (ROOT / "requirements-serve.txt").read_text()
     assert re.search(r"^torch==", locked, re.MULTILINE) is None
     assert all("--hash=sha256:" in part for part in re.split(r"\n(?=[a-z])", locked.strip()) if "==" in part)
+
+
+def test_the_training_image_s_lock_has_all_that_trains_judges_and_signs_at_the_versions_of_the_tests() -> None:
+    """It is installed without the dependencies that pip would find by itself."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {*project["dependencies"]}
+    for extra in ("data", "train", "judge", "gcp", "gcs", "sign"):
+        wanted |= set(project["optional-dependencies"][extra])
+    names = {re.split(r"[\[<>=;! ]", each)[0] for each in wanted} - {"himari-rl"}
+    pins = {
+        file: dict(re.findall(r"^([a-z0-9._-]+)==(\S+)", (ROOT / file).read_text(), re.MULTILINE))
+        for file in ("requirements-gcp.txt", "requirements.lock")
+    }
+    cloud, tested = pins["requirements-gcp.txt"], pins["requirements.lock"]
+    assert names <= set(cloud)
+    assert {name: cloud[name] for name in cloud.keys() & tested.keys()} == {
+        name: tested[name] for name in cloud.keys() & tested.keys()
+    }
+    assert cloud.keys() <= tested.keys()
 
 
 def test_every_file_that_an_image_copies_is_there_and_reaches_the_builder() -> None:

@@ -131,6 +131,29 @@ def test_where_a_region_is_sold_out_the_job_is_in_the_next_one(
     assert ended.get("us-central1", "none") in ("none", "JOB_STATE_FAILED", "JOB_STATE_CANCELLED")
 
 
+def test_a_second_machine_of_the_same_region_is_tried_while_the_first_job_is_still_ending(
+    service: JobService, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service.stuck.add("us-central1")
+    service.cancelled = "CANCELLING"
+    words = ("--model", "base", "--set", "machines.t4.places=us-central1/n1-standard-4,us-central1/n1-standard-8")
+    assert launched(service, *words, "--set", "launch.pending_s=0") == 1
+    assert "no machine in us-central1/n1-standard-4, us-central1/n1-standard-8" in capsys.readouterr().err
+    machines = [job.job_spec.worker_pool_specs[0].machine_spec.machine_type for job in service.jobs.values()]
+    assert machines == ["n1-standard-4", "n1-standard-8"], "and not the first one once more"
+
+
+def test_a_job_stops_by_itself_before_the_platform_does() -> None:
+    """Vertex AI counts from the container's start: 180 s of it are paid for before training begins."""
+    settings = resolved("launch", "base", str(ROOT / CLOUD_FILE), ["launch.max_cost=1"])
+    said = [word for word in planned("base", [], settings, [], None, "x").command if word.startswith("--max-cost=")]
+    assert [float(word.partition("=")[2]) for word in said] == [pytest.approx(1 - 0.621 * 180 / 3600, abs=1e-4)]
+    here = planned("base", [], settings, [], None, "x", local=True).command
+    assert "--max-cost=1" in here
+    tiny = resolved("launch", "base", str(ROOT / CLOUD_FILE), ["launch.max_cost=0.01"])
+    assert "--max-cost=0.005" in planned("base", [], tiny, [], None, "x").command
+
+
 def test_where_every_place_is_sold_out_that_is_a_refusal(
     service: JobService, capsys: pytest.CaptureFixture[str]
 ) -> None:

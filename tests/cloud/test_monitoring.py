@@ -231,6 +231,16 @@ def test_what_a_person_added_is_a_difference_and_what_the_server_adds_is_none() 
     assert differences({"tiles": [1]}, {"tiles": [1, 2]}) == ["tiles: [1, 2] -> [1]"]
 
 
+def test_a_service_whose_name_is_part_of_another_s_has_alerts_of_its_own(
+    google: GoogleApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_up(google, capsys)
+    alerts_before = {name for name in google.resources if "/alertPolicies/" in name}
+    found = set_up(google, capsys, "--set", "deploy.service=himari-rl")["changes"]
+    assert [change["verb"] for change in found if change["what"].startswith("alert")] == ["create"] * 6
+    assert len([name for name in google.resources if "/alertPolicies/" in name]) == 2 * len(alerts_before)
+
+
 def test_a_refusal_is_one_line_and_exit_code_2(google: GoogleApi, capsys: pytest.CaptureFixture[str]) -> None:
     google.refused["alertPolicies"] = 403
     sets = ("--set", "cloud.project=p", "--set", f"cloud.rest_endpoint={google.url}")

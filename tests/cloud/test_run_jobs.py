@@ -81,6 +81,16 @@ def test_the_next_region_is_tried_and_a_refusal_is_one_line(
     assert "HTTP 403" in capsys.readouterr().err
 
 
+def test_a_launch_that_goes_on_finds_its_job_in_a_later_region(google: GoogleApi) -> None:
+    """The first region had no room when the job began, and has it now: a second run would be paid for twice."""
+    google.refused["us-central1"] = 429
+    words = ("--launch-id", "mine", "--set", "launch.attempts=2", "base", "--folds", "1", "--seeds", "1")
+    assert launched(google, *words) == 0
+    google.refused = {}
+    assert launched(google, *words) == 0
+    assert ["/us-east1/" in name for name in runs(google)] == [True]
+
+
 def test_googles_own_message_takes_the_job() -> None:
     run = pytest.importorskip("google.cloud.run_v2", reason="no google-cloud-run")
     from google.protobuf import json_format

@@ -223,6 +223,50 @@ def test_a_kill_after_each_of_the_last_writes_is_resumed(
     assert load_policy(f"{place}/bundle").manifest.gate is not None
 
 
+def test_a_fresh_run_that_was_killed_goes_on_by_its_own_launch_and_another_launch_begins_anew(
+    cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A spot machine is taken away and the platform begins the same command again: --fresh must not lose that work."""
+    trainer_main, put, place = load_script("vertex_training/trainer.py").main, gcs._put, f"{MODELS}/fresh"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CLOUD_ML_JOB_ID", "1")
+    words = ["--bucket-name", BUCKET, "--model-dir", "models/fresh", "--num-episodes", "10", "--fresh", *SMALL]
+
+    def until_the_checkpoint(path: str, data: bytes, generation: int) -> int:
+        written = put(path, data, generation)
+        if path.startswith(f"{place}/checkpoints/checkpoint-0.json"):
+            raise Killed
+        return written
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gcs, "_put", until_the_checkpoint)
+        with pytest.raises(Killed):
+            trainer_main(words)
+    assert trainer_main(words) == 0
+    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("run ")] == [f"run {place}"] * 2
+    assert trainer_main(words) == 0
+    monkeypatch.setenv("CLOUD_ML_JOB_ID", "2")
+    assert trainer_main(words) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("run ")]
+    assert said[0] == f"run {place}"
+    assert said[1].startswith(f"run {place}.")
+    assert said[1].endswith("-2")
+
+
+def test_a_finished_run_says_so_and_that_its_verdict_is_of_other_rules(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["--bucket-name", BUCKET, "--model-dir", DIRS["base"], "--num-episodes", "10", *SMALL]
+    trainer_main = load_script("vertex_training/trainer.py").main
+    assert trainer_main(words) == 0
+    assert "of other rules" not in capsys.readouterr().err, "the control"
+    assert trainer_main([*words, "--set", "gate.min_sharpe=0.5"]) == 0
+    said = capsys.readouterr().err
+    assert "finished already" in said
+    assert "its verdict is of other rules" in said
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

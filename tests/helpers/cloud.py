@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import re
 import socket
 import struct
 import subprocess
@@ -23,6 +24,7 @@ from helpers import PATIENCE_S
 from himari_rl.storage import gcs
 
 FAULTS = ("429", "500", "503", "reset", "stall", "cut", "corrupted", "lost answer", "403")
+FAULTS += ("empty", "html", "other digest")
 
 
 def fake_gcs_binary() -> str:
@@ -91,6 +93,8 @@ class _Handler(BaseHTTPRequestHandler):
         kind = self.server.cloud._struck(self.command, self.path)
         if kind.isdigit():
             self._answer(int(kind), b'{"error": {"message": "made by the proxy"}}', [])
+        elif kind in ("empty", "html"):  # of something between us and the bucket, with a status that says all is well
+            self._answer(200, b"<html>sign in</html>" if kind == "html" else b"", [])
         elif kind == "reset":
             self._reset()
         elif kind == "stall":
@@ -102,6 +106,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(503, b"{}", [])
             elif kind in ("cut", "half then stall"):
                 self._answer(status, data, headers, cut=True, pause_s=self.server.cloud.stall_s * (kind != "cut"))
+            elif kind == "other digest":
+                self._answer(status, re.sub(rb'("md5Hash": ?)"[^"]*"', rb'\1"AAAAAAAAAAAAAAAAAAAAAA=="', data), headers)
             elif kind == "corrupted" and data:
                 at = len(data) // 2
                 self._answer(status, data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :], headers)

@@ -45,7 +45,7 @@ class GoogleApi(ThreadingHTTPServer):
         self.lost_answers = 0
         """So many writes are carried out and answered with 503."""
         self.refused: dict[str, int] = {}
-        """Part of a path -> status of every call there."""
+        """Part of a path -> status of every call there; 429, no room, of every write."""
         self.guard = threading.Lock()
         super().__init__(("127.0.0.1", 0), _Handler)
 
@@ -81,7 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answered(self, name: str, body: dict[str, Any], query: dict[str, list[str]]) -> tuple[int, dict[str, Any]]:
         resources = self.server.resources
         for part, status in self.server.refused.items():
-            if part in name:
+            if part in name and (status != 429 or self.command != "GET"):
                 return status, {"error": {"message": "made by the test"}}
         kind = next((part for part in reversed(name.split("/")) if part in COLLECTIONS), "")
         if self.command == "GET":

@@ -36,6 +36,8 @@ class JobService:
     """Region -> message with which its jobs fail before they run."""
     stuck: set[str] = field(default_factory=set)
     """Regions whose jobs never leave the queue."""
+    cancelled: str = "CANCELLED"
+    """State of a job that was told to end; the real one goes on ending for a while."""
     list_errors: int = 0
     """So many ListCustomJobs are answered with UNAVAILABLE."""
     states: tuple[str, ...] = ("PENDING", "RUNNING", "SUCCEEDED")
@@ -83,7 +85,10 @@ class JobService:
 
     def get_custom_job(self, asked: Any, context: Any) -> Any:
         job, region = self.jobs[asked.name], asked.name.split("/")[3]
-        if job.state.name in ("JOB_STATE_CANCELLED", "JOB_STATE_FAILED") or region in self.stuck:
+        if (
+            job.state.name in ("JOB_STATE_CANCELLING", "JOB_STATE_CANCELLED", "JOB_STATE_FAILED")
+            or region in self.stuck
+        ):
             return job
         if region in self.fails:
             job.state, job.error = self._state("FAILED"), {"code": 8, "message": self.fails[region]}
@@ -95,7 +100,7 @@ class JobService:
     def cancel_custom_job(self, asked: Any, context: Any) -> Any:
         from google.protobuf.empty_pb2 import Empty
 
-        self.jobs[asked.name].state = self._state("CANCELLED")
+        self.jobs[asked.name].state = self._state(self.cancelled)
         return Empty()
 
 

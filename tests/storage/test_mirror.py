@@ -179,3 +179,48 @@ def test_files_for_reading_alone(place: str, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="there is nothing at"):
         fetched(f"{place}/nothing")
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "a//b", "a/../../b", "../b", "./b"])
+def test_a_name_that_leads_out_of_the_folder_is_refused_and_written_nowhere(
+    place: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bucket takes any name; whoever may write there must not write on the machine that reads it."""
+    write_atomic(f"{place}/x", b"1")
+    real = gcs.listing
+    monkeypatch.setattr(gcs, "listing", lambda folder: [*real(folder), gcs.StoredObject(name, 1, 1)])
+    monkeypatch.setattr(gcs, "read", lambda path: (b"foreign", 1))
+    with pytest.raises(StorageError, match="cannot be a file in a folder"), workplace(place):
+        pass
+    assert not Path("/etc/passwd").read_bytes().startswith(b"foreign")
+
+
+@pytest.mark.parametrize("name", ["umlaut-\u00e4\u00f6.json", "a b#c?d%25e&f+g=h.json", "[x]*.json", 'it\'s "so".json'])
+def test_a_name_with_odd_characters_is_a_name(place: str, name: str) -> None:
+    place = f"{place}/an odd #folder?/50%"
+    with workplace(place) as folder:
+        write_atomic(folder / name, b"content")
+        write_folder(folder / "bundle", BUNDLE, marker="manifest.json")
+        write_atomic(folder / "checkpoint-0.safetensors", b"step")
+    assert read_bytes(f"{place}/{name}") == b"content"
+    with workplace(place) as folder:
+        assert (folder / name).read_bytes() == b"content"
+        assert (folder / "checkpoint-0.safetensors").read_bytes() == b"step"
+        assert len(list((folder / "bundle").iterdir())) == len(BUNDLE)
+
+
+def test_an_object_where_a_folder_must_be_is_one_line(place: str) -> None:
+    gcs.create(f"{place}/bundle", b"a file")
+    gcs.create(f"{place}/bundle/manifest.json", b"{}")
+    with pytest.raises(StorageError, match=r"cannot keep a copy of gs://.*/bundle"), workplace(place):
+        pass
+
+
+@pytest.mark.parametrize("field", [{"file": "../../x.safetensors"}, {"file": "other.safetensors"}, {"object": "y/1"}])
+def test_a_checkpoint_s_pointer_names_its_own_file_alone(place: str, field: dict[str, str]) -> None:
+    with workplace(place) as folder:
+        write_atomic(folder / "checkpoint-0.safetensors", b"step")
+    pointer = f"{place}/checkpoints/checkpoint-0.json"
+    write_atomic(pointer, json.dumps(json.loads(read_bytes(pointer)) | field).encode())
+    with pytest.raises(StorageError, match="a file called checkpoint-0"), workplace(place):
+        pass

@@ -15,6 +15,7 @@ from himari_rl.storage.local import place_to_write, require_writable, write_fold
 from himari_rl.storage.mirror import workplace
 
 STRANGE = ["s3://b/x", "http://h/x", "file:///tmp/x", "GS://b/x", "gs:/b/x", "gs://", "gs:///x", "az://c/x", "hdfs:/x"]
+STRANGE += ["gs:b/x", "gs:", "Gs:b", " gs://b/x", "\tgs://b/x"]
 
 
 @pytest.mark.parametrize("path", STRANGE)

@@ -65,7 +65,7 @@ def launch(
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", identity):
         raise ConfigError(f"--launch-id {identity!r}", "up to 40 small letters, digits and dashes")
     try:
-        job = planned(model, list(ctx.args), settings, *others, identity)
+        job = planned(model, list(ctx.args), settings, *others, identity, local=local)
     except SystemExit as refused:  # the trainer's own parser has said why
         raise typer.Exit(2) from refused
     how, machines = settings["launch"], settings["machines"]
@@ -88,14 +88,24 @@ def launch(
 
 
 def planned(
-    model: str, words: list[str], settings: Resolved, assignments: list[str], file: str | None, identity: str
+    model: str,
+    words: list[str],
+    settings: Resolved,
+    assignments: list[str],
+    file: str | None,
+    identity: str,
+    *,
+    local: bool = False,
 ) -> CloudJob:
     """The job, after its own parser has read its words.
+
+    Args:
+        local: on this machine, where no platform counts the time in which a container starts.
 
     Raises:
         HimariError, TyperException, SystemExit: that parser's refusal.
     """
-    from himari_rl.cloud.jobs import MODELS, SCRIPTS, CloudJob, command_of, places_in, tasks_of
+    from himari_rl.cloud.jobs import MODELS, SCRIPTS, CloudJob, command_of, own_limit, places_in, tasks_of
     from himari_rl.errors import ConfigError
 
     if model not in MODELS:
@@ -109,7 +119,9 @@ def planned(
     find = _trainer if model in SCRIPTS else _command
     output, extra, size = find(model, kind, given, cloud)
     bucket = output.removeprefix("gs://").partition("/")[0] if output.startswith("gs://") else ""
-    share = how.max_cost / tasks_of(model, size, machine)
+    share = own_limit(
+        how.max_cost / tasks_of(model, size, machine), machine, 0.0 if local else machine.start_s, how.spot
+    )
     extra += [f"--max-cost={share:g}", "--set", f"budget.usd_per_hour={machine.price(how.spot):g}"]
     return CloudJob(
         model=model,

@@ -1,6 +1,9 @@
 """The cost ledger: one object for each attempt of a job, written while it runs, in a bucket or a folder.
 
-COSTS/base-himari-rl-3f2a1b0c9d8e.json     model, run, launch, machine's price, seconds, US dollars, state
+COSTS/9d8e3f2a1b0c-base-himari-rl-3f2a1b0c9d8e.json     model, run, launch, machine's price, seconds, US dollars, state
+
+In front stands a digest of launch, run and task: what earlier attempts of one task have spent is a listing of a few
+names, however many tasks a job has.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from pathlib import Path
 
 from himari_rl.errors import StorageError
 from himari_rl.storage import is_remote, join, read_bytes, write_atomic
+from himari_rl.storage.sealed import digest_of
 
 ENDED, RUNNING, STOPPED_BY_COST = "ended", "running", "stopped at its cost"
 
@@ -53,7 +57,8 @@ class CostLedger:
             StorageError: the place cannot be written.
         """
         if self.place:
-            write_atomic(join(self.place, f"{attempt.name}.json"), json.dumps(asdict(attempt)).encode())
+            mark = _mark(attempt.launch, attempt.run, attempt.task)
+            write_atomic(join(self.place, f"{mark}{attempt.name}.json"), json.dumps(asdict(attempt)).encode())
 
     def attempts(self) -> list[JobAttempt]:
         """All of them, the oldest first.
@@ -61,10 +66,15 @@ class CostLedger:
         Raises:
             StorageError: the place cannot be read, or holds something else.
         """
-        return sorted(self._read(), key=lambda each: (each.started, each.name))
+        return sorted(self._read(""), key=lambda each: (each.started, each.name))
 
-    def _read(self) -> Iterator[JobAttempt]:
-        for path in _files(self.place) if self.place else ():
+    def attempts_of(self, launch: str, run: str, task: str) -> list[JobAttempt]:
+        """Those of one task of a launch alone; the same errors."""
+        found = self._read(_mark(launch, run, task))
+        return [each for each in found if (each.launch, each.run, each.task) == (launch, run, task)]
+
+    def _read(self, start: str) -> Iterator[JobAttempt]:
+        for path in _files(self.place, start) if self.place else ():
             try:
                 said = json.loads(read_bytes(path))
                 yield JobAttempt(
@@ -74,12 +84,16 @@ class CostLedger:
                 raise StorageError(f"{path} is no line of a cost ledger", "", "move it away") from error
 
 
-def _files(place: str) -> list[str]:
+def _mark(launch: str, run: str, task: str) -> str:
+    return f"{digest_of(json.dumps([launch, run, task]).encode())[:12]}-"
+
+
+def _files(place: str, start: str) -> list[str]:
     if is_remote(place):
         from himari_rl.storage import gcs
 
-        return [join(place, name) for name in gcs.names(f"{place.rstrip('/')}/") if name.endswith(".json")]
-    return [str(path) for path in sorted(Path(place).glob("*.json"))]
+        return [join(place, start + name) for name in gcs.names(join(place, start)) if name.endswith(".json")]
+    return [str(path) for path in sorted(Path(place).glob(f"{start}*.json"))]
 
 
 def spent(attempts: Sequence[JobAttempt], model: str | None = None) -> float:

@@ -14,7 +14,6 @@ from himari_rl.config import require_ranges
 
 SERVICE_FILE = "config/service.yaml"
 VARIABLES_FILE = "deploy/terraform/himari.auto.tfvars.json"
-SCRAPE_FILE = "deploy/rungmp.yaml"
 RENDERED = "build/service.yaml"
 SCRAPE_SECRET = "himari-rungmp"
 METRICS_PORT = 9090
@@ -141,6 +140,7 @@ def variables(deploy: DeployConfig, cloud: CloudConfig, monitor: MonitorConfig, 
         "serving_image": cloud.serving_image,
         "trainer_account": cloud.trainer_account,
         "server_account": deploy.account,
+        "scrape_secret": SCRAPE_SECRET,
         "invokers": list(deploy.invokers),
         "service": {
             "name": deploy.service,
@@ -179,7 +179,7 @@ def commands(deploy: DeployConfig, cloud: CloudConfig, monitor: MonitorConfig) -
         ("the APIs", ["gcloud", "services", "enable", *(f"{api}.googleapis.com" for api in APIS), here]),
         ("terraform's own parts", ["terraform", "-chdir=deploy/terraform", "init"]),
         (
-            "bucket, registry, accounts and their rights, alerts, billing budget",
+            "bucket, registry, accounts and their rights, what the sidecar scrapes, alerts, billing budget",
             ["terraform", "-chdir=deploy/terraform", "apply", f"-var=project={project}"],
         ),
         (
@@ -192,9 +192,6 @@ def commands(deploy: DeployConfig, cloud: CloudConfig, monitor: MonitorConfig) -
         ("the server's image", ["docker", "build", "-f", "cloud_run/Dockerfile", "-t", serve, "."]),
         ("to the registry", ["docker", "push", serve]),
     ]
-    if monitor.profile == "steady":
-        file = f"--data-file={SCRAPE_FILE}"
-        plan.append(("what the sidecar scrapes", ["gcloud", "secrets", "create", SCRAPE_SECRET, file, here]))
     region = f"--region={cloud.region}"
     plan += [
         ("the service file with the project in it", ["himari", "deploy", "--render", RENDERED]),

@@ -118,6 +118,11 @@ def time_out_s(max_cost: float, machine: MachineConfig | RunJobConfig, tasks: in
     return max(1, int(3600 * max_cost / (price * tasks * attempts))) if price else 7 * 86_400
 
 
+def own_limit(share: float, machine: MachineConfig | RunJobConfig, start_s: float, spot: bool) -> float:
+    """US dollars at which a task stops by itself: before the platform does, which counts from the container's start."""
+    return max(share - machine.price(spot) * start_s / 3600, share / 2)
+
+
 def command_of(model: str, kind: str, words: Sequence[str]) -> tuple[str, ...]:
     """The container's command: the card's script, or himari itself."""
     if model in SCRIPTS:

@@ -137,6 +137,10 @@ def _as_run_job(
 ) -> Launched:
     tasks, tell = tasks_of(job.model, job.size, machine), patience.tell
     limit = time_out_s(how.max_cost, machine, tasks, how.spot)
+    for region in machine.regions:  # one that had no room before may have it now, and the job runs in another already
+        if there := patience.repeat(partial(jobs.find, region, job)):
+            tell(f"this launch has its job already: {there}")
+            return _execution_followed(there, region, jobs, how, patience, follow)
     for region in machine.regions:
         with _sold_out_said(region, tell):
             create = partial(jobs.create, region, job, machine, tasks=tasks, time_out_s=limit, patience=patience)

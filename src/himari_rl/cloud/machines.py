@@ -22,7 +22,7 @@ class MachineConfig:
     accelerators: int = 0
     """How many of them."""
     usd_per_hour: float = 1.0
-    """List price of the dearest place, everything in it."""
+    """List price in us-central1, everything in it; others may cost more, and the time-out counts with this."""
     spot_usd_per_hour: float = 1.0
     """The same as a spot machine, which may be taken away at any time."""
     speed: float = 1.0
@@ -60,7 +60,7 @@ class T4Config(MachineConfig):
     accelerators: int = 1
     """How many of them."""
     usd_per_hour: float = 0.621
-    """List price of the dearest place: .2185 the machine, .4025 the T4."""
+    """List price in us-central1: .2185 the machine, .4025 the T4."""
     spot_usd_per_hour: float = 0.25
     """The same as a spot machine; moves from month to month."""
 
@@ -76,7 +76,7 @@ class L4Config(MachineConfig):
     accelerators: int = 1
     """How many of them."""
     usd_per_hour: float = 0.813
-    """List price of the dearest place, L4 in it."""
+    """List price in us-central1, L4 in it."""
     spot_usd_per_hour: float = 0.33
     """The same as a spot machine; moves from month to month."""
 
@@ -88,7 +88,7 @@ class CpuConfig(MachineConfig):
     places: tuple[str, ...] = ("us-central1/e2-standard-4", "us-east1/e2-standard-4", "europe-west4/e2-standard-4")
     """REGION/MACHINE, tried in turn when one is sold out."""
     usd_per_hour: float = 0.154
-    """List price of the dearest place."""
+    """List price in us-central1."""
     spot_usd_per_hour: float = 0.062
     """The same as a spot machine; moves from month to month."""
 
@@ -139,9 +139,9 @@ class RunJobConfig:
 class MachinesConfig:
     """The profiles, and where their prices come from."""
 
-    price_date: str = "2025-06"
+    price_date: str = "2026-09"
     """Month of the prices. They change: compare with the first bill."""
-    price_source: str = "us-central1 list prices as remembered, not looked up: check cloud.google.com/vertex-ai/pricing"
+    price_source: str = "us-central1: N1, T4 as others quote cloud.google.com/vertex-ai/pricing; the rest remembered"
     """Where the prices come from."""
     t4: T4Config = field(default_factory=T4Config)
     """The card's machine."""

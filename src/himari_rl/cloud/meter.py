@@ -92,10 +92,9 @@ class _Meter:
     ) -> None:
         self.budget, self.ledger, self.tell, self.resumes = budget, ledger, tell, resumes
         self.reached = False
-        launch = next((environment[name] for name in _LAUNCHES if environment.get(name)), secrets.token_hex(6))
-        before = [each for each in ledger.attempts() if (each.launch, each.run, each.task) == (launch, run, task)]
-        self.spent_before = sum(each.usd for each in before)
-        name = label(f"{model}-{name_of(run)}-{secrets.token_hex(6)}")
+        launch = launch_in(environment) or secrets.token_hex(6)
+        self.spent_before = sum(each.usd for each in ledger.attempts_of(launch, run, task))
+        name = f"{label(f'{model}-{name_of(run)}')[:40]}-{secrets.token_hex(6)}"
         started = datetime.now(UTC).isoformat(timespec="seconds")
         self._blank = {
             "name": name,
@@ -166,6 +165,11 @@ class _Meter:
             self.ledger.write(attempt)
         except StorageError as error:  # a run goes on without its line in the ledger
             self.tell(f"the cost ledger was not written: {error}")
+
+
+def launch_in(environment: Mapping[str, str]) -> str:
+    """What began this attempt: the launcher's own name of it, or the platform's; empty for a command typed by hand."""
+    return next((environment[name] for name in _LAUNCHES if environment.get(name)), "")
 
 
 _LAUNCHES = (LAUNCH, "CLOUD_ML_JOB_ID", "CLOUD_RUN_EXECUTION")

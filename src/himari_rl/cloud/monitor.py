@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from himari_rl.cloud.config import CloudConfig
-from himari_rl.cloud.dashboard import LABELS, alerts, dashboard
+from himari_rl.cloud.dashboard import LABELS, TITLE, alerts, dashboard
 from himari_rl.cloud.patience import LostAnswerError, Patience
 from himari_rl.cloud.rest import RestApi
 from himari_rl.cloud.signals import MonitorConfig, log_metrics
@@ -79,7 +79,12 @@ def changes(config: MonitorConfig, service: str, cloud: CloudConfig, patience: P
             _writing(monitoring, f"v3/{project}/notificationChannels", channel, channels, ""),
         )
     policies = patience.repeat(partial(monitoring.pages, f"v3/{project}/alertPolicies", "alertPolicies"))
-    own = {p["userLabels"].get("signal"): p for p in policies if _labelled(p) and service in p["displayName"]}
+    named = f"{TITLE} {service}: "  # whole: himari-rl is part of himari-rl-api's name
+    own = {
+        p["userLabels"].get("signal"): p
+        for p in policies
+        if _labelled(p) and str(p.get("displayName", "")).startswith(named)
+    }
     for policy in alerts(config, service):
         signal = policy["userLabels"]["signal"]
         there = own.get(signal)

@@ -4,6 +4,7 @@ MODEL_DIR/checkpoints/                 every save_interval and at SIGTERM; the s
 MODEL_DIR/training.json                what is trained
 MODEL_DIR/bundle/                      manifest (last), weights, evaluation.json
 MODEL_DIR/gate.json                    the gate's verdict: it comes last, and says that the run is finished
+MODEL_DIR/fresh.json                   which launch began it with --fresh: its own restarts go on from there
 MODEL_DIR/latest.json                  an alias of the newest finished run; `himari promote` moves the one that serves
 
 A run of other settings or other bars is made beside the one that is there, MODEL_DIR.20240229-3f2a1b, and nothing that
@@ -24,6 +25,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from himari_rl.cloud.config import label
+from himari_rl.cloud.meter import launch_in
 from himari_rl.config import config_hash
 from himari_rl.data.panel import Panel
 from himari_rl.evaluation.record import BUNDLE, read_document
@@ -43,7 +46,7 @@ from himari_rl.training.record import RECORD
 from himari_rl.training.watch import Watch
 from himari_rl.trials.store import VARIABLE
 
-GATE, LATEST = "gate.json", "latest.json"
+GATE, LATEST, FRESH = "gate.json", "latest.json", "fresh.json"
 STOPPED = 143
 """128 + SIGTERM: no success, so that the job is begun again, and then it goes on."""
 
@@ -85,16 +88,21 @@ def train_in_cloud(
     """
     out = run_place(places.model_dir, identity_of(job, trainable(job, bars)), bars, fresh=fresh)
     tell(f"run {out}")
+    asked = f"{config_hash(rules)} {config_hash(judged)}"
     checkpoints = join(places.checkpoints, name_of(out)) if places.checkpoints else ""
     try:
         with _stopping(), _counting_in(places.trials):
             answer = None
             with workplace(out, snapshots=checkpoints) as folder:
+                if fresh and launch_in(os.environ):
+                    write_atomic(folder / FRESH, json.dumps({"launch": launch_in(os.environ)}).encode())
                 whole = (folder / BUNDLE / MANIFEST).exists()
                 if is_remote(out) and not whole:  # killed while its files followed: the manifest would have come last
                     shutil.rmtree(folder / BUNDLE, ignore_errors=True)
                 if whole and (folder / GATE).exists():
                     tell("finished already, with these settings and bars; --fresh begins anew beside it")
+                    if _asked(folder / GATE) != asked:
+                        tell("its verdict is of other rules or another evaluation: `himari gate` asks again")
                 else:
                     logs = places.tensorboard or str(folder / "tensorboard")
                     with workplace(logs) as events, Watch(Console(stderr=True), events) as watch:
@@ -106,7 +114,8 @@ def train_in_cloud(
                     record(folder / BUNDLE, answer)
             if answer is not None:  # last of all: it says that a run is finished, and a kill may come between any two
                 with workplace(out, only=(GATE,), snapshots=checkpoints) as folder:
-                    write_atomic(folder / GATE, json.dumps(answer.to_dict(), indent=2, allow_nan=False).encode())
+                    verdict = {**answer.to_dict(), "asked": asked}
+                    write_atomic(folder / GATE, json.dumps(verdict, indent=2, allow_nan=False).encode())
     except KeyboardInterrupt:
         tell("stopped; the same command goes on from the last checkpoint")
         return STOPPED
@@ -118,16 +127,27 @@ def run_place(model_dir: str, this: RunIdentity, bars: Bars | Panel, *, fresh: b
     """Where a run is: the folder asked for where it is free or holds this very run, else one beside it.
 
     Args:
-        fresh: one beside it in any case, of this job (CLOUD_ML_JOB_ID, so that it too is continued) or of this moment.
+        fresh: one beside it, of this launch (so that it too is continued) or of this moment.
     """
-    there = _run_at(model_dir)
-    if there is None or (there == this and not fresh):
+    there, launch = _run_at(model_dir), launch_in(os.environ)
+    if there is None or (there == this and (not fresh or _begun_by(model_dir, launch))):
         return model_dir
     end = datetime.fromtimestamp(int(bars.timestamp[-1]) / 1000, UTC)
     beside = f"{model_dir.rstrip('/')}.{end:%Y%m%d}-{config_hash({'run': [this.settings, this.data]})[:6]}"
     if not fresh:
         return beside
-    return f"{beside}-{os.environ.get('CLOUD_ML_JOB_ID') or datetime.now(UTC).strftime('%Y%m%d%H%M%S')}"
+    return f"{beside}-{label(launch) or datetime.now(UTC).strftime('%Y%m%d%H%M%S')}"
+
+
+def _begun_by(place: str, launch: str) -> bool:
+    """Whether a run was begun with --fresh by this very launch: then this is its restart."""
+    marker = join(place, FRESH)
+    return bool(launch) and is_file(marker) and read_document(marker).get("launch") == launch
+
+
+def _asked(verdict: Path) -> str:
+    """What a verdict was made with."""
+    return str(read_document(verdict).get("asked", ""))
 
 
 def _run_at(place: str) -> RunIdentity | None:

@@ -19,6 +19,7 @@ from himari_rl.errors import CloudError, not_installed
 
 PENDING = ("JOB_STATE_QUEUED", "JOB_STATE_PENDING", "JOB_STATE_UNSPECIFIED")
 DONE, FAILED, CANCELLED = "JOB_STATE_SUCCEEDED", "JOB_STATE_FAILED", "JOB_STATE_CANCELLED"
+GIVEN_UP = (CANCELLED, "JOB_STATE_CANCELLING")  # what waited too long for its machine goes on ending for minutes
 ENDED = (DONE, FAILED, CANCELLED, "JOB_STATE_EXPIRED", "JOB_STATE_PARTIALLY_SUCCEEDED")
 _RESOURCE_EXHAUSTED = 8  # google.rpc.Code
 _NO_MACHINE = ("insufficient", "resource_exhausted", "stockout", "out of capacity", "exceed quota")
@@ -48,7 +49,7 @@ class VertexJobs:
         self.enter(region)
         with _calling(f"list of jobs in {region}"):
             found = self._sdk.CustomJob.list(filter=f'labels.{LAUNCH_LABEL}="{job.labels[LAUNCH_LABEL]}"')
-        found = [each for each in found if state_of(each) not in (CANCELLED,) and not sold_out(each)]
+        found = [each for each in found if state_of(each) not in GIVEN_UP and not sold_out(each)]
         for surplus in found[1:]:
             self.cancel(surplus)
         return found[0] if found else None

@@ -148,7 +148,9 @@ def stamp(path: str) -> str | None:
     bucket, name = split(path)
     with _within(DEADLINE_S), _calling("read", path):
         blob = _client().bucket(bucket).get_blob(name, **_patience())
-    return None if blob is None else str(blob.generation)
+        if blob is not None and not str(blob.id).startswith(f"{bucket}/{name}"):
+            raise ValueError(f"a damaged answer names {blob.id!r}")
+        return None if blob is None else str(int(blob.generation))
 
 
 def names(folder: str) -> list[str]:
@@ -195,21 +197,24 @@ def split(path: str) -> tuple[str, str]:
 
 def _put(path: str, data: bytes, generation: int) -> int:
     bucket, name = split(path)
-    precondition_failed = _errors("write", path)[0]
+    precondition_failed, damaged = _errors("write", path)[0], False
     kind = "application/json" if name.endswith(".json") else "application/octet-stream"
     with _within(DEADLINE_S):
         try:
             with _within(_WRITING * DEADLINE_S), _calling("write", path, but=precondition_failed):
                 blob = _client().bucket(bucket).blob(name)
                 blob.upload_from_string(data, content_type=kind, if_generation_match=generation, **_patience())
-                if int(blob.size or 0) != len(data) or not _has_digest(blob, data):
-                    _undo(blob)
+                damaged = int(blob.size or 0) != len(data) or not _has_digest(blob, data)
+                if damaged:
                     raise OSError("what the server has is not what was sent")
         except precondition_failed as error:
             raise _Conflict from error
         except StorageError:
-            landed = _landed(path, data)
+            landed = _landed(path, data)  # the answer may be what was damaged: nothing is taken back on its word
             if landed is None:
+                if damaged and not generation:
+                    with suppress(StorageError):
+                        _undo(blob)
                 raise
             return landed
     return int(blob.generation)
@@ -311,7 +316,7 @@ def _calling(verb: str, path: str, but: type[Exception] | tuple[()] = ()) -> Ite
     wire = (GoogleAPIError, GoogleAuthError, DataCorruption, InvalidResponse, RequestException, HTTPError, OSError)
     try:
         yield
-    except (*wire, ValueError, KeyError) as error:  # the last two: an answer that is not JSON, or lacks its fields
+    except (*wire, ValueError, KeyError, AttributeError, TypeError) as error:  # from ValueError on: no JSON, or another
         if but and isinstance(error, but):
             raise
         reason = " ".join(str(error).split())

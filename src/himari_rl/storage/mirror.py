@@ -98,7 +98,7 @@ def fetched(place: str, wanted: Callable[[str], bool] = lambda name: True) -> Pa
     if name and (found := gcs.read(remote)) is not None:
         folder.rmdir()
         single = _temporary(remote.rpartition("/")[0])
-        (single / name.rpartition("/")[2]).write_bytes(found[0])
+        _keep(single / name.rpartition("/")[2], found[0], remote)
         return single / name.rpartition("/")[2]
     inside = [each.name for each in gcs.listing(remote + "/") if "/" not in each.name and each.name]
     if not inside:
@@ -138,7 +138,7 @@ class _Mirror:
                 raise StorageError(f"{self._place}/{name} is damaged", f"the SHA-256 in {INDEX}", "bring it back")
             self._known[name] = generation, digest
         for name, data in self._snapshots.fetch().items():
-            (self._folder / name).write_bytes(data)
+            _keep(self._folder / name, data, f"{self._place}/{name}")
 
     def written(self, target: Path) -> None:
         """A file was written whole."""
@@ -184,6 +184,16 @@ class _Mirror:
 
 
 def _fetch_all(place: str, names: Sequence[str], folder: Path) -> dict[str, tuple[bytes, int]]:
+    """The objects as files of `folder`.
+
+    Raises:
+        StorageError: one does not arrive, cannot be a file here, or would lie outside the folder.
+    """
+    for name in names:  # a bucket takes names that lead out of any folder: //etc/x, a/../../x
+        if any(part in ("", ".", "..") for part in name.split("/")):
+            found = f"{place}/{name} cannot be a file in a folder"
+            raise StorageError(found, "names without //, . and ..", "remove it")
+
     def one(name: str) -> tuple[bytes, int] | None:
         return gcs.read(f"{place}/{name}")
 
@@ -192,11 +202,18 @@ def _fetch_all(place: str, names: Sequence[str], folder: Path) -> dict[str, tupl
         for name, answer in zip(names, pool.map(one, names), strict=True):
             if answer is None:
                 continue  # gone since it was listed
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(answer[0])
+            _keep(folder / name, answer[0], f"{place}/{name}")
             found[name] = answer
     return found
+
+
+def _keep(target: Path, data: bytes, what: str) -> None:
+    """Writes what was fetched: a full disk, a name that is too long or a folder of that name is one line."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+    except OSError as error:
+        raise local.refusal("keep a copy of", what, error) from error
 
 
 def _index(found: tuple[bytes, int] | None, place: str) -> dict[str, dict[str, Any]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from himari_rl.errors import StorageError
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/")  # one letter alone is a drive
+_NEARLY = re.compile(r"^\s*gs:", re.IGNORECASE)  # gs:bucket, GS://, a blank before it: no folder
 
 
 def is_remote(path: str | Path) -> bool:
@@ -20,8 +21,7 @@ def is_remote(path: str | Path) -> bool:
         StorageError: it is neither local nor gs://.
     """
     text = str(path)
-    found = _SCHEME.match(text)
-    if found is None:
+    if _SCHEME.match(text) is None and _NEARLY.match(text) is None:
         return False
     if text.startswith("gs://") and text[5:].partition("/")[0]:
         return True
@@ -29,7 +29,7 @@ def is_remote(path: str | Path) -> bool:
 
 
 def _cure(text: str) -> str:
-    if text.lower().startswith("gs:"):
+    if _NEARLY.match(text):
         return "write it as gs://bucket/name"
     return f"copy it here or to a bucket first ({text.partition(':')[0]} is not read)"
 

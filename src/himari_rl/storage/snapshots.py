@@ -48,7 +48,10 @@ class Snapshots:
             if answer is None:
                 continue
             said = _parsed(answer[0], f"{self._place}/{name}")
-            file = str(said["file"])
+            file, stem = str(said["file"]), name.removesuffix(".json")
+            if "/" in file or _stem(file) != stem or not str(said["object"]).startswith(f"{stem}/"):
+                found_there = f"{self._place}/{name} names {file} and {said['object']}"
+                raise StorageError(found_there, f"a file called {stem}", "begin anew with --fresh")
             found[file] = self._content(said)
             self._at[file] = _Pointer(answer[1], said)
             keep = (said["object"], said["before"])
