@@ -75,7 +75,9 @@ def run(folder: Path, name: str, bars: Bars, rows: range, *policy: str) -> tuple
     return [json.loads(line) for line in done.stdout.splitlines()], done.stderr.splitlines()[-1], journal
 
 
-def checked(name: str, told: Sequence[dict[str, object]], rows: range, source: str, journal: Path, bundle: Path) -> bool:
+def checked(
+    name: str, told: Sequence[dict[str, object]], rows: range, source: str, journal: Path, bundle: Path
+) -> bool:
     """Prints what became of a stream; whether it is as it must be."""
     himari("journal", "verify", str(journal))
     [found] = json.loads(himari("replay", str(journal), "--bundle", str(bundle), "--json", refused=True).stdout)

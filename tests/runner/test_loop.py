@@ -229,9 +229,7 @@ def test_what_is_no_request_is_refused_and_the_next_is_heard(
         assert again["bar"] == int(BARS.timestamp[1])
 
 
-def test_whoever_sends_half_a_request_is_let_go(
-    tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_whoever_sends_half_a_request_is_let_go(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_Handler, "timeout", 0.3)
     with listening(tmp_path, bundle) as address, socket.create_connection(address, PATIENCE_S) as slow:
         slow.sendall(b"POST /signals HTTP/1.1\r\nhost:")

@@ -171,6 +171,8 @@ def _check_within(bar: Mapping[str, Any]) -> None:
         _price(edge, bar[edge])
         for name, value in prices:
             if sign * (value - bar[edge]) > SLACK_ULP * math.ulp(bar[edge]):
-                raise SignalError("shape", f"{edge} is {bar[edge]!r} and {name} {value!r}", "low <= open, close <= high")
+                raise SignalError(
+                    "shape", f"{edge} is {bar[edge]!r} and {name} {value!r}", "low <= open, close <= high"
+                )
     if bar.get("volume") is not None and bar["volume"] < 0.0:
         raise SignalError("shape", f"bar.volume is {bar['volume']!r}", "0 or more")

@@ -98,7 +98,7 @@ def export(
     policy = Policy(draft, tensors)
     check_parity(policy, agents, states)
     if drift:
-        found = reference_of(policy, states, encoder.symbols, environment.allow_short)
+        found = reference_of(policy, states, encoder.symbols, environment.allow_short, training_data["interval_ms"])
         draft = draft.model_copy(update={"drift": found})
     return write_bundle(folder, draft, tensors)
 
