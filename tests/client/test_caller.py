@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import time
@@ -12,7 +13,7 @@ import pytest
 
 from helpers import PATIENCE_S, run_python
 from helpers.faulty import READY, Faulty, faulty_server, until
-from himari_rl.client import ClientConfig, PolicyCaller
+from himari_rl.client import ClientConfig, PolicyCaller, tokens
 from himari_rl.client.answers import CAUSES
 from himari_rl.client.breaker import Breaker
 from himari_rl.client.tokens import Credentials, expiry
@@ -52,6 +53,18 @@ def test_a_good_answer_comes_through(server: Faulty) -> None:
         ("500", "5xx", "status 500"),
         ("404", "4xx", "status 404"),
         ("garbage", "invalid_answer", ""),
+        ("302", "invalid_answer", "status 302: it is at http://127.0.0.1:1/predict"),
+        ("204", "invalid_answer", "status 204"),
+        ("slow headers", "timeout", "3000 ms"),
+        ("long headers", "invalid_answer", ""),
+        ("hints", "timeout", "3000 ms"),
+        ("half closed", "connection", ""),
+        ("reset", "connection", ""),
+        ("too long", "timeout", "3000 ms"),
+        ("too short", "invalid_answer", "no JSON"),
+        ("two lengths", "invalid_answer", ""),
+        ("bomb", "invalid_answer", "packed (gzip)"),
+        ("endless chunks", "invalid_answer", "longer"),
         ("text", "invalid_answer", "no JSON"),
         ("endless", "invalid_answer", "longer"),
         ("nan", "invalid_answer", "NaN"),
@@ -80,6 +93,43 @@ def test_a_failing_server_gives_a_cause_and_never_a_number(server: Faulty, mode:
         assert cause in CAUSES
         server.mode = "good"
         assert caller.ask(STATE).multipliers == (0.75,)
+
+
+def test_an_interim_answer_is_no_answer(server: Faulty) -> None:
+    with caller_of(server) as caller:
+        server.mode = "continue"
+        assert caller.ask(STATE).multipliers == (0.75,)
+
+
+def test_the_rest_of_an_answer_before_answers_nothing(server: Faulty) -> None:
+    """A server that answers one question twice would be one answer behind for ever."""
+    with caller_of(server) as caller:
+        server.mode = "twice"
+        assert caller.ask(STATE).multipliers == (0.75,)
+        server.mode = '{"position_multiplier": 0.25}'
+        late = caller.ask(STATE)
+        assert (late.multipliers, late.cause) == (None, "invalid_answer")
+        assert "the answer is to question" in late.detail
+        assert caller.ask(STATE).multipliers == (0.25,)
+
+
+def test_what_a_server_says_at_length_is_cut(server: Faulty) -> None:
+    with caller_of(server) as caller:
+        server.mode = json.dumps({"model_version": "v" * 100_000})
+        assert len(caller.ask(STATE).detail) == 500
+
+
+def test_the_first_question_of_all_has_nothing_to_load(server: Faulty) -> None:
+    """Certificates and the network backend are loaded with the caller, not within the first deadline."""
+    code = (
+        "import sys\nfrom himari_rl.client import ClientConfig, PolicyCaller\n"
+        "config = ClientConfig(timeout_ms=3_000.0)\n"
+        f"with PolicyCaller({server.url!r}, ('BTC-USDT',), 3_600_000, config) as caller:\n"
+        "    before = set(sys.modules)\n    assert caller.ask([0.0] * 16).cause == 'invalid_answer'\n"  # no /ready yet
+        "    print(sorted(m for m in set(sys.modules) - before if m.partition('.')[0] in ('anyio', 'ssl', 'certifi')))"
+    )
+    found = run_python(code)
+    assert (found.returncode, found.stdout.strip()) == (0, "[]"), found.stderr
 
 
 def test_a_server_that_is_down_is_refused() -> None:
@@ -182,6 +232,29 @@ def test_a_key_and_a_token_are_shown() -> None:
     held.begin()
     assert held.headers() == {"authorization": "Bearer h.eyJleHAiOiA5OTk5OTk5OTk5fQ.aud"}
     assert (expiry(held._token), expiry("none")) == (9_999_999_999.0, 0.0)
+
+
+def test_a_token_is_renewed_however_the_clock_on_the_wall_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was issued for an hour; an hour passes, and the wall clock is set back by a day meanwhile."""
+    wall, steady, fetched = [1_000_000.0], [50.0], []
+    monkeypatch.setattr(tokens, "time", lambda: wall[0])
+    monkeypatch.setattr(tokens, "monotonic", lambda: steady[0])
+
+    def fetch(audience: str) -> str:
+        claims = {"iat": wall[0], "exp": wall[0] + 3_600.0}
+        fetched.append(claims)
+        return f"h.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode()}.s"
+
+    held = Credentials("", "aud", fetch)
+    held.begin()
+    held.headers()
+    assert len(fetched) == 1
+    wall[0], steady[0] = wall[0] - 86_400.0, steady[0] + 3_400.0
+    held.headers()
+    until(lambda: len(fetched) == 2, PATIENCE_S)
+    wall[0] += 3_400.0
+    held.headers()
+    until(lambda: len(fetched) == 3, PATIENCE_S)
 
 
 def test_no_token_where_one_must_be_shown_is_an_error() -> None:

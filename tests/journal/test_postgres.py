@@ -1,7 +1,11 @@
-"""The journal on a real PostgreSQL server: as on SQLite, and through a server that is killed and started again."""
+"""The journal on a real PostgreSQL server: as on SQLite, and through a server that is killed and started again.
+
+HIMARI_KILLS says how often; `make kill` says 100.
+"""
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -24,7 +28,7 @@ from himari_rl.journal.store import DecisionJournal, open_journal
 from himari_rl.policy.runtime import load_policy
 from himari_rl.runner.replay import replay
 
-KILLS = 4
+KILLS = int(os.environ.get("HIMARI_KILLS", "4"))
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +83,11 @@ def test_it_is_once_for_a_bar_and_in_order(place: str) -> None:
         ("DELETE FROM entries WHERE number = 2", "row 2 is gone"),
         ("DELETE FROM entries WHERE number = 5", "what came after row 4 is gone"),
         ("DELETE FROM head", "the head of the chain is gone"),
+        (
+            "UPDATE entries SET number = 9 WHERE number = 3; UPDATE entries SET number = 3 WHERE number = 4; "
+            "UPDATE entries SET number = 4 WHERE number = 9",
+            "row 3 was changed",
+        ),
         ("INSERT INTO entries SELECT 6, at, 'halt', '', '', NULL, body, chain FROM entries WHERE number = 5", "row 6"),
     ],
 )

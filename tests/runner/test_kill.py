@@ -13,10 +13,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+
+import pytest
 
 from helpers import PATIENCE_S
 from helpers.bundle import make_bundle
+from helpers.postgres import Postgres
 from helpers.stream import lines, market, runner_of
 from himari_rl.journal.entry import DECISION
 from himari_rl.journal.store import open_journal
@@ -25,6 +30,7 @@ from himari_rl.runner.replay import replay
 
 KILLS = int(os.environ.get("HIMARI_KILLS", "10"))
 ROWS, WARM = 60 + 60 * KILLS, 240
+STARTED_S = 1.0  # about as long as a process takes to its first decisions
 RUNNER = """
 import json, sys
 from himari_rl.journal.store import open_journal
@@ -46,27 +52,39 @@ print("ended", flush=True)
 """
 
 
-def test_a_runner_killed_at_any_moment_loses_and_doubles_nothing(tmp_path: Path) -> None:
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A journal."""
+    if request.param == "sqlite":
+        yield str(tmp_path / "j.sqlite")
+        return
+    (tmp_path / "server").mkdir()
+    with closing(Postgres(tmp_path / "server")) as server:
+        yield server.url
+
+
+def test_a_runner_killed_at_any_moment_loses_and_doubles_nothing(tmp_path: Path, place: str) -> None:
     folder, bars, rng = make_bundle(tmp_path, hidden=(8,)), market("BTC-USDT", 5, ROWS), random.Random(0)
-    place, stream, script = tmp_path / "j.sqlite", tmp_path / "signals.jsonl", tmp_path / "runner.py"
+    stream, script = tmp_path / "signals.jsonl", tmp_path / "runner.py"
     signals = lines([bars], range(ROWS))
     script.write_text(RUNNER)
     told: list[tuple[int, float]] = []
-    for _ in range(KILLS):
+    for kill in range(KILLS):
         begin = max(0, len(told) - 20)  # what may not have been acknowledged comes again
         stream.write_text("\n".join(signals[begin:]))
         process = subprocess.Popen(
-            [sys.executable, str(script), str(place), str(folder), str(stream)], stdout=subprocess.PIPE, text=True
+            [sys.executable, str(script), place, str(folder), str(stream)], stdout=subprocess.PIPE, text=True
         )
         assert process.stdout is not None
-        assert process.stdout.readline() == "begun\n"
-        time.sleep(rng.uniform(0.0, 0.15))
+        if kill % 4:  # while it decides; else wherever it is, its restart from the journal included
+            assert process.stdout.readline() == "begun\n"
+        time.sleep(rng.uniform(0.0, 0.15 if kill % 4 else STARTED_S))
         process.send_signal(signal.SIGKILL)
         rest = process.stdout.read()  # not communicate(), which loses what was read ahead with the first line
         process.stdout.close()
         process.wait(PATIENCE_S)
         whole = rest[: rest.rfind("\n") + 1].splitlines()
-        told += [(bar, multiplier) for bar, multiplier in map(json.loads, (w for w in whole if w != "ended"))]
+        told += [(bar, multiplier) for bar, multiplier in map(json.loads, (w for w in whole if w[0] == "["))]
     with open_journal(place) as journal:
         rows = [row.entry for row in journal.entries(kinds=[DECISION])]
         journal.verify()

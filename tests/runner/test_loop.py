@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,10 +20,11 @@ import pytest
 from helpers import PATIENCE_S, ROOT
 from helpers.bundle import make_bundle
 from helpers.serving import running
-from helpers.stream import lines, market
+from helpers.stream import lines, market, runner_of
 from himari_rl.cli import main
 from himari_rl.journal.entry import DECISION
 from himari_rl.journal.store import open_journal
+from himari_rl.runner.loop import Endpoint, Loop, _Handler
 from himari_rl.serving.http.app import create_app
 
 ROWS = 80
@@ -163,3 +167,89 @@ def test_what_the_command_cannot_do_is_one_line(
     err: Any = capsys.readouterr().err
     assert said in err
     assert len(err.splitlines()) == 1
+
+
+@contextmanager
+def listening(tmp_path: Path, bundle: Path) -> Iterator[tuple[str, int]]:
+    """A runner's endpoint in this process."""
+    with open_journal(tmp_path / "j.sqlite") as journal:
+        runner = runner_of(journal, bundle)
+        loop = Loop(runner, lambda told: None)
+        endpoint = Endpoint(loop, runner, "127.0.0.1", 0)
+        thread = threading.Thread(target=loop.run)
+        thread.start()
+        try:
+            yield "127.0.0.1", endpoint.server_address[1]
+        finally:
+            loop.stopping.set()
+            thread.join(PATIENCE_S)
+            endpoint.shutdown()
+            endpoint.server_close()
+
+
+def _raw(address: tuple[str, int], sent: bytes) -> bytes:
+    """What comes back until the other side ends."""
+    with socket.create_connection(address, PATIENCE_S) as connection:
+        connection.sendall(sent)
+        found = b""
+        while part := connection.recv(1 << 16):
+            found += part
+            if b"\r\n\r\n" in found and b"content-length: 0" not in found.lower():
+                break
+        return found
+
+
+BODY = STREAM[0].encode()
+HEAD = b"POST /signals HTTP/1.1\r\nhost: x\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (HEAD + b"content-length: %d\r\n\r\n" % len(BODY) + BODY, 200),
+        (HEAD + b"\r\n", 411),
+        (HEAD + b"transfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n", 411),
+        (HEAD + b"transfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n", 400),
+        (HEAD + b"content-length: 5\r\ncontent-length: 6\r\n\r\n", 411),
+        (HEAD + b"content-length: \xb2\r\n\r\n", 411),
+        (HEAD + b"content-length: -5\r\n\r\n", 411),
+        (HEAD + b"content-length: " + b"9" * 5_000 + b"\r\n\r\n", 413),
+        (HEAD + b"content-length: 8194\r\n\r\n" + b"{\n" * 4_097, 413),
+        (HEAD + b"origin: http://evil.example\r\ncontent-length: 2\r\n\r\n{}", 403),
+        (HEAD + b"content-length: 500\r\n\r\n{}", 408),
+    ],
+)
+def test_what_is_no_request_is_refused_and_the_next_is_heard(
+    tmp_path: Path, bundle: Path, sent: bytes, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Handler, "timeout", 0.5)
+    with listening(tmp_path, bundle) as address:
+        assert _raw(address, sent).startswith(b"HTTP/1.1 %d " % status)
+        again = json.loads(httpx.post(f"http://127.0.0.1:{address[1]}/signals", content=STREAM[1]).text)
+        assert again["bar"] == int(BARS.timestamp[1])
+
+
+def test_whoever_sends_half_a_request_is_let_go(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Handler, "timeout", 0.3)
+    with listening(tmp_path, bundle) as address, socket.create_connection(address, PATIENCE_S) as slow:
+        slow.sendall(b"POST /signals HTTP/1.1\r\nhost:")
+        assert slow.recv(1) == b""
+    with listening(tmp_path / "half", bundle) as address, socket.create_connection(address, PATIENCE_S) as half:
+        half.sendall(HEAD + b"content-length: 500\r\n\r\n{}")
+        half.shutdown(socket.SHUT_WR)
+        assert half.recv(1 << 16).startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_line_that_never_ends_is_refused_once_and_the_next_is_decided(tmp_path: Path, bundle: Path) -> None:
+    ours, theirs = os.pipe()
+    told: list[Any] = []
+    with open_journal(tmp_path / "j.sqlite") as journal:
+        loop = Loop(runner_of(journal, bundle), told.extend)
+        loop.feed(ours)
+        thread = threading.Thread(target=loop.run)
+        thread.start()
+        with open(theirs, "wb") as pipe:
+            pipe.write(b"x" * (5 << 20) + b"\n" + BODY + b"\n")
+        thread.join(PATIENCE_S)
+        os.close(ours)
+    assert [each.get("rejected", "") for each in told] == ["shape", ""]

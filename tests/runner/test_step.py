@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from helpers.stream import INF, NO_HALTS, REPLAYED, lines, market, runner_of, sa
 from himari_rl.errors import ConfigError
 from himari_rl.journal.entry import DECISION, REJECTION
 from himari_rl.journal.store import open_journal
-from himari_rl.runner.config import PortfolioConfig, RunConfig
+from himari_rl.policy.runtime import load_policy
+from himari_rl.runner.config import HaltConfig, PortfolioConfig, RunConfig
 from himari_rl.runner.policies import CloudPolicy
+from himari_rl.runner.replay import replay
 from himari_rl.runner.step import Decision
 from himari_rl.schema import HOUR_MS
 
@@ -110,6 +113,26 @@ AT = int(BARS.timestamp[WARM + 1])
         (bar(WARM + 1, close=None), "shape", "no close"),
         (bar(WARM + 1, open=None), "shape", "no open"),
         (json.dumps(bar(WARM + 1)).replace(str(BARS.close[WARM + 1]), "NaN"), "shape", "NaN"),
+        (json.dumps(bar(WARM + 1)).replace('"close":', '"close": 1e999, "high":'), "shape", "inf"),
+        (json.dumps(bar(WARM + 1)).replace('"close":', '"close": 1.0, "close":'), "shape", "'close' is there twice"),
+        (json.dumps(said(BARS, WARM + 1))[:-1] + ', "bar": {}}', "shape", "'bar' is there twice"),
+        (bar(WARM + 1, open=1e-300), "close", "the open"),
+        (bar(WARM + 1, open=1e300), "close", "the open"),
+        (bar(WARM + 1, open=0), "close", "open is 0"),
+        (bar(WARM + 1, funding_rate=1e300), "share", "funding_rate"),
+        (bar(WARM + 1, funding_rate=-7.5), "share", "divide per cent by 100"),
+        (bar(WARM + 1, volume=-1), "shape", "volume"),
+        (bar(WARM + 1, low=2.0 * BARS.close[WARM + 1]), "shape", "low is"),
+        (bar(WARM + 1, high=0.5 * BARS.close[WARM + 1]), "shape", "high is"),
+        (bar(WARM + 1, low=-1.0), "close", "low is"),
+        (bar(WARM + 1, timestamp=float(AT)), "time_unit", "fraction"),
+        (bar(WARM + 1, timestamp=10**400), "time_unit", "timestamp"),
+        (said(BARS, WARM + 1, strategy="*"), "shape", "all of them"),
+        (said(BARS, WARM + 1, strategy="a\u0000b"), "shape", "printable"),
+        (said(BARS, WARM + 1, strategy="\ud800"), "shape", "printable"),
+        ("[" * 100_000, "shape", ""),
+        ("\ufeff{}", "shape", "BOM"),
+        ("9" * 5_000, "shape", "digits"),
         (said(BARS, WARM), "repeated", "again"),
         (bar(WARM, close=float(BARS.close[WARM]) * 1.01), "repeated", "again"),
         (
@@ -133,6 +156,60 @@ def test_what_cannot_be_is_refused_by_name_and_the_next_bar_goes_on(
         [after] = runner.handle(lines([BARS], range(WARM + 1, WARM + 2)))
         assert after["source"] == "local_model"
         assert runner.counts.rejections == {reason: 1}
+
+
+def test_whatever_a_bar_says_the_runner_goes_on(tmp_path: Path, bundle: Path) -> None:
+    """Any number in any place: each line is a decision or a refusal, never the end, and the next bar is decided."""
+    rng = random.Random(0)
+    odd = [0, -0.0, 1e-320, 1e-300, 1e300, 1.7e308, -1e300, 2**63, 10**300, 0.1, 1.0, 10.0, None, True, "1", [], {}]
+    fields = ("timestamp", "open", "close", "high", "low", "volume", "funding_rate")
+    with open_journal(tmp_path / "j.sqlite") as journal:
+        runner = runner_of(journal, bundle, histories=HISTORY)
+        for row in range(WARM, ROWS):
+            for _ in range(8):
+                changes = {name: rng.choice(odd) for name in rng.sample(fields, rng.choice((1, 1, 2)))}
+                [told] = runner.handle([json.dumps(bar(row, **changes))])
+                assert told["multiplier"] >= 0.0
+            [told] = runner.handle(lines([BARS], range(row, row + 1)))
+            assert told.get("rejected") in (None, "repeated"), told
+            assert 1_000.0 < runner.handle(lines([BARS], range(row, row + 1)))[0]["stands"]["equity_usd"] < 1e5
+        journal.verify()
+
+
+@pytest.mark.parametrize("away_ms", [-5 * HOUR_MS, 5 * HOUR_MS])
+def test_a_clock_that_is_set_wrong_and_right_again_refuses_by_name_and_goes_on(
+    tmp_path: Path, bundle: Path, away_ms: int
+) -> None:
+    away, row = 0, WARM
+    with open_journal(tmp_path / "j.sqlite") as journal:
+
+        def clock() -> float:
+            return (BARS.timestamp[row] + HOUR_MS + 5_000 + away) / 1000.0
+
+        runner = runner_of(journal, bundle, run=RunConfig(), histories=HISTORY, clock=clock, halt=HaltConfig())
+        told = []
+        for row in range(WARM, WARM + 12):
+            away = away_ms if WARM + 3 <= row < WARM + 6 else 0
+            told += runner.handle(lines([BARS], range(row, row + 1)))
+            told += runner.idle()
+    refused = [each.get("rejected", "") for each in told]
+    assert refused == [""] * 3 + ["unclosed" if away_ms < 0 else "stale"] * 3 + [""] * 6
+    assert {each["multiplier"] for each in told[3:6]} == {1.0}
+    assert [each["cause"] for each in told[6:]] == ["halted"] * (3 if away_ms else 0) + [""] * 3
+    assert told[-1]["source"] == "local_model"
+
+
+def test_a_first_bar_that_is_refused_leaves_no_other_history(tmp_path: Path, bundle: Path) -> None:
+    """The next runner begins with more bars, and the replay with the same."""
+    with open_journal(tmp_path / "j.sqlite") as journal:
+        run = RunConfig(clock="bar")
+        [told] = runner_of(journal, bundle, run=run, histories={"BTC-USDT": BARS[:30]}).handle(
+            [json.dumps(bar(30, open=1e-9))]
+        )
+        assert told["rejected"] == "close"
+        runner_of(journal, bundle, run=run, histories=HISTORY).handle(lines([BARS], range(WARM, WARM + 20)))
+        [found] = replay(journal, load_policy(bundle))
+    assert (found.decisions, found.differences) == (20, ())
 
 
 def test_bars_that_are_missing_are_named_and_the_next_is_decided(tmp_path: Path, bundle: Path) -> None:

@@ -50,7 +50,7 @@ def read_answer(body: bytes, symbols: Sequence[str], versions: Collection[str]) 
         InvalidAnswerError: what is wrong with it.
     """
     try:
-        said = json.loads(body, parse_constant=_no_number)
+        said = strict_json(body)
     except (ValueError, RecursionError) as error:
         raise InvalidAnswerError(f"the answer is no JSON: {error}") from error
     if not isinstance(said, dict):
@@ -100,5 +100,22 @@ def _is_within(value: Any, most: float) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0.0 <= value <= most
 
 
+def strict_json(text: str | bytes) -> Any:
+    """What a JSON text says, where it says one thing: no NaN, no infinity, no name twice in an object.
+
+    Raises:
+        ValueError, RecursionError: it is none.
+    """
+    return json.loads(text, parse_constant=_no_number, object_pairs_hook=_once)
+
+
 def _no_number(name: str) -> float:
     raise ValueError(f"{name} is no number")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    said = dict(pairs)
+    if len(said) < len(pairs):
+        twice = next(name for name in said if sum(each == name for each, _ in pairs) > 1)
+        raise ValueError(f"{twice[:100]!r} is there twice")
+    return said

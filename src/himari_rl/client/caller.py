@@ -30,6 +30,10 @@ from himari_rl.client.tokens import Credentials
 from himari_rl.client.wire import CallError, Wire
 
 
+MOST_DETAIL = 500
+"""Characters of what a server said that go into a detail, and so into a journal."""
+
+
 class PolicyCaller:
     """One policy server, asked for one policy's symbols and interval."""
 
@@ -87,6 +91,7 @@ class PolicyCaller:
             return self._failed(error.cause, error.detail, started)
         except InvalidAnswerError as error:
             self.breaker.failed()
+            self._wire.forget()
             if isinstance(error, UnknownVersionError) and not self.config.versions:
                 self._look_again()
             return self._failed(INVALID, str(error), started)
@@ -95,7 +100,7 @@ class PolicyCaller:
 
     def _failed(self, cause: str, detail: str, started: float) -> PolicyAnswer:
         self.failures[cause] += 1
-        return PolicyAnswer(None, cause, detail, latency_ms=1e3 * (perf_counter() - started))
+        return PolicyAnswer(None, cause, detail[:MOST_DETAIL], latency_ms=1e3 * (perf_counter() - started))
 
     def _learn(self, body: bytes) -> str:
         """Takes the version that /ready names, if its policy is for our symbols and interval; what is wrong if not."""

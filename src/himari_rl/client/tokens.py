@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import threading
 from collections.abc import Callable, Mapping
-from time import time
+from time import monotonic, time
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
@@ -36,9 +37,19 @@ def fetched(audience: str) -> str:
 
 def expiry(token: str) -> float:
     """When a token ends, in seconds since 1970, as it says itself; 0 where it says nothing."""
+    return _claim(token, "exp")
+
+
+def lifetime_s(token: str) -> float:
+    """How long it is good for from its issue on, as it says itself; infinite where it says nothing."""
+    issued = _claim(token, "iat")
+    return expiry(token) - issued if issued else math.inf
+
+
+def _claim(token: str, name: str) -> float:
     try:
         payload = token.split(".")[1]
-        return float(json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["exp"])
+        return float(json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))[name])
     except (IndexError, KeyError, ValueError, TypeError):
         return 0.0
 
@@ -49,6 +60,7 @@ class Credentials:
     def __init__(self, api_key: str, audience: str, fetch: Callable[[str], str] = fetched) -> None:
         self._key, self._audience, self._fetch = api_key, audience, fetch
         self._token, self._ends = "", 0.0
+        self._until = 0.0  # monotonic: the wall clock may be set back, and a token ends all the same
         self._renewing = threading.Lock()
 
     def begin(self) -> None:
@@ -66,13 +78,14 @@ class Credentials:
             return {"x-api-key": self._key}
         if not self._audience:
             return {}
-        if time() > self._ends - EARLY_S and self._renewing.acquire(blocking=False):
+        over = time() > self._ends - EARLY_S or monotonic() > self._until - EARLY_S
+        if over and self._renewing.acquire(blocking=False):
             threading.Thread(target=self._renew_quietly, daemon=True).start()
         return {"authorization": f"Bearer {self._token}"}
 
     def _renew(self) -> None:
         token = self._fetch(self._audience)
-        self._token, self._ends = token, expiry(token)
+        self._token, self._ends, self._until = token, expiry(token), monotonic() + lifetime_s(token)
 
     def _renew_quietly(self) -> None:
         try:

@@ -8,6 +8,8 @@ and whoever asked waits on the clock, not on the exchange: even a loop that hang
 from __future__ import annotations
 
 import asyncio
+import itertools
+import secrets
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
@@ -15,11 +17,15 @@ from concurrent.futures import TimeoutError as WaitedTooLongError
 from time import monotonic
 from typing import Any, TypeVar
 
+import anyio
 import httpx
 
 from himari_rl.client.answers import BROKEN, CLIENT_ERROR, INVALID, REFUSED, SERVER_ERROR, TIMEOUT
 
 T = TypeVar("T")
+REQUEST_ID = "x-request-id"
+"""A server that says it again shows which question its answer is to. A proxy may put an id of its own in its place."""
+_SHOWN = {"content-type": "application/json", "accept-encoding": "identity"}
 SPARE_S, SPARE_SHARE = 0.015, 0.1
 """Of the deadline, the smaller: kept for what comes after the wait, as a busy machine wakes nobody on the dot."""
 MOST_SHARE = 1 / 3
@@ -69,11 +75,15 @@ class Wire:
 
     def __init__(self, url: str, headers: Callable[[], Mapping[str, str]], retries: int) -> None:
         self._url, self._headers, self._retries = url.rstrip("/"), headers, retries
+        self._run, self._ids = secrets.token_hex(4), itertools.count(1)
         self._loop = asyncio.new_event_loop()
-        self._client: httpx.AsyncClient | None = None
         self.margin = Margin()
         self._thread = threading.Thread(target=self._loop.run_forever, name="himari-client", daemon=True)
         self._thread.start()
+        # before the first question, not within its deadline: the certificates and the backend take 50 ms to load
+        self._trust = httpx.create_ssl_context(trust_env=False)
+        self._client = self._opened()
+        self.spawn(anyio.sleep(0.0)).result()  # httpx's way to the loop
 
     def call(self, method: str, path: str, body: bytes | None, timeout_s: float) -> bytes:
         """The body of a 200 answer.
@@ -112,24 +122,38 @@ class Wire:
             except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # a body that is not what its header says
                 raise CallError(INVALID, f"{type(error).__name__}: {error}") from error
 
+    def _opened(self) -> httpx.AsyncClient:
+        """Connections that are none yet."""
+        return httpx.AsyncClient(timeout=None, trust_env=False, verify=self._trust)
+
+    def forget(self) -> None:
+        """Gives up the connections, as after an answer that was none: what is left of it is no answer to anything."""
+        self.spawn(self._forgotten())
+
+    async def _forgotten(self) -> None:
+        before, self._client = self._client, self._opened()
+        await before.aclose()
+
     async def _once(self, method: str, path: str, body: bytes | None) -> bytes:
-        if self._client is None:  # made here: it belongs to this loop
-            self._client = httpx.AsyncClient(timeout=None, trust_env=False)
-        headers = {"content-type": "application/json", **self._headers()}
+        asked = f"{self._run}-{next(self._ids)}"
+        headers = {**_SHOWN, REQUEST_ID: asked, **self._headers()}
         request = self._client.build_request(method, self._url + path, content=body, headers=headers)
         response = await self._client.send(request, stream=True)
         try:
+            said = response.headers.get(REQUEST_ID, asked)
+            if said != asked and said.startswith(self._run):  # where a server sent more than one answer to another
+                raise CallError(INVALID, f"the answer is to question {said[:80]}, not to {asked}")
+            if (coding := response.headers.get("content-encoding", "identity")) != "identity":
+                raise CallError(INVALID, f"the answer is packed ({coding[:80]}), which was not asked for")
             read = bytearray()
-            async for part in response.aiter_bytes():
+            async for part in response.aiter_raw():
                 read += part
                 if len(read) > MAX_ANSWER_BYTES:
                     raise CallError(INVALID, f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
         finally:
             await response.aclose()
         if response.status_code != 200:
-            cause = SERVER_ERROR if response.status_code >= 500 else CLIENT_ERROR
-            shown = bytes(read[:200]).decode(errors="replace")
-            raise CallError(cause, f"status {response.status_code}: {shown}")
+            raise CallError(_cause_of(response.status_code), f"status {response.status_code}: {_shown(read, response)}")
         return bytes(read)
 
     def close(self) -> None:
@@ -150,8 +174,21 @@ class Wire:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        if self._client is not None:
-            await self._client.aclose()
+        await self._client.aclose()
+
+
+def _cause_of(status: int) -> str:
+    """A redirect is followed by nobody: where a question goes is written in the settings, not in an answer."""
+    if status >= 500:
+        return SERVER_ERROR
+    return CLIENT_ERROR if status >= 400 else INVALID
+
+
+def _shown(read: bytearray, response: httpx.Response) -> str:
+    """What an answer that is none says of itself."""
+    if place := response.headers.get("location"):
+        return f"it is at {place[:200]}, where nothing is asked"
+    return bytes(read[:200]).decode(errors="replace")
 
 
 def _cause(error: httpx.TransportError) -> str:

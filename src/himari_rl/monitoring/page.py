@@ -12,6 +12,8 @@ from html import escape
 RELOAD_S = 15
 POINTS = 400
 """Of a curve."""
+LONG = 20
+"""Characters of a cell that is broken into lines where there is no room."""
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
@@ -26,9 +28,16 @@ _STYLE = """
 font:15px/1.45 system-ui,sans-serif}h1{font-size:1.3rem;margin:0}h2{font-size:1rem;margin:1.6rem 0 .4rem}
 p{margin:.2rem 0;color:var(--soft)}dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(15rem,1fr));gap:.4rem
 1.2rem;margin:.8rem 0}dt{color:var(--soft);font-size:.8rem}dd{margin:0;overflow-wrap:anywhere}
-.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
-th,td{text-align:left;padding:.25rem .8rem .25rem 0;border-bottom:1px solid var(--line);white-space:nowrap}
+table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
+th,td{text-align:left;padding:.25rem .8rem .25rem 0;border-bottom:1px solid var(--line);vertical-align:top}
+td{white-space:nowrap}td.long{white-space:normal;overflow-wrap:anywhere;min-width:7rem}
 th{color:var(--soft);font-weight:500;font-size:.8rem}.bad{color:var(--bad)}.good{color:var(--good)}
+h1,h2,p{overflow-wrap:anywhere}
+@media(max-width:64rem){thead{position:absolute;clip-path:inset(50%);width:1px;height:1px;overflow:hidden}
+tbody,td{display:block}tr{display:grid;grid-template-columns:repeat(auto-fit,minmax(7rem,1fr));gap:.1rem .8rem;
+padding:.4rem 0;border-bottom:1px solid var(--line)}td,td.long{border:0;padding:0;white-space:normal;
+overflow-wrap:anywhere;min-width:0}td::before{content:attr(data-label);display:block;color:var(--soft);
+font-size:.75rem}td:empty{display:none}}
 svg{width:100%;height:auto;display:block}.own{stroke:var(--own)}.one{stroke:var(--one)}
 path{fill:none;stroke-width:1.6;vector-effect:non-scaling-stroke}
 """
@@ -84,8 +93,14 @@ def _table(table: PageTable) -> str:
     if not table.rows:
         return f"{head}<p>{escape(table.nothing)}</p>"
     columns = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.columns)
-    rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
-    return f'{head}<div class="scroll"><table><thead><tr>{columns}</tr></thead><tbody>{rows}</tbody></table></div>'
+    rows = "".join(f"<tr>{''.join(map(_cell, table.columns, row))}</tr>" for row in table.rows)
+    return f"{head}<table><thead><tr>{columns}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _cell(column: str, text: str) -> str:
+    """On a narrow screen a row is a card, and each cell shows its column's name itself."""
+    kind = ' class="long"' if len(text) > LONG else ""
+    return f'<td{kind} data-label="{escape(column)}">{escape(text)}</td>'
 
 
 def _curve(curve: Curve) -> str:

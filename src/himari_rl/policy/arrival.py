@@ -249,6 +249,23 @@ class ArrivalRules:
             cure = "send the price in the unit of the earlier bars, or start another session_id with its own history"
             raise ArrivalError("close", place, found, f"within a factor of {MAX_PRICE_RATIO:g}", cure)
 
+    def check_fill(self, opened: float, close: float, funding: float) -> None:
+        """Refuses an open that no bar with this close had, and a funding rate that nobody pays.
+
+        Raises:
+            ArrivalError: names which; orders are filled at opens, so an account would never get over it.
+        """
+        place = ("bar", "open")
+        if not (0.0 < opened < math.inf):
+            raise ArrivalError("close", place, f"open is {opened:.10g}", "a positive number", "skip the bar")
+        if not opened / MAX_PRICE_RATIO <= close <= opened * MAX_PRICE_RATIO:
+            found = f"close {close:.10g} is {_times(close, opened)} the open, {opened:.10g}"
+            expected = f"within a factor of {MAX_PRICE_RATIO:g}"
+            raise ArrivalError("close", place, found, expected, "send both in the same unit")
+        if not abs(funding) <= 1.0:
+            found = f"funding_rate is {funding:.10g}"
+            raise ArrivalError("share", ("bar", "funding_rate"), found, "a fraction such as 0.0001", _per_cent(funding))
+
     def history(self, rows: Sequence[tuple[int, float]], now: int, who: str, place: Place) -> Closes:
         """The earlier bars that fill a new stream's windows, in the order of time, each once. A thousand of them are
         judged by a few calls.

@@ -103,6 +103,8 @@ class Book:
             ArrivalError: they are off the grid, not newer than the last ones, or their closes cannot follow.
         """
         self.rules.check_grid(bars.timestamp, ("bar", "timestamp"))
+        for opened, close, rate in zip(bars.open.tolist(), bars.close.tolist(), bars.funding.tolist(), strict=True):
+            self.rules.check_fill(opened, close, rate)
         if self.last is None or self._closes is None:
             return 0
         self.rules.check_order(bars.timestamp, self.last, ("bar", "timestamp"))

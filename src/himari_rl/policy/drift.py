@@ -7,17 +7,18 @@ remember the hours before, how far a window of `window` bars strayed from it wit
                beyond either end
     distance   Wasserstein-1 distance of the window to the training distribution, in its standard deviations
     run        bars in a row with the very same value: a feed that has died
-    size       its mean size, or its mean, in units of the limit (drift_size.py)
+    size       its size, or its mean, in units of the limit (drift_size.py)
     step       the same against the window before: what changed from one bar to the next, and stays
 
 An alarm is one of them beyond the largest of training, with a margin for what training happened not to meet: the less
-it has seen, and the less alike its parts are, the wider. The account's own features are left out: they are what the
-policy did, not what it met.
+it has seen, and the less alike its parts are, the wider; sizes have limits of their own. A value that a number often
+stands at (an action, a tier, a confidence at its bound) is stood at for long in other years than training's too. The
+account's own features are left out: they are what the policy did, not what it met.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Any, NamedTuple, Protocol
@@ -37,17 +38,18 @@ from himari_rl.features.contract import (
     state_dim,
     state_features,
 )
-from himari_rl.policy.drift_size import SizeReference, SizeScores, fit_size
+from himari_rl.policy.drift_size import SizeReference, SizeScores, base_name, fit_size
 from himari_rl.policy.manifest_part import ManifestPart
-from himari_rl.schema import BoolArray, FloatArray
+from himari_rl.schema import HOUR_MS, BoolArray, FloatArray
 
 WINDOW = 100
 MARGIN = 1.5  # of psi and distance: the next year's worst window is worse than those before, of a dozen numbers one's
+MARGIN_OF = {"volatility": 2.5}  # of the distance: a crash stays in twenty of its values, farther than any before it
 MARGIN_PSI, MARGIN_DISTANCE = 0.8, 0.1  # and so much, where training hardly strayed at all
 PARTS = 8  # of the training data: how much their worst windows differ is added, once at ENOUGH rows, more at fewer
 ENOUGH = 20_000
 ANSWERED, LANES = 50_000, 32  # newest training rows that the policy is asked, in so many stretches at once
-RUN_MARGIN = 2.0
+RUN_MARGIN, OFTEN_MARGIN = 2.0, 3.0  # of the longest run of training; at a value that it often stands at
 LEAST_RUN = 12  # bars: fewer equal ones in a row are chance in a number with few values
 PROBABILITIES = (0.0, 0.001, 0.01, 0.05, *(i / 10 for i in range(1, 10)), 0.95, 0.99, 0.999, 1.0)
 EMPTY = 0.5  # observations that an empty bin counts as
@@ -71,6 +73,7 @@ class DriftFeature(ManifestPart):
     psi_limit: Finite
     distance_limit: Finite
     longest_run: Annotated[int, Field(ge=0)]  # 0: it never moved
+    longest_elsewhere: Annotated[int, Field(ge=0)] | None = None  # of values that it does not often stand at
     size: SizeReference | None = None  # older bundles, and numbers with few values: none
 
     @model_validator(mode="after")
@@ -144,11 +147,12 @@ def _mean(quantiles: FloatArray) -> FloatArray:
     return found
 
 
-def fit_drift(columns: Mapping[str, FloatArray], window: int = WINDOW) -> DriftSpec | None:
+def fit_drift(columns: Mapping[str, FloatArray], window: int = WINDOW, interval_ms: int = HOUR_MS) -> DriftSpec | None:
     """The reference that goes into a manifest; None where there are fewer rows than ten windows.
 
     Args:
         columns: each number's values (N,) in the order of time.
+        interval_ms: of the bars, as what is rare is so in years.
 
     Raises:
         BundleError: a value is not finite.
@@ -168,33 +172,48 @@ def fit_drift(columns: Mapping[str, FloatArray], window: int = WINDOW) -> DriftS
         for kept, found in zip(strayed, reference.strayed(values[part[:, None] + np.arange(window)]), strict=True):
             kept.append(found)
     more = (ENOUGH / rows) ** 0.5
-    psi, distance = (_limit(np.concatenate(each), more) for each in strayed)
+    kinds = Counter(base_name(name) for name in columns)
+    sizes = [
+        fit_size(name, values[:, f], window, interval_ms, kinds[base_name(name)]) for f, name in enumerate(columns)
+    ]
+    psi = _limit(np.concatenate(strayed[0]), more, MARGIN)
+    wide = np.array([MARGIN_OF.get(base_name(name), MARGIN) for name in columns])
+    distance = _limit(np.concatenate(strayed[1]), more, wide)
     features = {
         name: DriftFeature(
             quantiles=tuple(quantiles[f].tolist()),
             psi_limit=float(psi[f]) + MARGIN_PSI,
             distance_limit=float(distance[f]) + MARGIN_DISTANCE,
             longest_run=longest_run(values[:, f]),
-            size=fit_size(name, values[:, f], window),
+            longest_elsewhere=longest_run(values[:, f], often_at(quantiles[f])),
+            size=sizes[f],
         )
         for f, name in enumerate(columns)
     }
     return DriftSpec(window=window, features=features)
 
 
-def _limit(strayed: FloatArray, more: float) -> FloatArray:
+def _limit(strayed: FloatArray, more: float, margin: FloatArray | float) -> FloatArray:
     """(F,) from the windows' (M, F)."""
     worst = np.array([part.max(axis=0) for part in np.array_split(strayed, PARTS)])
-    found: FloatArray = MARGIN * worst.max(axis=0) + more * worst.std(axis=0)
+    found: FloatArray = margin * worst.max(axis=0) + more * worst.std(axis=0)
     return found
 
 
-def longest_run(values: FloatArray) -> int:
-    """The most equal values in a row of (N,); 0 where all are equal."""
+def often_at(quantiles: FloatArray) -> FloatArray:
+    """Values that a number often stands at: its lowest, its highest, and any that is two of its quantiles (P,)."""
+    twice = quantiles[1:][np.diff(quantiles) == 0.0]
+    return np.unique([quantiles[0], quantiles[-1], *twice])
+
+
+def longest_run(values: FloatArray, but_at: FloatArray | None = None) -> int:
+    """The most equal values in a row of (N,), but at some values; 0 where all are equal, or at those."""
     if (values == values[0]).all():
         return 0
-    changes = np.flatnonzero(np.diff(values) != 0.0)
-    return int(np.diff(np.concatenate([[-1], changes, [len(values) - 1]])).max())
+    ends = np.append(np.flatnonzero(np.diff(values) != 0.0), len(values) - 1)
+    lengths = np.diff(np.concatenate([[-1], ends]))
+    kept = lengths if but_at is None else lengths[~np.isin(values[ends], but_at)]
+    return int(kept.max(initial=0))
 
 
 class AnswersRows(Protocol):
@@ -209,11 +228,14 @@ class AnswersRows(Protocol):
         ...
 
 
-def reference_of(policy: AnswersRows, rows: FloatArray, symbols: Sequence[str], allow_short: bool) -> DriftSpec | None:
+def reference_of(
+    policy: AnswersRows, rows: FloatArray, symbols: Sequence[str], allow_short: bool, interval_ms: int = HOUR_MS
+) -> DriftSpec | None:
     """The reference of a policy on its training rows (N, F), in the order of time; None where they are too few."""
     names = [feature.name for feature in state_features(symbols)]
     market = {names[f]: rows[:, f] for f in range(len(names)) if f not in _account_columns(len(symbols))}
-    met, did = fit_drift(market), fit_drift(_answers(policy, rows[-ANSWERED:, : len(names)], symbols, allow_short))
+    answers = _answers(policy, rows[-ANSWERED:, : len(names)], symbols, allow_short)
+    met, did = fit_drift(market, interval_ms=interval_ms), fit_drift(answers)
     if met is None or did is None:
         return None
     return DriftSpec(window=met.window, features=met.features | did.features)
@@ -292,24 +314,25 @@ class DriftMonitor:
         self._size = spec.window
         self._window: deque[list[float]] = deque(maxlen=2 * spec.window)  # a step is seen against the window before
         self._runs = np.zeros(len(features), int)
+        self._often = [often_at(np.array(feature.quantiles)) for feature in features]
         self._limits = {
             PSI: np.array([feature.psi_limit for feature in features]),
             DISTANCE: np.array([feature.distance_limit for feature in features]),
-            RUN: np.array([_run_limit(feature.longest_run) for feature in features]),
+            RUN: np.array([_run_limits(feature)[0] for feature in features]),
             SIZE: np.ones(len(features)),
             STEP: np.ones(len(features)),
         }
+        self._run_limits = [_run_limits(feature) for feature in features]
         self.values = {name: np.zeros(len(features)) for name in self._limits}
         """The measures of the newest window, (F,) each; 0 before it is full."""
 
     def add(self, numbers: Mapping[str, float]) -> list[Strayed]:
         """Takes one bar; what strays now, the farthest beyond its limit first."""
         values = [numbers[name] for name in self.names]
-        if self._window:
-            same = np.array(values) == np.array(self._window[-1])
-            self._runs = np.where(same, self._runs + 1, 1)
-        else:
-            self._runs = np.ones(len(values), int)
+        same = np.array(values) == np.array(self._window[-1] if self._window else [np.nan] * len(values))
+        self._runs = np.where(same, self._runs + 1, 1)
+        for f in np.flatnonzero(~same).tolist():
+            self._limits[RUN][f] = self._run_limits[f][int(values[f] in self._often[f])]
         self._window.append(values)
         self.values[RUN] = self._runs.astype(np.float64)
         if len(self._window) >= self._size:
@@ -340,5 +363,12 @@ class DriftMonitor:
         ]
 
 
-def _run_limit(longest: int) -> float:
-    return max(RUN_MARGIN * longest, float(LEAST_RUN)) if longest else np.inf
+def _run_limits(feature: DriftFeature) -> tuple[float, float]:
+    """Bars in a row at any value, and at one that it often stands at."""
+    if not feature.longest_run:
+        return np.inf, np.inf
+    if feature.longest_elsewhere is None:  # older bundles
+        limit = max(RUN_MARGIN * feature.longest_run, float(LEAST_RUN))
+        return limit, limit
+    elsewhere = max(RUN_MARGIN * feature.longest_elsewhere, float(LEAST_RUN))
+    return elsewhere, max(OFTEN_MARGIN * feature.longest_run, elsewhere)

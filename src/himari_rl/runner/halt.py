@@ -26,9 +26,9 @@ from himari_rl.journal.store import DecisionJournal
 from himari_rl.policy.book import Observed
 from himari_rl.policy.drift import Strayed
 from himari_rl.runner.config import HaltConfig
+from himari_rl.runner.signals import EVERY
 from himari_rl.schema import DAY_MS
 
-EVERY = "*"
 HAND, DAILY_LOSS, DRAWDOWN, VOLATILITY, STALE = "hand", "daily_loss", "drawdown", "volatility", "stale"
 DRIFTED, HARM = "drift", "harm"
 CALMER = 0.8  # of the limit: a volatility that hovers about it does not switch to and fro

@@ -73,7 +73,7 @@ class LiveView:
             self._seen, entry, said = row.number, row.entry, row.entry.said
             if entry.kind == HISTORY:
                 policy = self._runner.policy_of(entry.symbol)
-                if policy is not None:
+                if policy is not None and (entry.strategy, entry.symbol) not in self._curves:
                     self._ones[entry.strategy, entry.symbol] = SizesOne(policy, said)
                 continue
             key = (entry.strategy, JOINED.join(said["symbols"]))

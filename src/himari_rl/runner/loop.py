@@ -36,6 +36,8 @@ GROUP_S = 0.002  # a group takes no more lines after that
 GROUP_LINES = 256
 IDLE_S = 1.0
 MAX_BODY = 1 << 20
+MOST_LINES = 4_096  # of one request: whoever sends more makes every other account wait
+SLOWEST_S = 30.0
 Tell = Callable[[Sequence[Decision]], None]
 
 
@@ -65,8 +67,11 @@ class Loop:
         threading.Thread(target=read, name="himari-signals", daemon=True).start()
 
     def _lines(self, descriptor: int) -> Iterator[bytes]:
-        """Not through Python's buffered file: a thread that waits within it holds its lock when the process ends."""
-        rest = b""
+        """Not through Python's buffered file: a thread that waits within it holds its lock when the process ends.
+
+        Of a line that never ends the first MAX_BODY bytes are one, which is then refused, and the rest is dropped.
+        """
+        rest, dropping = b"", False
         while not self.stopping.is_set():
             if not select.select([descriptor], [], [], IDLE_S / 5)[0]:
                 continue
@@ -75,7 +80,14 @@ class Loop:
                 yield from [rest] if rest else []
                 return
             *whole, rest = (rest + read).split(b"\n")
+            if dropping and whole:
+                whole, dropping = whole[1:], False
             yield from whole
+            if len(rest) > MAX_BODY:
+                yield rest[:MAX_BODY]
+                dropping = True
+            if dropping:
+                rest = b""
 
     def ask(self, lines: Sequence[bytes]) -> list[Decision]:
         """The decisions of lines that an HTTP client sent.
@@ -201,22 +213,60 @@ class _Handler(BaseHTTPRequestHandler):
     server: Endpoint
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
+    timeout = SLOWEST_S  # of each read: whoever sends no more is let go
 
     def do_POST(self) -> None:
-        length = self.headers.get("content-length", "")
-        if self.path != "/signals" or not length.isdigit() or int(length) > MAX_BODY:
-            self.close_connection = True
-            self._send(
-                404 if self.path != "/signals" else 413, {"detail": "POST /signals takes JSON lines up to 1 MiB"}
-            )
+        status, said = self._refused()
+        if status:
+            self.close_connection = True  # its body was not read
+            self._send(status, {"detail": said})
             return
-        lines = self.rfile.read(int(length)).splitlines()
+        try:
+            body = self._body(int(self.headers["content-length"]))
+        except TimeoutError:
+            self.close_connection = True
+            self._send(408, {"detail": f"the body did not come within {SLOWEST_S:g} s"})
+            return
+        lines = body.splitlines()
+        if len(lines) > MOST_LINES or len(body) < int(self.headers["content-length"]):
+            self.close_connection = True
+            said = f"{len(lines)} lines" if len(lines) > MOST_LINES else "the body ended before its content-length"
+            self._send(413 if len(lines) > MOST_LINES else 400, {"detail": f"{said}; at most {MOST_LINES} at once"})
+            return
         try:
             told = self.server.loop.ask(lines)
         except StorageError as error:
             self._send(503, {"detail": str(error)})
             return
         self._write(200, b"".join(json.dumps(each).encode() + b"\n" for each in told), "application/x-ndjson")
+
+    def _body(self, length: int) -> bytes:
+        """So many bytes, or fewer where no more come.
+
+        Raises:
+            TimeoutError: they do not come in time, one by one or altogether.
+        """
+        read, until = bytearray(), monotonic() + SLOWEST_S
+        while len(read) < length and (part := self.rfile.read1(length - len(read))):
+            read += part
+            if monotonic() > until:
+                raise TimeoutError
+        return bytes(read)
+
+    def _refused(self) -> tuple[int, str]:
+        """Why a POST is not read: status and words; 0 where it is."""
+        length = self.headers.get_all("content-length", [])
+        if self.path != "/signals":
+            return 404, "POST /signals"
+        if self.headers.get("origin") is not None:  # a page in somebody's browser, which has no business here
+            return 403, "signals come from programs, not from web pages"
+        if len(length) != 1 or not (length[0].isascii() and length[0].isdecimal()):
+            return 411, "send content-length, once, and no chunks"
+        if "transfer-encoding" in self.headers:
+            return 400, "send content-length or chunks, not both"
+        if len(length[0]) > 7 or int(length[0]) > MAX_BODY:
+            return 413, "POST /signals takes JSON lines up to 1 MiB"
+        return 0, ""
 
     def do_GET(self) -> None:
         runner, loop = self.server.runner, self.server.loop

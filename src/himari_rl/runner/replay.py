@@ -97,8 +97,9 @@ def _logs(journal: DecisionJournal, symbols: tuple[str, ...], version: str) -> d
     for row in journal.entries(kinds=(DECISION, HISTORY)):
         entry = row.entry
         if entry.kind == HISTORY:
-            if entry.symbol == JOINED.join(symbols):
-                logs.setdefault(entry.strategy, _Log(entry.said, [], []))
+            # a runner whose first bars were all refused leaves a history that the next one replaces
+            if entry.symbol == JOINED.join(symbols) and not (entry.strategy in logs and logs[entry.strategy].rows):
+                logs[entry.strategy] = _Log(entry.said, [], [])
             continue
         said = entry.said
         if tuple(said["symbols"]) != symbols or entry.bar is None:

@@ -11,18 +11,21 @@ them at once, {"strategy": ..., "assets": {"BTC-USDT": {"bar": ..., "signal": ..
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from himari_rl.client.answers import strict_json
 from himari_rl.errors import StateError
 from himari_rl.features.live import Signal
 from himari_rl.policy.arrival import ArrivalError, milliseconds, share
 from himari_rl.schema import ACTIONS
 
 STRATEGY = "default"
+EVERY = "*"
+"""Whom a halt by hand is for, where it is for all."""
 TIERS = ("T1", "T2", "T3", "T4")
+SLACK_ULP = 4  # an adjusted price is a product: its last bits are noise
 MOST_SHOWN = 500
 """Characters of a line that is no signal which go into the journal."""
 
@@ -64,14 +67,15 @@ def parse(line: str | bytes) -> list[Said]:
         SignalError, ArrivalError: it is none; says which field and why.
     """
     try:
-        said = json.loads(line, parse_constant=_no_number)
+        said = strict_json(line)
     except (ValueError, RecursionError) as error:
         raise SignalError("shape", f"the line is no JSON: {error}", "one JSON object a line") from error
     if not isinstance(said, dict):
         raise SignalError("shape", f"the line is a {type(said).__name__}", "a JSON object")
     strategy = said.pop("strategy", STRATEGY)
-    if not _is_name(strategy):
-        raise SignalError("shape", f"strategy is {strategy!r:.200}", "a name of 1 to 100 printable characters")
+    if not _is_name(strategy) or strategy == EVERY:
+        expected = f"a name of 1 to 100 printable characters, not {EVERY}, which is all of them"
+        raise SignalError("shape", f"strategy is {strategy!r:.200}", expected)
     if "assets" in said:
         assets = said.pop("assets")
         if said or not isinstance(assets, dict) or not assets:
@@ -96,6 +100,7 @@ def _asset(strategy: str, symbol: Any, part: Any) -> Said:
     if signal["tier"] not in TIERS:
         raise SignalError("shape", f"tier is {signal['tier']!r}", f"one of {', '.join(TIERS)}")
     opened, close = bar.get("open"), _price("close", bar["close"])
+    _check_within(bar)
     account = None
     if part.get("account") is not None:
         names = ("exposure", "unrealised_pnl", "win_rate", "equity_usd")
@@ -153,5 +158,21 @@ def _price(name: str, value: float) -> float:
     return float(value)
 
 
-def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no number")
+def _check_within(bar: Mapping[str, Any]) -> None:
+    """Refuses a bar that contradicts itself.
+
+    Raises:
+        SignalError: its low is above another of its prices, its high below one, or its volume below 0.
+    """
+    prices = [(name, bar[name]) for name in ("open", "close", "high", "low") if bar.get(name) is not None]
+    for edge, sign in (("low", -1.0), ("high", 1.0)):
+        if bar.get(edge) is None:
+            continue
+        _price(edge, bar[edge])
+        for name, value in prices:
+            if sign * (value - bar[edge]) > SLACK_ULP * math.ulp(bar[edge]):
+                raise SignalError(
+                    "shape", f"{edge} is {bar[edge]!r} and {name} {value!r}", "low <= open, close <= high"
+                )
+    if bar.get("volume") is not None and bar["volume"] < 0.0:
+        raise SignalError("shape", f"bar.volume is {bar['volume']!r}", "0 or more")

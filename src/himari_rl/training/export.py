@@ -100,7 +100,7 @@ def bundled(
     policy = Policy(draft, tensors)
     check_parity(policy, agents, states)
     if drift:
-        found = reference_of(policy, states, encoder.symbols, environment.allow_short)
+        found = reference_of(policy, states, encoder.symbols, environment.allow_short, training_data["interval_ms"])
         draft = draft.model_copy(update={"drift": found})
     return draft, tensors
 
