@@ -157,7 +157,7 @@ def read_decisions(path: str) -> tuple[IntArray, FloatArray]:
     found = []
     for line, row in enumerate(rows, 2):
         try:
-            time, value = _milliseconds(str(row["time"])), float(row["multiplier"])
+            time, value = milliseconds(str(row["time"])), float(row["multiplier"])
         except ValueError as error:
             raise DataError(f"{path}, line {line}: {error}", "a time and a number") from error
         if not 0.0 <= value <= MAX_MULTIPLIER:  # NaN is in none
@@ -170,7 +170,8 @@ def read_decisions(path: str) -> tuple[IntArray, FloatArray]:
     return times, np.array([value for _, value in found])
 
 
-def _milliseconds(text: str) -> int:
+def milliseconds(text: str) -> int:
+    """A time as ms UTC: ISO 8601, UTC where it names no zone, or the number itself; ValueError where it is none."""
     if text.strip().lstrip("-").isdecimal():
         number = int(text)
         if number < 10**11:
