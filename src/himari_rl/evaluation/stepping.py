@@ -17,7 +17,7 @@ from himari_rl.evaluation.known import Banded, Histories, Lane, walk
 from himari_rl.features.encoder import write_account
 from himari_rl.policy.account import Account, MarketMove, Move, Trades, flat_account, move, no_trades, track
 from himari_rl.policy.manifest import LedgerSpec
-from himari_rl.policy.protocol import DecidesBatch, bands_of
+from himari_rl.policy.protocol import DecidesBatch, bands_of, timed
 from himari_rl.schema import FloatArray, IntArray
 
 
@@ -32,6 +32,7 @@ class Deciding(NamedTuple):
 
 def step_through(deciding: Sequence[Deciding], lanes: Sequence[Lane], ledger: LedgerSpec) -> Histories:
     """Walks every lane from cash through its decisions; the lanes that a policy decides for ask what it answers."""
+    deciding = [each._replace(policy=timed(each.policy, each.on.fill_time)) for each in deciding]
     answered = [(each, bands_of(each.policy, each.on.rows)) for each in deciding]
     banded = [Banded(found, each.accounts, each.lags) for each, found in answered if found is not None]
     asked = [each for each, found in answered if found is None]

@@ -16,17 +16,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from himari_rl.agents.config import PPOConfig, config_type
-from himari_rl.config import as_dict
 from himari_rl.data.facts import recorded, whose_signals
 from himari_rl.data.leaks import doubtful_columns
 from himari_rl.data.panel import Panel
 from himari_rl.data.table import stamp
 from himari_rl.envs.config import TradingEnvConfig
+from himari_rl.errors import ConfigError
 from himari_rl.evaluation import metrics
 from himari_rl.evaluation.backtest import POLICY, SEED, Backtest
 from himari_rl.evaluation.baselines import ONE
@@ -50,8 +50,9 @@ from himari_rl.experiments.run_folder import (
 )
 from himari_rl.experiments.shipped import shipped_answers
 from himari_rl.experiments.train_all import FOLDS_FOLDER, train_all
-from himari_rl.experiments.walk_forward import REAL, Key, Settings, WalkForwardPlan, plan
+from himari_rl.experiments.walk_forward import REAL, ExternalSettings, Key, Settings, WalkForwardPlan, plan
 from himari_rl.policy.bundle import amend, write_bundle
+from himari_rl.policy.code import Factory, described, folder_of, named
 from himari_rl.policy.manifest import Manifest
 from himari_rl.policy.runtime import load_policy
 from himari_rl.schema import Bars
@@ -88,8 +89,8 @@ class WalkForwardRun:
 
 
 def walk_forward(
-    bars: Bars | Panel,
-    kind: str = "base",
+    bars: Bars | Panel | Factory | str,
+    kind: str | Factory | Bars | Panel = "base",
     *,
     out: str | Path = "runs/walk-forward",
     agent: PPOConfig | None = None,
@@ -104,6 +105,8 @@ def walk_forward(
     """Trains on the past and judges what follows, fold after fold, with controls; what `himari walk-forward` does.
 
     Args:
+        bars, kind: the history and base, lstm or multi; or `walk_forward(factory, bars)` with a policy of your own:
+            factory(train_bars, seed) returns one (policy/protocol.py), or names it, MODULE:NAME (docs/judge.md).
         agent, environment: the kind's defaults if not given.
         jobs: processes, the same bytes with any number; None is one a core, and needs a script with a main guard.
         accept: findings of `himari data audit` to go on with, by name; recorded in the document.
@@ -122,18 +125,32 @@ def walk_forward(
     >>> len(run.document["folds"])
     1
     """
-    require_bars(bars, "walk_forward(bars, ...)")
-    asked = Settings(
-        kind=kind,
-        agent=config_type(kind)() if agent is None else agent,
-        environment=environment or TradingEnvConfig(),
-        **vars(settings_from(WalkForwardConfig, settings)),
-    )
+    history, what = (kind, bars) if callable(bars) or isinstance(bars, str) else (bars, kind)
+    require_bars(history, "walk_forward(bars, ...) or walk_forward(factory, bars, ...)")
+    bars = cast(Bars | Panel, history)
+    asked = settings_of(what, agent, environment or TradingEnvConfig(), settings_from(WalkForwardConfig, settings))
     pool = None if jobs == 1 else local_pool(jobs)
     said: dict[str, Any] = {"progress": progress, "overwrite": overwrite, "accept": accept}
     with workplace(out) as folder:
         document, judgement = _run(bars, asked, folder, pool, **said, beliefs_from=beliefs_from)
     return WalkForwardRun(folder=out, document=document, judgement=judgement)
+
+
+def settings_of(
+    kind: object, agent: PPOConfig | None, environment: TradingEnvConfig, asked: WalkForwardConfig
+) -> Settings:
+    """A walk-forward's settings: of a kind of agent, or of somebody's own factory, given or named.
+
+    Raises:
+        ConfigError: no such kind and no such code, or an agent's settings for a factory.
+    """
+    shared: dict[str, Any] = {"environment": environment, **vars(asked)}
+    if isinstance(kind, str) and ":" not in kind:
+        return Settings(kind=kind, agent=config_type(kind)() if agent is None else agent, **shared)
+    if agent is not None:
+        raise ConfigError(f"an agent's settings for {kind}", "none: a factory makes its own", "leave `agent` out")
+    code, factory = named(kind) if isinstance(kind, str) else (described(cast(Factory, kind)), cast(Factory, kind))
+    return ExternalSettings(factory=code, folder=folder_of(factory), **shared)
 
 
 def run_walk_forward(
@@ -186,7 +203,7 @@ def _run(
     this = identity_of_run(settings, bars, beliefs_from)
     same = "a run that was cut off continues, a finished one is judged again from its folds"
     with claimed(out, this, same=same, overwrite=overwrite, tell=tell):
-        tell(settings.recipe.budget)
+        tell(settings.budget)
         return _judged(work, bars, out, pool, facts, progress, usd_per_hour, started)
 
 
@@ -216,9 +233,9 @@ def _judged(
     document = {
         "kind": settings.kind,
         "symbols": list(result.symbols),
-        "settings": as_dict(settings),
+        "settings": settings.plain,
         "settings_hash": settings.hash,
-        "budget": settings.recipe.budget,
+        "budget": settings.budget,
         "data": _described(bars, sha256),
         "span": dict(zip(("market", "first_ms", "last_ms"), span_of(_judged_bars(work)), strict=True)),
         "look": look_of(settings.hash, _judged_bars(work)),
@@ -258,14 +275,14 @@ def identity_of_run(settings: Settings, bars: Bars | Panel, beliefs_from: Sequen
 
 def write_settings(work: WalkForwardPlan, bars: Bars | Panel, out: Path) -> None:
     settings = work.settings
-    record = {"hash": settings.hash, "data_sha256": bars.fingerprint, "settings": as_dict(settings)}
+    record = {"hash": settings.hash, "data_sha256": bars.fingerprint, "settings": settings.plain}
     write_atomic(out / SETTINGS, (json.dumps(record, indent=2) + "\n").encode())
 
 
 def _stepped(fold: TrainedFold) -> int:
     """Bars that a fold was trained with, whole rollouts."""
     run = fold.manifest.config["run"]
-    bars = run["bars"] if isinstance(run, dict) else 0
+    bars = run.get("bars", 0) if isinstance(run, dict) else 0
     return bars if isinstance(bars, int) else 0
 
 
@@ -285,7 +302,7 @@ def _counted(work: WalkForwardPlan, out: Path) -> tuple[int, dict[str, Any], Seq
                 trials.look("tune", *span_of(search.train), look, tried, paths=searched)
         detail = {"kind": settings.kind, "seeds": len(settings.seeds)}
         number = trials.look("walk-forward", *span, look_of(settings.hash, judged, place), detail, paths=paths)
-        registration = standing(trials, *span, as_dict(settings), paths=paths).to_dict()
+        registration = standing(trials, *span, settings.plain, paths=paths).to_dict()
         history = trials.history(*span, paths)
     return *_remembered(out, number, registration), history
 

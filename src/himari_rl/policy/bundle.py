@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from himari_rl.errors import BundleError
-from himari_rl.policy.manifest import Manifest, new_manifest, parse_manifest, tensor_shapes
+from himari_rl.policy.manifest import Manifest, new_manifest, parse_manifest, tensor_dtype, tensor_shapes
 from himari_rl.storage import is_file, is_folder, join, read_bytes, write_atomic, write_folder
 
 __all__ = [
@@ -67,13 +67,16 @@ def packaged(manifest: Manifest, tensors: Mapping[str, NDArray[Any]]) -> tuple[M
 
     Args:
         manifest: from `new_manifest`; its digests are computed here.
-        tensors: the weights, see `tensor_shapes`; stored as float32.
+        tensors: the weights, see `tensor_shapes`; stored as float32, the arrays of an external policy as they are.
 
     Raises:
         BundleError: a tensor is missing, unknown, of the wrong shape or not finite.
     """
     with np.errstate(over="ignore"):  # what does not fit float32 becomes infinite and is refused below
-        arrays = {name: np.ascontiguousarray(values, dtype=np.float32) for name, values in sorted(tensors.items())}
+        arrays = {
+            name: np.ascontiguousarray(values, dtype=tensor_dtype(manifest, name))
+            for name, values in sorted(tensors.items())
+        }
     check_tensors(manifest, arrays, "the weights to write", "fix the exporter")
     weights = save(arrays)
     draft = manifest.model_dump(mode="json") | {"weights_sha256": hashlib.sha256(weights).hexdigest()}
@@ -163,9 +166,10 @@ def check_tensors(manifest: Manifest, tensors: Mapping[str, NDArray[Any]], where
             raise BundleError(f"{where}: {kind} tensor {min(names)}", f"{len(shapes)} tensors", cure)
     for name, shape in shapes.items():
         array = tensors[name]
-        if array.shape != shape or array.dtype != np.float32:
-            raise BundleError(f"{where}: {name} is {array.dtype} {array.shape}", f"float32 {shape}", cure)
-        if not np.isfinite(array).all():
+        dtype = tensor_dtype(manifest, name)
+        if array.shape != shape or array.dtype != dtype:
+            raise BundleError(f"{where}: {name} is {array.dtype} {array.shape}", f"{dtype} {shape}", cure)
+        if manifest.external is None and not np.isfinite(array).all():
             raise BundleError(
                 f"{where}: {name} holds NaN or infinity", "finite weights", "train again; this run diverged"
             )
