@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import load_script, run_himari
+from helpers import PATIENCE_S, load_script, run_himari
 from helpers.bucket import QUIET
 from helpers.cloud import Cloud, cloud_server
 from helpers.serving import cloud_run_server, wait_for
@@ -184,6 +185,25 @@ def test_kill_nine_at_random_changes_not_one_bit(cloud: Cloud, kind: str, tmp_pa
     assert load_policy(f"{MODELS}/{run}/bundle").manifest.gate is not None
     assert len(gcs.names(f"{MODELS}/{run}/checkpoints/checkpoint-0/")) <= 2
     sys.stdout.write(f"{kind}: {killed} kills, {resumed} after a checkpoint, {runs} runs of {took:.1f} s compared\n")
+
+
+@pytest.mark.skipif("HIMARI_KILLS" not in os.environ, reason="five trainers for half a minute: make cloud")
+def test_two_trainers_at_one_prefix_leave_one_whole_run(cloud: Cloud, tmp_path: Path) -> None:
+    """The second is stopped by name as soon as both write, and the same command goes on from what the first left."""
+    words = ("--num-episodes", "60", "--save-interval", "2", *SMALL)
+    finished(trainer("base", "--model-dir", "models/alone", *words, bucket=BUCKET, cwd=tmp_path))
+    both = [trainer("base", "--model-dir", "models/both", *words, bucket=BUCKET, cwd=tmp_path) for _ in range(2)]
+    ends = [process.communicate(timeout=2 * PATIENCE_S)[1] for process in both]
+    codes = sorted(process.returncode for process in both)
+    assert codes in ([0, 0], [0, 2], [2, 2]), ends
+    for process, said in zip(both, ends, strict=True):
+        assert process.returncode == 0 or "Traceback" not in said, said
+    finished(trainer("base", "--model-dir", "models/both", *words, bucket=BUCKET, cwd=tmp_path))
+    assert weights("both") == weights("alone")
+    named = json.loads(read_bytes(f"{MODELS}/both/{INDEX}"))["objects"]
+    for name, said in named.items():
+        assert hashlib.sha256(read_bytes(f"{MODELS}/both/{name}")).hexdigest() == said["sha256"], name
+    assert load_policy(f"{MODELS}/both/bundle").manifest.gate is not None
 
 
 class Killed(BaseException):
