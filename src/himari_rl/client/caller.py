@@ -29,7 +29,6 @@ from himari_rl.client.config import ClientConfig
 from himari_rl.client.tokens import Credentials
 from himari_rl.client.wire import CallError, Wire
 
-
 MOST_DETAIL = 500
 """Characters of what a server said that go into a detail, and so into a journal."""
 

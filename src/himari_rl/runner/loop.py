@@ -28,8 +28,8 @@ from typing import Any, NamedTuple
 
 from himari_rl.errors import StorageError
 from himari_rl.monitoring.page import HEADERS, render_page
-from himari_rl.runner.halt import EVERY
 from himari_rl.runner.live import LiveView
+from himari_rl.runner.signals import EVERY
 from himari_rl.runner.step import Decision, Runner
 
 GROUP_S = 0.002  # a group takes no more lines after that
