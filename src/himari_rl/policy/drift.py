@@ -18,7 +18,7 @@ account's own features are left out: they are what the policy did, not what it m
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Any, NamedTuple, Protocol
@@ -44,7 +44,7 @@ from himari_rl.schema import HOUR_MS, BoolArray, FloatArray
 
 WINDOW = 100
 MARGIN = 1.5  # of psi and distance: the next year's worst window is worse than those before, of a dozen numbers one's
-MARGIN_OF = {"volatility": 2.5}  # of the distance: a crash stays in twenty of its values, farther than any before it
+MARGIN_OF = {"volatility": 2.5}  # a crash stays in twenty of its values, farther than any before it
 MARGIN_PSI, MARGIN_DISTANCE = 0.8, 0.1  # and so much, where training hardly strayed at all
 PARTS = 8  # of the training data: how much their worst windows differ is added, once at ENOUGH rows, more at fewer
 ENOUGH = 20_000
@@ -172,13 +172,8 @@ def fit_drift(columns: Mapping[str, FloatArray], window: int = WINDOW, interval_
         for kept, found in zip(strayed, reference.strayed(values[part[:, None] + np.arange(window)]), strict=True):
             kept.append(found)
     more = (ENOUGH / rows) ** 0.5
-    kinds = Counter(base_name(name) for name in columns)
-    sizes = [
-        fit_size(name, values[:, f], window, interval_ms, kinds[base_name(name)]) for f, name in enumerate(columns)
-    ]
-    psi = _limit(np.concatenate(strayed[0]), more, MARGIN)
-    wide = np.array([MARGIN_OF.get(base_name(name), MARGIN) for name in columns])
-    distance = _limit(np.concatenate(strayed[1]), more, wide)
+    margins = np.array([MARGIN_OF.get(base_name(name), MARGIN) for name in columns])
+    psi, distance = (_limit(np.concatenate(each), more, margins) for each in strayed)
     features = {
         name: DriftFeature(
             quantiles=tuple(quantiles[f].tolist()),
@@ -186,17 +181,17 @@ def fit_drift(columns: Mapping[str, FloatArray], window: int = WINDOW, interval_
             distance_limit=float(distance[f]) + MARGIN_DISTANCE,
             longest_run=longest_run(values[:, f]),
             longest_elsewhere=longest_run(values[:, f], often_at(quantiles[f])),
-            size=sizes[f],
+            size=fit_size(name, values[:, f], window, interval_ms),
         )
         for f, name in enumerate(columns)
     }
     return DriftSpec(window=window, features=features)
 
 
-def _limit(strayed: FloatArray, more: float, margin: FloatArray | float) -> FloatArray:
+def _limit(strayed: FloatArray, more: float, margins: FloatArray) -> FloatArray:
     """(F,) from the windows' (M, F)."""
     worst = np.array([part.max(axis=0) for part in np.array_split(strayed, PARTS)])
-    found: FloatArray = margin * worst.max(axis=0) + more * worst.std(axis=0)
+    found: FloatArray = margins * worst.max(axis=0) + more * worst.std(axis=0)
     return found
 
 

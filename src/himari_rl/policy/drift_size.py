@@ -1,21 +1,28 @@
-"""Did a number's size change? Two measures of drift.py on the mean logarithm of its size: `size` and `step`.
+"""Did a number's size change? Two measures of drift.py on the logarithm of a window's mean size: `size` and `step`.
 
-`size` holds a window against the windows of training. But a market's volatility wanders over its own factor of three
-within a year, so a level says little about a factor of three; that it tripled *against the bars just before* says more:
+`size` holds it against the sizes of training's windows. But a market's volatility wanders over its own factor of three
+within a year, so a level says little about a factor of three; that it tripled *against the bars just before* says more.
+`step` compares the window with what the bars before it forecast: a matched filter (the linear discriminant of a lasting
+step, Fisher 1936) on block means,
 
-    channel   log(|x| + floor), bar by bar: a mean of logarithms is not carried away by one large bar, as the logarithm
-              of a mean is
-    forecast  least squares on the means of 3/4 and 1/4 window before (a market that was quiet stays so for a while)
-    step      the mean of the three quietest quarters of the window less its forecast. A market's own storms come with
-              one loud day and abate; what was multiplied is louder on every day, so the loudest does not count
+    blocks   3/4 and 1/4 window before; four quarters of the window itself
+    score    w' (blocks - their training mean), w = S^-1 d / (d' S^-1 d), d = 0 before and 1 in the window,
+             S the blocks' covariance over all training positions
 
-Limits are one-sided, as a market grows loud much faster than it falls silent: training's largest of every window, their
-upper fifth with an exponential tail (peaks over threshold; Coles 2001, "An Introduction to Statistical Modeling of
-Extreme Values", ch. 4), carried on to what is met once in RETURNS years. Half a year's more where training was one year
-alone. What a level can wander between the parts of training is added to the limits of `size`.
+so that a step of size s raises the score by s, whatever the market did before, and a storm that is half over by the end
+of the window, or one that had already begun, raises it by less. On hourly bars the score of log |return| has a standard
+deviation of .27 where the window's level alone has .4: a factor of three is 4 of them instead of 2.7.
 
-On real hours nature itself triples so often that, at one alarm a year, a threefold volatility is found in some 60 % of
-places, a third in 90, five times and a fifth in 98 (docs/runner.md); no statistic of sizes was found that does better.
+The limits of a step are LIMITS standard deviations to either side: training's together with those of PRIOR years of a
+market that is known (hours of bitcoin and ether before 2022), as one calm year tells little of the next. Those of a
+size are one-sided, as a market grows loud faster than it falls silent: what training's windows exceed once in RETURN
+years by the exponential tail of their largest (peaks over threshold; Coles 2001, "An Introduction to Statistical
+Modeling of Extreme Values", ch. 4), at least the farthest of training, and what the level wandered between training's
+parts beyond that.
+
+Tried without gain (docs/runner.md says what this one finds): logarithms before means, the loudest day of a window left
+out, one-sided limits by the tail of training's largest windows, differences without weights. Each finds a third of the
+size more often and alarms in years whose weekends, or storms, are not those of training.
 """
 
 from __future__ import annotations
@@ -30,34 +37,33 @@ from pydantic import Field
 from himari_rl.policy.manifest_part import ManifestPart
 from himari_rl.schema import HOUR_MS, YEAR_MS, FloatArray
 
-MEAN_LOG, MEAN = "mean_log", "mean"
-CHANNELS = {"momentum_1h": MEAN_LOG, "momentum_4h": MEAN_LOG, "volatility": MEAN_LOG, "signal_confidence": MEAN}
-"""What is looked at of a number: its mean logarithm, or its mean. Numbers with few values have no entry."""
-RETURNS = {"momentum_1h": 0.75, "momentum_4h": 3.0, "volatility": 6.0, "signal_confidence": 6.0}
-"""Years of hours between two false alarms of a step, were the tail exact. The first carries the power; the others are
-the same moves again, smoothed, and would alarm as often for less."""
-SIZE_RETURN = 5.0
-WARY = 0.5  # years: a training of one year alone is trusted half as much again as an endless one
-UPPER = 0.2  # of the windows' largest are above the threshold of the tail
-PARTS = 8  # of the training data, between whose means a level wanders
-FLOOR = 0.1  # of training's median size: a bar that did not move has a size, and a dead feed has none
-QUARTERS, QUIETEST = 4, 3
-EVERY = 5  # positions of training that the forecast is fitted on
+LOG_SIZE, MEAN = "log_size", "mean"
+CHANNELS = {"momentum_1h": LOG_SIZE, "momentum_4h": LOG_SIZE, "volatility": LOG_SIZE, "signal_confidence": MEAN}
+"""What is looked at of a number: the logarithm of its mean size, or its mean. Numbers with few values have no entry."""
+LIMITS = {LOG_SIZE: 4.0, MEAN: 5.0}  # standard deviations of a step; a confidence has the fatter tails
+WIDER = {"volatility": 1.15}  # of a step: one storm stays in twenty of its values
+PRIOR, KNOWN = 1.0, {"momentum_1h": 0.28, "momentum_4h": 0.33, "volatility": 0.29}
+"""Years, and the standard deviations of steps of the logarithm."""
+PARTS = 8  # of training, between whose means a level wanders
+RETURN, UPPER = 5.0, 0.2  # years of hours between two levels beyond the limit; share of windows that its tail begins at
+FLOOR = 1e-3  # of training's mean size: where a feed dies, its log size is low, not minus infinity
+SHRINK = 0.05  # of the covariance towards its diagonal: blocks are alike
+STEPS = np.array([0.0, 0.0, 1.0, 1.0, 1.0, 1.0])  # of each block, where the window is another than the one before
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Score(ManifestPart):
-    """A number less a weighted sum, and how far training's strayed from their mean."""
+    """A weighted sum, and how far training's strayed from their mean."""
 
     weights: tuple[Finite, ...]
     centre: Finite
     lowest: Finite  # below 0
     highest: Finite
 
-    def strayed(self, value: FloatArray, before: FloatArray) -> FloatArray:
-        """(M,) of values (M,) after blocks (M, K), in units of the limit on its side, so that 1 is the limit."""
-        score = value - before @ np.array(self.weights) - self.centre
+    def strayed(self, blocks: FloatArray) -> FloatArray:
+        """(M,) of (M, K) in units of the limit on its side, so that 1 is the limit."""
+        score = blocks @ np.array(self.weights) - self.centre
         strayed: FloatArray = np.maximum(score / self.highest, score / self.lowest)
         return strayed
 
@@ -68,12 +74,18 @@ class SizeReference(ManifestPart):
     channel: str
     floor: Finite
     size: Score  # of the window's mean
-    step: Score  # of its quietest quarters, after the two blocks before it, the oldest first
+    step: Score  # of the six blocks, the oldest first
 
 
 def base_name(name: str) -> str:
     """A number's name without the symbol before it."""
     return name.rpartition(".")[2]
+
+
+def block_lengths(window: int) -> tuple[int, ...]:
+    """Bars of each block, the oldest first; together two windows."""
+    quarter = window // 4
+    return (window - quarter, quarter, window - 3 * quarter, quarter, quarter, quarter)
 
 
 def block_means(values: FloatArray, lengths: Sequence[int]) -> FloatArray:
@@ -87,17 +99,10 @@ def block_means(values: FloatArray, lengths: Sequence[int]) -> FloatArray:
     return np.column_stack(found)
 
 
-def _seen(values: FloatArray, channel: str, floor: float) -> FloatArray:
-    return np.log(np.abs(values) + floor) if channel == MEAN_LOG else values
-
-
-def _parts(seen: FloatArray, channel: str, window: int) -> tuple[FloatArray, FloatArray]:
-    """Of every two windows in a row: what is judged (M,), and the blocks before it (M, 2)."""
-    quarter = window // QUARTERS
-    lengths = (window - quarter, quarter, window - (QUARTERS - 1) * quarter, *(QUARTERS - 1) * (quarter,))
-    blocks = block_means(seen, lengths)
-    quarters = np.sort(blocks[:, 2:], axis=1)
-    return quarters[:, : QUIETEST if channel == MEAN_LOG else QUARTERS].mean(axis=1), blocks[:, :2]
+def _seen(values: FloatArray, channel: str, floor: float, lengths: Sequence[int]) -> FloatArray:
+    means = block_means(np.abs(values) if channel == LOG_SIZE else values, lengths)
+    # a difference of cumulated sums may miss 0 by a last bit
+    return np.log(np.maximum(means, 0.0) + floor) if channel == LOG_SIZE else means
 
 
 def return_level(scores: FloatArray, window: int, windows: float) -> float:
@@ -110,46 +115,44 @@ def return_level(scores: FloatArray, window: int, windows: float) -> float:
     return threshold + excess * math.log(max(UPPER * windows, 1.0))
 
 
-def fit_size(name: str, values: FloatArray, window: int, interval_ms: int, alike: int) -> SizeReference | None:
-    """The scores of one number's training values (N,), in the order of time; None where nothing can step.
+def _size(level: FloatArray, window: int, interval_ms: int) -> Score:
+    """Of every window's level (M,)."""
+    centre = float(level.mean())
+    wander = float(np.std([part.mean() for part in np.array_split(level, PARTS)]))
+    # of slower bars as many windows as of hours: each of their bars is a day that alarms
+    windows = RETURN * YEAR_MS / min(interval_ms, HOUR_MS) / window
+    down, up = (
+        max(return_level(away, window, windows), float(away.max())) for away in (centre - level, level - centre)
+    )
+    return Score(weights=(1.0,), centre=centre, lowest=-down - wander, highest=up + wander)
 
-    Args:
-        alike: numbers of this kind that are watched together, as of several symbols: each alarms so much more rarely.
-    """
-    base = base_name(name)
-    channel = CHANNELS.get(base)
+
+def fit_size(name: str, values: FloatArray, window: int, interval_ms: int = HOUR_MS) -> SizeReference | None:
+    """The scores of one number's training values (N,), in the order of time; None where nothing can step."""
+    channel = CHANNELS.get(base_name(name))
+    floor = FLOOR * float(np.abs(values).mean())
     if channel is None or (values == values[0]).all():
         return None
-    size = np.abs(values)
-    floor = max(FLOOR * float(np.median(size)), 1e-3 * float(size.mean()))
-    seen = _seen(values, channel, floor)
-    judged, before = _parts(seen, channel, window)
-    terms = np.column_stack([before, np.ones(len(before))])[::EVERY]
-    weights = np.linalg.lstsq(terms, judged[::EVERY], rcond=None)[0][:2]
-    # windows a year: of hours, also where bars are slower, as their alarms are days as well
-    a_year = max(YEAR_MS / max(interval_ms, 1), YEAR_MS / HOUR_MS) / window
-    wary = alike * (1.0 + WARY * a_year * window / len(values))
-    level = block_means(seen, (window,))[:, 0]
-    parts = np.array([part.mean() for part in np.array_split(level, PARTS)])
-    return SizeReference(
-        channel=channel,
-        floor=floor,
-        size=_score(level, (), np.zeros((len(level), 0)), window, wary * SIZE_RETURN * a_year, float(parts.std())),
-        step=_score(judged, tuple(weights.tolist()), before, window, wary * RETURNS[base] * a_year),
-    )
+    blocks = _seen(values, channel, floor, block_lengths(window))
+    covariance = np.cov(blocks.T)
+    spread = np.diag(covariance)
+    if not (spread > 0.0).all():
+        return None
+    weights = np.linalg.solve((1.0 - SHRINK) * covariance + SHRINK * np.diag(spread), STEPS)
+    weights /= weights @ STEPS
+    level = _seen(values, channel, floor, (window,))
+    base, years = base_name(name), len(values) * interval_ms / YEAR_MS
+    scores = blocks @ weights
+    limit = LIMITS[channel] * WIDER.get(base, 1.0) * _with_prior(base, float(scores.std()), years)
+    step = Score(weights=tuple(weights.tolist()), centre=float(scores.mean()), lowest=-limit, highest=limit)
+    return SizeReference(channel=channel, floor=floor, size=_size(level, window, interval_ms), step=step)
 
 
-def _score(
-    value: FloatArray, weights: tuple[float, ...], before: FloatArray, window: int, windows: float, wander: float = 0.0
-) -> Score:
-    """With limits; those of a level (`wander`) reach at least as far as training itself did."""
-    score = value - before @ np.array(weights)
-    centre = float(score.mean())
-    sides = []
-    for away in (centre - score, score - centre):
-        limit = return_level(away, window, windows) + wander
-        sides.append(max(limit, float(away.max()) if wander else 0.0, 1e-12))
-    return Score(weights=weights, centre=centre, lowest=-sides[0], highest=sides[1])
+def _with_prior(base: str, deviation: float, years: float) -> float:
+    known = KNOWN.get(base)
+    if known is None:
+        return deviation
+    return float(np.sqrt((years * deviation**2 + PRIOR * known**2) / (years + PRIOR)))
 
 
 class SizeScores:
@@ -160,26 +163,22 @@ class SizeScores:
     """
 
     def __init__(self, references: Sequence[SizeReference | None], window: int) -> None:
-        # the first bundles with sizes had them on the logarithm of means, in six weights: no longer looked at
-        self._references = [
-            known if known is not None and len(known.step.weights) == 2 else None for known in references
-        ]
-        self._window = window
+        self._references = references
+        self._lengths = {"size": (window,), "step": block_lengths(window)}
 
     def size(self, values: FloatArray) -> FloatArray:
         """(N - W + 1, F) of (N, F), 1 at the limit."""
-        found = np.zeros((len(values) - self._window + 1, values.shape[1]))
-        for f, known in enumerate(self._references):
-            if known is not None:
-                level = block_means(_seen(values[:, f], known.channel, known.floor), (self._window,))[:, 0]
-                found[:, f] = known.size.strayed(level, np.zeros((len(level), 0)))
-        return found
+        return self._strayed(values, "size")
 
     def step(self, values: FloatArray) -> FloatArray:
         """(N - 2 W + 1, F) of (N, F), 1 at the limit."""
-        found = np.zeros((len(values) - 2 * self._window + 1, values.shape[1]))
+        return self._strayed(values, "step")
+
+    def _strayed(self, values: FloatArray, measure: str) -> FloatArray:
+        lengths = self._lengths[measure]
+        found = np.zeros((len(values) - sum(lengths) + 1, values.shape[1]))
         for f, known in enumerate(self._references):
             if known is not None:
-                seen = _seen(values[:, f], known.channel, known.floor)
-                found[:, f] = known.step.strayed(*_parts(seen, known.channel, self._window))
+                score = known.size if measure == "size" else known.step
+                found[:, f] = score.strayed(_seen(values[:, f], known.channel, known.floor, lengths))
         return found
