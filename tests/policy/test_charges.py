@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -113,7 +114,7 @@ def test_ten_times_the_capital_earns_less_again_and_again(seed: int) -> None:
         spec = ledger(charges={"impact": 1.0, "capital_usd": capital, "volume_usd": 1e8})
         run = backtest({POLICY: rule}, stage(bars, spec), spec, variants=(BASE,), rng=rng).run(POLICY)
         earned.append(float(run.log_growth.sum()))
-    assert all(more > less for more, less in zip(earned, earned[1:], strict=False)), earned
+    assert all(more > less for more, less in pairwise(earned)), earned
     without = backtest({POLICY: rule}, stage(bars, ledger()), ledger(), variants=(BASE,), rng=rng).run(POLICY)
     assert float(without.log_growth.sum()) > earned[0]
     flat = {

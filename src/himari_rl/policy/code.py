@@ -102,7 +102,7 @@ def described(factory: Factory) -> CodeReference:
         at = factory.func if isinstance(factory, functools.partial) else factory
         at = at if hasattr(at, "__qualname__") else type(at)
         name = f"{module_name(at.__module__)}:{at.__qualname__}"
-        code = CodeReference(name=name, sha256=source_sha256(at.__module__), settings=_made_with(factory))
+        code = CodeReference(name=name, sha256=_source_of(at), settings=_made_with(factory))
     _KNOWN[code.key] = factory
     return code
 
@@ -222,6 +222,14 @@ def source_sha256(name: str) -> str:
         file = getattr(module, "__file__", None)
     source = Path(file).read_bytes() if file and Path(file).is_file() else name.encode()
     return hashlib.sha256(source).hexdigest()
+
+
+def _source_of(at: Any) -> str:
+    """The hash of the file in which a function or class stands, whether or not its module can be imported by name."""
+    if at.__module__ in sys.modules or not isinstance(at, FunctionType):
+        return source_sha256(at.__module__)
+    file = Path(at.__code__.co_filename)  # of a script that something ran under a name of its own
+    return hashlib.sha256(file.read_bytes() if file.is_file() else at.__code__.co_code).hexdigest()
 
 
 def _own(factory: Factory) -> CodeReference | None:
