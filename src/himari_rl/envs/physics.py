@@ -27,6 +27,7 @@ from himari_rl.features.contract import ACTION_BUY, ACTION_SELL, WIDTH
 from himari_rl.features.encoder import StateEncoder, write_account
 from himari_rl.policy.account import Account, MarketMove, Move, Trades, flat_account, move, no_trades, track
 from himari_rl.policy.clock import MarketPath, decisions_of
+from himari_rl.policy.code import of_hash
 from himari_rl.policy.ledger import Costs
 from himari_rl.schema import Bars, FloatArray
 
@@ -183,6 +184,7 @@ class Physics:
                 "bring a longer history or training span, or fewer episode_bars",
             )
         self.market, self.config = market, config
+        self._own_reward = of_hash(config.reward) if config.own_reward else None
         self.costs = config.costs if config.charges.off else _on(config.costs, market.rows.device)
         self.device = market.rows.device
         self._long_enough = torch.nonzero(market.path_rows > config.episode_bars)[:, 0]
@@ -278,6 +280,10 @@ class Physics:
         config = self.config
         if window.belief is not None and config.reward == BELIEVED:
             reward = rewards.believed(moved.exposure, moved.cost, *window.belief)
+        elif self._own_reward is not None:
+            earned = (moved.exposure * window.moves.to_open).sum(-1)
+            turnover = (moved.exposure - held).abs().sum(-1)
+            reward = rewards.own(self._own_reward, config.reward, moved.growth, earned, moved.cost, turnover)
         elif config.reward == "log_growth":
             reward = rewards.log_growth(moved.growth)
         elif config.reward == "mean_variance":
