@@ -49,6 +49,8 @@ CONTRACT = {
     "report": f"{SHARED} --accept-implausible --accept-leak --champion --external-code --new-ledger --out --rules "
     "--signer",
     "judge": "--json --per-year --seed --trials",
+    "verify": "--beliefs-from --data --external-code --funding --jobs --json --symbol --symbols --train",
+    "runs": "--json",
     "rollback": "--folder --json --reason",
     "export": "--json --out",
     "sign": "--json --key",

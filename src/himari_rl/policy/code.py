@@ -33,6 +33,7 @@ ADAPTERS = {  # what may stand before the first colon, and the class that it mea
     "sb3": "himari_rl.experiments.sb3:Sb3Factory",
 }
 EXPECTED = "MODULE:NAME or FILE.py:NAME"
+SHOWN = 12  # digits of a hash that a name carries
 _KNOWN: dict[tuple[str, str, str], Factory] = {}
 _TOLD = False
 
@@ -85,6 +86,34 @@ def named(name: str) -> tuple[CodeReference, Factory]:
     return code, factory
 
 
+def with_hash(name: str) -> str:
+    """MODULE:FUNCTION@HASH of code that a person named, MODULE:FUNCTION; what has its hash already stays as it is.
+
+    Raises:
+        ConfigError: there is no such function.
+    """
+    if "@" in name:
+        return name
+    code, _ = named(name)
+    return f"{code.name}@{code.sha256[:SHOWN]}"
+
+
+def of_hash(name: str) -> Factory:
+    """The function that MODULE:FUNCTION@HASH means.
+
+    Raises:
+        BundleError: it is not here, or its source is another one.
+    """
+    called, _, expected = name.partition("@")
+    try:
+        found = source_sha256(called.rpartition(":")[0])[:SHOWN]  # before a line of it runs
+        if found == expected:
+            return loaded(called)
+    except (ConfigError, ImportError) as error:
+        raise BundleError(f"the code {called} is not here: {error}", f"its source, {expected}") from error
+    raise BundleError(f"{called} is {found} now", f"{expected}, as it was named", "name it again, and train anew")
+
+
 def described(factory: Factory) -> CodeReference:
     """What names a factory that is here: an adapter says so itself, a function has a module and a name.
 
@@ -102,7 +131,7 @@ def described(factory: Factory) -> CodeReference:
         at = factory.func if isinstance(factory, functools.partial) else factory
         at = at if hasattr(at, "__qualname__") else type(at)
         name = f"{module_name(at.__module__)}:{at.__qualname__}"
-        code = CodeReference(name=name, sha256=source_sha256(at.__module__), settings=_made_with(factory))
+        code = CodeReference(name=name, sha256=_source_of(at), settings=_made_with(factory))
     _KNOWN[code.key] = factory
     return code
 
@@ -224,6 +253,14 @@ def source_sha256(name: str) -> str:
     return hashlib.sha256(source).hexdigest()
 
 
+def _source_of(at: Any) -> str:
+    """The hash of the file in which a function or class stands, whether or not its module can be imported by name."""
+    if at.__module__ in sys.modules or not isinstance(at, FunctionType):
+        return source_sha256(at.__module__)
+    file = Path(at.__code__.co_filename)  # of a script that something ran under a name of its own
+    return hashlib.sha256(file.read_bytes() if file.is_file() else at.__code__.co_code).hexdigest()
+
+
 def _own(factory: Factory) -> CodeReference | None:
     """What an adapter says of itself."""
     said = getattr(factory, "reference", None)
@@ -240,6 +277,8 @@ def _of_file(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ConfigError(f"{path} is no Python file", EXPECTED, "check the path")
     module = module_from_spec(spec)
+    if str(path.resolve().parent) not in sys.path:
+        sys.path.append(str(path.resolve().parent))  # where a worker process looks for it
     sys.modules[spec.name] = module  # dataclasses and pickle look their module up
     spec.loader.exec_module(module)
     return module

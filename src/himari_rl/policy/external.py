@@ -55,6 +55,11 @@ def _attributes(policy: object, factory: Factory) -> Arrays | None:
     kind, module = type(policy), getattr(factory, "__module__", "")
     if kind.__module__ != module or "<locals>" in kind.__qualname__ or not hasattr(policy, "__dict__"):
         return None
+    there: Any = sys.modules.get(module)
+    for part in kind.__qualname__.split("."):
+        there = getattr(there, part, None)
+    if there is not kind:  # a script that something ran under a name of its own: nobody else could find it
+        return None
     values = {name: v.item() if isinstance(v, np.generic) else v for name, v in vars(policy).items()}
     arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
     text = repr((kind.__qualname__, {name: value for name, value in values.items() if name not in arrays}))

@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field, JsonValue, ValidationError, model_validat
 from himari_rl.config import from_dict
 from himari_rl.errors import BundleError, ConfigError
 from himari_rl.policy.beliefs import Beliefs
+from himari_rl.policy.charges import Charges
 from himari_rl.policy.code import CodeReference
 from himari_rl.policy.drift import DriftSpec
 from himari_rl.policy.ledger_config import LedgerConfig
@@ -33,6 +34,7 @@ Digest = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
 
 LARGEST = 1e9
 """Of a number in a normaliser; features are shares and returns. Beyond it one is damaged, and float32 overflows."""
+_OWN_FORM = ("interval_ms", "limits", "charges")  # fields of LedgerSpec that are no plain field of LedgerConfig
 GAP_RULES = ("reset", "advance")  # what becomes of a recurrent policy's memory when a session misses bars
 SHAPING = {  # fields of a manifest that shape an answer
     "symbols",
@@ -117,6 +119,7 @@ class LedgerSpec(ManifestPart):
     allow_short: bool
     interval_ms: Positive
     limits: dict[str, Finite | None]  # RiskLimits by name; None is infinity: that limit is off
+    charges: dict[str, Finite | tuple[Finite, ...]] | None = None  # Charges by name; None: one rate is all
 
     @model_validator(mode="after")
     def _a_ledger_can_use_it(self) -> LedgerSpec:
@@ -130,15 +133,16 @@ class LedgerSpec(ManifestPart):
     def of(cls, config: LedgerConfig, interval_ms: int) -> LedgerSpec:
         """The manifest's form of a ledger's config, on bars of one interval."""
         limits = {name: None if value == math.inf else value for name, value in vars(config.limits).items()}
-        plain = {name: getattr(config, name) for name in cls.model_fields if name not in ("interval_ms", "limits")}
-        return cls(interval_ms=interval_ms, limits=limits, **plain)
+        charges = None if config.charges.off else dict(vars(config.charges))
+        plain = {name: getattr(config, name) for name in cls.model_fields if name not in _OWN_FORM}
+        return cls(interval_ms=interval_ms, limits=limits, charges=charges, **plain)
 
     @cached_property
     def config(self) -> LedgerConfig:
         """The ledger's config, as everything that trades in it takes it."""
         limits = from_dict(RiskLimits, {k: math.inf if v is None else v for k, v in self.limits.items()})
-        plain = {name: getattr(self, name) for name in type(self).model_fields if name not in ("interval_ms", "limits")}
-        return LedgerConfig(limits=limits, **plain)
+        plain = {name: getattr(self, name) for name in type(self).model_fields if name not in _OWN_FORM}
+        return LedgerConfig(limits=limits, charges=from_dict(Charges, self.charges or {}), **plain)
 
 
 class ConfidenceSpec(ManifestPart):
@@ -260,6 +264,8 @@ class Manifest(ManifestPart):
             del shaping["beliefs"]["drift_net"]
         if self.external is None:
             del shaping["external"]
+        if self.ledger.charges is None:
+            del shaping["ledger"]["charges"]
         text = json.dumps(shaping, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
