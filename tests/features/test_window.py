@@ -15,7 +15,7 @@ from himari_rl.features import contract
 from himari_rl.features.contract import WIDTH, state_dim
 from himari_rl.features.encoder import StateEncoder, account_columns, account_numbers
 from himari_rl.features.indicators import correlation_from_sums, correlation_terms
-from himari_rl.features.window import CloseWindow, complete_correlations
+from himari_rl.features.window import CloseWindow, correlations, returns_and_one
 from himari_rl.schema import DAY_MS, HOUR_MS, MINUTE_MS, Bars, FloatArray
 
 START = 1_700_000_000_000 // DAY_MS * DAY_MS
@@ -89,19 +89,23 @@ def test_the_last_bar_again_takes_its_place_and_the_window_before_stays() -> Non
 
 
 @given(st.integers(0, 10**6), st.integers(2, 6), st.integers(1, 170), st.booleans())
-def test_without_a_missing_return_the_correlations_have_the_general_bits(
+def test_without_a_missing_return_the_correlations_are_the_general_ones(
     seed: int, assets: int, rows: int, still: bool
 ) -> None:
+    """One matrix product instead of six sums a pair; what does not move is exactly 0."""
     rng = np.random.default_rng(seed)
-    returns = rng.normal(size=(rows, assets)) * 10.0 ** rng.integers(-6, 0)
-    returns[:, 0] *= not still
+    moves = rng.normal(size=(rows, assets)) * 10.0 ** rng.integers(-6, 0)
+    moves[:, 0] *= not still
+    closes = 100.0 * np.exp(np.vstack([np.zeros(assets), moves]).cumsum(axis=0))
+    returns = closes[1:] / closes[:-1] - 1.0
     pairs = np.array(list(combinations(range(assets), 2)))
     first, second = pairs.T
     window = contract.CORRELATION.window
     general = correlation_from_sums(correlation_terms(returns[:, first], returns[:, second]).sum(axis=0), window)
-    quick = complete_correlations(np.ascontiguousarray(returns.T), first, second, window)
-    assert quick.tolist() == general.tolist()
+    quick = np.array(correlations(returns_and_one(np.ascontiguousarray(closes.T))))
+    np.testing.assert_allclose(quick, general, rtol=0.0, atol=1e-12)
     assert (np.count_nonzero(quick) == 0) == (2 * rows < window or (still and assets == 2))
+    assert (quick[general == 0.0] == 0.0).all()
 
 
 def test_two_windows_after_one_do_not_disturb_each_other() -> None:

@@ -12,9 +12,7 @@ is an earlier value, so nothing has to be undone, and a history of a thousand ba
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
 from itertools import combinations, pairwise
 from typing import NamedTuple
 
@@ -32,158 +30,170 @@ _SHORT, _LONG, _VOLATILITY = (
 _HORIZONS = (_SHORT.window, _LONG.window)
 _BARS = _VOLATILITY.window
 _ROOM = 32
-"""Bars until rows are dropped: it costs more than the bar does."""
+"""Bars until some are dropped: it costs more than the bar does."""
 _LONGEST_MS = max(_HORIZONS)
 
 
 class CloseWindow(NamedTuple):
-    """The newest closes of several assets on one clock: the first `rows` rows of two arrays with room for more.
+    """The newest closes of several assets on one clock: the first `count` columns of two arrays with room for more.
 
-    A later window writes the row behind the last one of the window before, which never looks there.
+    A later window writes the column behind the last one of the window before, which never looks there.
     """
 
     times: IntArray  # (C,) ms UTC, bar OPEN, increasing
-    closes: FloatArray  # (C, A); NaN where an asset has no bar
-    rows: int
-    complete: bool  # whether every asset has a bar in every row
-    timestamp: int  # of the newest row
+    closes: FloatArray  # (A, C); NaN where an asset has no bar
+    filled: int  # columns that count
+    complete: bool  # whether every asset has a bar at every time
+    timestamp: int  # of the newest column
 
     @classmethod
     def of(cls, history: Sequence[tuple[Sequence[int], Sequence[float]]]) -> CloseWindow:
         """Of each asset's opening times, ms UTC and increasing, and its closes."""
         times = np.unique(np.concatenate([np.array(opened) for opened, _ in history]))
-        closes = np.full((len(times), len(history)), np.nan)
-        for column, (opened, values) in enumerate(history):
-            closes[times.searchsorted(opened), column] = values
+        closes = np.full((len(history), len(times)), np.nan)
+        for own, (opened, values) in zip(closes, history, strict=True):
+            own[times.searchsorted(opened)] = values
         return cls(times, closes, len(times), False, int(times[-1]))._needed()
 
     def then(self, timestamp: int, closes: Sequence[float]) -> CloseWindow:
-        """The window with a newer row; a row of the same time takes the place of the last one."""
-        times, rows, count, complete, newest = self
+        """The window with a newer bar of every asset; one of the same time takes the place of the last one."""
+        times, columns, filled, complete, newest = self
         if timestamp == newest:  # the window before must stay as it is
-            times, rows, count = times.copy(), rows.copy(), count - 1
-        elif count == len(times):
-            times, rows, count, complete, _ = self._needed()
-        times[count], rows[count] = timestamp, closes
-        return tuple.__new__(CloseWindow, (times, rows, count + 1, complete, timestamp))
+            times, columns, filled = times.copy(), columns.copy(), filled - 1
+        elif filled == len(times):
+            times, columns, filled, complete, _ = self._needed()
+        times[filled] = timestamp
+        columns[:, filled] = closes
+        return tuple.__new__(CloseWindow, (times, columns, filled + 1, complete, timestamp))
 
     def last(self, before: int | None = None) -> list[float]:
-        """Each asset's newest close; only of rows before a time, where one is given."""
-        count = self.rows
+        """Each asset's newest close; only of bars before a time, where one is given."""
+        filled = self.filled
         if before is not None and before <= self.timestamp:
-            count = bisect_left(self.times, before, 0, count)
+            filled = int(self.times[:filled].searchsorted(before))
         if self.complete:
-            row: list[float] = self.closes[count - 1].tolist()
-            return row
-        return [float(column[~np.isnan(column)][-1]) for column in self.closes[:count].T]
+            column: list[float] = self.closes[:, filled - 1].tolist()
+            return column
+        return [float(own[~np.isnan(own)][-1]) for own in self.closes[:, :filled]]
 
     def last_times(self) -> list[int]:
         """The time of each asset's newest close."""
         if self.complete:
             return [self.timestamp]
-        times, closes = self.times[: self.rows], self.closes[: self.rows]
-        return [int(times[~np.isnan(column)][-1]) for column in closes.T]
+        times, closes = self.times[: self.filled], self.closes[:, : self.filled]
+        return [int(times[~np.isnan(own)][-1]) for own in closes]
 
     def numbers(self, dim: int, interval_ms: int) -> list[float]:
-        """(state_dim,) momenta, volatilities and correlations at the newest row; everything else is 0.
+        """(state_dim,) momenta, volatilities and correlations at the newest bar; everything else is 0.
 
         Every asset must have a bar there.
         """
         state = [0.0] * dim
-        times, closes = self.times[: self.rows], self.closes[: self.rows]
+        times, closes = self.times[: self.filled], self.closes[:, : self.filled]
         if self.complete:
-            reached = _reached(times, closes, interval_ms)
+            now, hour_ago, four_hours_ago = (
+                closes[:, column].tolist() for column in (-1, *(_past(times, h, interval_ms) for h in _HORIZONS))
+            )
+            if len(closes) > 1:
+                moved = returns_and_one(closes[:, -contract.CORRELATION.window - 1 :])
+                state[WIDTH * len(closes) : -1] = correlations(moved)
+                returns = moved[:-1, -_BARS:].tolist()
+            else:
+                returns = [[after / before - 1.0 for before, after in pairwise(closes[0, -_BARS - 1 :].tolist())]]
         else:
-            here = [~np.isnan(column) for column in closes.T]
-            own = [
-                _reached(times[rows], closes[rows, asset : asset + 1], interval_ms) for asset, rows in enumerate(here)
-            ]
-            reached = [one for (one,) in own]
+            now, hour_ago, four_hours_ago, returns = zip(*_each(times, closes, interval_ms), strict=True)
+            if len(closes) > 1:
+                state[WIDTH * len(closes) : -1] = _correlations_with_gaps(closes[:, -contract.CORRELATION.window - 1 :])
         start = 0
-        for one in reached:
-            short, long, volatility = _market(*one)
-            state[start + contract.MOMENTUM_1H] = clipped(short, _SHORT)
-            state[start + contract.MOMENTUM_4H] = clipped(long, _LONG)
-            state[start + contract.VOLATILITY] = clipped(volatility, _VOLATILITY)
+        for close, short, long, own in zip(now, hour_ago, four_hours_ago, returns, strict=True):
+            state[start + contract.MOMENTUM_1H] = clipped(close / short - 1.0, _SHORT)
+            state[start + contract.MOMENTUM_4H] = clipped(close / long - 1.0, _LONG)
+            state[start + contract.VOLATILITY] = clipped(_volatility(own), _VOLATILITY)
             start += WIDTH
-        if len(reached) > 1:
-            state[WIDTH * len(reached) : -1] = self._correlations(closes).tolist()
         return state
 
-    def _correlations(self, closes: FloatArray) -> FloatArray:
-        window = contract.CORRELATION.window
-        rows = closes[-window - 1 :]
-        first, second = _pairs(rows.shape[1])
-        if self.complete:
-            columns = np.ascontiguousarray(rows.T)
-            return complete_correlations(columns[:, 1:] / columns[:, :-1] - 1.0, first, second, window)
-        returns = rows[1:] / rows[:-1] - 1.0  # NaN where either of two neighbouring rows has no bar
-        terms = correlation_terms(returns[:, first], returns[:, second])
-        found: FloatArray = correlation_from_sums(terms.sum(axis=0), window)
-        return found
-
     def _needed(self) -> CloseWindow:
-        """Without the rows that no later number reaches, and with room for more."""
-        times, rows = self.times[: self.rows], self.closes[: self.rows]
-        wanted = contract.CORRELATION.window + 1 if rows.shape[1] > 1 else 0
+        """Without the columns that no later number reaches, and with room for more."""
+        times, closes = self.times[: self.filled], self.closes[:, : self.filled]
+        wanted = contract.CORRELATION.window + 1 if len(closes) > 1 else 0
         keep = np.arange(len(times)) >= len(times) - wanted
-        for column in rows.T:
-            here = np.flatnonzero(~np.isnan(column))
+        for own in closes:
+            here = np.flatnonzero(~np.isnan(own))
             keep[here[-_BARS - 1 :]] = True
             past = int(times[here].searchsorted(times[-1] - _LONGEST_MS, side="right")) - 1
             keep[here[max(past, 0) :]] = True
-        count = int(keep.sum())
-        kept, closes = np.empty(count + _ROOM, np.int64), np.empty((count + _ROOM, rows.shape[1]))
-        kept[:count], closes[:count] = times[keep], rows[keep]
-        return type(self)(kept, closes, count, not np.isnan(closes[:count]).any(), self.timestamp)
+        filled = int(keep.sum())
+        kept, columns = np.empty(filled + _ROOM, np.int64), np.empty((len(closes), filled + _ROOM))
+        kept[:filled], columns[:, :filled] = times[keep], closes[:, keep]
+        return type(self)(kept, columns, filled, not np.isnan(columns[:, :filled]).any(), self.timestamp)
 
 
-def complete_correlations(returns: FloatArray, first: IntArray, second: IntArray, window: int) -> FloatArray:
-    """`indicators.correlation_from_sums` of returns (A, T) of which none is missing, for the pairs (P,) of assets.
-
-    Each asset's own sums are made once, and not once a pair; the same additions in the same order, so the same bits.
-    """
-    assets, count = returns.shape
-    if 2 * count < window:
-        return np.zeros(len(first))
-    products = np.empty((2 * assets + len(first), count))
-    products[:assets] = returns
-    np.multiply(returns, returns, out=products[assets : 2 * assets])
-    np.multiply(returns[first], returns[second], out=products[2 * assets :])
-    sums = products.cumsum(axis=1)[:, -1]  # one after the other, as a sum over rows adds; sum(axis=1) adds pairwise
-    total, square = sums[:assets], sums[assets : 2 * assets]
-    variance = square - total * total / count
-    moves = variance > FLAT * square
-    root = np.sqrt(np.where(moves, variance, 1.0))
-    found = (sums[2 * assets :] - total[first] * total[second] / count) / (root[first] * root[second])
-    found = np.minimum(np.maximum(found, -1.0), 1.0)
-    return found if moves.all() else np.where(moves[first] & moves[second], found, 0.0)
+def _each(times: IntArray, closes: FloatArray, interval_ms: int) -> Iterator[tuple[float, float, float, list[float]]]:
+    """Of each asset of closes (A, T) with bars missing: close, closes an hour and four hours ago, last returns."""
+    for column in closes:
+        here = ~np.isnan(column)
+        own_times, own = times[here], column[here]
+        hour_ago, four_hours_ago = (own.item(_past(own_times, horizon, interval_ms)) for horizon in _HORIZONS)
+        prices = own[-_BARS - 1 :].tolist()
+        yield prices[-1], hour_ago, four_hours_ago, [after / before - 1.0 for before, after in pairwise(prices)]
 
 
-def _reached(times: IntArray, closes: FloatArray, interval_ms: int) -> list[tuple[list[float], float, float]]:
-    """Of each asset of closes (T, A): the newest ones, and those that its momenta are counted from."""
-    newest, end = int(times[-1]), len(times)
-    rows = [bisect_right(times, newest - horizon) if interval_ms <= horizon else 0 for horizon in _HORIZONS]
-    before = [closes[(row or end) - 1].tolist() for row in rows]  # where nothing is known the price did not move
-    return list(zip(closes[-_BARS - 1 :].T.tolist(), *before, strict=True))
+def _past(times: IntArray, horizon_ms: int, interval_ms: int) -> int:
+    """The newest column that is `horizon_ms` old; the last one, whose price did not move, where nothing is known."""
+    last = len(times) - 1
+    if interval_ms > horizon_ms:
+        return last
+    due = times.item(last) - horizon_ms
+    column = last - horizon_ms // interval_ms
+    if column < 0 or times.item(column) != due:  # bars are missing
+        column = int(times.searchsorted(due, side="right")) - 1
+    return last if column < 0 else column
 
 
-def _market(prices: list[float], hour_ago: float, four_hours_ago: float) -> tuple[float, float, float]:
-    """As indicators.momentum over each horizon and indicators.volatility, at the last row.
-
-    Twenty plain numbers take a third of what array calls do.
-    """
-    close = prices[-1]
-    short, long = close / hour_ago - 1.0, close / four_hours_ago - 1.0
-    if len(prices) <= _BARS:
-        return short, long, 0.0
-    returns = [after / before - 1.0 for before, after in pairwise(prices)]
+def _volatility(returns: Sequence[float]) -> float:
+    """As indicators.volatility at the last row. Twenty plain numbers take a third of what array calls do."""
+    if len(returns) < _BARS:
+        return 0.0
     mean, mean_square = sum(returns) / _BARS, sum([value * value for value in returns]) / _BARS
     variance = mean_square - mean * mean
-    return short, long, 0.0 if variance <= FLAT * mean_square else math.sqrt(variance)
+    return 0.0 if variance <= FLAT * mean_square else math.sqrt(variance)
 
 
-@lru_cache(maxsize=64)
-def _pairs(assets: int) -> tuple[IntArray, IntArray]:
-    first, second = zip(*combinations(range(assets), 2), strict=True)
-    return np.array(first), np.array(second)
+def returns_and_one(closes: FloatArray) -> FloatArray:
+    """(A + 1, T) the returns between closes (A, T + 1), and a row of ones: what `correlations` sums."""
+    assets, count = closes.shape
+    moved = np.empty((assets + 1, count - 1))
+    np.divide(closes[:, 1:], closes[:, :-1], out=moved[:assets])
+    moved[:assets] -= 1.0
+    moved[assets] = 1.0
+    return moved
+
+
+def correlations(moved: FloatArray) -> list[float]:
+    """`indicators.correlation_from_sums` of returns of which none is missing, from `returns_and_one`.
+
+    One matrix product makes every sum; it adds in another order, so the two agree to 1e-12 and not to the last bit.
+    """
+    assets, count = len(moved) - 1, moved.shape[1]
+    if 2 * count < contract.CORRELATION.window:
+        return [0.0] * (assets * (assets - 1) // 2)
+    *sums, total = (moved @ moved.T).tolist()
+    roots = []
+    for asset, own in enumerate(sums):
+        variance = own[asset] - own[assets] * own[assets] / count
+        roots.append(math.sqrt(variance) if variance > FLAT * own[asset] else 0.0)
+    found = []
+    for first, second in combinations(range(assets), 2):
+        scale = roots[first] * roots[second]
+        value = (sums[first][second] - total[first] * total[second] / count) / scale if scale else 0.0
+        found.append(-1.0 if value < -1.0 else 1.0 if value > 1.0 else value)
+    return found
+
+
+def _correlations_with_gaps(closes: FloatArray) -> list[float]:
+    """`indicators.panel_correlations` at the last of closes (A, T), NaN where an asset has no bar."""
+    returns = (closes[:, 1:] / closes[:, :-1] - 1.0).T  # NaN where either of two neighbours has no bar
+    first, second = map(list, zip(*combinations(range(len(closes)), 2), strict=True))
+    terms = correlation_terms(returns[:, first], returns[:, second])
+    found: list[float] = correlation_from_sums(terms.sum(axis=0), contract.CORRELATION.window).tolist()
+    return found
