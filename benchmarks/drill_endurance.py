@@ -16,7 +16,6 @@ import httpx
 
 from drill_server import FULL_SOAK_S, FULL_TERMS, LEAST_SOAK_S, ORDERLY, Found, said, server_on, small_bundle, states
 
-
 PACE_S = 0.05
 """Between two rounds of the soak: what grows with requests is seen, and the machine is free for something else."""
 

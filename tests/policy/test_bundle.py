@@ -211,7 +211,7 @@ def test_a_bundle_below_a_file_is_a_storage_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [MANIFEST, WEIGHTS])
 def test_a_file_of_holes_is_refused_by_its_size_and_not_read(small: Path, name: str) -> None:
-    """It costs its maker nothing and its reader all memory. The control: some bytes too many are the digest's to say."""
+    """It costs its maker nothing and its reader all memory. The control: some bytes too many are the digest's."""
     os.truncate(small / name, (small / name).stat().st_size + 10)
     assert "at most" not in refused(small)
     os.truncate(small / name, 2**30)

@@ -51,7 +51,7 @@ def scraped(metrics: Metrics, port: int) -> Iterator[int]:
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, request: Any, client_address: Any) -> None:
-            """Nor is a scraper that leaves: the standard library would write a traceback, to a stderr that may block."""
+            """Nor is a scraper that leaves: the standard library would write a traceback to stderr."""
             if not isinstance(sys.exception(), OSError):
                 super().handle_error(request, client_address)
 
