@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from himari_rl.data.synthetic import synthetic_bars
 from himari_rl.features import contract
 from himari_rl.features.contract import WIDTH, state_dim
-from himari_rl.features.encoder import StateEncoder, account_columns, account_numbers
+from himari_rl.features.encoder import StateEncoder, account_columns, account_numbers, concentration, herfindahl
 from himari_rl.features.indicators import correlation_from_sums, correlation_terms
 from himari_rl.features.window import CloseWindow, correlations, returns_and_one
 from himari_rl.schema import DAY_MS, HOUR_MS, MINUTE_MS, Bars, FloatArray
@@ -141,7 +141,7 @@ def test_what_is_kept_is_bounded_whatever_the_history(assets: int, interval_ms: 
         window = CloseWindow.of([as_bars(bars, len(bars.close)) for bars in panel])
         for row in range(rows, rows + 200):
             window = window.then(START + row * interval_ms, [100.0 + row] * assets)
-            assert window.times.nbytes + window.closes.nbytes < 12_000
+            assert 8 * (len(window.times) + len(window.closes)) < 12_000
     assert rows * 8 * (3 + 1) > 2 * 12_000
 
 
@@ -149,3 +149,8 @@ def test_what_is_kept_is_bounded_whatever_the_history(assets: int, interval_ms: 
 def test_an_account_in_plain_numbers_is_the_encoders(exposure: float, pnl: float, wins: float, unit: float) -> None:
     columns = account_columns(*(np.array([value]) for value in (exposure, pnl, wins)), unit)
     assert account_numbers(exposure, pnl, wins, unit) == tuple(float(column[0]) for column in columns)
+
+
+@given(st.lists(st.floats(-2.0, 2.0), min_size=2, max_size=12))
+def test_a_concentration_in_plain_numbers_is_the_encoders(exposures: list[float]) -> None:
+    assert concentration(exposures) == pytest.approx(float(herfindahl(np.array(exposures))), rel=1e-14, abs=1e-300)

@@ -1,6 +1,6 @@
 """The market numbers at the newest bar from nothing but the closes that its windows reach: no running sums.
 
-    window = CloseWindow.of(symbols' bars)        the closes of a history, in numpy
+    window = CloseWindow.of([([times], [closes])])   a history, in numpy
     window = window.then(timestamp, closes)  one bar later; the one before stays as it was
     window.numbers(state_dim, interval_ms)    the market's part of a state, as encoder.py gives it for the last row
 
@@ -12,7 +12,9 @@ is an earlier value, so nothing has to be undone, and a history of a thousand ba
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from itertools import combinations, pairwise
 from typing import NamedTuple
 
@@ -35,16 +37,18 @@ _LONGEST_MS = max(_HORIZONS)
 
 
 class CloseWindow(NamedTuple):
-    """The newest closes of several assets on one clock: the first `count` columns of two arrays with room for more.
+    """The newest closes of several assets on one clock: the first `filled` places of arrays with room for more.
 
-    A later window writes the column behind the last one of the window before, which never looks there.
+    A later window writes the place behind the last one of the window before, which never looks there. The arrays are
+    Python's: of twenty numbers numpy makes one call's work of each.
     """
 
-    times: IntArray  # (C,) ms UTC, bar OPEN, increasing
-    closes: FloatArray  # (A, C); NaN where an asset has no bar
-    filled: int  # columns that count
-    complete: bool  # whether every asset has a bar at every time
-    timestamp: int  # of the newest column
+    times: array[int]  # (C,) ms UTC, bar OPEN, increasing
+    closes: array[float]  # (A * C,) one asset behind the other; NaN where an asset has no bar
+    assets: int
+    filled: int  # places that count
+    complete: bool  # whether every asset has a bar in each of them
+    timestamp: int  # of the newest
 
     @classmethod
     def of(cls, history: Sequence[tuple[Sequence[int], Sequence[float]]]) -> CloseWindow:
@@ -53,34 +57,36 @@ class CloseWindow(NamedTuple):
         closes = np.full((len(history), len(times)), np.nan)
         for own, (opened, values) in zip(closes, history, strict=True):
             own[times.searchsorted(opened)] = values
-        return cls(times, closes, len(times), False, int(times[-1]))._needed()
+        return _needed(times, closes)
 
     def then(self, timestamp: int, closes: Sequence[float]) -> CloseWindow:
         """The window with a newer bar of every asset; one of the same time takes the place of the last one."""
-        times, columns, filled, complete, newest = self
+        times, kept, assets, filled, complete, newest = self
         if timestamp == newest:  # the window before must stay as it is
-            times, columns, filled = times.copy(), columns.copy(), filled - 1
+            times, kept, filled = times[:], kept[:], filled - 1
         elif filled == len(times):
-            times, columns, filled, complete, _ = self._needed()
+            times, kept, assets, filled, complete, _ = _needed(*self._columns())
         times[filled] = timestamp
-        columns[:, filled] = closes
-        return tuple.__new__(CloseWindow, (times, columns, filled + 1, complete, timestamp))
+        room, place = len(times), filled
+        for close in closes:
+            kept[place] = close
+            place += room
+        return tuple.__new__(CloseWindow, (times, kept, assets, filled + 1, complete, timestamp))
 
     def last(self, before: int | None = None) -> list[float]:
         """Each asset's newest close; only of bars before a time, where one is given."""
         filled = self.filled
         if before is not None and before <= self.timestamp:
-            filled = int(self.times[:filled].searchsorted(before))
+            filled = bisect_left(self.times, before, 0, filled)
         if self.complete:
-            column: list[float] = self.closes[:, filled - 1].tolist()
-            return column
-        return [float(own[~np.isnan(own)][-1]) for own in self.closes[:, :filled]]
+            return self.closes[filled - 1 :: len(self.times)].tolist()
+        return [float(own[~np.isnan(own)][-1]) for own in self._columns()[1][:, :filled]]
 
     def last_times(self) -> list[int]:
         """The time of each asset's newest close."""
         if self.complete:
             return [self.timestamp]
-        times, closes = self.times[: self.filled], self.closes[:, : self.filled]
+        times, closes = self._columns()
         return [int(times[~np.isnan(own)][-1]) for own in closes]
 
     def numbers(self, dim: int, interval_ms: int) -> list[float]:
@@ -88,70 +94,70 @@ class CloseWindow(NamedTuple):
 
         Every asset must have a bar there.
         """
-        state = [0.0] * dim
-        times, closes = self.times[: self.filled], self.closes[:, : self.filled]
-        if self.complete:
-            now, hour_ago, four_hours_ago = (
-                closes[:, column].tolist() for column in (-1, *(_past(times, h, interval_ms) for h in _HORIZONS))
-            )
-            if len(closes) > 1:
-                moved = returns_and_one(closes[:, -contract.CORRELATION.window - 1 :])
-                state[WIDTH * len(closes) : -1] = correlations(moved)
-                returns = moved[:-1, -_BARS:].tolist()
-            else:
-                returns = [[after / before - 1.0 for before, after in pairwise(closes[0, -_BARS - 1 :].tolist())]]
-        else:
-            now, hour_ago, four_hours_ago, returns = zip(*_each(times, closes, interval_ms), strict=True)
-            if len(closes) > 1:
-                state[WIDTH * len(closes) : -1] = _correlations_with_gaps(closes[:, -contract.CORRELATION.window - 1 :])
-        start = 0
-        for close, short, long, own in zip(now, hour_ago, four_hours_ago, returns, strict=True):
-            state[start + contract.MOMENTUM_1H] = clipped(close / short - 1.0, _SHORT)
-            state[start + contract.MOMENTUM_4H] = clipped(close / long - 1.0, _LONG)
-            state[start + contract.VOLATILITY] = clipped(_volatility(own), _VOLATILITY)
+        state, start = [0.0] * dim, 0
+        for close, hour_ago, four_hours_ago, returns in self._market(interval_ms):
+            state[start + contract.MOMENTUM_1H] = clipped(close / hour_ago - 1.0, _SHORT)
+            state[start + contract.MOMENTUM_4H] = clipped(close / four_hours_ago - 1.0, _LONG)
+            state[start + contract.VOLATILITY] = clipped(_volatility(returns), _VOLATILITY)
             start += WIDTH
+        if start > WIDTH:
+            newest = self._columns()[1][:, -contract.CORRELATION.window - 1 :]
+            state[start:-1] = correlations(returns_and_one(newest)) if self.complete else _with_gaps(newest)
         return state
 
-    def _needed(self) -> CloseWindow:
-        """Without the columns that no later number reaches, and with room for more."""
-        times, closes = self.times[: self.filled], self.closes[:, : self.filled]
-        wanted = contract.CORRELATION.window + 1 if len(closes) > 1 else 0
-        keep = np.arange(len(times)) >= len(times) - wanted
-        for own in closes:
-            here = np.flatnonzero(~np.isnan(own))
-            keep[here[-_BARS - 1 :]] = True
-            past = int(times[here].searchsorted(times[-1] - _LONGEST_MS, side="right")) - 1
-            keep[here[max(past, 0) :]] = True
-        filled = int(keep.sum())
-        kept, columns = np.empty(filled + _ROOM, np.int64), np.empty((len(closes), filled + _ROOM))
-        kept[:filled], columns[:, :filled] = times[keep], closes[:, keep]
-        return type(self)(kept, columns, filled, not np.isnan(columns[:, :filled]).any(), self.timestamp)
+    def _market(self, interval_ms: int) -> list[tuple[float, float, float, list[float]]]:
+        """Of each asset: its close, those an hour and four hours ago, and its last returns."""
+        times, closes, assets, filled, complete, _ = self
+        if not complete:
+            clock, columns = self._columns()
+            here = [~np.isnan(own) for own in columns]
+            alone = [_needed(clock[rows], own[rows][None]) for rows, own in zip(here, columns, strict=True)]
+            return [market for window in alone for market in window._market(interval_ms)]
+        hour_ago, four_hours_ago = (_past(times, filled - 1, horizon, interval_ms) for horizon in _HORIZONS)
+        found, room = [], len(times)
+        for start in range(0, assets * room, room):
+            end = start + filled
+            prices = closes[max(end - _BARS - 1, start) : end]
+            returns = [after / before - 1.0 for before, after in pairwise(prices)]
+            found.append((prices[-1], closes[start + hour_ago], closes[start + four_hours_ago], returns))
+        return found
+
+    def _columns(self) -> tuple[IntArray, FloatArray]:
+        """Times (T,) and closes (A, T) as numpy sees them, without a copy."""
+        closes = np.frombuffer(self.closes).reshape(self.assets, -1)
+        return np.frombuffer(self.times, np.int64)[: self.filled], closes[:, : self.filled]
 
 
-def _each(times: IntArray, closes: FloatArray, interval_ms: int) -> Iterator[tuple[float, float, float, list[float]]]:
-    """Of each asset of closes (A, T) with bars missing: close, closes an hour and four hours ago, last returns."""
-    for column in closes:
-        here = ~np.isnan(column)
-        own_times, own = times[here], column[here]
-        hour_ago, four_hours_ago = (own.item(_past(own_times, horizon, interval_ms)) for horizon in _HORIZONS)
-        prices = own[-_BARS - 1 :].tolist()
-        yield prices[-1], hour_ago, four_hours_ago, [after / before - 1.0 for before, after in pairwise(prices)]
+def _needed(times: IntArray, closes: FloatArray) -> CloseWindow:
+    """The window of times (T,) and closes (A, T) without what no later number reaches, and with room for more."""
+    wanted = contract.CORRELATION.window + 1 if len(closes) > 1 else 0
+    keep = np.arange(len(times)) >= len(times) - wanted
+    for own in closes:
+        here = np.flatnonzero(~np.isnan(own))
+        keep[here[-_BARS - 1 :]] = True
+        past = int(times[here].searchsorted(times[-1] - _LONGEST_MS, side="right")) - 1
+        keep[here[max(past, 0) :]] = True
+    filled = int(keep.sum())
+    kept, columns = np.zeros(filled + _ROOM, np.int64), np.zeros((len(closes), filled + _ROOM))
+    kept[:filled], columns[:, :filled] = times[keep], closes[:, keep]
+    complete = not np.isnan(columns).any()
+    clock, flat = array("q", kept.tobytes()), array("d", columns.tobytes())
+    return CloseWindow(clock, flat, len(closes), filled, complete, int(times[-1]))
 
 
-def _past(times: IntArray, horizon_ms: int, interval_ms: int) -> int:
-    """The newest column that is `horizon_ms` old; the last one, whose price did not move, where nothing is known."""
-    last = len(times) - 1
+def _past(times: array[int], last: int, horizon_ms: int, interval_ms: int) -> int:
+    """The newest place that is `horizon_ms` old; the last one, whose price did not move, where nothing is known."""
     if interval_ms > horizon_ms:
         return last
-    due = times.item(last) - horizon_ms
-    column = last - horizon_ms // interval_ms
-    if column < 0 or times.item(column) != due:  # bars are missing
-        column = int(times.searchsorted(due, side="right")) - 1
-    return last if column < 0 else column
+    due = times[last] - horizon_ms
+    place = last - horizon_ms // interval_ms
+    if place < 0 or times[place] != due:  # bars are missing
+        place = bisect_right(times, due, 0, last + 1) - 1
+    return last if place < 0 else place
 
 
-def _volatility(returns: Sequence[float]) -> float:
-    """As indicators.volatility at the last row. Twenty plain numbers take a third of what array calls do."""
+def _volatility(returns: list[float]) -> float:
+    """As indicators.volatility at the last row."""
     if len(returns) < _BARS:
         return 0.0
     mean, mean_square = sum(returns) / _BARS, sum([value * value for value in returns]) / _BARS
@@ -164,7 +170,7 @@ def returns_and_one(closes: FloatArray) -> FloatArray:
     assets, count = closes.shape
     moved = np.empty((assets + 1, count - 1))
     np.divide(closes[:, 1:], closes[:, :-1], out=moved[:assets])
-    moved[:assets] -= 1.0
+    moved -= 1.0
     moved[assets] = 1.0
     return moved
 
@@ -190,7 +196,7 @@ def correlations(moved: FloatArray) -> list[float]:
     return found
 
 
-def _correlations_with_gaps(closes: FloatArray) -> list[float]:
+def _with_gaps(closes: FloatArray) -> list[float]:
     """`indicators.panel_correlations` at the last of closes (A, T), NaN where an asset has no bar."""
     returns = (closes[:, 1:] / closes[:, :-1] - 1.0).T  # NaN where either of two neighbours has no bar
     first, second = map(list, zip(*combinations(range(len(closes)), 2), strict=True))

@@ -12,14 +12,13 @@ to one client and its session_id; a request without one is answered from its own
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from himari_rl.features.contract import ACCOUNT_COLUMNS, ACTION, CASCADE_RISK, CONFIDENCE, TIER, VOLATILITY, WIDTH
-from himari_rl.features.encoder import account_numbers, herfindahl
+from himari_rl.features.encoder import account_numbers, concentration
 from himari_rl.features.window import CloseWindow
-from himari_rl.policy.arrival import ArrivalRules, Place, missing_bars
+from himari_rl.policy.arrival import MAX_PRICE_RATIO, ArrivalRules, Place, missing_bars
 from himari_rl.schema import ACTIONS, SECOND_MS
 from himari_rl.serving.errors import FieldError
 from himari_rl.serving.reader import SentAsset, SentDecide
@@ -58,10 +57,11 @@ class Stream(NamedTuple):
         if now < last:
             rules.check_order(now, last, (*arrived.places[0], "bar", "timestamp"))
         for place, close, earlier in zip(arrived.places, arrived.closes, self.window.last(now), strict=True):
-            rules.check_close(close, earlier, (*place, "bar", "close"))
+            if not earlier / MAX_PRICE_RATIO <= close <= earlier * MAX_PRICE_RATIO:
+                rules.check_close(close, earlier, (*place, "bar", "close"))
         if self.decided and now == last:
             return {"repeated": True} if arrived.closes == self.window.last() else {"corrected": True}
-        missing = max([(now - time) // rules.interval_ms - 1 for time in self.window.last_times()])
+        missing = (now - min(self.window.last_times())) // rules.interval_ms - 1
         missing += 0 if self.decided else self.holes
         return {"gap": {"rule": "one_return", "missing_bars": missing}} if missing else {}
 
@@ -83,7 +83,7 @@ def arrive(request: SentDecide, slot: Slot, settings: ServeSettings, now_ms: flo
         if asset["bar"]["timestamp"] != timestamp:
             times = sorted({asset["bar"]["timestamp"] for asset in assets})
             raise FieldError("assets", f"the bars are of times {times}", "one time", "send the bars of one close")
-    rules, max_age_ms = slot.arrival, (settings.max_bar_age_s or np.inf) * SECOND_MS
+    rules, max_age_ms = slot.arrival, (settings.max_bar_age_s or inf) * SECOND_MS
     place = (*first, "bar", "timestamp")
     rules.check_grid(timestamp, place)
     age = rules.check_clock(timestamp, now_ms, max_age_ms, settings.open_bars, place)
@@ -152,7 +152,7 @@ def encode(stream: Stream, arrived: Arrived, slot: Slot) -> tuple[Stream, list[f
     still = [symbol for i, symbol in enumerate(slot.symbols) if state[i * WIDTH + VOLATILITY] == 0.0]
     if still:
         note["flat"] = still
-    unit, start = slot.policy.manifest.ledger.max_position_pct, 0
+    unit, start = slot.unit, 0
     for asset in arrived.assets:
         signal, held = asset["signal"], asset["account"]
         size, side, pnl, wins = account_numbers(held["exposure"], held["unrealised_pnl"], held["win_rate"], unit)
@@ -163,5 +163,5 @@ def encode(stream: Stream, arrived: Arrived, slot: Slot) -> tuple[Stream, list[f
         state[start + TIER.start - 1 + int(signal["tier"][1])] = 1.0
         start += WIDTH
     if len(slot.symbols) > 1:
-        state[-1] = float(herfindahl(np.array([asset["account"]["exposure"] for asset in arrived.assets])))
+        state[-1] = concentration([asset["account"]["exposure"] for asset in arrived.assets])
     return later, state, note
