@@ -95,31 +95,48 @@ class CloseWindow(NamedTuple):
         Every asset must have a bar there.
         """
         state, start = [0.0] * dim, 0
-        for close, hour_ago, four_hours_ago, returns in self._market(interval_ms):
-            state[start + contract.MOMENTUM_1H] = clipped(close / hour_ago - 1.0, _SHORT)
-            state[start + contract.MOMENTUM_4H] = clipped(close / four_hours_ago - 1.0, _LONG)
-            state[start + contract.VOLATILITY] = clipped(_volatility(returns), _VOLATILITY)
+        if self.assets == 1 and self.complete:
+            market = [self._alone(interval_ms)]
+        elif self.complete:
+            market = self._together(state, interval_ms)
+        else:
+            times, columns = self._columns()
+            here = [~np.isnan(own) for own in columns]
+            alone = [_needed(times[rows], own[rows][None]) for rows, own in zip(here, columns, strict=True)]
+            market = [window._alone(interval_ms) for window in alone]
+            if len(alone) > 1:
+                state[WIDTH * len(alone) : -1] = _with_gaps(columns[:, -contract.CORRELATION.window - 1 :])
+        for short, long, volatility in market:
+            state[start + contract.MOMENTUM_1H] = clipped(short, _SHORT)
+            state[start + contract.MOMENTUM_4H] = clipped(long, _LONG)
+            state[start + contract.VOLATILITY] = clipped(volatility, _VOLATILITY)
             start += WIDTH
-        if start > WIDTH:
-            newest = self._columns()[1][:, -contract.CORRELATION.window - 1 :]
-            state[start:-1] = correlations(returns_and_one(newest)) if self.complete else _with_gaps(newest)
         return state
 
-    def _market(self, interval_ms: int) -> list[tuple[float, float, float, list[float]]]:
-        """Of each asset: its close, those an hour and four hours ago, and its last returns."""
-        times, closes, assets, filled, complete, _ = self
-        if not complete:
-            clock, columns = self._columns()
-            here = [~np.isnan(own) for own in columns]
-            alone = [_needed(clock[rows], own[rows][None]) for rows, own in zip(here, columns, strict=True)]
-            return [market for window in alone for market in window._market(interval_ms)]
-        hour_ago, four_hours_ago = (_past(times, filled - 1, horizon, interval_ms) for horizon in _HORIZONS)
-        found, room = [], len(times)
-        for start in range(0, assets * room, room):
-            end = start + filled
-            prices = closes[max(end - _BARS - 1, start) : end]
-            returns = [after / before - 1.0 for before, after in pairwise(prices)]
-            found.append((prices[-1], closes[start + hour_ago], closes[start + four_hours_ago], returns))
+    def _alone(self, interval_ms: int) -> tuple[float, float, float]:
+        """Both momenta and the volatility of the one asset, which lacks no bar."""
+        times, closes, last = self.times, self.closes, self.filled - 1
+        prices = closes[max(last - _BARS, 0) : last + 1]
+        returns = [after / before - 1.0 for before, after in pairwise(prices)]
+        squares = [value * value for value in returns]
+        close, (short, long) = prices[-1], (_past(times, last, horizon, interval_ms) for horizon in _HORIZONS)
+        volatility = _deviation(sum(returns), sum(squares), _BARS) if len(returns) == _BARS else 0.0
+        return close / closes[short] - 1.0, close / closes[long] - 1.0, volatility
+
+    def _together(self, state: list[float], interval_ms: int) -> list[tuple[float, float, float]]:
+        """The same of several assets, and their correlations into `state`; none lacks a bar."""
+        times, closes, assets, filled, _, _ = self
+        moved = returns_and_one(self._columns()[1][:, -contract.CORRELATION.window - 1 :])
+        recent = moved[:, -_BARS:]
+        state[WIDTH * assets : -1] = correlations(moved)
+        sums = (recent @ recent.T).tolist()
+        short, long = (_past(times, filled - 1, horizon, interval_ms) for horizon in _HORIZONS)
+        found, room, full = [], len(times), filled > _BARS
+        for asset in range(assets):
+            start, own = asset * room, sums[asset]
+            close = closes[start + filled - 1]
+            volatility = _deviation(own[assets], own[asset], _BARS) if full else 0.0
+            found.append((close / closes[start + short] - 1.0, close / closes[start + long] - 1.0, volatility))
         return found
 
     def _columns(self) -> tuple[IntArray, FloatArray]:
@@ -156,11 +173,9 @@ def _past(times: array[int], last: int, horizon_ms: int, interval_ms: int) -> in
     return last if place < 0 else place
 
 
-def _volatility(returns: list[float]) -> float:
-    """As indicators.volatility at the last row."""
-    if len(returns) < _BARS:
-        return 0.0
-    mean, mean_square = sum(returns) / _BARS, sum([value * value for value in returns]) / _BARS
+def _deviation(total: float, squares: float, count: int) -> float:
+    """The population standard deviation of `count` returns from their sum and that of their squares; 0 of rounding."""
+    mean, mean_square = total / count, squares / count
     variance = mean_square - mean * mean
     return 0.0 if variance <= FLAT * mean_square else math.sqrt(variance)
 
@@ -178,7 +193,7 @@ def returns_and_one(closes: FloatArray) -> FloatArray:
 def correlations(moved: FloatArray) -> list[float]:
     """`indicators.correlation_from_sums` of returns of which none is missing, from `returns_and_one`.
 
-    One matrix product makes every sum; it adds in another order, so the two agree to 1e-12 and not to the last bit.
+    A matrix product makes every sum; it adds in another order, so the two agree to 1e-12 and not to the last bit.
     """
     assets, count = len(moved) - 1, moved.shape[1]
     if 2 * count < contract.CORRELATION.window:

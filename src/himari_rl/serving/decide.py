@@ -37,6 +37,7 @@ class Arrived(NamedTuple):
     places: Sequence[Place]  # where in the request each of them is
     timestamp: int  # of all the bars, ms UTC, bar OPEN
     closes: Sequence[float]
+    exposures: Sequence[float]
     note: dict[str, Any]  # what the answer must say
 
 
@@ -67,7 +68,7 @@ class Stream(NamedTuple):
 
     def then(self, arrived: Arrived) -> Stream:
         """One moment later; the same moment again takes the place of the last one."""
-        return Stream(self.window.then(arrived.timestamp, arrived.closes), True)
+        return tuple.__new__(Stream, (self.window.then(arrived.timestamp, arrived.closes), True, 0))
 
 
 def arrive(request: SentDecide, slot: Slot, settings: ServeSettings, now_ms: float) -> Arrived:
@@ -79,22 +80,23 @@ def arrive(request: SentDecide, slot: Slot, settings: ServeSettings, now_ms: flo
     """
     assets, places, first = _given(request, slot)
     timestamp = assets[0]["bar"]["timestamp"]
-    for asset in assets[1:]:
+    rules, max_age_ms = slot.arrival, (settings.max_bar_age_s or inf) * SECOND_MS
+    closes, accounts = [], []
+    for asset in assets:
         if asset["bar"]["timestamp"] != timestamp:
             times = sorted({asset["bar"]["timestamp"] for asset in assets})
             raise FieldError("assets", f"the bars are of times {times}", "one time", "send the bars of one close")
-    rules, max_age_ms = slot.arrival, (settings.max_bar_age_s or inf) * SECOND_MS
+        closes.append(asset["bar"]["close"])
+        accounts.append(asset["account"])
     place = (*first, "bar", "timestamp")
     rules.check_grid(timestamp, place)
     age = rules.check_clock(timestamp, now_ms, max_age_ms, settings.open_bars, place)
-    exposures = []
-    for asset, where in zip(assets, places, strict=True):
-        account = asset["account"]
+    for account, where in zip(accounts, places, strict=True):
         rules.check_account(account["exposure"], account["unrealised_pnl"], (*where, "account"))
-        exposures.append(account["exposure"])
+    exposures = [account["exposure"] for account in accounts]
     rules.check_gross(exposures)
     note = {"bar_age_s": round(age / SECOND_MS, 1)} if age > LATE_INTERVALS * slot.interval_ms else {}
-    return Arrived(assets, places, timestamp, [asset["bar"]["close"] for asset in assets], note)
+    return tuple.__new__(Arrived, (assets, places, timestamp, closes, exposures, note))
 
 
 def _given(request: SentDecide, slot: Slot) -> tuple[Sequence[SentAsset], Sequence[Place], Place]:
@@ -143,6 +145,8 @@ def begin(arrived: Arrived, slot: Slot, who: str) -> Stream:
 def encode(stream: Stream, arrived: Arrived, slot: Slot) -> tuple[Stream, list[float], dict[str, Any]]:
     """The stream after these bars, the state (F,) that the policy sees, and what the answer must say.
 
+    It is a state as features/validation.py wants it: each number was checked when it arrived, or is clipped here.
+
     Raises:
         ArrivalError: the bars cannot follow those of the stream.
     """
@@ -163,5 +167,5 @@ def encode(stream: Stream, arrived: Arrived, slot: Slot) -> tuple[Stream, list[f
         state[start + TIER.start - 1 + int(signal["tier"][1])] = 1.0
         start += WIDTH
     if len(slot.symbols) > 1:
-        state[-1] = concentration([asset["account"]["exposure"] for asset in arrived.assets])
+        state[-1] = concentration(arrived.exposures)
     return later, state, note

@@ -308,7 +308,6 @@ class Service:
             known = "the request has no session_id and" if name is None else "this session is new here and"
             stream = raw.begin(arrived, slot, known if stream is None else "the request")
         stream, state, note = raw.encode(stream, arrived, slot)
-        validate_state(state, slot.dim, slot.symbols)
         given = PolicyInput(state, note=note)
         if slot.recurrent and name is not None:
             given = self._in_session(slot, state, client, ("decide", *name), arrived.timestamp)
