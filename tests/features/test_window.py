@@ -15,7 +15,7 @@ from himari_rl.features import contract
 from himari_rl.features.contract import WIDTH, state_dim
 from himari_rl.features.encoder import StateEncoder, account_columns, account_numbers, concentration, herfindahl
 from himari_rl.features.indicators import correlation_from_sums, correlation_terms
-from himari_rl.features.window import CloseWindow, correlations, returns_and_one
+from himari_rl.features.window import CloseWindow, _needed, correlations, returns_and_one
 from himari_rl.schema import DAY_MS, HOUR_MS, MINUTE_MS, Bars, FloatArray
 
 START = 1_700_000_000_000 // DAY_MS * DAY_MS
@@ -154,3 +154,14 @@ def test_an_account_in_plain_numbers_is_the_encoders(exposure: float, pnl: float
 @given(st.lists(st.floats(-2.0, 2.0), min_size=2, max_size=12))
 def test_a_concentration_in_plain_numbers_is_the_encoders(exposures: list[float]) -> None:
     assert concentration(exposures) == pytest.approx(float(herfindahl(np.array(exposures))), rel=1e-14, abs=1e-300)
+
+
+@pytest.mark.parametrize(("assets", "interval_ms"), [(1, MINUTE_MS), (1, HOUR_MS), (3, MINUTE_MS), (3, HOUR_MS)])
+def test_what_is_kept_of_whole_bars_is_what_is_kept_of_any(assets: int, interval_ms: int) -> None:
+    """The control: fewer bars than were there."""
+    window = CloseWindow.of([as_bars(bars_of(seed, range(600), interval_ms), 600) for seed in range(assets)])
+    for row in range(600, 620):
+        window = window.then(START + row * interval_ms, [100.0 + row] * assets)
+    quick, general = window._newest(), _needed(*window._columns())
+    assert quick == general
+    assert quick.filled < window.filled

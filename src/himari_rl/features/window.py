@@ -34,6 +34,7 @@ _BARS = _VOLATILITY.window
 _ROOM = 32
 """Bars until some are dropped: it costs more than the bar does."""
 _LONGEST_MS = max(_HORIZONS)
+_EMPTY, _NEVER = array("d", [0.0] * _ROOM), array("q", [0] * _ROOM)
 
 
 class CloseWindow(NamedTuple):
@@ -65,7 +66,7 @@ class CloseWindow(NamedTuple):
         if timestamp == newest:  # the window before must stay as it is
             times, kept, filled = times[:], kept[:], filled - 1
         elif filled == len(times):
-            times, kept, assets, filled, complete, _ = _needed(*self._columns())
+            times, kept, assets, filled, complete, _ = self._newest() if complete else _needed(*self._columns())
         times[filled] = timestamp
         room, place = len(times), filled
         for close in closes:
@@ -138,6 +139,17 @@ class CloseWindow(NamedTuple):
             volatility = _deviation(own[assets], own[asset], _BARS) if full else 0.0
             found.append((close / closes[start + short] - 1.0, close / closes[start + long] - 1.0, volatility))
         return found
+
+    def _newest(self) -> CloseWindow:
+        """As `_needed`, where no asset lacks a bar: what is needed is then one stretch."""
+        times, closes, assets, filled, _, newest = self
+        past = bisect_right(times, newest - _LONGEST_MS, 0, filled) - 1
+        start = min(filled - _BARS - 1, past, filled - contract.CORRELATION.window - 1 if assets > 1 else filled)
+        start, room = max(start, 0), len(times)
+        kept = array("d")
+        for own in range(0, assets * room, room):
+            kept += closes[own + start : own + filled] + _EMPTY
+        return CloseWindow(times[start:filled] + _NEVER, kept, assets, filled - start, True, newest)
 
     def _columns(self) -> tuple[IntArray, FloatArray]:
         """Times (T,) and closes (A, T) as numpy sees them, without a copy."""

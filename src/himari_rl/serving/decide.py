@@ -38,6 +38,7 @@ class Arrived(NamedTuple):
     timestamp: int  # of all the bars, ms UTC, bar OPEN
     closes: Sequence[float]
     exposures: Sequence[float]
+    anew: bool  # whether it brings a history, with which its stream begins
     note: dict[str, Any]  # what the answer must say
 
 
@@ -62,7 +63,8 @@ class Stream(NamedTuple):
                 rules.check_close(close, earlier, (*place, "bar", "close"))
         if self.decided and now == last:
             return {"repeated": True} if arrived.closes == self.window.last() else {"corrected": True}
-        missing = (now - min(self.window.last_times())) // rules.interval_ms - 1
+        since = last if self.window.complete else min(self.window.last_times())
+        missing = (now - since) // rules.interval_ms - 1
         missing += 0 if self.decided else self.holes
         return {"gap": {"rule": "one_return", "missing_bars": missing}} if missing else {}
 
@@ -81,13 +83,14 @@ def arrive(request: SentDecide, slot: Slot, settings: ServeSettings, now_ms: flo
     assets, places, first = _given(request, slot)
     timestamp = assets[0]["bar"]["timestamp"]
     rules, max_age_ms = slot.arrival, (settings.max_bar_age_s or inf) * SECOND_MS
-    closes, accounts = [], []
+    closes, accounts, anew = [], [], False
     for asset in assets:
         if asset["bar"]["timestamp"] != timestamp:
             times = sorted({asset["bar"]["timestamp"] for asset in assets})
             raise FieldError("assets", f"the bars are of times {times}", "one time", "send the bars of one close")
         closes.append(asset["bar"]["close"])
         accounts.append(asset["account"])
+        anew = anew or asset.get("history") is not None
     place = (*first, "bar", "timestamp")
     rules.check_grid(timestamp, place)
     age = rules.check_clock(timestamp, now_ms, max_age_ms, settings.open_bars, place)
@@ -96,7 +99,7 @@ def arrive(request: SentDecide, slot: Slot, settings: ServeSettings, now_ms: flo
     exposures = [account["exposure"] for account in accounts]
     rules.check_gross(exposures)
     note = {"bar_age_s": round(age / SECOND_MS, 1)} if age > LATE_INTERVALS * slot.interval_ms else {}
-    return tuple.__new__(Arrived, (assets, places, timestamp, closes, exposures, note))
+    return tuple.__new__(Arrived, (assets, places, timestamp, closes, exposures, anew, note))
 
 
 def _given(request: SentDecide, slot: Slot) -> tuple[Sequence[SentAsset], Sequence[Place], Place]:
@@ -153,16 +156,15 @@ def encode(stream: Stream, arrived: Arrived, slot: Slot) -> tuple[Stream, list[f
     note = arrived.note | stream.check(arrived, slot.arrival)
     later = stream.then(arrived)
     state = later.window.numbers(slot.dim, slot.interval_ms)
-    still = [symbol for i, symbol in enumerate(slot.symbols) if state[i * WIDTH + VOLATILITY] == 0.0]
-    if still:
-        note["flat"] = still
+    volatilities = state[VOLATILITY : WIDTH * len(slot.symbols) : WIDTH]
+    if 0.0 in volatilities:
+        note["flat"] = [s for s, volatility in zip(slot.symbols, volatilities, strict=True) if volatility == 0.0]
     unit, start = slot.unit, 0
     for asset in arrived.assets:
         signal, held = asset["signal"], asset["account"]
         size, side, pnl, wins = account_numbers(held["exposure"], held["unrealised_pnl"], held["win_rate"], unit)
         state[start + _SIZE], state[start + _SIDE], state[start + _PNL], state[start + _WINS] = size, side, pnl, wins
-        state[start + CONFIDENCE] = float(signal["confidence"])
-        state[start + CASCADE_RISK] = float(signal["cascade_risk"])
+        state[start + CONFIDENCE], state[start + CASCADE_RISK] = signal["confidence"], signal["cascade_risk"]
         state[start + ACTION.start + 1 + ACTIONS[signal["action"]]] = 1.0
         state[start + TIER.start - 1 + int(signal["tier"][1])] = 1.0
         start += WIDTH
