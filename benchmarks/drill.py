@@ -8,7 +8,7 @@
 
 A line that exists as a test is called, not written again: its file is there, its own controls are in it, and how often
 it tries is its own variable. A file that is not there yet is said so. The lines on a running server are in
-benchmarks/drill_server.py and drill_endurance.py, those on files in benchmarks/drill_files.py.
+benchmarks/drill_server.py, drill_raw.py and drill_endurance.py, those on files in benchmarks/drill_files.py.
 What must hold is that nothing is lost; times
 are said beside it and fail nothing, because a drill also runs on a machine that does something else.
 """
@@ -33,6 +33,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks"), str(ROOT / "src")
 
 import drill_endurance  # noqa: E402
 import drill_files  # noqa: E402  # found by the line above
+import drill_raw  # noqa: E402
 import drill_server  # noqa: E402
 
 PAGE = ROOT / "docs" / "RELIABILITY.md"
@@ -125,8 +126,8 @@ LINES = (
         drill="fuzz: schemathesis, parsers, raw HTTP",
         tests=("tests/serving/test_schema.py", "tests/serving/test_predict.py", "tests/data/test_properties.py"),
         variables=often("HIMARI_SCHEMA_EXAMPLES", 1000),
-        own=drill_server.raw_http,
-        control=drill_server.raw_http_with_a_bug,
+        own=drill_raw.raw_http,
+        control=drill_raw.raw_http_with_a_bug,
     ),
     Line(
         number=8,
@@ -179,8 +180,8 @@ LINES = (
     Line(
         number=15,
         drill="environment faults: folders, disk, log, mount, clock",
-        tests=("tests/serving/test_faults.py", "tests/training/test_process.py"),
-        only="test_faults or stderr",
+        tests=("tests/serving/test_faults.py", "tests/serving/test_environment.py", "tests/training/test_process.py"),
+        only="test_faults or test_environment or stderr",
     ),
 )
 

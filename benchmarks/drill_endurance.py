@@ -16,6 +16,9 @@ import httpx
 
 from drill_server import FULL_SOAK_S, FULL_TERMS, LEAST_SOAK_S, ORDERLY, Found, said, server_on, small_bundle, states
 
+PACE_S = 0.05
+"""Between two rounds of the soak: what grows with requests is seen, and the machine is free for something else."""
+
 
 def terminated(size: float) -> Found:
     """SIGTERM while requests come: whatever was answered was answered whole, and the process ends within its grace."""
@@ -87,7 +90,7 @@ def terminated_without_grace() -> str:
 
 def soak(size: float) -> Found:
     """Requests, sessions, streams and swaps together; memory, descriptors and threads must not grow."""
-    return _soak(max(LEAST_SOAK_S, FULL_SOAK_S * size / 2))
+    return _soak(FULL_SOAK_S * size if size > 0.05 else LEAST_SOAK_S)
 
 
 def _soak(seconds: float, leak: bool = False) -> Found:
@@ -120,6 +123,7 @@ def _soak(seconds: float, leak: bool = False) -> Found:
                     )
                     if number % 200 == 0:
                         point(alias, str(folders[number // 200 % 2]))
+                    time.sleep(PACE_S)
                     if now > seconds / 3 and number % 20 == 0:  # after warm-up
                         samples.append((now, watched.memory_info().rss / 1e6, watched.num_fds(), watched.num_threads()))
     times, memory, files, threads = zip(*samples, strict=True)
@@ -148,5 +152,5 @@ def _raw_bars(session: str, hour: int) -> dict[str, Any]:
 
 def soak_with_a_leak() -> str:
     """The control: sessions without a bound, a new one each time."""
-    found = _soak(LEAST_SOAK_S, leak=True)[1]
+    found = _soak(60.0, leak=True)[1]
     return "" if found == "nothing" else found

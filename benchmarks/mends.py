@@ -2,7 +2,9 @@
 
     python benchmarks/mends.py                 all of them, half an hour on one core
     python benchmarks/mends.py --only upgrade  those whose line has this word
-    python benchmarks/mends.py --record        writes the table, dated, to docs/RELIABILITY.md
+    python benchmarks/mends.py --new           those that the table in docs/RELIABILITY.md does not have yet
+    python benchmarks/mends.py --record        writes the table, dated, to docs/RELIABILITY.md; a row that was not run
+                                               now stays
 
 A mend is taken out by other text in a copy of src/, one at a time; the tests of the project run against the copy. What
 passes all the same is a test that guards nothing, and a text that is not there any more is said so. The table of mends
@@ -17,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from datetime import date
 from pathlib import Path
@@ -28,8 +31,8 @@ from mends_table import MENDS, Mend  # noqa: E402
 
 PAGE = ROOT / "docs" / "RELIABILITY.md"
 BEGIN, END = "<!-- mends: begin -->", "<!-- mends: end -->"
-LIMIT_S = 240
-"""A test that hangs without the mend has failed."""
+LIMIT_S, PATIENCE_S = 120, 40
+"""A test that hangs without the mend has failed; and for how long one waits for what must come."""
 
 
 def without(mend: Mend, source: Path) -> str:
@@ -48,6 +51,7 @@ def failed(mend: Mend, source: Path) -> str:
     threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
     line = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/{mend.test}"]
     environment = os.environ | threads | {"PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment |= {"HIMARI_PATIENCE_S": str(PATIENCE_S)}
     try:
         done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
     except subprocess.TimeoutExpired:
@@ -63,12 +67,14 @@ def failed(mend: Mend, source: Path) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="lines with this word")
+    parser.add_argument("--new", action="store_true", help="only what docs/RELIABILITY.md has no row of")
     parser.add_argument("--record", action="store_true", help="write the table to docs/RELIABILITY.md")
     arguments = parser.parse_args()
+    known = kept() if arguments.new else {}
     rows, blind = [], 0
     with tempfile.TemporaryDirectory() as place:
         for mend in MENDS:
-            if arguments.only not in mend.line:
+            if arguments.only not in mend.line or mend.line in known:
                 continue
             source, begun = Path(place) / "src", time.perf_counter()
             shutil.rmtree(source, ignore_errors=True)
@@ -80,18 +86,28 @@ def main() -> int:
             seconds = time.perf_counter() - begun
             print(f"{'failed' if good else 'BLIND':<7}{mend.line:<56}{problem or how}  ({seconds:.0f} s)", flush=True)
             rows.append((mend, how.replace("|", "/") if good else f"**{problem or how or 'passed'}**"))
-    if arguments.record:
-        record(rows)
+            if arguments.record:  # at once: a run that is ended keeps what it has found
+                record(rows)
     return int(blind > 0)
 
 
+def kept() -> dict[str, str]:
+    """The rows of the table that is there, by their line."""
+    table = PAGE.read_text().partition(BEGIN)[2].partition(END)[0]
+    return {row.split(" | ")[0].removeprefix("| "): row for row in table.splitlines() if "| `" in row}
+
+
 def record(rows: list[tuple[Mend, str]]) -> None:
-    """Writes the table between its marks."""
-    table = [f"{date.today()}, `python benchmarks/mends.py`:", ""]
-    table += ["| line | the mend taken out | test | what it said then |", "|---|---|---|---|"]
+    """Writes the table between its marks, in the order of the table of mends."""
+    known = kept()
     for mend, how in rows:
         file, _, name = mend.test.partition("::")
-        table.append(f"| {mend.line} | {mend.out} | `{file}` {name} | `{how}` |")
+        known[mend.line] = f"| {mend.line} | {mend.out} | `{file}` {name} | `{how}` | {date.today()} |"
+    head = ["| line | the mend taken out | test | what it said then | run |", "|---|---|---|---|---|"]
+    table = ["`python benchmarks/mends.py`:", "", *head, *(known[m.line] for m in MENDS if m.line in known)]
+    missing = [mend.line for mend in MENDS if mend.line not in known]
+    if missing:
+        table += ["", textwrap.fill(f"Not run yet: {'; '.join(missing)}.", 118)]
     page = PAGE.read_text()
     PAGE.write_text(page.partition(BEGIN)[0] + "\n".join([BEGIN, *table, END]) + page.partition(END)[2])
 

@@ -365,4 +365,22 @@ MENDS = (
         "training/test_process.py::test_two_trainings_in_one_folder_are_refused",
         (Edit("storage/lock.py", "fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass"),),
     ),
+    Mend(
+        "a client that does not read is ended",
+        "a close, which waits for it",
+        "serving/test_wire_limits.py::test_a_client_that_does_not_read_its_answers_is_ended_and_a_slow_one_is_not",
+        (edit("http/upgrade.py", "self.transport.abort()  # a close", "self.transport.close()  # a close"),),
+    ),
+    Mend(
+        "half a surrogate pair in a token is 401",
+        "only UTF-8 can be answered",
+        "serving/test_wire_limits.py::test_a_token_that_cannot_be_parsed_is_401_and_never_500",
+        (edit("http/refusals.py", "except TypeError:", "except EOFError:"),),
+    ),
+    Mend(
+        "a file of holes is not read",
+        "no size is looked at",
+        "policy/test_bundle.py::test_a_file_of_holes_is_refused_by_its_size_and_not_read",
+        (Edit("storage/local.py", "if there.st_size > most:", "if False:"),),
+    ),
 )

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from himari_rl.data.synthetic import synthetic_bars
 from himari_rl.features import contract
 from himari_rl.features.contract import WIDTH, state_dim
-from himari_rl.features.encoder import StateEncoder, account_columns, account_numbers
+from himari_rl.features.encoder import StateEncoder, account_columns, account_numbers, concentration, herfindahl
 from himari_rl.features.indicators import correlation_from_sums, correlation_terms
-from himari_rl.features.window import CloseWindow, complete_correlations
+from himari_rl.features.window import CloseWindow, _needed, correlations, returns_and_one
 from himari_rl.schema import DAY_MS, HOUR_MS, MINUTE_MS, Bars, FloatArray
 
 START = 1_700_000_000_000 // DAY_MS * DAY_MS
@@ -89,19 +89,23 @@ def test_the_last_bar_again_takes_its_place_and_the_window_before_stays() -> Non
 
 
 @given(st.integers(0, 10**6), st.integers(2, 6), st.integers(1, 170), st.booleans())
-def test_without_a_missing_return_the_correlations_have_the_general_bits(
+def test_without_a_missing_return_the_correlations_are_the_general_ones(
     seed: int, assets: int, rows: int, still: bool
 ) -> None:
+    """One matrix product instead of six sums a pair; what does not move is exactly 0."""
     rng = np.random.default_rng(seed)
-    returns = rng.normal(size=(rows, assets)) * 10.0 ** rng.integers(-6, 0)
-    returns[:, 0] *= not still
+    moves = rng.normal(size=(rows, assets)) * 10.0 ** rng.integers(-6, 0)
+    moves[:, 0] *= not still
+    closes = 100.0 * np.exp(np.vstack([np.zeros(assets), moves]).cumsum(axis=0))
+    returns = closes[1:] / closes[:-1] - 1.0
     pairs = np.array(list(combinations(range(assets), 2)))
     first, second = pairs.T
     window = contract.CORRELATION.window
     general = correlation_from_sums(correlation_terms(returns[:, first], returns[:, second]).sum(axis=0), window)
-    quick = complete_correlations(np.ascontiguousarray(returns.T), first, second, window)
-    assert quick.tolist() == general.tolist()
+    quick = np.array(correlations(returns_and_one(np.ascontiguousarray(closes.T))))
+    np.testing.assert_allclose(quick, general, rtol=0.0, atol=1e-12)
     assert (np.count_nonzero(quick) == 0) == (2 * rows < window or (still and assets == 2))
+    assert (quick[general == 0.0] == 0.0).all()
 
 
 def test_two_windows_after_one_do_not_disturb_each_other() -> None:
@@ -137,7 +141,7 @@ def test_what_is_kept_is_bounded_whatever_the_history(assets: int, interval_ms: 
         window = CloseWindow.of([as_bars(bars, len(bars.close)) for bars in panel])
         for row in range(rows, rows + 200):
             window = window.then(START + row * interval_ms, [100.0 + row] * assets)
-            assert window.times.nbytes + window.closes.nbytes < 12_000
+            assert 8 * (len(window.times) + len(window.closes)) < 12_000
     assert rows * 8 * (3 + 1) > 2 * 12_000
 
 
@@ -145,3 +149,19 @@ def test_what_is_kept_is_bounded_whatever_the_history(assets: int, interval_ms: 
 def test_an_account_in_plain_numbers_is_the_encoders(exposure: float, pnl: float, wins: float, unit: float) -> None:
     columns = account_columns(*(np.array([value]) for value in (exposure, pnl, wins)), unit)
     assert account_numbers(exposure, pnl, wins, unit) == tuple(float(column[0]) for column in columns)
+
+
+@given(st.lists(st.floats(-2.0, 2.0), min_size=2, max_size=12))
+def test_a_concentration_in_plain_numbers_is_the_encoders(exposures: list[float]) -> None:
+    assert concentration(exposures) == pytest.approx(float(herfindahl(np.array(exposures))), rel=1e-14, abs=1e-300)
+
+
+@pytest.mark.parametrize(("assets", "interval_ms"), [(1, MINUTE_MS), (1, HOUR_MS), (3, MINUTE_MS), (3, HOUR_MS)])
+def test_what_is_kept_of_whole_bars_is_what_is_kept_of_any(assets: int, interval_ms: int) -> None:
+    """The control: fewer bars than were there."""
+    window = CloseWindow.of([as_bars(bars_of(seed, range(600), interval_ms), 600) for seed in range(assets)])
+    for row in range(600, 620):
+        window = window.then(START + row * interval_ms, [100.0 + row] * assets)
+    quick, general = window._newest(), _needed(*window._columns())
+    assert quick == general
+    assert quick.filled < window.filled

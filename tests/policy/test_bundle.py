@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -206,3 +207,13 @@ def test_a_bundle_below_a_file_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="choose a path whose parents are folders"):
         make_bundle(tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", [MANIFEST, WEIGHTS])
+def test_a_file_of_holes_is_refused_by_its_size_and_not_read(small: Path, name: str) -> None:
+    """It costs its maker nothing and its reader all memory. The control: some bytes too many are the digest's."""
+    os.truncate(small / name, (small / name).stat().st_size + 10)
+    assert "at most" not in refused(small)
+    os.truncate(small / name, 2**30)
+    with pytest.raises(StorageError, match=r"1,073,741,824 bytes; expected at most"):
+        read_bundle(small)

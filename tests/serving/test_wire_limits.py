@@ -201,6 +201,7 @@ def b64(value: object) -> str:
 
 
 GOOD_HEAD, GOOD_CLAIMS = {"alg": "RS256", "kid": "k", "typ": "JWT"}, {"iss": "i", "aud": "a", "exp": 4e9, "iat": 1}
+HALF_A_PAIR = {"email": chr(0xD800), "email_verified": True}
 ENDLESS = base64.urlsafe_b64encode(b'{"exp": 1e999, "iat": 1e999}').decode()
 DEEP = base64.urlsafe_b64encode(b"[" * 10_000).decode()
 TOKENS = {
@@ -217,6 +218,9 @@ TOKENS = {
     "deep claims": f"{b64(GOOD_HEAD)}.{DEEP}.YQ",
     "kid is a list": f"{b64(GOOD_HEAD | {'kid': [1]})}.{b64(GOOD_CLAIMS)}.YQ",
     "kid is an object": f"{b64(GOOD_HEAD | {'kid': {}})}.{b64(GOOD_CLAIMS)}.YQ",
+    "kid is half a surrogate pair": f"{b64(GOOD_HEAD | {'kid': chr(0xD800)})}.{b64(GOOD_CLAIMS)}.YQ",
+    "audience is half a surrogate pair": f"{b64(GOOD_HEAD)}.{b64(GOOD_CLAIMS | {'aud': chr(0xDFFF)})}.YQ",
+    "e-mail is half a surrogate pair": f"{b64(GOOD_HEAD)}.{b64(GOOD_CLAIMS | HALF_A_PAIR)}.YQ",
     "kid is null": f"{b64(GOOD_HEAD | {'kid': None})}.{b64(GOOD_CLAIMS)}.YQ",
     "alg is a list": f"{b64(GOOD_HEAD | {'alg': []})}.{b64(GOOD_CLAIMS)}.YQ",
     "alg none": f"{b64(GOOD_HEAD | {'alg': 'none'})}.{b64(GOOD_CLAIMS)}.",
@@ -298,17 +302,56 @@ def test_certificates_that_do_not_come_hold_no_places(folder: Path, monkeypatch:
         with running(app) as client:
             token = f"{b64(GOOD_HEAD)}.{b64(GOOD_CLAIMS)}.YQ"
             head = f"POST /predict HTTP/1.1\r\nhost: t\r\nauthorization: Bearer {token}\r\n"
-            waiting = [connect(client) for _ in range(40)]
-            for connection in waiting:
-                connection.sendall(head.encode() + b"content-length: 0\r\n\r\n")
-            wait_for(lambda: len(app.concurrency.pending) == 40)
-            for _ in range(20):
-                assert client.post("/predict", content=BODY, headers={"x-api-key": "key"}).status_code == 200
-            more = [connect(client) for _ in range(30)]
-            for connection in more:
-                connection.sendall(head.encode() + b"content-length: 0\r\n\r\n")
-            answers = [connection.recv(65_536) for connection in more[-3:]]  # beyond 64 that wait: at once
-            assert [status(answer) for answer in answers] == [503] * 3
+            request = head.encode() + b"content-length: 0\r\n\r\n"
+            waiting = []
+            for number in range(64):  # one after the other: only a request that has been looked at is known to wait
+                waiting.append(connect(client))
+                waiting[-1].sendall(request)
+                wait_for(lambda most=number + 1: len(app.concurrency.pending) == most)
+                if number == 40:
+                    for _ in range(20):
+                        answer = client.post("/predict", content=BODY, headers={"x-api-key": "key"})
+                        assert answer.status_code == 200
+            more = [connect(client) for _ in range(3)]
+            for connection in more:  # beyond 64 that wait: at once
+                connection.sendall(request)
+                assert status(connection.recv(65_536)) == 503
             silent.accept()[0].close()  # now the fetch ends, and with it those that wait
             for connection in (*waiting, *more):
                 connection.close()
+
+
+@pytest.mark.parametrize("turbo", [True, False])
+def test_a_client_that_does_not_read_its_answers_is_ended_and_a_slow_one_is_not(folder: Path, turbo: bool) -> None:
+    """Megabytes of answers, which the machine's own buffers do not hold; a close would wait for ever to send them."""
+    app = create_app(folder, ServeSettings(head_timeout_s=1.0, turbo=turbo))
+    document = b"GET /docs HTTP/1.1\r\nhost: t\r\n\r\n"
+    lines: list[str] = []
+    app.state.service.journal._write = lines.append
+    with running(app) as client, contextlib.ExitStack() as stack:
+        assert client.get("/health").status_code == 200
+        slow, *deaf = (stack.enter_context(connect(client)) for _ in range(3))
+        ended, stop = threading.Event(), threading.Event()
+
+        def read_slowly() -> None:
+            while not stop.wait(0.01):
+                if not slow.recv(60_000):
+                    ended.set()
+                    return
+
+        for connection in (slow, *deaf):
+            connection.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                for _ in range(20_000):
+                    connection.sendall(document)
+            connection.settimeout(PATIENCE_S)
+            if connection is slow:
+                thread = threading.Thread(target=read_slowly)
+                thread.start()
+        ports = {connection.getsockname()[1] for connection in deaf}
+        wait_for(lambda: not ports & {one.client[1] for one in list(app.connections.open)})
+        stop.set()
+        thread.join()
+        assert not ended.is_set(), "who reads was ended"
+        assert client.get("/health").status_code == 200
+    assert not [line for line in lines if "Traceback" in line]  # uvicorn would write to those that are gone

@@ -100,6 +100,13 @@ def account_numbers(
     )
 
 
+def concentration(exposures: Sequence[float]) -> float:
+    """`herfindahl` at one moment, from plain numbers."""
+    sizes = [abs(exposure) for exposure in exposures]
+    gross = sum(sizes) or 1.0
+    return sum([(size / gross) ** 2 for size in sizes])
+
+
 def signal_columns(
     rows: FloatArray, action: IntArray, confidence: FloatArray, tier: IntArray, risk: FloatArray
 ) -> None:

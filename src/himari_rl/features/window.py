@@ -1,6 +1,6 @@
 """The market numbers at the newest bar from nothing but the closes that its windows reach: no running sums.
 
-    window = CloseWindow.of(symbols' bars)        the closes of a history, in numpy
+    window = CloseWindow.of([([times], [closes])])   a history, in numpy
     window = window.then(timestamp, closes)  one bar later; the one before stays as it was
     window.numbers(state_dim, interval_ms)    the market's part of a state, as encoder.py gives it for the last row
 
@@ -12,9 +12,9 @@ is an earlier value, so nothing has to be undone, and a history of a thousand ba
 from __future__ import annotations
 
 import math
+from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import combinations, pairwise
 from typing import NamedTuple
 
@@ -32,158 +32,201 @@ _SHORT, _LONG, _VOLATILITY = (
 _HORIZONS = (_SHORT.window, _LONG.window)
 _BARS = _VOLATILITY.window
 _ROOM = 32
-"""Bars until rows are dropped: it costs more than the bar does."""
+"""Bars until some are dropped: it costs more than the bar does."""
 _LONGEST_MS = max(_HORIZONS)
+_EMPTY, _NEVER = array("d", [0.0] * _ROOM), array("q", [0] * _ROOM)
 
 
 class CloseWindow(NamedTuple):
-    """The newest closes of several assets on one clock: the first `rows` rows of two arrays with room for more.
+    """The newest closes of several assets on one clock: the first `filled` places of arrays with room for more.
 
-    A later window writes the row behind the last one of the window before, which never looks there.
+    A later window writes the place behind the last one of the window before, which never looks there. The arrays are
+    Python's: of twenty numbers numpy makes one call's work of each.
     """
 
-    times: IntArray  # (C,) ms UTC, bar OPEN, increasing
-    closes: FloatArray  # (C, A); NaN where an asset has no bar
-    rows: int
-    complete: bool  # whether every asset has a bar in every row
-    timestamp: int  # of the newest row
+    times: array[int]  # (C,) ms UTC, bar OPEN, increasing
+    closes: array[float]  # (A * C,) one asset behind the other; NaN where an asset has no bar
+    assets: int
+    filled: int  # places that count
+    complete: bool  # whether every asset has a bar in each of them
+    timestamp: int  # of the newest
 
     @classmethod
     def of(cls, history: Sequence[tuple[Sequence[int], Sequence[float]]]) -> CloseWindow:
         """Of each asset's opening times, ms UTC and increasing, and its closes."""
         times = np.unique(np.concatenate([np.array(opened) for opened, _ in history]))
-        closes = np.full((len(times), len(history)), np.nan)
-        for column, (opened, values) in enumerate(history):
-            closes[times.searchsorted(opened), column] = values
-        return cls(times, closes, len(times), False, int(times[-1]))._needed()
+        closes = np.full((len(history), len(times)), np.nan)
+        for own, (opened, values) in zip(closes, history, strict=True):
+            own[times.searchsorted(opened)] = values
+        return _needed(times, closes)
 
     def then(self, timestamp: int, closes: Sequence[float]) -> CloseWindow:
-        """The window with a newer row; a row of the same time takes the place of the last one."""
-        times, rows, count, complete, newest = self
+        """The window with a newer bar of every asset; one of the same time takes the place of the last one."""
+        times, kept, assets, filled, complete, newest = self
         if timestamp == newest:  # the window before must stay as it is
-            times, rows, count = times.copy(), rows.copy(), count - 1
-        elif count == len(times):
-            times, rows, count, complete, _ = self._needed()
-        times[count], rows[count] = timestamp, closes
-        return tuple.__new__(CloseWindow, (times, rows, count + 1, complete, timestamp))
+            times, kept, filled = times[:], kept[:], filled - 1
+        elif filled == len(times):
+            times, kept, assets, filled, complete, _ = self._newest() if complete else _needed(*self._columns())
+        times[filled] = timestamp
+        room, place = len(times), filled
+        for close in closes:
+            kept[place] = close
+            place += room
+        return tuple.__new__(CloseWindow, (times, kept, assets, filled + 1, complete, timestamp))
 
     def last(self, before: int | None = None) -> list[float]:
-        """Each asset's newest close; only of rows before a time, where one is given."""
-        count = self.rows
+        """Each asset's newest close; only of bars before a time, where one is given."""
+        filled = self.filled
         if before is not None and before <= self.timestamp:
-            count = bisect_left(self.times, before, 0, count)
+            filled = bisect_left(self.times, before, 0, filled)
         if self.complete:
-            row: list[float] = self.closes[count - 1].tolist()
-            return row
-        return [float(column[~np.isnan(column)][-1]) for column in self.closes[:count].T]
+            return self.closes[filled - 1 :: len(self.times)].tolist()
+        return [float(own[~np.isnan(own)][-1]) for own in self._columns()[1][:, :filled]]
 
     def last_times(self) -> list[int]:
         """The time of each asset's newest close."""
         if self.complete:
             return [self.timestamp]
-        times, closes = self.times[: self.rows], self.closes[: self.rows]
-        return [int(times[~np.isnan(column)][-1]) for column in closes.T]
+        times, closes = self._columns()
+        return [int(times[~np.isnan(own)][-1]) for own in closes]
 
     def numbers(self, dim: int, interval_ms: int) -> list[float]:
-        """(state_dim,) momenta, volatilities and correlations at the newest row; everything else is 0.
+        """(state_dim,) momenta, volatilities and correlations at the newest bar; everything else is 0.
 
         Every asset must have a bar there.
         """
-        state = [0.0] * dim
-        times, closes = self.times[: self.rows], self.closes[: self.rows]
-        if self.complete:
-            reached = _reached(times, closes, interval_ms)
+        state, start = [0.0] * dim, 0
+        if self.assets == 1 and self.complete:
+            market = [self._alone(interval_ms)]
+        elif self.complete:
+            market = self._together(state, interval_ms)
         else:
-            here = [~np.isnan(column) for column in closes.T]
-            own = [
-                _reached(times[rows], closes[rows, asset : asset + 1], interval_ms) for asset, rows in enumerate(here)
-            ]
-            reached = [one for (one,) in own]
-        start = 0
-        for one in reached:
-            short, long, volatility = _market(*one)
+            times, columns = self._columns()
+            here = [~np.isnan(own) for own in columns]
+            alone = [_needed(times[rows], own[rows][None]) for rows, own in zip(here, columns, strict=True)]
+            market = [window._alone(interval_ms) for window in alone]
+            if len(alone) > 1:
+                state[WIDTH * len(alone) : -1] = _with_gaps(columns[:, -contract.CORRELATION.window - 1 :])
+        for short, long, volatility in market:
             state[start + contract.MOMENTUM_1H] = clipped(short, _SHORT)
             state[start + contract.MOMENTUM_4H] = clipped(long, _LONG)
             state[start + contract.VOLATILITY] = clipped(volatility, _VOLATILITY)
             start += WIDTH
-        if len(reached) > 1:
-            state[WIDTH * len(reached) : -1] = self._correlations(closes).tolist()
         return state
 
-    def _correlations(self, closes: FloatArray) -> FloatArray:
-        window = contract.CORRELATION.window
-        rows = closes[-window - 1 :]
-        first, second = _pairs(rows.shape[1])
-        if self.complete:
-            columns = np.ascontiguousarray(rows.T)
-            return complete_correlations(columns[:, 1:] / columns[:, :-1] - 1.0, first, second, window)
-        returns = rows[1:] / rows[:-1] - 1.0  # NaN where either of two neighbouring rows has no bar
-        terms = correlation_terms(returns[:, first], returns[:, second])
-        found: FloatArray = correlation_from_sums(terms.sum(axis=0), window)
+    def _alone(self, interval_ms: int) -> tuple[float, float, float]:
+        """Both momenta and the volatility of the one asset, which lacks no bar."""
+        times, closes, last = self.times, self.closes, self.filled - 1
+        prices = closes[max(last - _BARS, 0) : last + 1]
+        returns = [after / before - 1.0 for before, after in pairwise(prices)]
+        squares = [value * value for value in returns]
+        close, (short, long) = prices[-1], (_past(times, last, horizon, interval_ms) for horizon in _HORIZONS)
+        volatility = _deviation(sum(returns), sum(squares), _BARS) if len(returns) == _BARS else 0.0
+        return close / closes[short] - 1.0, close / closes[long] - 1.0, volatility
+
+    def _together(self, state: list[float], interval_ms: int) -> list[tuple[float, float, float]]:
+        """The same of several assets, and their correlations into `state`; none lacks a bar."""
+        times, closes, assets, filled, _, _ = self
+        moved = returns_and_one(self._columns()[1][:, -contract.CORRELATION.window - 1 :])
+        recent = moved[:, -_BARS:]
+        state[WIDTH * assets : -1] = correlations(moved)
+        sums = (recent @ recent.T).tolist()
+        short, long = (_past(times, filled - 1, horizon, interval_ms) for horizon in _HORIZONS)
+        found, room, full = [], len(times), filled > _BARS
+        for asset in range(assets):
+            start, own = asset * room, sums[asset]
+            close = closes[start + filled - 1]
+            volatility = _deviation(own[assets], own[asset], _BARS) if full else 0.0
+            found.append((close / closes[start + short] - 1.0, close / closes[start + long] - 1.0, volatility))
         return found
 
-    def _needed(self) -> CloseWindow:
-        """Without the rows that no later number reaches, and with room for more."""
-        times, rows = self.times[: self.rows], self.closes[: self.rows]
-        wanted = contract.CORRELATION.window + 1 if rows.shape[1] > 1 else 0
-        keep = np.arange(len(times)) >= len(times) - wanted
-        for column in rows.T:
-            here = np.flatnonzero(~np.isnan(column))
-            keep[here[-_BARS - 1 :]] = True
-            past = int(times[here].searchsorted(times[-1] - _LONGEST_MS, side="right")) - 1
-            keep[here[max(past, 0) :]] = True
-        count = int(keep.sum())
-        kept, closes = np.empty(count + _ROOM, np.int64), np.empty((count + _ROOM, rows.shape[1]))
-        kept[:count], closes[:count] = times[keep], rows[keep]
-        return type(self)(kept, closes, count, not np.isnan(closes[:count]).any(), self.timestamp)
+    def _newest(self) -> CloseWindow:
+        """As `_needed`, where no asset lacks a bar: what is needed is then one stretch."""
+        times, closes, assets, filled, _, newest = self
+        past = bisect_right(times, newest - _LONGEST_MS, 0, filled) - 1
+        start = min(filled - _BARS - 1, past, filled - contract.CORRELATION.window - 1 if assets > 1 else filled)
+        start, room = max(start, 0), len(times)
+        kept = array("d")
+        for own in range(0, assets * room, room):
+            kept += closes[own + start : own + filled] + _EMPTY
+        return CloseWindow(times[start:filled] + _NEVER, kept, assets, filled - start, True, newest)
+
+    def _columns(self) -> tuple[IntArray, FloatArray]:
+        """Times (T,) and closes (A, T) as numpy sees them, without a copy."""
+        closes = np.frombuffer(self.closes).reshape(self.assets, -1)
+        return np.frombuffer(self.times, np.int64)[: self.filled], closes[:, : self.filled]
 
 
-def complete_correlations(returns: FloatArray, first: IntArray, second: IntArray, window: int) -> FloatArray:
-    """`indicators.correlation_from_sums` of returns (A, T) of which none is missing, for the pairs (P,) of assets.
-
-    Each asset's own sums are made once, and not once a pair; the same additions in the same order, so the same bits.
-    """
-    assets, count = returns.shape
-    if 2 * count < window:
-        return np.zeros(len(first))
-    products = np.empty((2 * assets + len(first), count))
-    products[:assets] = returns
-    np.multiply(returns, returns, out=products[assets : 2 * assets])
-    np.multiply(returns[first], returns[second], out=products[2 * assets :])
-    sums = products.cumsum(axis=1)[:, -1]  # one after the other, as a sum over rows adds; sum(axis=1) adds pairwise
-    total, square = sums[:assets], sums[assets : 2 * assets]
-    variance = square - total * total / count
-    moves = variance > FLAT * square
-    root = np.sqrt(np.where(moves, variance, 1.0))
-    found = (sums[2 * assets :] - total[first] * total[second] / count) / (root[first] * root[second])
-    found = np.minimum(np.maximum(found, -1.0), 1.0)
-    return found if moves.all() else np.where(moves[first] & moves[second], found, 0.0)
+def _needed(times: IntArray, closes: FloatArray) -> CloseWindow:
+    """The window of times (T,) and closes (A, T) without what no later number reaches, and with room for more."""
+    wanted = contract.CORRELATION.window + 1 if len(closes) > 1 else 0
+    keep = np.arange(len(times)) >= len(times) - wanted
+    for own in closes:
+        here = np.flatnonzero(~np.isnan(own))
+        keep[here[-_BARS - 1 :]] = True
+        past = int(times[here].searchsorted(times[-1] - _LONGEST_MS, side="right")) - 1
+        keep[here[max(past, 0) :]] = True
+    filled = int(keep.sum())
+    kept, columns = np.zeros(filled + _ROOM, np.int64), np.zeros((len(closes), filled + _ROOM))
+    kept[:filled], columns[:, :filled] = times[keep], closes[:, keep]
+    complete = not np.isnan(columns).any()
+    clock, flat = array("q", kept.tobytes()), array("d", columns.tobytes())
+    return CloseWindow(clock, flat, len(closes), filled, complete, int(times[-1]))
 
 
-def _reached(times: IntArray, closes: FloatArray, interval_ms: int) -> list[tuple[list[float], float, float]]:
-    """Of each asset of closes (T, A): the newest ones, and those that its momenta are counted from."""
-    newest, end = int(times[-1]), len(times)
-    rows = [bisect_right(times, newest - horizon) if interval_ms <= horizon else 0 for horizon in _HORIZONS]
-    before = [closes[(row or end) - 1].tolist() for row in rows]  # where nothing is known the price did not move
-    return list(zip(closes[-_BARS - 1 :].T.tolist(), *before, strict=True))
+def _past(times: array[int], last: int, horizon_ms: int, interval_ms: int) -> int:
+    """The newest place that is `horizon_ms` old; the last one, whose price did not move, where nothing is known."""
+    if interval_ms > horizon_ms:
+        return last
+    due = times[last] - horizon_ms
+    place = last - horizon_ms // interval_ms
+    if place < 0 or times[place] != due:  # bars are missing
+        place = bisect_right(times, due, 0, last + 1) - 1
+    return last if place < 0 else place
 
 
-def _market(prices: list[float], hour_ago: float, four_hours_ago: float) -> tuple[float, float, float]:
-    """As indicators.momentum over each horizon and indicators.volatility, at the last row.
-
-    Twenty plain numbers take a third of what array calls do.
-    """
-    close = prices[-1]
-    short, long = close / hour_ago - 1.0, close / four_hours_ago - 1.0
-    if len(prices) <= _BARS:
-        return short, long, 0.0
-    returns = [after / before - 1.0 for before, after in pairwise(prices)]
-    mean, mean_square = sum(returns) / _BARS, sum([value * value for value in returns]) / _BARS
+def _deviation(total: float, squares: float, count: int) -> float:
+    """The population standard deviation of `count` returns from their sum and that of their squares; 0 of rounding."""
+    mean, mean_square = total / count, squares / count
     variance = mean_square - mean * mean
-    return short, long, 0.0 if variance <= FLAT * mean_square else math.sqrt(variance)
+    return 0.0 if variance <= FLAT * mean_square else math.sqrt(variance)
 
 
-@lru_cache(maxsize=64)
-def _pairs(assets: int) -> tuple[IntArray, IntArray]:
-    first, second = zip(*combinations(range(assets), 2), strict=True)
-    return np.array(first), np.array(second)
+def returns_and_one(closes: FloatArray) -> FloatArray:
+    """(A + 1, T) the returns between closes (A, T + 1), and a row of ones: what `correlations` sums."""
+    assets, count = closes.shape
+    moved = np.empty((assets + 1, count - 1))
+    np.divide(closes[:, 1:], closes[:, :-1], out=moved[:assets])
+    moved -= 1.0
+    moved[assets] = 1.0
+    return moved
+
+
+def correlations(moved: FloatArray) -> list[float]:
+    """`indicators.correlation_from_sums` of returns of which none is missing, from `returns_and_one`.
+
+    A matrix product makes every sum; it adds in another order, so the two agree to 1e-12 and not to the last bit.
+    """
+    assets, count = len(moved) - 1, moved.shape[1]
+    if 2 * count < contract.CORRELATION.window:
+        return [0.0] * (assets * (assets - 1) // 2)
+    *sums, total = (moved @ moved.T).tolist()
+    roots = []
+    for asset, own in enumerate(sums):
+        variance = own[asset] - own[assets] * own[assets] / count
+        roots.append(math.sqrt(variance) if variance > FLAT * own[asset] else 0.0)
+    found = []
+    for first, second in combinations(range(assets), 2):
+        scale = roots[first] * roots[second]
+        value = (sums[first][second] - total[first] * total[second] / count) / scale if scale else 0.0
+        found.append(-1.0 if value < -1.0 else 1.0 if value > 1.0 else value)
+    return found
+
+
+def _with_gaps(closes: FloatArray) -> list[float]:
+    """`indicators.panel_correlations` at the last of closes (A, T), NaN where an asset has no bar."""
+    returns = (closes[:, 1:] / closes[:, :-1] - 1.0).T  # NaN where either of two neighbours has no bar
+    first, second = map(list, zip(*combinations(range(len(closes)), 2), strict=True))
+    terms = correlation_terms(returns[:, first], returns[:, second])
+    found: list[float] = correlation_from_sums(terms.sum(axis=0), contract.CORRELATION.window).tolist()
+    return found

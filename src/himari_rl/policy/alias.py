@@ -28,6 +28,7 @@ from himari_rl.policy.bundle import read_manifest
 from himari_rl.storage import exchange, is_remote, join, parent, read_bytes
 
 PAST = 20  # steps that an alias remembers
+MOST_BYTES = 2**20  # of an alias's file
 TRANSACTIONS = 256  # moves that it knows again: as many as others can make while one waits for an answer that was lost
 
 
@@ -59,7 +60,7 @@ def read_alias(path: str) -> Alias:
         StorageError: it is not there or cannot be read.
         BundleError: the file is no alias.
     """
-    return _parse(read_bytes(path), path)
+    return _parse(read_bytes(path, most=MOST_BYTES), path)
 
 
 def bundle_of(alias: Target, path: str) -> str:

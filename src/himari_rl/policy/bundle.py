@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -38,6 +39,7 @@ __all__ = [
 
 BUNDLE_VERSION = 1
 MANIFEST, WEIGHTS = "manifest.json", "weights.safetensors"
+_MOST_TEXT = 2**24  # bytes of a manifest, and of what weights have beside their numbers
 _AGAIN = "export the policy again or fetch the bundle again"
 
 Tensors = dict[str, NDArray[np.float32]]
@@ -110,7 +112,8 @@ def read_bundle(folder: str | Path) -> tuple[Manifest, Tensors]:
     """
     place = join(folder, WEIGHTS)
     manifest = read_manifest(folder)
-    weights = read_bytes(place)
+    wanted = 4 * sum(map(prod, tensor_shapes(manifest).values()))
+    weights = read_bytes(place, most=wanted + _MOST_TEXT)
     digest = hashlib.sha256(weights).hexdigest()
     if digest != manifest.weights_sha256:
         expected = f"sha256 {manifest.weights_sha256[:12]}"
@@ -136,7 +139,8 @@ def read_manifest(folder: str | Path) -> Manifest:
             raise BundleError(
                 found, f"a folder with {MANIFEST} and {WEIGHTS}", "himari train base --data ... makes one"
             )
-    return checked_manifest(read_bytes(join(folder, MANIFEST)), join(folder, MANIFEST))
+    place = join(folder, MANIFEST)
+    return checked_manifest(read_bytes(place, most=_MOST_TEXT), place)
 
 
 def checked_manifest(text: bytes, where: str) -> Manifest:

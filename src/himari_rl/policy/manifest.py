@@ -30,7 +30,9 @@ from himari_rl.policy.risk import RiskLimits
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[int, Field(gt=0)]
 Digest = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
-
+MOST_WIDTH, MOST_LAYERS, MOST_SYMBOLS = 2**16, 64, 256
+"""Of a network and a policy: what reads a forged manifest must not run for hours over what it asks for."""
+Width = Annotated[int, Field(gt=0, le=MOST_WIDTH)]
 
 LARGEST = 1e9
 """Of a number in a normaliser; features are shares and returns. Beyond it one is damaged, and float32 overflows."""
@@ -62,11 +64,12 @@ class NetworkSpec(ManifestPart):
     """[LSTM layers ->] tanh layers -> linear output -> head; of somebody's own code there is none to tell."""
 
     trunk: Literal["mlp", "lstm", "external"]
-    hidden: tuple[Positive, ...]  # width of each tanh layer, after the LSTM where there is one
+    hidden: Annotated[tuple[Width, ...], Field(max_length=MOST_LAYERS)]
+    """Width of each tanh layer, after the LSTM where there is one."""
     activation: Literal["tanh"] = "tanh"
     head: Literal["band", "centre", "squash", "external"]
-    lstm_hidden: Annotated[int, Field(ge=0)] = 0
-    lstm_layers: Annotated[int, Field(ge=0)] = 0
+    lstm_hidden: Annotated[int, Field(ge=0, le=MOST_WIDTH)] = 0
+    lstm_layers: Annotated[int, Field(ge=0, le=MOST_LAYERS)] = 0
 
     @model_validator(mode="after")
     def _agree(self) -> NetworkSpec:
@@ -167,7 +170,7 @@ class Manifest(ManifestPart):
 
     bundle_version: Literal[1] = 1
     kind: Literal["base", "lstm", "multi", "external"]
-    symbols: tuple[str, ...]
+    symbols: Annotated[tuple[str, ...], Field(max_length=MOST_SYMBOLS)]
     state_dim: Positive
     action_dim: Positive
     feature_names: tuple[str, ...]

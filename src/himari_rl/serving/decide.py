@@ -12,14 +12,13 @@ to one client and its session_id; a request without one is answered from its own
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from himari_rl.features.contract import ACCOUNT_COLUMNS, ACTION, CASCADE_RISK, CONFIDENCE, TIER, VOLATILITY, WIDTH
-from himari_rl.features.encoder import account_numbers, herfindahl
+from himari_rl.features.encoder import account_numbers, concentration
 from himari_rl.features.window import CloseWindow
-from himari_rl.policy.arrival import ArrivalRules, Place, missing_bars
+from himari_rl.policy.arrival import MAX_PRICE_RATIO, ArrivalRules, Place, missing_bars
 from himari_rl.schema import ACTIONS, SECOND_MS
 from himari_rl.serving.errors import FieldError
 from himari_rl.serving.reader import SentAsset, SentDecide
@@ -38,6 +37,8 @@ class Arrived(NamedTuple):
     places: Sequence[Place]  # where in the request each of them is
     timestamp: int  # of all the bars, ms UTC, bar OPEN
     closes: Sequence[float]
+    exposures: Sequence[float]
+    anew: bool  # whether it brings a history, with which its stream begins
     note: dict[str, Any]  # what the answer must say
 
 
@@ -58,16 +59,18 @@ class Stream(NamedTuple):
         if now < last:
             rules.check_order(now, last, (*arrived.places[0], "bar", "timestamp"))
         for place, close, earlier in zip(arrived.places, arrived.closes, self.window.last(now), strict=True):
-            rules.check_close(close, earlier, (*place, "bar", "close"))
+            if not earlier / MAX_PRICE_RATIO <= close <= earlier * MAX_PRICE_RATIO:
+                rules.check_close(close, earlier, (*place, "bar", "close"))
         if self.decided and now == last:
             return {"repeated": True} if arrived.closes == self.window.last() else {"corrected": True}
-        missing = max([(now - time) // rules.interval_ms - 1 for time in self.window.last_times()])
+        since = last if self.window.complete else min(self.window.last_times())
+        missing = (now - since) // rules.interval_ms - 1
         missing += 0 if self.decided else self.holes
         return {"gap": {"rule": "one_return", "missing_bars": missing}} if missing else {}
 
     def then(self, arrived: Arrived) -> Stream:
         """One moment later; the same moment again takes the place of the last one."""
-        return Stream(self.window.then(arrived.timestamp, arrived.closes), True)
+        return tuple.__new__(Stream, (self.window.then(arrived.timestamp, arrived.closes), True, 0))
 
 
 def arrive(request: SentDecide, slot: Slot, settings: ServeSettings, now_ms: float) -> Arrived:
@@ -79,22 +82,24 @@ def arrive(request: SentDecide, slot: Slot, settings: ServeSettings, now_ms: flo
     """
     assets, places, first = _given(request, slot)
     timestamp = assets[0]["bar"]["timestamp"]
-    for asset in assets[1:]:
+    rules, max_age_ms = slot.arrival, (settings.max_bar_age_s or inf) * SECOND_MS
+    closes, accounts, anew = [], [], False
+    for asset in assets:
         if asset["bar"]["timestamp"] != timestamp:
             times = sorted({asset["bar"]["timestamp"] for asset in assets})
             raise FieldError("assets", f"the bars are of times {times}", "one time", "send the bars of one close")
-    rules, max_age_ms = slot.arrival, (settings.max_bar_age_s or np.inf) * SECOND_MS
+        closes.append(asset["bar"]["close"])
+        accounts.append(asset["account"])
+        anew = anew or asset.get("history") is not None
     place = (*first, "bar", "timestamp")
     rules.check_grid(timestamp, place)
     age = rules.check_clock(timestamp, now_ms, max_age_ms, settings.open_bars, place)
-    exposures = []
-    for asset, where in zip(assets, places, strict=True):
-        account = asset["account"]
+    for account, where in zip(accounts, places, strict=True):
         rules.check_account(account["exposure"], account["unrealised_pnl"], (*where, "account"))
-        exposures.append(account["exposure"])
+    exposures = [account["exposure"] for account in accounts]
     rules.check_gross(exposures)
     note = {"bar_age_s": round(age / SECOND_MS, 1)} if age > LATE_INTERVALS * slot.interval_ms else {}
-    return Arrived(assets, places, timestamp, [asset["bar"]["close"] for asset in assets], note)
+    return tuple.__new__(Arrived, (assets, places, timestamp, closes, exposures, anew, note))
 
 
 def _given(request: SentDecide, slot: Slot) -> tuple[Sequence[SentAsset], Sequence[Place], Place]:
@@ -143,25 +148,26 @@ def begin(arrived: Arrived, slot: Slot, who: str) -> Stream:
 def encode(stream: Stream, arrived: Arrived, slot: Slot) -> tuple[Stream, list[float], dict[str, Any]]:
     """The stream after these bars, the state (F,) that the policy sees, and what the answer must say.
 
+    It is a state as features/validation.py wants it: each number was checked when it arrived, or is clipped here.
+
     Raises:
         ArrivalError: the bars cannot follow those of the stream.
     """
     note = arrived.note | stream.check(arrived, slot.arrival)
     later = stream.then(arrived)
     state = later.window.numbers(slot.dim, slot.interval_ms)
-    still = [symbol for i, symbol in enumerate(slot.symbols) if state[i * WIDTH + VOLATILITY] == 0.0]
-    if still:
-        note["flat"] = still
-    unit, start = slot.policy.manifest.ledger.max_position_pct, 0
+    volatilities = state[VOLATILITY : WIDTH * len(slot.symbols) : WIDTH]
+    if 0.0 in volatilities:
+        note["flat"] = [s for s, volatility in zip(slot.symbols, volatilities, strict=True) if volatility == 0.0]
+    unit, start = slot.unit, 0
     for asset in arrived.assets:
         signal, held = asset["signal"], asset["account"]
         size, side, pnl, wins = account_numbers(held["exposure"], held["unrealised_pnl"], held["win_rate"], unit)
         state[start + _SIZE], state[start + _SIDE], state[start + _PNL], state[start + _WINS] = size, side, pnl, wins
-        state[start + CONFIDENCE] = float(signal["confidence"])
-        state[start + CASCADE_RISK] = float(signal["cascade_risk"])
+        state[start + CONFIDENCE], state[start + CASCADE_RISK] = signal["confidence"], signal["cascade_risk"]
         state[start + ACTION.start + 1 + ACTIONS[signal["action"]]] = 1.0
         state[start + TIER.start - 1 + int(signal["tier"][1])] = 1.0
         start += WIDTH
     if len(slot.symbols) > 1:
-        state[-1] = float(herfindahl(np.array([asset["account"]["exposure"] for asset in arrived.assets])))
+        state[-1] = concentration(arrived.exposures)
     return later, state, note

@@ -6,6 +6,7 @@ where answers are. Events (a swap, a refused policy) are rare and always written
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -33,4 +34,8 @@ class Journal:
         """One line."""
         time = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = {"severity": severity, "time": time, "event": event, **fields}
-        self._write(orjson.dumps(line).decode() + "\n")
+        try:
+            text = orjson.dumps(line).decode()
+        except TypeError:  # half a surrogate pair, in a name that is no UTF-8
+            text = json.dumps(line, default=str)
+        self._write(text + "\n")

@@ -304,21 +304,22 @@ class Service:
         if session is not None:
             name = (client, session, slot.symbols, slot.interval_ms)
             stream = self._streams.admit(name, client)
-        if stream is None or any(asset.get("history") is not None for asset in arrived.assets):
+        if stream is None or arrived.anew:
             known = "the request has no session_id and" if name is None else "this session is new here and"
             stream = raw.begin(arrived, slot, known if stream is None else "the request")
         stream, state, note = raw.encode(stream, arrived, slot)
-        validate_state(state, slot.dim, slot.symbols)
-        given = PolicyInput(state, note=note)
         if slot.recurrent and name is not None:
             given = self._in_session(slot, state, client, ("decide", *name), arrived.timestamp)
             given = given._replace(note={**note, **given.note})
-        elif slot.recurrent:
-            given = given._replace(note=note | {"memory_started": True})
-        answer = self._answer(slot, given, slot.policy.step(given.state, given.before))
+        else:
+            note |= {"memory_started": True} if slot.recurrent else _NO_NOTE
+            given = tuple.__new__(PolicyInput, (state, None, note, False, False, None))
+        answer = self._answer(slot, given, slot.policy.step(state, given.before))
         if name is not None:
             self._streams.put(name, stream, client)
-        return self._finish(slot, {"state": state}, answer, started) | {"state": state}
+        answer = self._finish(slot, {"state": state}, answer, started)
+        answer["state"] = state
+        return answer
 
     # ---- the steps of every answer: _prepare, Policy.step, _answer (limits, memory), _finish (shadow, record)
 

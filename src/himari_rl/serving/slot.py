@@ -59,7 +59,7 @@ class Slot:
 
     __slots__ = (
         *("alias", "arrival", "contract", "digest", "dim", "gap_rule", "interval_ms", "layout"),
-        *("limiter", "policy", "reader", "recurrent", "symbols", "version"),
+        *("limiter", "policy", "reader", "recurrent", "symbols", "unit", "version"),
     )
 
     def __init__(self, policy: Policy, gap_rule: str = "", alias: Alias | None = None) -> None:
@@ -71,6 +71,7 @@ class Slot:
         self.recurrent = policy.memory_size > 0
         self.symbols = manifest.symbols
         self.interval_ms = manifest.ledger.interval_ms
+        self.unit = manifest.ledger.max_position_pct
         self.contract = Contract(self.symbols, self.interval_ms, manifest.encoder_hash)
         self.arrival = ArrivalRules.of(manifest)
         self.limiter = Limiter(manifest.ledger, manifest.symbols)

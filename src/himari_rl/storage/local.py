@@ -26,6 +26,7 @@ import shutil
 import stat
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from types import ModuleType
 from typing import Protocol
@@ -50,11 +51,14 @@ MOUNT = Path("/gcs")
 _NO_FOLDER_RENAME = (errno.EMFILE, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EXDEV)
 
 
-def read_bytes(path: str | Path) -> bytes:
+def read_bytes(path: str | Path, most: float = inf) -> bytes:
     """The whole file.
 
+    Args:
+        most: bytes that it can sensibly have; a larger one is not read, since a file of holes costs its maker nothing.
+
     Raises:
-        StorageError: it is missing, unreadable, a folder, or no file but a pipe, a socket or a device.
+        StorageError: it is missing, unreadable, too large, a folder, or no file but a pipe, a socket or a device.
     """
     if remote := _remote(path):
         found: bytes = remote.read_bytes(str(path))
@@ -62,10 +66,13 @@ def read_bytes(path: str | Path) -> bytes:
     try:
         descriptor = os.open(local_path(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would hang here
         with os.fdopen(descriptor, "rb") as file:
-            mode = os.fstat(descriptor).st_mode
-            if not stat.S_ISREG(mode):
-                kind = "a named pipe" if stat.S_ISFIFO(mode) else "a device"
+            there = os.fstat(descriptor)
+            if not stat.S_ISREG(there.st_mode):
+                kind = "a named pipe" if stat.S_ISFIFO(there.st_mode) else "a device"
                 raise StorageError(f"{path} is {kind}", "a file", "give the path of a file")
+            if there.st_size > most:
+                found_size, largest = f"{path} has {there.st_size:,} bytes", f"at most {most:,.0f}"
+                raise StorageError(found_size, largest, "it is not what it is called: write it again")
             return file.read()
     except OSError as error:
         raise refusal("read", path, error) from error

@@ -23,7 +23,6 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -48,7 +47,7 @@ from himari_rl.serving.http.middleware import (
     RenamedPaths,
     SharedPath,
 )
-from himari_rl.serving.http.refusals import NO_JSON, SCHEMA, Refusal, refusal_of
+from himari_rl.serving.http.refusals import NO_JSON, SCHEMA, Refusal, detailed, refusal_of
 from himari_rl.serving.http.routes import ENDPOINTS, add_routes
 from himari_rl.serving.http.scrape import scraped
 from himari_rl.serving.messages import ARRIVAL
@@ -158,7 +157,7 @@ def _add_front(app: Api, service: Service) -> None:
 def _add_errors(app: FastAPI, service: Service) -> None:
     def refused(how: Refusal, detail: Any) -> Response:
         service.metrics.errors[how.status, how.cause] += 1
-        return Response(orjson.dumps({"detail": detail}), how.status, how.headers, "application/json")
+        return Response(detailed(detail), how.status, how.headers, "application/json")
 
     @app.exception_handler(HimariError)
     async def himari(_: Request, error: HimariError) -> Response:

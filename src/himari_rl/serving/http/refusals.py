@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 from starlette.types import Send
@@ -58,10 +59,19 @@ def refusal_of(error: HimariError) -> Refusal:
     return next((refusal for kind, refusal in REFUSALS if isinstance(error, kind)), Refusal(500, "bug"))
 
 
+def detailed(detail: Any) -> bytes:
+    """The document of a refusal. What a client sent stands in it, and JSON can name half a surrogate pair, which is no
+    UTF-8: then in JSON's own escapes."""
+    try:
+        return orjson.dumps({"detail": detail})
+    except TypeError:
+        return json.dumps({"detail": detail}).encode()
+
+
 async def refuse(send: Send, errors: Errors, how: Refusal, detail: str) -> None:
     """Answers a request with a refusal, and counts it."""
     errors[how.status, how.cause] += 1
-    body = orjson.dumps({"detail": detail})
+    body = detailed(detail)
     more = [(name.encode(), value.encode()) for name, value in how.headers.items()]
     headers = [JSON, (b"content-length", b"%d" % len(body)), *more]
     await send({"type": "http.response.start", "status": how.status, "headers": headers})

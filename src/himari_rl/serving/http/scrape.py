@@ -6,15 +6,18 @@ outside reaches any port but PORT.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from himari_rl.errors import ConfigError
 from himari_rl.monitoring.metrics import Metrics
 
 TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _TRIES = 5
+_PATIENCE_S = 10.0  # with a scraper that asks for nothing
 
 
 @contextmanager
@@ -30,6 +33,8 @@ def scraped(metrics: Metrics, port: int) -> Iterator[int]:
     from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer  # a cold start without this port is spared it
 
     class Handler(BaseHTTPRequestHandler):
+        timeout = _PATIENCE_S
+
         def do_GET(self) -> None:
             if self.path != "/metrics":
                 self.send_error(404)
@@ -44,8 +49,14 @@ def scraped(metrics: Metrics, port: int) -> Iterator[int]:
         def log_message(self, *_: object) -> None:
             """A scrape is no event."""
 
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """Nor is a scraper that leaves: the standard library would write a traceback to stderr."""
+            if not isinstance(sys.exception(), OSError):
+                super().handle_error(request, client_address)
+
     try:
-        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        server = Server(("127.0.0.1", port), Handler)
     except (OSError, OverflowError) as error:
         raise ConfigError(f"cannot listen on 127.0.0.1:{port}: {error}", "a free port", "choose another") from error
     server.daemon_threads = True

@@ -9,7 +9,11 @@ It also counts what connections.py bounds: the bytes of a head, and the heads.
 
 from __future__ import annotations
 
-from typing import cast
+from array import array
+from contextlib import suppress
+from fcntl import ioctl
+from termios import TIOCOUTQ
+from typing import Any, cast
 
 import httptools
 import orjson
@@ -28,6 +32,8 @@ class Http1Protocol(HttpToolsProtocol):
 
     _offered = False
     """The request that the parser is in offers another protocol: it will come again without the offer."""
+    _answering: Any = None
+    """The request that is being answered: not uvicorn's `cycle`, where a client has sent the next ones already."""
     heads = 0
     """Requests whose head has come whole."""
     _unread = 0
@@ -59,13 +65,41 @@ class Http1Protocol(HttpToolsProtocol):
                     self._answer_head(HEAD_LARGE, f"the head of the request has more than {MOST_HEAD} bytes")
             return
 
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """As uvicorn's, which tells only the newest of several requests that nobody is there to read their answers."""
+        if self._answering is not None and not self._answering.response_complete:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
+        super().connection_lost(exc)
+
     def waits(self) -> bool:
         """Whether nothing is being answered, and no body of a request that is."""
         return self.cycle is None or self.cycle.response_complete
 
+    @property
+    def unread(self) -> int:
+        """Bytes of answers that the client has not taken, as far as they are more than the system's buffers hold.
+
+        The system takes up what it lets go of in lumps of megabytes, so what it still holds counts too: a client that
+        reads a little at a time is seen to read.
+        """
+        held = int(self.transport.get_write_buffer_size())
+        if held and (wire := self.transport.get_extra_info("socket")) is not None:
+            queued = array("i", [0])
+            with suppress(OSError):
+                ioctl(wire.fileno(), TIOCOUTQ, queued)
+            held += queued[0]
+        return held
+
     def give_up(self) -> None:
-        """Ends a connection that brings no request; says so to one that has begun."""
-        if self._unread and self._in_head():
+        """Ends a connection that brings no request, or reads no answer; says so to one that has begun a head."""
+        if self.unread:
+            self.transport.abort()  # a close would wait until it is read
+        elif self._unread and self._in_head():
             self._answer_head(HEAD_SLOW, "the head of the request did not arrive in time")
         else:
             self.transport.close()
