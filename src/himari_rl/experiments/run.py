@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from himari_rl.agents.config import PPOConfig, config_type
+from himari_rl.card.market import market_curves
 from himari_rl.config import as_dict
 from himari_rl.data.facts import recorded, whose_signals
 from himari_rl.data.leaks import doubtful_columns
@@ -233,7 +234,8 @@ def _judged(
     }
     shipped = shipped_answers(load_policy(out / BUNDLE), bars[work.bundle_rows])
     rivals = judgement.one_liners
-    write_atomic(out / CURVES, curves_of(result, shipped | (rivals.curves() if rivals else {})))
+    seen = market_curves(bars[: work.stop_row], manifest.ledger, work.start_row)
+    write_atomic(out / CURVES, curves_of(result, shipped | seen | (rivals.curves() if rivals else {})))
     text = json.dumps(document, indent=2, allow_nan=False)
     write_atomic(out / DOCUMENT, text.encode())
     summary = _summary(judgement, settings, sha256) | ({"accepted": facts["accepted"]} if facts["accepted"] else {})
