@@ -119,7 +119,7 @@ def test_the_run_card_shows_where_the_shipped_policy_was_judged_since(tmp_path: 
     from himari_rl.release.gate import gate
     from himari_rl.release.report import report_page
 
-    pytest.importorskip("plotly")
+    pytest.importorskip("jinja2")
     run_small(tmp_path / "run", folds=1, seeds=(0,))
     bundle = tmp_path / "run" / "bundle"
     assert "The shipped policy on" not in report_page(tmp_path / "run", gate(bundle))

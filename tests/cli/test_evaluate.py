@@ -157,7 +157,7 @@ def test_evaluating_imports_no_torch() -> None:
 
     code = (
         "import sys, himari_rl.cli.evaluate, himari_rl.evaluation.display, himari_rl.evaluation.verdict;"
-        "print([m for m in ('torch', 'gymnasium', 'plotly', 'pandas') if m in sys.modules])"
+        "print([m for m in ('torch', 'gymnasium', 'jinja2', 'pandas') if m in sys.modules])"
     )
     result = run_python(code)
     assert (result.returncode, result.stdout.strip()) == (0, "[]"), result.stderr

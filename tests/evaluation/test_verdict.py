@@ -16,7 +16,7 @@ from helpers.evaluation import Rule, bars_from, ledger, walk
 from himari_rl.evaluation import verdict as verdicts
 from himari_rl.evaluation.backtest import Backtest, backtest, stage
 from himari_rl.evaluation.control import NAMES, Control, Judgement
-from himari_rl.evaluation.display import equity_html, render
+from himari_rl.evaluation.display import render
 from himari_rl.evaluation.statements import Conduct, Found, sentence
 from himari_rl.evaluation.statistics import Interval, moments, probabilistic_sharpe
 from himari_rl.evaluation.verdict import Verdict, judge, lag_profile
@@ -267,14 +267,6 @@ def test_the_terminal_shows_every_strategy_whole_in_eighty_columns(wobbling: tup
     assert "…" not in text
     assert "No edge found, cash was better" in text
     assert max(map(len, text.splitlines())) <= 80
-
-
-def test_the_page_needs_no_network_and_shows_every_strategy(wobbling: tuple[Backtest, Verdict]) -> None:
-    result, found = wobbling
-    page = equity_html(result, found)
-    assert 'src="http' not in page
-    for strategy in result.strategies:
-        assert f'"name":"{strategy}"' in page
 
 
 def test_a_printed_verdict_is_a_page_of_eighty_columns() -> None:

@@ -79,7 +79,7 @@ def test_every_lock_holds_what_its_extras_ask_for() -> None:
 
 def test_the_types_are_part_of_the_package() -> None:
     data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
-    assert data == {"himari_rl": ["py.typed", "*.pyi"]}
+    assert data == {"himari_rl": ["py.typed", "*.pyi", "card/templates/*", "card/static/*"]}
     assert (ROOT / "src" / "himari_rl" / "py.typed").read_text() == ""
     assert (ROOT / "src" / "himari_rl" / "__init__.pyi").read_text()
     assert "Typing :: Typed" in project()["classifiers"]

@@ -23,7 +23,7 @@ PACKAGE = ROOT / "src" / "himari_rl"
 TRAINS = {"cli", "cloud", "experiments", "certification", "training", "agents", "envs"}  # every other room ships
 # google.cloud itself is there from the start where an old namespace .pth of a package is installed
 GOOGLE = ("google.auth", "google.api_core", "google.cloud.storage")
-HEAVY = ("torch", "gymnasium", "pandas", "scipy", "ccxt", "fastapi", "plotly", *GOOGLE)
+HEAVY = ("torch", "gymnasium", "pandas", "scipy", "ccxt", "fastapi", "jinja2", "plotly", *GOOGLE)
 
 
 def sources(root: Path) -> list[Path]:

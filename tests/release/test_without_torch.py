@@ -96,9 +96,9 @@ def test_a_champion_is_compared_by_resampling_without_a_bootstrap_library(folder
     )  # both have the same curves
 
 
-def test_a_run_card_without_plotly_says_what_to_install(folder: Path) -> None:
+def test_a_run_card_without_jinja2_says_what_to_install(folder: Path) -> None:
     """Also the control of the others: what is blocked is missed by the one command that needs it."""
-    done = himari(folder, "report", ".", "--out", "none.html", absent=(*ABSENT, "plotly"))
+    done = himari(folder, "report", ".", "--out", "none.html", absent=(*ABSENT, "jinja2"))
     assert done.returncode == 2
-    assert "needs plotly, which is not installed; pip install 'himari-rl[judge]'" in done.stderr
+    assert "needs jinja2, which is not installed; pip install 'himari-rl[judge]'" in done.stderr
     assert not (folder / "none.html").exists()

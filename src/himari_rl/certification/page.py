@@ -1,4 +1,4 @@
-"""One small HTML page: the learned policy drawn over the optimal no-trade band of each market. Works offline."""
+"""The page of `himari certify --html`: the learned policy drawn over the optimal no-trade band of each market."""
 
 from __future__ import annotations
 
@@ -6,6 +6,21 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from himari_rl.card.blocks import (
+    Cell,
+    Drawing,
+    Drawings,
+    Grid,
+    Page,
+    Prose,
+    Row,
+    Section,
+    number,
+    percent,
+    verdict_mark,
+)
+from himari_rl.card.drawing import Plot
+from himari_rl.card.template import render
 from himari_rl.certification.attempts import market_for
 from himari_rl.certification.certificates import Certificate
 from himari_rl.certification.generators import HiddenRegime, Trap
@@ -37,70 +52,105 @@ def certificate_page(certificates: Sequence[Certificate | HistoryCertificate], p
 
     Args:
         policies: by market, the one whose share is the median.
+
+    Raises:
+        ConfigError: Jinja2 is not installed.
     """
-    import plotly.graph_objects as go
-
-    parts = []
-    library: str | bool = "inline"  # plotly itself goes in once, with the first chart
-    for certificate in certificates:
-        if isinstance(certificate, HistoryCertificate):
-            figure, library = history_chart(certificate, library), False
-            parts.append(_section(certificate, figure))
-            continue
-        market, _ = market_for(certificate.market)
-        drawable = not isinstance(market, HiddenRegime | PortfolioMarket | Trap)
-        figure = ""
-        if drawable and certificate.market in policies:
-            best = solution(market)
-            few = len(best.states) <= 9  # regimes, not a score
-            x = best.states if few else np.linspace(-2.5, 2.5, 101)
-            low, high = best.band(x)
-            ours_low, ours_high = learned_band(market, policies[certificate.market], x)
-            label = "cascade_risk" if market.shows == "cascade_risk" else "z"
-            mode = "markers" if few else "lines"
-            chart = go.Figure(layout={"template": "plotly_white", "height": 320, "margin": {"t": 20, "b": 40}})
-            for y, name, colour in (
-                (low, "optimal: buy below", "#9aa5b1"),
-                (high, "optimal: sell above", "#9aa5b1"),
-                (ours_low, "learned: buy below", "#0b7285"),
-                (ours_high, "learned: sell above", "#d9480f"),
-            ):
-                chart.add_scatter(x=x, y=y, name=name, mode=mode, line={"color": colour, "width": 2})
-            chart.update_xaxes(title=label)
-            chart.update_yaxes(title="exposure", range=[-0.02, 1.02])
-            figure, library = chart.to_html(full_html=False, include_plotlyjs=library), False
-        parts.append(_section(certificate, figure))
-    style = (
-        "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#212529}"
-        "small{font-weight:400}.passed{color:#2b8a3e}.fell{color:#c92a2a}section{margin-bottom:2.5rem}"
+    fell = [c.market for c in certificates if not c.passed]
+    count = len(certificates)
+    said = f"{count - len(fell)} of {count} market{'s' * (count != 1)} at the threshold"
+    mark = verdict_mark(not fell, said, said)
+    rows: list[Row] = [
+        [
+            c.market,
+            number(c.median, 3),
+            number(c.worst, 3),
+            number(c.seconds, 1),
+            verdict_mark(c.passed, "passed", "fell short"),
+        ]
+        for c in certificates
+    ]
+    lead = (
+        "Between the two edges the optimal policy does not trade. Shares are of the optimum's growth over standing "
+        "aside, under the market's known law."
     )
-    return (
-        "<!doctype html><html lang='en'><meta charset='utf-8'><title>himari certify</title>"
-        f"<style>{style}</style><h1>What the learner reached, and what there was to reach</h1>"
-        "<p>Between the two edges the optimal policy does not trade. Shares are of the optimum's growth over standing "
-        f"aside, under the market's known law.</p>{''.join(parts)}</html>\n"
+    summary = Section(
+        name="verdict",
+        title="",
+        blocks=[
+            Prose(lines=[mark.text], style=f"answer {mark.style}"),
+            Prose(lines=["What the learner reached, and what there was to reach"], style="sentence"),
+            Prose(lines=[lead], style="note"),
+            Grid(head=("market", "median", "worst", "training, s", ""), rows=rows, prose=frozenset({4}), look="narrow"),
+        ],
     )
+    # a market may stand there twice, an anchor may not
+    drawn = [_section(c, f"market-{k}", policies) for k, c in enumerate(certificates)]
+    return render(Page(what="himari certify", title="Markets whose optimum is known", sections=[summary, *drawn]))
 
 
-def _section(certificate: Certificate | HistoryCertificate, figure: str) -> str:
-    mark = "passed" if certificate.passed else "fell short"
-    shares = ", ".join(f"{share:.3f}" for share in certificate.shares)
-    return (
-        f"<section><h2>{certificate.market} <small class='{mark.split()[0]}'>{mark}</small></h2>"
-        f"<p>{certificate.reason}. Seeds: {shares}.</p>{figure}</section>"
+def _section(certificate: Certificate | HistoryCertificate, anchor: str, policies: Mapping[str, Policy]) -> Section:
+    mark: Cell = verdict_mark(certificate.passed, "passed", "fell short")
+    shares = ", ".join(number(share, 3) for share in certificate.shares)
+    drawings = history_chart(certificate) if isinstance(certificate, HistoryCertificate) else None
+    if isinstance(certificate, Certificate) and certificate.market in policies:
+        drawings = band_chart(certificate, policies[certificate.market])
+    return Section(
+        name=anchor,
+        title=certificate.market,
+        short=certificate.market,
+        blocks=[
+            Prose(lines=[mark.text], style=f"answer {mark.style}"),
+            Prose(lines=[f"{certificate.reason}. Seeds: {shares}."]),
+            *([] if drawings is None else [drawings]),
+        ],
     )
 
 
-def history_chart(certificate: HistoryCertificate, library: str | bool) -> str:
+def band_chart(certificate: Certificate, policy: Policy) -> Drawings | None:
+    """Both edges of the learned band over those of the optimal one; None for a market that shows no single number."""
+    market, _ = market_for(certificate.market)
+    if isinstance(market, HiddenRegime | PortfolioMarket | Trap):
+        return None
+    best = solution(market)
+    few = len(best.states) <= 9  # regimes, not a score
+    x = np.asarray(best.states if few else np.linspace(-2.5, 2.5, 101), float)
+    optimal, learned = best.band(x), learned_band(market, policy, x)
+    label = "cascade_risk" if market.shows == "cascade_risk" else "z"
+    room = 0.08 * float(np.ptp(x)) if few else 0.0
+    plot = Plot(
+        x=(float(x[0]) - room, float(x[-1]) + room),
+        y=(-0.02, 1.02),
+        x_label=label,
+        y_label="exposure",
+        says=f"No-trade band by {label}: optimal and learned",
+    )
+    for edges, style in ((optimal, "c-other"), (learned, "c-policy")):
+        for edge in edges:
+            draw = plot.dots if few else plot.line
+            draw(x.tolist(), np.asarray(edge, float).tolist(), style)
+    key = [("c-other", "optimal: buy below the lower, sell above the upper"), ("c-policy", "learned")]
+    return Drawings(drawings=[Drawing(title=f"No-trade band by {label}", svg=plot.svg())], key=key)
+
+
+def history_chart(certificate: HistoryCertificate) -> Drawings:
     """Utility a year of every seed, beside the optimum, multiplier 1.0 and the banded one-liner on the same bars."""
-    import plotly.graph_objects as go
-
     first = certificate.attempts[0].grade
-    bars = {"multiplier 1.0": first.one, "banded 15 %": first.banded}
-    bars |= {f"seed {a.seed}": a.grade.utility for a in certificate.attempts} | {"optimum": first.optimum}
-    yardsticks = ("multiplier 1.0", "banded 15 %", "optimum")
-    colours = ["#9aa5b1" if name in yardsticks else "#0b7285" for name in bars]
-    chart = go.Figure(layout={"template": "plotly_white", "height": 280, "margin": {"t": 20, "b": 40}})
-    chart.add_bar(x=list(bars), y=[100.0 * value for value in bars.values()], marker={"color": colours})
-    chart.update_yaxes(title="utility, % a year")
-    return str(chart.to_html(full_html=False, include_plotlyjs=library))
+    bars = {"1.0": first.one, "banded": first.banded}
+    bars |= {f"{a.seed}": a.grade.utility for a in certificate.attempts} | {"optimum": first.optimum}
+    low, high = min(0.0, *bars.values()), max(0.0, *bars.values())
+    plot = Plot(
+        x=(-0.6, len(bars) - 0.4),
+        y=(100.0 * low, 100.0 * (high + 0.05 * (high - low))),
+        x_names=list(bars),
+        x_label="multiplier 1.0, banded 15 %, each seed, the optimum",
+        y_label="utility, % a year",
+        says="; ".join(f"{name} {percent(value)}" for name, value in bars.items()),
+    )
+    for k, (name, value) in enumerate(bars.items()):
+        style = "c-policy" if name.isdigit() else "c-other"
+        plot.bar(k - 0.35, k + 0.35, 100.0 * min(0.0, value), 100.0 * max(0.0, value), style)
+    return Drawings(
+        drawings=[Drawing(title="Utility a year", svg=plot.svg())],
+        key=[("c-policy", "seeds"), ("c-other", "multiplier 1.0, banded 15 % volatility, the optimum")],
+    )

@@ -1,7 +1,7 @@
 """himari evaluate: a bundle's verdict on bars its training never saw.
 
 himari evaluate runs/mine/bundle --data BTC-USD_1h.parquet
-himari evaluate runs/mine/bundle --data BTC-USD_1h.parquet --html equity.html --json
+himari evaluate runs/mine/bundle --data BTC-USD_1h.parquet --html evaluation.html --json
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def evaluate(
         list[str] | None,
         typer.Option("--beliefs-from", help="The files that the policy was trained with under the same name."),
     ] = None,
-    html: Annotated[str | None, typer.Option(help="Write equity curves to this file.")] = None,
+    html: Annotated[str | None, typer.Option(help="Write the page of this evaluation to this file.")] = None,
     as_json: Json = False,
 ) -> None:
     """Judges a bundle on held-out bars against multiplier 1.0, with controls; writes evaluation.json into the bundle.
@@ -52,9 +52,10 @@ def evaluate(
     from himari_rl.data.grid import interval_name
     from himari_rl.data.panel import load_panel
     from himari_rl.data.sources import load_bars
-    from himari_rl.evaluation.display import equity_html, render, render_portfolio
+    from himari_rl.evaluation.display import render, render_portfolio
     from himari_rl.evaluation.statements import LOOK_AHEAD
     from himari_rl.experiments.evaluate import evaluate as judge
+    from himari_rl.experiments.evaluation_page import evaluation_html
     from himari_rl.policy.runtime import load_policy
     from himari_rl.storage import write_atomic
     from himari_rl.training.progress import opened_progress
@@ -71,7 +72,7 @@ def evaluate(
         options = {"progress": progress, "accept": settings["data"].accept, "beliefs_from": others}
         found = judge(policy, bars, **options, **vars(settings["evaluate"]))
     if html is not None:
-        write_atomic(html, equity_html(found.backtest, found.verdict).encode())
+        write_atomic(html, evaluation_html(policy, bars, found).encode())
     if as_json:
         typer.echo(json.dumps(found.document, indent=2, allow_nan=False))
     else:

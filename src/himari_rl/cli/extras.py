@@ -7,7 +7,7 @@ from collections.abc import Sequence
 EXTRAS = {
     "data": ("ccxt", "pandas", "pyarrow", "scipy", "tenacity"),
     "train": ("gymnasium", "tensorboard", "torch"),
-    "judge": ("optuna", "plotly", "skfolio", "sqlalchemy"),
+    "judge": ("jinja2", "optuna", "skfolio", "sqlalchemy"),
     "serve": ("fastapi", "httptools", "orjson", "prometheus_client", "starlette", "uvicorn", "uvloop"),
     "client": ("httpx",),
     "postgres": ("psycopg",),

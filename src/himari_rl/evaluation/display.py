@@ -1,4 +1,4 @@
-"""A verdict for the eye: tables on a terminal, a portfolio's too, and equity curves in one self-contained HTML file."""
+"""A verdict for the eye: tables on a terminal, a portfolio's too. Pages are made in card/."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
-from himari_rl.errors import not_installed
-from himari_rl.evaluation.backtest import BASE, LAGGED, Backtest
-from himari_rl.evaluation.baselines import ONE, RANDOM
+from himari_rl.evaluation.backtest import BASE, LAGGED
+from himari_rl.evaluation.baselines import ONE
 from himari_rl.evaluation.portfolio import PortfolioMeasures
 from himari_rl.evaluation.portfolio_baselines import EQUAL
 from himari_rl.evaluation.statements import BETTER, LOOK_AHEAD, NO_EDGE
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
     from himari_rl.evaluation.control import Control
 
 COLOURS = {BETTER: "green", NO_EDGE: "yellow", LOOK_AHEAD: "red"}
-POINTS = 2000  # of a curve in the HTML file
 
 
 def render(
@@ -80,35 +77,6 @@ def render_portfolio(portfolio: PortfolioMeasures, console: Console) -> None:
     console.print(
         f"Diversification ratio of the mean exposure: {portfolio.diversification_ratio:.3f} (1 is one asset)."
     )
-
-
-def equity_html(result: Backtest, verdict: Verdict) -> str:
-    """A page with every strategy's equity at the base costs, marked at closes; it needs no network."""
-    try:
-        import plotly.graph_objects as go
-    except ImportError as error:
-        raise not_installed("an HTML page", error, "judge") from error
-
-    pick = np.unique(np.linspace(0, len(result) - 1, min(len(result), POINTS)).round().astype(int))
-    times = (result.fill_time[pick]).astype("datetime64[ms]").astype(str)
-    figure = go.Figure()
-    for strategy in result.strategies:
-        run = result.run(strategy)
-        figure.add_scatter(
-            x=times,
-            y=np.exp(run.marked_log_equity[pick]),
-            name=strategy,
-            line={"width": 3 if strategy == verdict.policy else 1.2},
-            visible="legendonly" if strategy == RANDOM else True,
-        )
-    figure.update_layout(
-        title={"text": verdict.sentence, "font": {"size": 14}},
-        yaxis={"title": "equity over its start (log scale)", "type": "log"},
-        template="plotly_white",
-        hovermode="x unified",
-    )
-    page: str = figure.to_html(include_plotlyjs=True, full_html=True)
-    return page
 
 
 def _strategies(verdict: Verdict) -> Table:

@@ -116,12 +116,17 @@ def read_document(path: str | Path) -> dict[str, Any]:
     return document
 
 
-def curves_of(result: Backtest, shipped: Mapping[str, NDArray[Any]]) -> bytes:
+def curves_of(result: Backtest, beside: Mapping[str, NDArray[Any]]) -> bytes:
+    """`arrays_of` as the file of a run."""
+    return bytes(save({name: np.ascontiguousarray(values) for name, values in arrays_of(result, beside).items()}))
+
+
+def arrays_of(result: Backtest, beside: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Equity of every strategy, what the policy did, and all that the gate needs to compute its figures again.
 
     Args:
-        shipped: states and answers of the bundle that ships (experiments/shipped.py), and what the one-liners did on
-            training rows (one_liners.py).
+        beside: states and answers of the bundle that ships (experiments/shipped.py), what the one-liners did on
+            training rows (one_liners.py), and what the market did (card/market.py).
     """
     mine = result.run(POLICY)
     arrays: dict[str, NDArray[Any]] = {
@@ -131,7 +136,7 @@ def curves_of(result: Backtest, shipped: Mapping[str, NDArray[Any]]) -> bytes:
         "active": mine.active,
         "exposure": mine.exposure,
         "cost": np.cumsum(mine.cost),
-        **shipped,
+        **beside,
     }
     arrays |= {f"equity/{name}": result.run(name).marked_log_equity for name in result.strategies}
     rivals = candidates(len(result.symbols))
@@ -144,4 +149,4 @@ def curves_of(result: Backtest, shipped: Mapping[str, NDArray[Any]]) -> bytes:
         run = result.run(POLICY, variant.name)
         kind, values = ("return", run.portfolio_return) if variant.lag else ("growth", run.log_growth)
         arrays[f"{kind}/{POLICY} {variant.name}"] = values
-    return bytes(save({name: np.ascontiguousarray(values) for name, values in arrays.items()}))
+    return arrays

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from himari_rl.card.market import market_curves
 from himari_rl.data.facts import whose_signals
 from himari_rl.data.leaks import doubtful_columns
 from himari_rl.data.panel import Panel
@@ -76,8 +77,8 @@ def write_judgement(
         "judgement": judgement.to_dict(),
     }
     shipped = shipped_answers(load_policy(out / BUNDLE), bars[work.bundle_rows])
-    rivals = judgement.one_liners
-    write_atomic(out / CURVES, curves_of(result, shipped | (rivals.curves() if rivals else {})))
+    rivals, seen = judgement.one_liners, market_curves(bars[: work.stop_row], manifest.ledger, work.start_row)
+    write_atomic(out / CURVES, curves_of(result, shipped | seen | (rivals.curves() if rivals else {})))
     text = json.dumps(document, indent=2, allow_nan=False)
     write_atomic(out / DOCUMENT, text.encode())
     summary = _summary(judgement, settings, sha256) | ({"accepted": facts["accepted"]} if facts["accepted"] else {})
