@@ -32,7 +32,7 @@ from himari_rl.policy.evidence import (
     design,
     relative_variance,
     seen,
-    standardised,
+    standardise,
 )
 from himari_rl.policy.ledger_config import LedgerConfig
 from himari_rl.schema import FloatArray, IntArray
@@ -194,8 +194,10 @@ def fit_evidence(parts: Sequence[Rows], prior: Prior) -> Fit:
     centre, spread = bent.mean(axis=0), bent.std(axis=0)
     spread = np.where(spread > 1e-9, spread, 0.0)
     side = None if parts[0].seen.side is None else np.concatenate([part.side for part in parts])
-    x = design(linear, side, standardised(bent, centre, spread), gamma)
-    known = x.shape[1]
+    standardise(bent, centre, spread)
+    x = design(linear, side, bent, gamma)
+    known, first = x.shape[1], x.shape[1] - bent.shape[1]
+    del bent
     net_column = np.concatenate([part.net_column for part in parts])
     if net_column.size:
         x = np.column_stack([x, net_column])
@@ -204,7 +206,6 @@ def fit_evidence(parts: Sequence[Rows], prior: Prior) -> Fit:
         return Fit(_evidence(scores, centre, spread, (0.0,) * known, 1.0, 1.0, gamma), ())
     day = np.concatenate([part.day for part in parts])
     penalty = np.full(x.shape[1], BENT_PENALTY)
-    first = known - bent.shape[1]
     penalty[:first] = LINEAR_PENALTY
     penalty[first : first + len(scores.borders)] = STEP_PENALTY
     tau = prior.sharpe_a_year / (deviation * math.sqrt(prior.bars_per_year / len(day)))
