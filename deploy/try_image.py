@@ -119,10 +119,8 @@ def main(argv: list[str]) -> int:
     fastest, load, cores = min(first), os.getloadavg()[0], os.cpu_count() or 1
     say(f"fastest first answer {fastest:.2f} s (less than {FIRST_ANSWER_S:g})")
     if fastest >= FIRST_ANSWER_S and load > cores:
-        say(
-            f"others use this machine (load {load:.1f}, {cores} cores): judged by the processor's {min(on_processor):.2f} s"
-        )
         fastest = min(on_processor)
+        say(f"others use this machine (load {load:.1f} on {cores} cores): judged by the processor's {fastest:.2f} s")
     good = owner == "10001" and status.startswith("HTTP/1.1 200") and code in (0, -signal.SIGTERM)
     return 0 if good and fastest < FIRST_ANSWER_S and took < DRAIN_S else 1
 
