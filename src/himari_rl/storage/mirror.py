@@ -191,9 +191,8 @@ def _fetch_all(place: str, names: Sequence[str], folder: Path) -> dict[str, tupl
     """
     for name in names:  # a bucket takes names that lead out of any folder: //etc/x, a/../../x
         if any(part in ("", ".", "..") for part in name.split("/")):
-            raise StorageError(
-                f"{place}/{name} cannot be a file in a folder", "names without //, . and ..", "remove it"
-            )
+            wrong = f"{place}/{name} cannot be a file in a folder"
+            raise StorageError(wrong, "names without //, . and ..", "remove it")
 
     def one(name: str) -> tuple[bytes, int] | None:
         return gcs.read(f"{place}/{name}")
