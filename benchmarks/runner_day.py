@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,8 +20,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter, sleep
 
+import httpx
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -38,6 +40,7 @@ DAY, YEAR, WARM = 24, 8_760, 240
 HIMARI = (sys.executable, "-m", "himari_rl")
 NO_HALTS = ("daily_loss", "drawdown", "volatility", "stale_bars")
 LIMIT = 1e-9
+START_S = 120.0
 
 
 def himari(*words: str, refused: bool = False) -> subprocess.CompletedProcess[str]:
@@ -50,25 +53,35 @@ def himari(*words: str, refused: bool = False) -> subprocess.CompletedProcess[st
 
 @contextmanager
 def served(bundle: Path) -> Iterator[str]:
-    """The address of `himari serve` on a bundle."""
-    words = [*HIMARI, "serve", str(bundle), "--port", "0"]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
-        assert process.stderr is not None
+    """The address of `himari serve` on a bundle, once it is ready."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = [*HIMARI, "serve", str(bundle), "--port", str(port)]
+    with subprocess.Popen(words, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
         try:
-            for line in process.stderr:
-                said = json.loads(line) if line.startswith("{") else {}
-                if said.get("event") == "listening":
-                    yield str(said["url"])
-                    break
+            url, end = f"http://127.0.0.1:{port}", monotonic() + START_S
+            while not _ready(url):
+                if process.poll() is not None or monotonic() > end:
+                    raise SystemExit(f"himari serve {bundle} is not ready: {process.poll()}")
+                sleep(0.1)
+            yield url
         finally:
             process.terminate()
 
 
+def _ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/ready").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
 def run(folder: Path, name: str, bars: Bars, rows: range, *policy: str) -> tuple[list[dict[str, object]], str, Path]:
     """`himari run` on some rows: what it told, its own summary, its journal."""
-    stream, history, journal = (folder / f"{name}.{end}" for end in ("jsonl", "csv", "sqlite"))
+    stream, journal = (folder / f"{name}.{end}" for end in ("jsonl", "sqlite"))
+    history = folder / f"{bars.symbol}_1h.csv"
     stream.write_text("\n".join(lines([bars], rows)) + "\n")
-    bars[rows.start - WARM : rows.start].to_frame().to_csv(history, index=False)
+    bars[rows.start - WARM : rows.start].to_frame().drop(columns="synthetic", errors="ignore").to_csv(history)
     free = [word for rule in NO_HALTS for word in ("--set", f"halt.{rule}=inf")] + ["--set", "halt.drift_bars=0"]
     words = ["run", *policy, "--signals", str(stream), "--journal", str(journal), "--history", str(history)]
     done = himari(*words, "--clock", "bar", *free)

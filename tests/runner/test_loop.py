@@ -141,6 +141,16 @@ def test_a_server_is_asked_from_the_command_line(
     assert main(["replay", str(tmp_path / "j.sqlite"), "--bundle", str(bundle)]) == 0
 
 
+def test_a_history_of_another_symbol_is_refused(
+    tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    history = tmp_path / "yesterday.csv"
+    history.write_text(_csv(60))
+    words = ["run", "--bundle", str(bundle), "--journal", str(tmp_path / "j.sqlite"), "--history", str(history)]
+    assert main(words) == 2
+    assert "is of yesterday; expected bars of BTC-USDT" in capsys.readouterr().err
+
+
 def _csv(rows: int) -> str:
     lines = ["timestamp,open,high,low,close,volume"]
     for row in range(rows):

@@ -80,7 +80,7 @@ def stream(
         }
         portfolio = settings["portfolio"]
         split = {"challengers": _local(challenger or []), "ab": settings["ab"]}
-        histories = _histories(history or [])
+        histories = _histories(history or [], [symbol for each in policies for symbol in each.symbols])
         runner = Runner(policies, kept, settings["run"], portfolio, settings["halt"], risk, histories, **split)
         loop = Loop(runner, tell)
         stack.enter_context(loop.stopped_by_signals())
@@ -164,11 +164,16 @@ def _local(bundles: list[str]) -> list[AsksPolicy]:
     return [LocalPolicy(load_policy(each)) for each in places]
 
 
-def _histories(places: list[str]) -> dict[str, Bars]:
+def _histories(places: list[str], symbols: list[str]) -> dict[str, Bars]:
     from himari_rl.data.sources import load_bars
+    from himari_rl.errors import ConfigError
 
-    found = [load_bars(place) for place in places]
-    return {bars.symbol: bars for bars in found}
+    found = {place: load_bars(place) for place in places}
+    for place, bars in found.items():
+        if bars.symbol not in symbols:  # it would fill nobody's windows
+            cure = f"name the file after the symbol, as {symbols[0]}_1h.csv"
+            raise ConfigError(f"--history {place} is of {bars.symbol}", f"bars of {', '.join(symbols)}", cure)
+    return {bars.symbol: bars for bars in found.values()}
 
 
 def _opened(place: str) -> int:

@@ -43,8 +43,8 @@ from himari_rl.policy.manifest_part import ManifestPart
 from himari_rl.schema import HOUR_MS, BoolArray, FloatArray
 
 WINDOW = 100
-MARGIN = 1.5  # of psi and distance: the next year's worst window is worse than those before, of a dozen numbers one's
-MARGIN_OF = {"volatility": 2.5}  # a crash stays in twenty of its values, farther than any before it
+MARGIN = 1.75  # of psi and distance: the next year's worst window is worse than those before, of a dozen numbers one's
+MARGIN_OF = {"momentum_1h": 1.5, "momentum_4h": 1.5, "volatility": 2.5}  # where a crash stays in twenty values
 MARGIN_PSI, MARGIN_DISTANCE = 0.8, 0.1  # and so much, where training hardly strayed at all
 PARTS = 8  # of the training data: how much their worst windows differ is added, once at ENOUGH rows, more at fewer
 ENOUGH = 20_000

@@ -13,12 +13,9 @@ so that a step of size s raises the score by s, whatever the market did before, 
 of the window, or one that had already begun, raises it by less. On hourly bars the score of log |return| has a standard
 deviation of .27 where the window's level alone has .4: a factor of three is 4 of them instead of 2.7.
 
-The limits of a step are LIMITS standard deviations to either side: training's together with those of PRIOR years of a
+Limits are LIMITS standard deviations to either side. Those of a step are training's together with PRIOR years of a
 market that is known (hours of bitcoin and ether before 2022), as one calm year tells little of the next. Those of a
-size are one-sided, as a market grows loud faster than it falls silent: what training's windows exceed once in RETURN
-years by the exponential tail of their largest (peaks over threshold; Coles 2001, "An Introduction to Statistical
-Modeling of Extreme Values", ch. 4), at least the farthest of training, and what the level wandered between training's
-parts beyond that.
+size reach at least as far as training did, and farther by WANDER times what its level wandered between its parts.
 
 Tried without gain (docs/runner.md says what this one finds): logarithms before means, the loudest day of a window left
 out, one-sided limits by the tail of training's largest windows, differences without weights. Each finds a third of the
@@ -27,7 +24,6 @@ size more often and alarms in years whose weekends, or storms, are not those of 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -40,12 +36,11 @@ from himari_rl.schema import HOUR_MS, YEAR_MS, FloatArray
 LOG_SIZE, MEAN = "log_size", "mean"
 CHANNELS = {"momentum_1h": LOG_SIZE, "momentum_4h": LOG_SIZE, "volatility": LOG_SIZE, "signal_confidence": MEAN}
 """What is looked at of a number: the logarithm of its mean size, or its mean. Numbers with few values have no entry."""
-LIMITS = {LOG_SIZE: 4.0, MEAN: 5.0}  # standard deviations of a step; a confidence has the fatter tails
+LIMITS = {LOG_SIZE: 4.0, MEAN: 5.0}  # standard deviations; a confidence has the fatter tails
 WIDER = {"volatility": 1.15}  # of a step: one storm stays in twenty of its values
 PRIOR, KNOWN = 1.0, {"momentum_1h": 0.28, "momentum_4h": 0.33, "volatility": 0.29}
 """Years, and the standard deviations of steps of the logarithm."""
-PARTS = 8  # of training, between whose means a level wanders
-RETURN, UPPER = 5.0, 0.2  # years of hours between two levels beyond the limit; share of windows that its tail begins at
+PARTS, WANDER = 8, 2.0  # of training, between whose means a level wanders, and how much of that is added
 FLOOR = 1e-3  # of training's mean size: where a feed dies, its log size is low, not minus infinity
 SHRINK = 0.05  # of the covariance towards its diagonal: blocks are alike
 STEPS = np.array([0.0, 0.0, 1.0, 1.0, 1.0, 1.0])  # of each block, where the window is another than the one before
@@ -105,26 +100,13 @@ def _seen(values: FloatArray, channel: str, floor: float, lengths: Sequence[int]
     return np.log(np.maximum(means, 0.0) + floor) if channel == LOG_SIZE else means
 
 
-def return_level(scores: FloatArray, window: int, windows: float) -> float:
-    """The value that the largest of a window exceeds once in so many windows, by the tail of (N,) scores."""
-    whole = len(scores) // window * window
-    largest = scores[:whole].reshape(-1, window).max(axis=1)
-    threshold = float(np.quantile(largest, 1.0 - UPPER))
-    beyond = largest[largest > threshold] - threshold
-    excess = float(beyond.mean()) if len(beyond) else 0.0
-    return threshold + excess * math.log(max(UPPER * windows, 1.0))
-
-
-def _size(level: FloatArray, window: int, interval_ms: int) -> Score:
-    """Of every window's level (M,)."""
+def _size(level: FloatArray, most: float) -> Score:
+    """Of every window's level (M,); at `most` standard deviations."""
     centre = float(level.mean())
-    wander = float(np.std([part.mean() for part in np.array_split(level, PARTS)]))
-    # of slower bars as many windows as of hours: each of their bars is a day that alarms
-    windows = RETURN * YEAR_MS / min(interval_ms, HOUR_MS) / window
-    down, up = (
-        max(return_level(away, window, windows), float(away.max())) for away in (centre - level, level - centre)
-    )
-    return Score(weights=(1.0,), centre=centre, lowest=-down - wander, highest=up + wander)
+    wander = WANDER * float(np.std([part.mean() for part in np.array_split(level, PARTS)]))
+    most *= float(level.std())
+    down, up = (max(most, float(away.max())) + wander for away in (centre - level, level - centre))
+    return Score(weights=(1.0,), centre=centre, lowest=-down, highest=up)
 
 
 def fit_size(name: str, values: FloatArray, window: int, interval_ms: int = HOUR_MS) -> SizeReference | None:
@@ -145,7 +127,7 @@ def fit_size(name: str, values: FloatArray, window: int, interval_ms: int = HOUR
     scores = blocks @ weights
     limit = LIMITS[channel] * WIDER.get(base, 1.0) * _with_prior(base, float(scores.std()), years)
     step = Score(weights=tuple(weights.tolist()), centre=float(scores.mean()), lowest=-limit, highest=limit)
-    return SizeReference(channel=channel, floor=floor, size=_size(level, window, interval_ms), step=step)
+    return SizeReference(channel=channel, floor=floor, size=_size(level, LIMITS[channel]), step=step)
 
 
 def _with_prior(base: str, deviation: float, years: float) -> float:
