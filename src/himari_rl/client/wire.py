@@ -114,7 +114,7 @@ class Wire:
 
     async def _once(self, method: str, path: str, body: bytes | None) -> bytes:
         if self._client is None:  # made here: it belongs to this loop
-            self._client = httpx.AsyncClient(timeout=None, trust_env=False)
+            self._client = httpx.AsyncClient(timeout=None, trust_env=False)  # nosec B113
         headers = {"content-type": "application/json", **self._headers()}
         request = self._client.build_request(method, self._url + path, content=body, headers=headers)
         response = await self._client.send(request, stream=True)

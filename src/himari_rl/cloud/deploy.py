@@ -16,7 +16,7 @@ SERVICE_FILE = "config/service.yaml"
 VARIABLES_FILE = "deploy/terraform/himari.auto.tfvars.json"
 SCRAPE_FILE = "deploy/rungmp.yaml"
 RENDERED = "build/service.yaml"
-SCRAPE_SECRET = "himari-rungmp"
+SCRAPE_SECRET = "himari-rungmp"  # nosec B105 - the name of a secret
 METRICS_PORT = 9090
 APIS = ("run", "aiplatform", "artifactregistry", "storage", "monitoring", "logging", "secretmanager", "billingbudgets")
 
