@@ -315,6 +315,7 @@ def bars(found: dict[str, Any]) -> list[tuple[str, float, str, float]]:
         ("cold start, ms", cold["base"], "<=", 700),
         ("cold start, of torch's", cold["base"] / cold["torch"], "<=", 0.35),
         *((f"/v1/decide of /predict, {kind}, in process", within[kind]["decide"]["ratio"], "<=", 3) for kind in within),
+        *((f"a step of one in one pass, {kind}", 1 / within[kind]["one pass"]["ratio"], ">=", 13) for kind in within),
         *((f"/predict of one in /v1/batch, {kind}", 1 / within[kind]["batch"]["ratio"], ">=", 13) for kind in within),
         ("/v1/decide of /predict, base, CPU on the wire", ratio("base decide c64", "base c64", "cpu"), "<=", 3),
         ("the same for multi", ratio("multi decide c64", "multi c64", "cpu"), "<=", 3),

@@ -11,6 +11,8 @@ spread the quartiles. The last line is JSON.
     decide            the next bar of a session
     decide, history   a request without a session, with 200 earlier bars
     batch             256 of the states at once, per decision
+    step              the policy alone, without a request: one decision
+    one pass          the same for 256 states at once, per decision
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from collections.abc import Callable, Iterator
 from itertools import cycle
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "src")]
@@ -86,12 +90,14 @@ def costs(folder: Path, rounds: int) -> dict[str, list[float]]:
         encoded = answered(fast._decide(decide_body(slot.symbols, next(hours), "own"), "here"))
         states.append(json.loads(encoded)["state"])
     asked = cycle([json.dumps({"state": state}).encode() for state in states])
-    batch = json.dumps({"instances": states}).encode()
+    batch, plain, rows = json.dumps({"instances": states}).encode(), cycle(states), np.array(states, np.float32)
     ways: dict[str, tuple[Callable[[], object], int]] = {
         "predict": (lambda: answered(fast.answer(next(asked))), 200),
         "decide": (lambda: answered(fast._decide(next(bars), "here")), 100),
         "decide, history": (lambda: answered(fast._decide(alone, "here")), 10),
         "batch": (lambda: answered(fast._batch(batch, "here")), 4),
+        "step": (lambda: slot.policy.step(next(plain)), 200),
+        "one pass": (lambda: slot.policy.columns(rows), 4),
     }
     if slot.recurrent:
         memory = json.loads(answered(fast.answer(next(asked))))["memory"]
@@ -102,7 +108,8 @@ def costs(folder: Path, rounds: int) -> dict[str, list[float]]:
         bars: Iterator[bytes] = iter([decide_body(slot.symbols, next(hours), "own") for _ in range(100)])
         for name, (ask, count) in ways.items():
             found[name].append(timed(ask, count))
-    found["batch"] = [cost / BATCH for cost in found["batch"]]
+    for together in ("batch", "one pass"):
+        found[together] = [cost / BATCH for cost in found[together]]
     return found
 
 
@@ -115,7 +122,8 @@ def rows(rounds: int = 60) -> dict[str, dict[str, dict[str, float]]]:
         found = costs(make_bundle(place, kind, hidden=hidden, name=kind), rounds)
         table[kind] = {}
         for name, own in found.items():
-            ratios = [one / other for one, other in zip(own, found["predict"], strict=True)]
+            beside = found["step" if name == "one pass" else "predict"]
+            ratios = [one / other for one, other in zip(own, beside, strict=True)]
             low, middle, high = statistics.quantiles(ratios, n=4)
             table[kind][name] = {"us": statistics.median(own), "ratio": middle, "low": low, "high": high}
     return table
@@ -123,7 +131,7 @@ def rows(rounds: int = 60) -> dict[str, dict[str, dict[str, float]]]:
 
 def shown(table: dict[str, dict[str, dict[str, float]]]) -> Iterator[str]:
     """The table as lines."""
-    yield f"{'in process':<24}{'CPU us':>9}{'of /predict':>13}   quartiles"
+    yield f"{'in process':<24}{'CPU us':>9}{'of /predict':>13}   quartiles; one pass: of a step"
     for kind, ways in table.items():
         for name, one in ways.items():
             ratio = f"{one['ratio']:>13.3f}   {one['low']:.3f}-{one['high']:.3f}"

@@ -38,7 +38,7 @@ def main() -> int:
     try:
         source = env.get("MODEL_PATH") or env.get("AIP_STORAGE_URI", "")
         port = env.get("AIP_HTTP_PORT") or env.get("PORT", "8080")
-        host = env.get("HOST", "0.0.0.0")
+        host = env.get("HOST", "0.0.0.0")  # nosec B104
         if not source:
             raise ConfigError(
                 "MODEL_PATH is not set", "a policy bundle's folder or an alias", "set MODEL_PATH and start again"

@@ -27,7 +27,7 @@ from himari_rl.errors import ConfigError
 
 C = TypeVar("C")
 DEFAULT = "default"
-SECRET = {"secret": True}
+SECRET = {"secret": True}  # nosec B105 - a mark of fields, no secret
 """Metadata of a field whose value is shown to nobody."""
 
 
@@ -281,7 +281,7 @@ def from_yaml(text: str | bytes, origin: str, section: str = "") -> list[Given]:
             return super().construct_mapping(node, deep)
 
     try:
-        document = yaml.load(text, Loader)
+        document = yaml.load(text, Loader)  # nosec B506 - Loader is a SafeLoader
     except yaml.YAMLError as error:
         problem = " ".join(str(error).split())
         raise ConfigError(

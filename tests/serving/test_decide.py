@@ -9,15 +9,20 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from helpers.bundle import SYMBOLS, make_bundle
 from helpers.serving import running
 from himari_rl.data.synthetic import synthetic_bars
 from himari_rl.features.contract import WIDTH
 from himari_rl.features.encoder import StateEncoder, write_account
-from himari_rl.schema import Bars, Layer2
+from himari_rl.features.validation import validate_state
+from himari_rl.policy.runtime import load_policy
+from himari_rl.schema import HOUR_MS, Bars, Layer2
 from himari_rl.serving.http.app import create_app
-from himari_rl.serving.messages import DecideRequest
+from himari_rl.serving.messages import EXAMPLE_TIME, DecideRequest
+from himari_rl.serving.service import Service
 from himari_rl.serving.settings import ServeSettings
 
 ACTIONS = ("SELL", "HOLD", "BUY")
@@ -194,3 +199,55 @@ def test_the_example_of_the_documentation_is_answered(base: httpx.Client) -> Non
     answer = decide(base, **example)
     assert len(answer["state"]) == WIDTH
     assert answer["state"][8] == pytest.approx(0.25 / (2 * 0.5))  # |exposure| over twice the base position
+
+
+@pytest.fixture(scope="module")
+def services(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Service]:
+    place = tmp_path_factory.mktemp("services")
+    kinds = ("base", "multi")
+    found = {kind: Service(load_policy(make_bundle(place, kind, name=kind)), ServeSettings()) for kind in kinds}
+    for service in found.values():
+        service.load()
+    return found
+
+
+@given(
+    kind=st.sampled_from(["base", "multi"]),
+    seed=st.integers(0, 10**6),
+    rows=st.integers(20, 200),
+    moved=st.sampled_from([0.0, 1e-9, 0.01, 2.0]),
+)
+@settings(max_examples=60, deadline=None)
+def test_whatever_may_arrive_the_state_is_one_that_predict_takes(
+    services: dict[str, Service], kind: str, seed: int, rows: int, moved: float
+) -> None:
+    """The server does not look at its own state again. Prices move by up to what is allowed between two bars."""
+    rng, symbols = np.random.default_rng(seed), SYMBOLS[kind]
+
+    def sent() -> dict[str, Any]:
+        swings = np.clip(moved * rng.normal(size=rows + 1), -1.1, 1.1)  # neighbours within a factor of ten
+        closes = 10.0 ** rng.uniform(-300.0, 300.0) * np.exp(swings)
+        times = [EXAMPLE_TIME - back * HOUR_MS for back in range(rows, -1, -1)]
+        kept = rng.uniform(size=rows + 1) < (0.95 if rows > 60 else 1.0)
+        past = [[time, close] for time, close, here in zip(times, closes.tolist(), kept, strict=True) if here]
+        exposure = float(rng.choice([0.0, rng.uniform(0.0, 1.0 / len(symbols))]))
+        return {
+            "bar": {"timestamp": EXAMPLE_TIME + HOUR_MS, "close": float(closes[-1] * rng.uniform(0.4, 2.5))},
+            "signal": {
+                "action": str(rng.choice(["STRONG_SELL", "SELL", "HOLD", "BUY", "STRONG_BUY"])),
+                "confidence": float(rng.choice([0.0, 1.0, rng.uniform()])),
+                "tier": f"T{rng.integers(1, 5)}",
+                "cascade_risk": float(rng.choice([0.0, 1.0, rng.uniform()])),
+            },
+            "account": {
+                "exposure": exposure,
+                "unrealised_pnl": exposure * float(rng.uniform(-1.0, 1.0)),
+                "win_rate": float(rng.uniform()),
+            },
+            "history": past,
+        }
+
+    body = sent() if kind == "base" else {"assets": {symbol: sent() for symbol in symbols}}
+    state = services[kind].decide(DecideRequest.model_validate(body))["state"]
+    validate_state(state, services[kind].ready().dim, symbols)
+    assert len(state) == services[kind].ready().dim

@@ -174,12 +174,12 @@ def _show(console: Console, state: list[float]) -> None:
 @contextmanager
 def _served(bundle: str) -> Iterator[str]:
     """`himari serve` in its own process on a free port; its URL, and an orderly end."""
-    import subprocess
+    import subprocess  # nosec B404 - no shell
 
     from himari_rl.errors import BundleError
 
     command = [sys.executable, "-P", "-m", "himari_rl", "serve", bundle, "--port", "0"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # nosec B603 - a list of arguments, no shell
     try:
         for line in server.stdout or ():
             if line.startswith("Serving"):

@@ -37,7 +37,7 @@ def deploy(
     """
     import json
     import shlex
-    import subprocess
+    import subprocess  # nosec B404 - no shell
     import sys
     from dataclasses import replace
 
@@ -68,7 +68,7 @@ def deploy(
             sys.stdout.flush()
             own = [sys.executable, "-m", "himari_rl", *words[1:]] if words[0] == "himari" else words
             try:
-                code = subprocess.run(own, check=False, cwd=ROOT).returncode
+                code = subprocess.run(own, check=False, cwd=ROOT).returncode  # nosec B603
             except OSError as error:
                 raise CloudError(f"{words[0]} cannot be run: {error.strerror}", "", f"install {words[0]}") from error
             if code:

@@ -26,7 +26,7 @@ def fetched(audience: str) -> str:
     """
     request = Request(f"{METADATA}?audience={quote(audience, safe='')}", headers={"Metadata-Flavor": "Google"})
     try:
-        with urlopen(request, timeout=FETCH_S) as response:
+        with urlopen(request, timeout=FETCH_S) as response:  # nosec B310 - METADATA is http
             token: str = response.read().decode().strip()
     except OSError as error:
         raise ConfigError(

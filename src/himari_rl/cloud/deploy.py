@@ -15,7 +15,7 @@ from himari_rl.config import require_ranges
 SERVICE_FILE = "config/service.yaml"
 VARIABLES_FILE = "deploy/terraform/himari.auto.tfvars.json"
 RENDERED = "build/service.yaml"
-SCRAPE_SECRET = "himari-rungmp"
+SCRAPE_SECRET = "himari-rungmp"  # nosec B105 - the name of a secret
 METRICS_PORT = 9090
 APIS = ("run", "aiplatform", "artifactregistry", "storage", "monitoring", "logging", "secretmanager", "billingbudgets")
 

@@ -130,7 +130,8 @@ class DecisionJournal:
                 written.append(Written(earlier.number, earlier.entry))
                 continue
             number, chain = number + 1, link(chain, entry)
-            self._execute(f"INSERT INTO entries (number, {_COLUMNS}, chain) VALUES ({marks})", (number, *entry, chain))
+            insert = f"INSERT INTO entries (number, {_COLUMNS}, chain) VALUES ({marks})"  # nosec B608 - names of ours
+            self._execute(insert, (number, *entry, chain))
             written.append(Written(number, None))
         self._execute("UPDATE head SET number = ?, chain = ?", (number, chain))
         if any(each.earlier is None for each in written):
@@ -235,7 +236,7 @@ class DecisionJournal:
 
 
 def _select(where: str) -> str:
-    return f"SELECT number, {_COLUMNS}, chain FROM entries WHERE {where}"
+    return f"SELECT number, {_COLUMNS}, chain FROM entries WHERE {where}"  # nosec B608
 
 
 def _stored(row: Sequence[object]) -> Stored:

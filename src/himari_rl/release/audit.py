@@ -107,7 +107,7 @@ class BucketLog:
             except ConflictError:
                 if time.monotonic() > until:
                     raise
-                time.sleep(random.uniform(0, 0.1))
+                time.sleep(random.uniform(0, 0.1))  # nosec B311 - no secret: it spreads retries
 
     def _rows(self) -> list[Event]:
         count = len([name for name in gcs.names(self._place + "/") if name.endswith(".json")])

@@ -139,7 +139,7 @@ def exchange(path: str, change: Callable[[bytes | None], bytes], mine: Callable[
             except _Conflict:
                 if time.monotonic() + pause > _UNTIL.get():
                     raise StorageError(f"cannot write {path}: it always changes meanwhile", cure="try again") from None
-                time.sleep(random.uniform(0, pause))
+                time.sleep(random.uniform(0, pause))  # nosec B311 - no secret: it spreads retries
                 pause = min(2 * pause, 1.0)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-import pickle
+import pickle  # nosec B403 - dask hands objects between its own processes
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager

@@ -113,7 +113,7 @@ class _File:
                 last = beginning([row for _, row, _ in self._rows(connection)])
             chain = link(last, row)
             marks = ", ".join("?" * (len(row) + 1))
-            connection.execute(f"INSERT INTO trials ({_COLUMNS}, chain) VALUES ({marks})", (*row, chain))
+            connection.execute(f"INSERT INTO trials ({_COLUMNS}, chain) VALUES ({marks})", (*row, chain))  # nosec B608
             connection.execute("UPDATE trials_head SET chain = ?", (chain,))
 
     def overlapping(self, first_ms: int, last_ms: int) -> list[Row]:
@@ -137,7 +137,7 @@ class _File:
     def _rows(
         self, connection: sqlite3.Connection, where: str = "", values: tuple[int, ...] = ()
     ) -> list[tuple[int, Row, str | None]]:
-        asked = f"SELECT id, {_COLUMNS}, chain FROM trials {where} ORDER BY id"
+        asked = f"SELECT id, {_COLUMNS}, chain FROM trials {where} ORDER BY id"  # nosec B608
         return [_numbered(found) for found in connection.execute(asked, values)]
 
     @contextmanager
