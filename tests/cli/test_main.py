@@ -72,8 +72,9 @@ CONTRACT = {
     "tune": f"{SHARED} {LEDGER} {AGENT} --accept --num-episodes --data --funding --out --seed --symbol --symbols "
     "--test-fraction --trials",
     "walk-forward": f"{SHARED} {LEDGER} {AGENT} --accept --expanding --no-expanding --num-episodes --bootstrap-paths "
-    "--data --beliefs-from --embargo-bars --folds --funding --jobs --key --out --overwrite --rules --scheduler --seed "
-    "--seeds --step --symbol --symbols --synthetic-paths --task --test --train --tune-trials --usd-per-hour --max-cost "
+    "--data --beliefs-from --embargo-bars --features --folds --funding --jobs --key --out --overwrite --rules "
+    "--scheduler --seed --seeds --step --symbol --symbols --synthetic-paths --task --test --train --tune-trials "
+    "--usd-per-hour --max-cost "
     "--validation-fraction --warm-start",
 }
 

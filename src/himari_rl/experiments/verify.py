@@ -39,6 +39,7 @@ from himari_rl.experiments.fold_search import search_all
 from himari_rl.experiments.judged import write_judgement
 from himari_rl.experiments.train_all import FOLDS_FOLDER, train_all
 from himari_rl.experiments.walk_forward import REAL, ExternalSettings, Key, Settings, WalkForwardPlan, plan
+from himari_rl.features.own import with_features
 from himari_rl.policy.bundle import read_bundle
 from himari_rl.policy.code import CodeReference, resolved
 from himari_rl.schema import Bars
@@ -109,6 +110,8 @@ def verify(
     """
     with workplace(run) as folder:
         document, said = read_run(folder), read_document(folder / SETTINGS)
+        if isinstance(bars, Bars):
+            bars = with_features(bars, document["data"].get("features", ()))
         if bars.fingerprint != said["data_sha256"]:
             raise DataError(
                 f"{bars.source} is {bars.fingerprint[:12]}",
