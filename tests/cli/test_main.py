@@ -39,8 +39,8 @@ CONTRACT = {
     "features check": "--cuts --data --json --rows --symbol",
     "decide": f"{SHARED} --accept-implausible --accept-leak --base --lstm --multi --new-ledger --rules --signer",
     "demo": "--data --json --num-episodes --out --seed --symbol",
-    "evaluate": f"{SHARED} --accept --allow-seen --beliefs-from --costs --data --funding --html --risk-aversion --seed "
-    "--symbol --test-fraction --trials",
+    "evaluate": f"{SHARED} --accept --allow-seen --beliefs-from --costs --data --external-code --funding --html "
+    "--risk-aversion --seed --symbol --test-fraction --trials",
     "gate": f"{SHARED} --accept-implausible --accept-leak --champion --external-code --new-ledger --rules --run "
     "--signer",
     "promote": f"{SHARED} --accept-implausible --accept-leak --champion --external-code --folder --new-ledger "
