@@ -199,6 +199,8 @@ def test_memory_is_its_own_affair_in_a_backtest_and_refused_where_a_server_would
     run = walk_forward(theirs.remembers, small_bars(), out=tmp_path / "run", **(SMALL | {"folds": 1}))
     said = read_curves(run.folder)["multiplier"][:, 0]
     np.testing.assert_array_equal(said[:6], [0.5, 1.0, 0.5, 1.0, 0.5, 1.0])
+    lines = {line.rule: line for line in gate(run.bundle).lines}
+    assert not lines["ships"].passed
     with pytest.raises(BundleError, match="which a server cannot carry"):
         load_policy(run.bundle).decide(np.zeros(16))
 

@@ -159,7 +159,7 @@ def test_weights_that_cannot_be_the_policy_are_not_written(tmp_path: Path, chang
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kind": "best"}, "kind: Input should be 'base', 'lstm' or 'multi'"),
+        ({"kind": "best"}, "kind: Input should be 'base', 'lstm', 'multi' or 'external'"),
         ({"colour": "red"}, "colour: Extra inputs are not permitted"),
         ({"state_dim": 16.5}, "state_dim: Input should be a valid integer"),
         ({"state_dim": "16"}, "state_dim: Input should be a valid integer"),

@@ -29,6 +29,7 @@ from himari_rl.policy.external import (
     Arrays,
     ExternalPolicy,
     Way,
+    ask,
     is_at_hand,
     kept,
     probed,
@@ -108,13 +109,19 @@ def _fitted_file(task: FoldTask) -> bytes:
     encoder = StateEncoder.of(task.train)
     rows, _ = decisions_of(task.train, encoder, task.recipe.environment)
     way, arrays = kept(policy, factory)
-    ships = not hasattr(policy, "at")
+    clocked = hasattr(policy, "at")
+    ships = not clocked and not _remembers(policy, rows, len(encoder.symbols))
     tensors = {f"0.{KEPT}{name}": value for name, value in arrays.items()}
     tensors |= {f"0.{name}": value for name, value in probed(policy, rows, len(encoder.symbols)).items()}
     manifest = _manifest(task, tensors, way, rows, ships)
     remember(manifest, task.seed, policy)
-    gain = _gain(ExternalPolicy(manifest, [policy]), task.train, manifest.ledger) if ships else 0.0
+    gain = _gain(ExternalPolicy(manifest, [policy]), task.train, manifest.ledger) if not clocked else 0.0
     return packed(task.key, TrainedFold(manifest, tensors, gain))
+
+
+def _remembers(policy: DecidesBatch, rows: FloatArray, assets: int) -> bool:
+    """Whether it carries something from bar to bar, which no server could carry for it."""
+    return ask(policy, np.asarray(rows[:1], np.float32), None, assets, "the policy")[1] is not None
 
 
 def _manifest(task: FoldTask, tensors: Arrays, way: Way, rows: FloatArray, ships: bool) -> Manifest:

@@ -257,10 +257,11 @@ def source_sha256(name: str) -> str:
 
 def _source_of(at: Any) -> str:
     """The hash of the file in which a function or class stands, whether or not its module can be imported by name."""
-    if at.__module__ in sys.modules or not isinstance(at, FunctionType):
+    if getattr(sys.modules.get(at.__module__), "__file__", None) or not isinstance(at, FunctionType):
         return source_sha256(at.__module__)
-    file = Path(at.__code__.co_filename)  # of a script that something ran under a name of its own
-    return hashlib.sha256(file.read_bytes() if file.is_file() else at.__code__.co_code).hexdigest()
+    file, code = Path(at.__code__.co_filename), at.__code__  # of a notebook, or run under a name of its own
+    told = code.co_code + _plain([each for each in code.co_consts if not hasattr(each, "co_code")]).encode()
+    return hashlib.sha256(file.read_bytes() if file.is_file() else told).hexdigest()
 
 
 def _own(factory: Factory) -> CodeReference | None:

@@ -91,7 +91,7 @@ class ExternalSpec(ManifestPart):
     sha256: Digest
     settings: str = ""  # what it was made with
     kept: Literal["arrays", "attributes", "refit"]
-    ships: bool = True  # False: it goes by the clock, and is over when its file is
+    ships: bool = True  # False: it goes by the clock, or remembers something that no server could carry
     tensors: dict[str, TensorSpec]
 
     @property
