@@ -29,6 +29,7 @@ from himari_rl.policy.external import (
     Arrays,
     ExternalPolicy,
     Way,
+    ask,
     is_at_hand,
     kept,
     probed,
@@ -105,20 +106,26 @@ def _fitted_file(task: FoldTask) -> bytes:
     code = _code(task)
     factory = resolved(code, task.folder, told=True)
     policy = fit(factory, task)
-    encoder = StateEncoder(task.train.symbols)
+    encoder = StateEncoder.of(task.train)
     rows, _ = decisions_of(task.train, encoder, task.recipe.environment)
     way, arrays = kept(policy, factory)
-    ships = not hasattr(policy, "at")
+    clocked = hasattr(policy, "at")
+    ships = not clocked and not _remembers(policy, rows, len(encoder.symbols))
     tensors = {f"0.{KEPT}{name}": value for name, value in arrays.items()}
     tensors |= {f"0.{name}": value for name, value in probed(policy, rows, len(encoder.symbols)).items()}
     manifest = _manifest(task, tensors, way, rows, ships)
     remember(manifest, task.seed, policy)
-    gain = _gain(ExternalPolicy(manifest, [policy]), task.train, manifest.ledger) if ships else 0.0
+    gain = _gain(ExternalPolicy(manifest, [policy]), task.train, manifest.ledger) if not clocked else 0.0
     return packed(task.key, TrainedFold(manifest, tensors, gain))
 
 
+def _remembers(policy: DecidesBatch, rows: FloatArray, assets: int) -> bool:
+    """Whether it carries something from bar to bar, which no server could carry for it."""
+    return ask(policy, np.asarray(rows[:1], np.float32), None, assets, "the policy")[1] is not None
+
+
 def _manifest(task: FoldTask, tensors: Arrays, way: Way, rows: FloatArray, ships: bool) -> Manifest:
-    encoder, environment = StateEncoder(task.train.symbols), task.recipe.environment
+    encoder, environment = StateEncoder.of(task.train), task.recipe.environment
     normaliser = fitted_normaliser(rows)
     data = training_data(task.train)
     return new_manifest(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ ADAPTERS = {  # what may stand before the first colon, and the class that it mea
     "sb3": "himari_rl.experiments.sb3:Sb3Factory",
 }
 EXPECTED = "MODULE:NAME or FILE.py:NAME"
+VARIABLE = "HIMARI_EXTERNAL_CODE"
 SHOWN = 12  # digits of a hash that a name carries
 _KNOWN: dict[tuple[str, str, str], Factory] = {}
 _TOLD = False
@@ -149,11 +151,11 @@ def resolved(code: CodeReference, folder: str = "", *, told: bool = False, resto
     """
     if code.key in _KNOWN:
         return _KNOWN[code.key]
-    if not (told or _TOLD):
+    if not (told or _TOLD or os.environ.get(VARIABLE, "").lower() in ("1", "true", "yes")):
         raise BundleError(
             f"this policy is code, {code.name}, and this process was not told to run it",
             "a process that has the code and was told so",
-            "read it, then give --external-code (HIMARI_EXTERNAL_CODE=1)",
+            f"read it, then give --external-code ({VARIABLE}=1)",
         )
     adapter, _, rest = code.name.partition(":")
     if folder and folder not in sys.path:
@@ -255,10 +257,11 @@ def source_sha256(name: str) -> str:
 
 def _source_of(at: Any) -> str:
     """The hash of the file in which a function or class stands, whether or not its module can be imported by name."""
-    if at.__module__ in sys.modules or not isinstance(at, FunctionType):
+    if getattr(sys.modules.get(at.__module__), "__file__", None) or not isinstance(at, FunctionType):
         return source_sha256(at.__module__)
-    file = Path(at.__code__.co_filename)  # of a script that something ran under a name of its own
-    return hashlib.sha256(file.read_bytes() if file.is_file() else at.__code__.co_code).hexdigest()
+    file, code = Path(at.__code__.co_filename), at.__code__  # of a notebook, or run under a name of its own
+    told = code.co_code + _plain([each for each in code.co_consts if not hasattr(each, "co_code")]).encode()
+    return hashlib.sha256(file.read_bytes() if file.is_file() else told).hexdigest()
 
 
 def _own(factory: Factory) -> CodeReference | None:

@@ -339,7 +339,7 @@ class Service:
             if request.get("sequence") is not None:
                 return input_of_sequence(slot, request["sequence"])
         if not (in_range and categories_hold(state, slot.layout)):
-            validate_state(list(state) if in_range else state, slot.dim, slot.symbols)
+            validate_state(list(state) if in_range else state, slot.dim, slot.symbols, slot.own)
         if not slot.recurrent:
             return tuple.__new__(PolicyInput, (state, None, _NO_NOTE, False, False, None))
         if (session := request.get("session_id")) is not None:
