@@ -12,12 +12,12 @@ from himari_rl.card import returns
 from himari_rl.card.blocks import (
     NONE,
     Cell,
-    SideBySide,
     Drawing,
     Drawings,
     Grid,
     Row,
     Section,
+    SideBySide,
     Tile,
     Tiles,
     number,
