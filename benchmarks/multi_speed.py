@@ -32,11 +32,11 @@ from himari_rl.data.synthetic_panel import synthetic_panel
 from himari_rl.envs.config import MultiAssetEnvConfig, TradingEnvConfig
 from himari_rl.envs.multi_asset_env import MultiAssetTradingEnv
 from himari_rl.envs.physics import Physics, market_of
+from himari_rl.experiments.sb3_env import Sb3VecEnv
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.runtime import load_policy
 from himari_rl.training.export import export
 from himari_rl.training.job import train_agent, training_data
-from sb3_adapter import Sb3VecEnv
 
 ENVS, STEPS, MINIBATCH, HIDDEN = 256, 128, 2048, 256
 ENVIRONMENT = TradingEnvConfig(episode_bars=512)

@@ -32,9 +32,9 @@ from himari_rl.certification.attempts import draw_training, encoder_for, environ
 from himari_rl.certification.markets import market_named
 from himari_rl.certification.thresholds import Budget
 from himari_rl.envs.physics import Physics
+from himari_rl.experiments.sb3_env import Sb3VecEnv
 from himari_rl.training.device import fast_products
 from himari_rl.training.job import train_agent
-from sb3_adapter import Sb3VecEnv
 
 ENVS, STEPS, MINIBATCH, EPOCHS, HIDDEN = 256, 128, 2048, 10, 128
 EPISODE = 512  # a multiple of the rollout for both

@@ -187,6 +187,11 @@ class Resolved:
             values[each.name] = self._built(hints[each.name], key) if nested else self.settings[key].value
         return kind(**values)
 
+    def typed(self, section: str) -> list[str]:
+        """The options of a section that somebody typed: plain ones and --set."""
+        of = [setting for key, setting in self.settings.items() if key.startswith(f"{section}.")]
+        return sorted({setting.origin for setting in of if setting.origin.startswith("--")})
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON, nested by section; secrets hidden."""
         found: dict[str, Any] = {}

@@ -41,11 +41,16 @@ CONTRACT = {
     "demo": "--data --json --num-episodes --out --seed --symbol",
     "evaluate": f"{SHARED} --accept --allow-seen --beliefs-from --costs --data --funding --html --risk-aversion --seed "
     "--symbol --test-fraction --trials",
-    "gate": f"{SHARED} --accept-implausible --accept-leak --champion --new-ledger --rules --run --signer",
-    "promote": f"{SHARED} --accept-implausible --accept-leak --champion --folder --new-ledger --override --rules --run "
+    "gate": f"{SHARED} --accept-implausible --accept-leak --champion --external-code --new-ledger --rules --run "
     "--signer",
+    "promote": f"{SHARED} --accept-implausible --accept-leak --champion --external-code --folder --new-ledger "
+    "--override --rules --run --signer",
     "register": f"{SHARED} --data --kind --rules --span --symbol --symbols",
-    "report": f"{SHARED} --accept-implausible --accept-leak --champion --new-ledger --out --rules --signer",
+    "report": f"{SHARED} --accept-implausible --accept-leak --champion --external-code --new-ledger --out --rules "
+    "--signer",
+    "judge": "--json --per-year --seed --trials",
+    "verify": "--beliefs-from --data --external-code --funding --jobs --json --symbol --symbols --train",
+    "runs": "--json",
     "rollback": "--folder --json --reason",
     "export": "--json --out",
     "sign": "--json --key",
@@ -59,8 +64,8 @@ CONTRACT = {
     "ab report": "--json",
     "ab run": f"{SHARED} --alpha --challenger --champion --follow --measure --mode --out",
     "ab status": "--json",
-    "serve": f"{SHARED} --access-log --allow-anonymous --challenger --host --log-every --other-contracts --port "
-    "--share --signer",
+    "serve": f"{SHARED} --access-log --allow-anonymous --challenger --external-code --host --log-every "
+    "--other-contracts --port --share --signer",
     "train base": f"{TRAIN} --beliefs-from --symbol",
     "train multi": f"{TRAIN} --funding --interval --symbols",
     "train lstm": f"{TRAIN} --symbol --gap-rule --lstm-hidden-dim --lstm-num-layers",

@@ -16,6 +16,7 @@ from himari_rl.evaluation.baselines import Orders, Stage, follow, multipliers
 from himari_rl.evaluation.known import Banded, Histories, Lane
 from himari_rl.policy.account import MarketMove, flat_account, move
 from himari_rl.policy.bands import Bands
+from himari_rl.policy.ledger import times
 from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.policy.risk import RiskLimits
 from himari_rl.schema import BUY, HOLD, SELL, Bars
@@ -50,7 +51,7 @@ def plain(lanes: list[Lane], banded: list[Banded], spec: LedgerSpec) -> Historie
                 tradable=lane.orders.tradable[t : t + 1]
             )
             orders = (multiplier[t : t + 1], lane.orders.base[t : t + 1], lane.orders.cap[t : t + 1])
-            account, moved = move(account, *orders, now, lane.cost_rate, spec.config.limits)
+            account, moved = move(account, *orders, now, lane.costs, spec.config.limits)
             kept.append((moved.exposure[0], moved.growth[0], account.marked_log_equity[0], moved.cost[0]))
         found.append([np.array(part) for part in zip(*kept, strict=True)])
         asked.append(multiplier)
@@ -88,13 +89,13 @@ def scene(assets: int, spec: LedgerSpec, seed: int) -> tuple[list[Lane], list[Ba
         closed = rng.random(on.base.shape) < 0.05
         on = on._replace(moves=on.moves._replace(tradable=on.moves.tradable & ~closed))
         for name, sized in multipliers(on, rng).items():
-            lanes.append(Lane(on, follow(on, sized, 1 if name == "random" else 0), spec.config.cost_rate))
+            lanes.append(Lane(on, follow(on, sized, 1 if name == "random" else 0), spec.config.costs))
         for members in (1, 3):
             lags = np.array([0, 1, 0, 5])
             banded.append(Banded(drawn_bands(on, members, seed + k), len(lanes) + np.arange(4), lags))
             nothing = np.zeros(on.base.shape)
-            costs = np.array([1.0, 1.0, 3.0, 0.0]) * spec.config.cost_rate
-            lanes += [Lane(on, follow(on, nothing, int(lag)), float(c)) for lag, c in zip(lags, costs, strict=True)]
+            for lag, multiple in zip(lags.tolist(), (1.0, 1.0, 3.0, 0.0), strict=True):
+                lanes.append(Lane(on, follow(on, nothing, lag), times(spec.config.costs, multiple)))
         leveraged = Orders(np.ones(on.base.shape), np.full(on.base.shape, 0.8), on.cap, on.moves.tradable)
         lanes.append(Lane(on, leveraged, 0.001))
     return lanes, banded
@@ -125,6 +126,17 @@ def test_every_account_does_what_it_does_alone_bar_by_bar(
     in_stretches = known.walk(lanes, banded, spec)
     for ours, theirs in zip(in_stretches, whole, strict=True):
         np.testing.assert_array_equal(np.array(ours), np.array(theirs))
+
+
+@pytest.mark.parametrize("assets", [1, 3])
+def test_own_rates_of_each_asset_and_impact_are_paid_as_alone_bar_by_bar(assets: int) -> None:
+    charges = {"commission_rates": (0.001, 0.0004, 0.002)[:assets], "maker_share": 0.25, "maker_rate": -0.0001}
+    charges |= {"impact": 1.0, "capital_usd": 1e7, "volume_usd": 1e9}
+    spec = ledger(LIMITS, charges=charges)
+    lanes, banded = scene(assets, spec, 3)
+    whole = known.walk(lanes, banded, spec)
+    equal(whole, plain(lanes, banded, spec))
+    assert whole.cost.sum() > known.walk(*scene(assets, ledger(LIMITS), 3), ledger(LIMITS)).cost.sum()
 
 
 def test_histories_whose_days_begin_at_other_hours_keep_their_own_stops() -> None:

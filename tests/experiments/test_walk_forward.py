@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from helpers import PATIENCE_S
+from helpers.cluster import cluster
 from helpers.evaluation import Rule, bars_from, ledger, walk
 from helpers.verdict import run_small, small_bars, small_settings
 from himari_rl.cli import main
@@ -125,54 +126,21 @@ def test_a_process_pool_gives_the_same_weights_as_this_process(finished: Path, t
 
 
 def test_a_cluster_that_loses_a_worker_gives_the_same_weights(finished: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "20s", "OMP_NUM_THREADS": "1"}
-    quiet, port = subprocess.DEVNULL, _free_port()
-    address = f"tcp://127.0.0.1:{port}"
-    scheduler = subprocess.Popen(
-        [
-            sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port),
-            "--no-dashboard",
-        ],
-        env=environment, stdout=quiet, stderr=quiet,
-    )  # fmt: skip
-    workers = [
-        subprocess.Popen(
-            [
-                sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny",
-                "--no-dashboard", "--local-directory", str(tmp_path / f"w{i}"),
-            ],
-            env=environment, stdout=quiet, stderr=quiet,
-        )
-        for i in range(2)
-    ]  # fmt: skip
     killed: list[int] = []
+    with cluster(tmp_path) as (address, workers):
 
-    def kill_one(done: int, total: int) -> None:
-        if done >= 1 and not killed:
-            workers[0].kill()
-            killed.append(done)
+        def kill_one(done: int, total: int) -> None:
+            if done >= 1 and not killed:
+                workers[0].kill()
+                killed.append(done)
 
-    try:
         work = plan(small_bars(), small_settings())
         there = train_all(work, tmp_path / "run", dask_pool(address), kill_one)
-    finally:
-        for process in (*workers, scheduler):  # not terminate(): a worker that finds its scheduler gone waits for ever
-            process.kill()
-        for process in (*workers, scheduler):
-            process.wait()
     assert killed
     here = train_all(work, finished, None)
     for key in work.pieces():
         for name, values in here[key].tensors.items():
             np.testing.assert_array_equal(values, there[key].tensors[name])
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_a_folder_of_another_run_is_refused(finished: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,7 +10,6 @@ from typing import NamedTuple
 import gymnasium
 import numpy as np
 
-from helpers import ROOT
 from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.errors import LookAheadError
 from himari_rl.features.causality import noise_after
@@ -72,11 +70,10 @@ def random_bars(rows: int, seed: int, *, sigma: float = 0.01, gaps: float = 0.0,
 
 
 def sb3_vec_env() -> type:
-    """benchmarks/ is no package; its adapter is loaded by path."""
-    spec = importlib.util.spec_from_file_location("sb3_adapter", ROOT / "benchmarks" / "sb3_adapter.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.Sb3VecEnv
+    """Imported where it is used: Stable-Baselines3 is optional."""
+    from himari_rl.experiments.sb3_env import Sb3VecEnv
+
+    return Sb3VecEnv
 
 
 class Bar(NamedTuple):

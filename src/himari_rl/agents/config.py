@@ -300,6 +300,15 @@ class MultiPPOConfig(PPOConfig):
 CONFIGS: dict[str, type[PPOConfig]] = {"base": PPOConfig, "lstm": LSTMPPOConfig, "multi": MultiPPOConfig}
 
 
+def of_reward(agent: PPOConfig, own: bool) -> PPOConfig:
+    """The agent's config for a reward of somebody's own: PPO alone, on raw returns; any other stays as it is.
+
+    What is believed of the drift is worth nothing under a reward that nobody here knows, and it need have no slope: the
+    advantage is estimated from what was paid (GAE), not from the ledger's derivative.
+    """
+    return replace(agent, recipe=PPO_RECIPE, beliefs=False, advantage="gae") if own else agent
+
+
 def config_type(kind: str) -> type[PPOConfig]:
     """The config of a kind.
 

@@ -40,6 +40,7 @@ AREAS = {
     "walk_forward": ("walk-forward",),
     "gate": ("gate", "promote", "rollback", "decide"),
     "report": ("report",),
+    "judge": ("judge", "verify", "runs"),
     "bundle": ("export", "sign"),
     "serve": ("serve",),
     "runner": ("run",),

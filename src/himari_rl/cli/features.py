@@ -7,17 +7,11 @@ himari features check mypackage.features:build --data BTC-USDT_1h.parquet
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
-from importlib import import_module
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from himari_rl.cli.options import Json
-from himari_rl.errors import ConfigError
 
 ROWS = 2000  # of the synthetic bars: two months of hours and more, as weekly and monthly statistics need
 
@@ -58,6 +52,7 @@ def check(
     from himari_rl.data.synthetic import synthetic_bars
     from himari_rl.errors import RefusedError
     from himari_rl.features.check import check_features
+    from himari_rl.policy.code import loaded
     from himari_rl.training.progress import opened_progress
 
     asked = loaded(function)
@@ -81,32 +76,3 @@ def check(
             "values that later rows cannot change",
             "no negative shift, centred window, backfill, whole-file fit or unfinished candle",
         )
-
-
-def loaded(name: str) -> Callable[..., Any]:
-    """The function that MODULE:FUNCTION or FILE.py:FUNCTION names.
-
-    Raises:
-        ConfigError: there is no such module, file or function.
-    """
-    where, _, called = name.rpartition(":")
-    expected = "MODULE:FUNCTION or FILE.py:FUNCTION"
-    if not where or not called:
-        raise ConfigError(f"function {name!r}", expected, "name both, with a colon between")
-    try:
-        if where.endswith(".py"):
-            spec = spec_from_file_location(Path(where).stem, where)
-            if spec is None or spec.loader is None or not Path(where).is_file():
-                raise ConfigError(f"no file {where}", expected, "check the path")
-            module = module_from_spec(spec)
-            sys.modules[spec.name] = module  # dataclasses and pickle look their module up
-            spec.loader.exec_module(module)
-        else:
-            sys.path.insert(0, "")  # as `python -m` does: a module beside you
-            module = import_module(where)
-    except (ImportError, SyntaxError) as error:
-        raise ConfigError(f"{where} cannot be imported: {error}", expected, "run it where the module is") from error
-    found = getattr(module, called, None)
-    if not callable(found):
-        raise ConfigError(f"{where} has no function {called}", expected, "check its name")
-    return found  # type: ignore[no-any-return]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
-from himari_rl.cli.options import Json, configured
+from himari_rl.cli.options import ExternalCode, Json, configured
 from himari_rl.config import Resolved
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def gate(
     new_ledger: NewLedger = False,
     accept_implausible: AcceptImplausible = None,
     signer: Signer = None,
+    external_code: ExternalCode = False,
     as_json: Json = False,
 ) -> None:
     """Asks every rule of a bundle; exit 0 if all pass, 1 if one refuses.
@@ -66,8 +67,10 @@ def gate(
     """
     import json
 
+    from himari_rl.policy.code import allow_code
     from himari_rl.release.gate import gate as ask
 
+    allow_code(external_code)
     taken = Taken(leak_reason=accept_leak, implausible_reason=accept_implausible, signer=signer, new_ledger=new_ledger)
     answer = ask(bundle, settings["gate"], champion=champion, run=run, **taken)
     if as_json:
@@ -90,6 +93,7 @@ def promote(
     new_ledger: NewLedger = False,
     accept_implausible: AcceptImplausible = None,
     signer: Signer = None,
+    external_code: ExternalCode = False,
     folder: Folder = ALIASES,
     as_json: Json = False,
 ) -> None:
@@ -99,9 +103,11 @@ def promote(
     """
     import json
 
+    from himari_rl.policy.code import allow_code
     from himari_rl.release.gate import gate as ask
     from himari_rl.release.promotion import promote as move
 
+    allow_code(external_code)
     taken = Taken(leak_reason=accept_leak, implausible_reason=accept_implausible, signer=signer, new_ledger=new_ledger)
     answer = ask(bundle, settings["gate"], champion=champion, run=run, **taken)
     moved = move(_path(folder, alias), bundle, answer, override=override)

@@ -62,6 +62,22 @@ Rules = Annotated[
     str | None, typer.Option(help="YAML of thresholds (default: config/gates.yaml, else those built in).")
 ]
 Kind = Annotated[str, typer.Argument(help="base, lstm or multi.")]
+KindOrCode = Annotated[
+    str,
+    typer.Argument(
+        metavar="KIND|CODE",
+        help="base, lstm or multi; or code of your own: MODULE:FACTORY, FILE.py:FACTORY, rule:MODULE:FUNCTION, "
+        "table:FILE.csv, onnx:FILE, sb3:ALGORITHM.",
+    ),
+]
+ExternalCode = Annotated[
+    bool,
+    typer.Option(
+        "--external-code",
+        envvar="HIMARI_EXTERNAL_CODE",
+        help="Import the code that a bundle of kind external names; its hash is checked before.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
@@ -134,6 +150,7 @@ def _command(
         if file is None and usual is not None:
             file = next((str(path) for path in (usual, ROOT / usual) if path.is_file()), None)
         of_kind = kind or given.get("kind") or KINDS[0]
+        of_kind = KINDS[0] if ":" in of_kind else of_kind  # code of somebody's own, whose agent is its own affair
         options = _given(command, keys, of_kind, {p.name: given.pop(p.name) for p in made})
         settings = resolved(command, of_kind, file, assignments, options, given.pop("rules", None))
         for section in settings.sections:

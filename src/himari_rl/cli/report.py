@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from himari_rl.cli.gate import AcceptImplausible, AcceptLeak, Champion, NewLedger, Signer, Taken
-from himari_rl.cli.options import Json, configured
+from himari_rl.cli.options import ExternalCode, Json, configured
 from himari_rl.config import Resolved
 
 PAGE = "report.html"
@@ -31,6 +31,7 @@ def report(
     new_ledger: NewLedger = False,
     accept_implausible: AcceptImplausible = None,
     signer: Signer = None,
+    external_code: ExternalCode = False,
     as_json: Json = False,
 ) -> None:
     """Writes one self-contained page: verdict, gate, curves, controls, trials, cost.
@@ -40,11 +41,13 @@ def report(
     import json
 
     from himari_rl.evaluation.record import BUNDLE, read_run
+    from himari_rl.policy.code import allow_code
     from himari_rl.release.gate import gate
     from himari_rl.release.report import report_page
     from himari_rl.storage import join, write_atomic
     from himari_rl.storage.mirror import workplace
 
+    allow_code(external_code)
     taken = Taken(leak_reason=accept_leak, implausible_reason=accept_implausible, signer=signer, new_ledger=new_ledger)
     with workplace(run) as folder:
         read_run(folder)

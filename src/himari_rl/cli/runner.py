@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from himari_rl.schema import Bars
 
 JOURNAL = "runs/live/journal.sqlite"
-PLAIN = ("run.rl_timeout_ms", "run.clock", "portfolio.account", "portfolio.equity_usd")
+PLAIN = ("run.rl_timeout_ms", "run.clock", "run.external_code", "portfolio.account", "portfolio.equity_usd")
 Journal = Annotated[str, typer.Option(help="The journal: an SQLite file, or postgresql://user@host/database.")]
 Why = Annotated[str, typer.Option(help="The reason, which the journal keeps.")]
 
@@ -136,11 +136,13 @@ def _switch(kind: str, why: str, place: str, as_json: bool) -> None:
 def _policies(settings: Resolved, bundles: list[str], url: str, symbols: list[str], interval: str) -> list[AsksPolicy]:
     from himari_rl.data.checks import interval_ms
     from himari_rl.errors import ConfigError
+    from himari_rl.policy.code import allow_code
     from himari_rl.runner.policies import CloudPolicy
 
     if bool(bundles) == bool(url):
         raise ConfigError("no policy" if not url else "bundles and a URL", "--bundle or --url", "choose one of them")
     if not url:
+        allow_code(settings["run"].external_code)
         return _local(bundles)
     if not symbols:
         raise ConfigError("--url without --symbols", "the policy's symbols", "give them in its order, as /ready does")

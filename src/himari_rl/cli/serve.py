@@ -17,7 +17,7 @@ from himari_rl.config import Resolved
 if TYPE_CHECKING:
     from himari_rl.policy.runtime import Policy
 
-PLAIN = ("challenger", "challenger_share", "other_contracts", "log_every", "access_log", "signer")
+PLAIN = ("challenger", "challenger_share", "other_contracts", "external_code", "log_every", "access_log", "signer")
 
 
 @configured("serve", *(f"serve.{name}" for name in PLAIN))

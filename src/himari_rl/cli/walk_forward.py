@@ -2,6 +2,7 @@
 
 himari walk-forward base --data BTC-USDT_1h.parquet --out runs/btc
 himari walk-forward base --data BTC-USDT_1h.parquet --out runs/btc --scheduler tcp://10.0.0.5:8786
+himari walk-forward rule:rules.py:steady --data BTC-USDT_1h.parquet --out runs/steady
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from himari_rl.cli.console import stderr_console
-from himari_rl.cli.options import ACCEPT, AGENT, BUDGET, LEDGER, Json, Kind, configured, told_on
+from himari_rl.cli.options import ACCEPT, AGENT, BUDGET, LEDGER, Json, KindOrCode, configured, told_on
 from himari_rl.config import Resolved
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def register(app: typer.Typer) -> None:
 
 @configured("walk-forward", *WALK, ACCEPT, *AGENT, *LEDGER, *BUDGET)
 def walk_forward(
-    kind: Kind,
+    kind: KindOrCode,
     data: Annotated[list[str], typer.Option(help="Files or a folder of bars.")],
     settings: Resolved,
     symbol: Annotated[str | None, typer.Option(help="Which symbol, where the data has several.")] = None,
@@ -102,9 +103,8 @@ def walk_forward(
     from himari_rl.evaluation.record import BUNDLE
     from himari_rl.evaluation.statements import LOOK_AHEAD
     from himari_rl.experiments.arguments import accepted_facts
-    from himari_rl.experiments.run import USD_PER_HOUR, run_walk_forward
+    from himari_rl.experiments.run import USD_PER_HOUR, run_walk_forward, settings_of
     from himari_rl.experiments.shares import all_shares_done, train_share
-    from himari_rl.experiments.walk_forward import Settings
     from himari_rl.release.gate import gate, record
     from himari_rl.storage.mirror import workplace
     from himari_rl.training.dask_cluster import dask_pool
@@ -117,7 +117,8 @@ def walk_forward(
 
         private_key(key)  # hours before it is needed
     environment = settings["environment"]
-    asked = Settings(kind=kind, agent=settings["agent"], environment=environment, **vars(settings["walk_forward"]))
+    agent = settings["agent"] if ":" not in kind or settings.typed("agent") else None
+    asked = settings_of(kind, agent, environment, settings["walk_forward"])
     bars = history_of(kind, data, symbol, symbols, funding)
     others = [load_bars(path) for path in beliefs_from or ()]
     pool = dask_pool(scheduler) if scheduler else None if jobs == 1 else local_pool(jobs)
@@ -186,7 +187,7 @@ def history_of(
     from himari_rl.data.sources import load_bars
     from himari_rl.errors import ConfigError
 
-    if (kind == "multi") != bool(symbols):
+    if (kind == "multi") != bool(symbols) and ":" not in kind:  # code of somebody's own takes either
         raise ConfigError(f"{kind} with symbols {symbols}", "multi with --symbols, the others without")
     return load_panel(data, symbols, funding=funding) if symbols else load_bars(data, symbol)
 

@@ -9,6 +9,7 @@ from himari_rl.config import require_ranges
 from himari_rl.data.panel import check_symbols
 from himari_rl.errors import ConfigError
 from himari_rl.features.encoder import StateEncoder
+from himari_rl.policy.code import with_hash
 from himari_rl.policy.ledger_config import LedgerConfig
 from himari_rl.schema import RISK_AVERSION
 
@@ -41,7 +42,8 @@ class TradingEnvConfig(LedgerConfig):
     ruin: float = 0.5
     """The episode terminates when equity falls to this fraction of its start."""
     reward: str = "mean_variance"
-    """believed (training only), mean_variance, log_growth or differential_sharpe."""
+    """believed (training only), mean_variance, log_growth, differential_sharpe, or MODULE:FUNCTION of your own, which
+    PPO alone then learns from (docs/judge.md); the hash of its source is added."""
     risk_aversion: float = RISK_AVERSION
     """Weight of the variance in mean_variance."""
     turnover_penalty: float = 0.0
@@ -53,11 +55,18 @@ class TradingEnvConfig(LedgerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.reward not in REWARDS:
-            raise ConfigError(f"reward {self.reward!r}", f"one of {', '.join(REWARDS)}")
+        if self.own_reward:
+            object.__setattr__(self, "reward", with_hash(self.reward))
+        elif self.reward not in REWARDS:
+            raise ConfigError(f"reward {self.reward!r}", f"one of {', '.join(REWARDS)}, or MODULE:FUNCTION")
         if self.episode_bars < 1:
             raise ConfigError(f"episode_bars {self.episode_bars}", "at least 1")
         require_ranges(self, _RANGES)
+
+    @property
+    def own_reward(self) -> bool:
+        """Whether the reward is code of somebody's own."""
+        return ":" in self.reward
 
 
 @dataclass(frozen=True, kw_only=True)

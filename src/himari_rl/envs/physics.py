@@ -27,6 +27,8 @@ from himari_rl.features.contract import ACTION_BUY, ACTION_SELL, WIDTH
 from himari_rl.features.encoder import StateEncoder, write_account
 from himari_rl.policy.account import Account, MarketMove, Move, Trades, flat_account, move, no_trades, track
 from himari_rl.policy.clock import MarketPath, decisions_of
+from himari_rl.policy.code import of_hash
+from himari_rl.policy.ledger import Costs
 from himari_rl.schema import Bars, FloatArray
 
 
@@ -163,6 +165,13 @@ class Outcome(NamedTuple):
         return paid
 
 
+def _on(costs: Costs | float, device: torch.device) -> Costs | float:
+    """The same, each asset's rates as a tensor."""
+    if not isinstance(costs, Costs) or isinstance(costs.rate, float):
+        return costs
+    return Costs(torch.as_tensor(costs.rate, device=device), costs.impact)
+
+
 class Physics:
     """The rules of one market under one config: pure functions of `EnvState`."""
 
@@ -175,6 +184,8 @@ class Physics:
                 "bring a longer history or training span, or fewer episode_bars",
             )
         self.market, self.config = market, config
+        self._own_reward = of_hash(config.reward) if config.own_reward else None
+        self.costs = config.costs if config.charges.off else _on(config.costs, market.rows.device)
         self.device = market.rows.device
         self._long_enough = torch.nonzero(market.path_rows > config.episode_bars)[:, 0]
         if config.reward == BELIEVED and market.belief is None:
@@ -233,7 +244,7 @@ class Physics:
     def advance(self, account: Account, multiplier: Tensor, window: Window) -> tuple[Account, Move]:
         """The money of one step (differentiable in `multiplier` and `account.held`)."""
         config = self.config
-        return move(account, multiplier, window.base, window.cap, window.moves, config.cost_rate, config.limits)
+        return move(account, multiplier, window.base, window.cap, window.moves, self.costs, config.limits)
 
     def step(
         self, state: EnvState, multiplier: Tensor, window: Window, *, tracked: bool = True
@@ -242,7 +253,7 @@ class Physics:
         config = self.config
         held = state.account.held
         account, moved = self.advance(state.account, multiplier, window)
-        trades = track(state.trades, held, moved, window.moves, config.cost_rate) if tracked else state.trades
+        trades = track(state.trades, held, moved, window.moves, self.costs) if tracked else state.trades
         log_peak = torch.maximum(state.log_peak, account.marked_log_equity)
         reward, moments = self.reward(moved, held, window, account, log_peak, state.moments)
         row = state.row + 1
@@ -269,6 +280,10 @@ class Physics:
         config = self.config
         if window.belief is not None and config.reward == BELIEVED:
             reward = rewards.believed(moved.exposure, moved.cost, *window.belief)
+        elif self._own_reward is not None:
+            earned = (moved.exposure * window.moves.to_open).sum(-1)
+            turnover = (moved.exposure - held).abs().sum(-1)
+            reward = rewards.own(self._own_reward, config.reward, moved.growth, earned, moved.cost, turnover)
         elif config.reward == "log_growth":
             reward = rewards.log_growth(moved.growth)
         elif config.reward == "mean_variance":

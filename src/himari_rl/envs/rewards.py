@@ -6,10 +6,12 @@ at hourly volatility and exposures up to 1, log-growth is nearly risk-neutral an
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 from torch import Tensor
 
+from himari_rl.errors import ConfigError
 from himari_rl.policy.ledger import utility_per_bar
 
 
@@ -65,3 +67,27 @@ def differential_sharpe(growth: Tensor, first: Tensor, second: Tensor, rate: flo
     safe = variance.where(known, 1.0)
     reward = ((second * delta_first - 0.5 * first * delta_second) / safe**1.5).where(known, 0.0)
     return reward, first + rate * delta_first, second + rate * delta_second
+
+
+def own(
+    function: Callable[..., Tensor],
+    name: str,
+    growth: Tensor,
+    portfolio_return: Tensor,
+    cost: Tensor,
+    turnover: Tensor,
+) -> Tensor:
+    """(...) what somebody's own function makes of a bar; it need not be differentiable.
+
+    Args:
+        growth: (...) equity factor from fill to next fill, after costs and funding; like the others float64.
+        portfolio_return: (...) sum w R before costs. cost: (...) share of equity. turnover: (...) sum |dw|.
+
+    Raises:
+        ConfigError: something else than one finite number for each account.
+    """
+    found = function(growth=growth, portfolio_return=portfolio_return, cost=cost, turnover=turnover)
+    if not isinstance(found, Tensor) or found.shape != growth.shape or not bool(found.isfinite().all()):
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ConfigError(f"the reward {name} returned {shape}", f"a finite tensor {tuple(growth.shape)}")
+    return found.to(growth.dtype)

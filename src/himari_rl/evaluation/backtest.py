@@ -25,7 +25,7 @@ from himari_rl.evaluation.stepping import Deciding, step_through
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.account import MarketMove
 from himari_rl.policy.clock import decisions_of
-from himari_rl.policy.ledger import drift
+from himari_rl.policy.ledger import drift, times
 from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.policy.protocol import DecidesBatch
 from himari_rl.schema import Bars, BoolArray, FloatArray, IntArray, bars_per_year
@@ -150,6 +150,7 @@ def stage(bars: Bars | Panel, ledger: LedgerSpec, start_row: int = 0) -> Stage:
         volatility = np.stack([ewma_volatility(b)[row] for b, row in zip(bars.bars, latest.T, strict=True)], axis=1)
     else:
         symbols, volatility = (bars.symbol,), ewma_volatility(bars)
+    ledger.config.charges.require(symbols)
     rows, line = decisions_of(
         bars,
         StateEncoder(symbols),
@@ -242,8 +243,8 @@ def backtests(plays: Sequence[Play], ledger: LedgerSpec, rng: np.random.Generato
             ]
         lanes += _baselines(play, rng)
         ends.append(len(lanes))
-    rate = ledger.config.cost_rate
-    found = step_through(deciding, [Lane(n.on, n.orders, n.variant.cost_multiple * rate) for n in lanes], ledger)
+    costs = ledger.config.costs
+    found = step_through(deciding, [Lane(n.on, n.orders, times(costs, n.variant.cost_multiple)) for n in lanes], ledger)
     runs = []
     for p, lane in enumerate(lanes):
         exposure, growth, moves = found.exposure[p], found.growth[p], lane.on.moves

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from himari_rl.evaluation.baselines import Orders, Stage
 from himari_rl.policy.bands import Bands
-from himari_rl.policy.ledger import RUINED
+from himari_rl.policy.ledger import RUINED, Costs, side_by_side
 from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.policy.risk import beside_carried, limited_exposure
 from himari_rl.schema import MAX_MULTIPLIER, BoolArray, FloatArray, IntArray
@@ -30,7 +30,7 @@ class Lane(NamedTuple):
 
     on: Stage
     orders: Orders  # (D, A)
-    cost_rate: float
+    costs: Costs | float
 
 
 class Banded(NamedTuple):
@@ -114,7 +114,10 @@ class _Loop:
         self.stages = list({id(lane.on): lane.on for lane in lanes}.values())
         number = {id(on): k for k, on in enumerate(self.stages)}
         self.stage = np.array([number[id(lane.on)] for lane in lanes])
-        self.rate = np.array([lane.cost_rate for lane in lanes])
+        paid = side_by_side([lane.costs for lane in lanes], assets)
+        alike = bool((paid.rate == paid.rate[:, :1]).all())
+        self.rate = paid.rate[:, 0] if alike else paid.rate.T  # (P,) or (A, P)
+        self.impact = None if isinstance(paid.impact, float) else paid.impact.T  # (A, P)
         self.signed = any(bool((lane.orders.base < 0.0).any()) for lane in lanes[:led])
         lags = [lag for lag, _ in following]
         self.late = [(lag, slice(lags.index(lag), lags.index(lag) + lags.count(lag))) for lag in sorted(set(lags))]
@@ -189,12 +192,15 @@ class _Loop:
                 np.copyto(exposure, held, where=blocked)
             np.subtract(exposure, held, out=moved)
             np.absolute(moved, out=moved)
+            dear = None if self.impact is None else (self.impact * moved**1.5).sum(axis=0, keepdims=True)
             if one_each:
                 np.multiply(moved, self.rate, out=cost)
                 np.multiply(exposure, returns, out=growth)
             else:
                 np.add.reduce(np.multiply(moved, self.rate, out=moved), axis=0, keepdims=True, out=cost)
                 np.add.reduce(np.multiply(exposure, returns, out=earned), axis=1, keepdims=True, out=growth)
+            if dear is not None:
+                np.add(cost, dear, out=cost)
             np.add(growth, 1.0, out=growth)
             np.subtract(growth, cost, out=growth)
             np.maximum(growth, RUINED, out=growth)

@@ -19,6 +19,7 @@ from himari_rl.evaluation.bootstrap import BlockSums, drawn
 from himari_rl.evaluation.portfolio_baselines import EQUAL
 from himari_rl.evaluation.statistics import Interval
 from himari_rl.features.encoder import herfindahl
+from himari_rl.policy.ledger import Costs, fees
 from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.schema import FloatArray
 
@@ -111,7 +112,7 @@ def measure(
     mine, other = (PortfolioCurve(run.log_growth, run.exposure) for run in map(result.run, (policy, reference)))
     return PortfolioMeasures(
         gates=gates(mine, other, on.symbols, result.bars_per_year, rng, replications),
-        parts=_parts(result.run(policy), on, ledger.config.cost_rate, result.bars_per_year),
+        parts=_parts(result.run(policy), on, ledger.config.costs, result.bars_per_year),
         diversification_ratio=diversification_ratio(mine.exposure.mean(axis=0), np.cov(on.moves.to_open.T)),
     )
 
@@ -184,12 +185,12 @@ def _measures(means: FloatArray, rows: int, bars_per_year: float) -> FloatArray:
     return np.concatenate([np.stack([sharpe, concentration / np.maximum(held, 1e-12)], axis=-1), share], axis=-1)
 
 
-def _parts(run: Run, on: Stage, cost_rate: float, bars_per_year: float) -> tuple[AssetPart, ...]:
+def _parts(run: Run, on: Stage, costs: Costs | float, bars_per_year: float) -> tuple[AssetPart, ...]:
     growth = np.exp(run.log_growth)[:, None]
     held = run.exposure * (1.0 + on.moves.to_open) / growth
     before = np.concatenate([np.zeros((1, held.shape[1])), held[:-1]])
     price = run.exposure * on.moves.to_open
-    earned = price - run.exposure * on.moves.funding - cost_rate * np.abs(run.exposure - before)
+    earned = price - run.exposure * on.moves.funding - fees(costs, np.abs(run.exposure - before))
     rows = zip(
         on.symbols, shares(run.exposure), metrics.mean_growth(earned, bars_per_year), risk_parts(price), strict=True
     )

@@ -16,8 +16,9 @@ from himari_rl.evaluation.baselines import Stage
 from himari_rl.evaluation.known import Banded, Histories, Lane, walk
 from himari_rl.features.encoder import write_account
 from himari_rl.policy.account import Account, MarketMove, Move, Trades, flat_account, move, no_trades, track
+from himari_rl.policy.ledger import Costs, side_by_side
 from himari_rl.policy.manifest import LedgerSpec
-from himari_rl.policy.protocol import DecidesBatch, bands_of
+from himari_rl.policy.protocol import DecidesBatch, bands_of, timed
 from himari_rl.schema import FloatArray, IntArray
 
 
@@ -32,6 +33,7 @@ class Deciding(NamedTuple):
 
 def step_through(deciding: Sequence[Deciding], lanes: Sequence[Lane], ledger: LedgerSpec) -> Histories:
     """Walks every lane from cash through its decisions; the lanes that a policy decides for ask what it answers."""
+    deciding = [each._replace(policy=timed(each.policy, each.on.fill_time)) for each in deciding]
     answered = [(each, bands_of(each.policy, each.on.rows)) for each in deciding]
     banded = [Banded(found, each.accounts, each.lags) for each, found in answered if found is not None]
     asked = [each for each, found in answered if found is None]
@@ -64,7 +66,7 @@ def _asked(deciding: Sequence[Deciding], lanes: Sequence[Lane], ledger: LedgerSp
     count, limits = len(lanes), ledger.config.limits
     multiplier, base, cap, tradable = (np.stack(leaf, 1) for leaf in zip(*(lane.orders for lane in lanes), strict=True))
     moves = (np.stack(leaf, 1) for leaf in zip(*(lane.on.moves for lane in lanes), strict=True))
-    cost_rate = np.array([[lane.cost_rate] for lane in lanes])
+    cost_rate = side_by_side([lane.costs for lane in lanes], assets)
     group = _Asked(deciding, assets, ledger)
     account, late = flat_account(np.zeros((count, assets))), np.concatenate([each.lags for each in deciding])
     exposure = np.zeros((count, decisions, assets))
@@ -106,6 +108,6 @@ class _Asked:
             self._wanted[group], self._memories[i] = each.policy.decide_batch(states[group], self._memories[i])
         return self._wanted
 
-    def follow(self, before: FloatArray, moved: Move, moves: MarketMove, cost_rate: FloatArray) -> None:
+    def follow(self, before: FloatArray, moved: Move, moves: MarketMove, cost_rate: Costs) -> None:
         """Keeps what these policies see of their trades."""
         self._trades = track(self._trades, before, moved, moves, cost_rate)

@@ -85,8 +85,7 @@ def judge_parts(
     """
     real = work.bars[REAL][: work.stop_row]
     on = stage(real, ledger, work.start_row)
-    turned = {f"shift {share:g}": np.roll(on.rows, int(share * len(on.rows)), axis=0) for share in SHIFTS}
-    shifted = {name: every[POLICY].on_rows(rows) for name, rows in turned.items()}
+    shifted = {f"shift {share:g}": every[POLICY].shifted(on.rows, int(share * len(on.rows))) for share in SHIFTS}
     plays = [
         Play(
             policies={**every, **one_liners(real, on, work.start_row)},
@@ -101,7 +100,7 @@ def judge_parts(
         twin = {POLICY: fold_policies(work, trained, part, work.settings.control_seeds)}
         plays.append(Play(policies=twin, on=there, variants=(BASE, LAGGED)))
     result, elsewhere, nothing, edge = backtests(plays, ledger, rng)
-    del plays, shifted, turned  # of minute bars hundreds of megabytes, and the rivals need their place
+    del plays, shifted  # of minute bars hundreds of megabytes, and the rivals need their place
     trained_on = [(fold.train, fold.test.start - work.start_row) for fold in work.folds]
     rivals = on_training_rows(real, ledger, trained_on, risk_aversion)
     result = with_best(result, rivals)

@@ -18,6 +18,8 @@ from himari_rl.data.panel import Panel
 from himari_rl.errors import StorageError
 from himari_rl.experiments.recipe import Recipe
 from himari_rl.policy.bundle import Tensors
+from himari_rl.policy.code import CodeReference
+from himari_rl.policy.external import described_tensors, external_policy
 from himari_rl.policy.manifest import Manifest, parse_manifest
 from himari_rl.policy.runtime import Policy
 from himari_rl.schema import Bars
@@ -35,7 +37,9 @@ class FoldTask:
     train: Bars | Panel
     recipe: Recipe
     start: Tensors | None = None  # the fold before's weights, for a warm start
-    others: tuple[Bars, ...] = ()  # other symbols\' rows of the same time, evidence for the beliefs
+    others: tuple[Bars, ...] = ()  # other symbols' rows of the same time, evidence for the beliefs
+    code: CodeReference | None = None  # somebody's own policy, instead of the recipe's agent
+    folder: str = ""  # where its module lies, for a worker on the same disk
 
     @property
     def name(self) -> str:
@@ -45,6 +49,8 @@ class FoldTask:
     @property
     def key(self) -> str:
         """Changes whenever the answer could."""
+        if self.code is not None:
+            return self._key_of_code(self.code)
         started = "" if self.start is None else hashlib.sha256(save(self.start)).hexdigest()
         settings = as_dict(self.recipe) | {"agent_type": type(self.recipe.agent).__name__}
         said = json.dumps(
@@ -52,6 +58,12 @@ class FoldTask:
         )
         said += "".join(f" {other.fingerprint}" for other in self.others)
         return hashlib.sha256(said.encode()).hexdigest()
+
+    def _key_of_code(self, code: CodeReference) -> str:
+        """No agent's settings; the code's name, the hash of its source, and what it was made with."""
+        data = training_data(self.train)["sha256"]
+        said = [self.part, self.fold, self.seed, data, as_dict(self.recipe.environment), *code.key]
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,7 @@ class TrainedFold:
 
     @property
     def policy(self) -> Policy:
-        return Policy(self.manifest, self.tensors)
+        return policy_of([self])
 
 
 def packed(key: str, trained: TrainedFold) -> bytes:
@@ -104,4 +116,15 @@ def ensemble(members: list[TrainedFold]) -> tuple[Manifest, Tensors]:
     tensors = {
         f"{i}.{name.split('.', 1)[1]}": values for i, m in enumerate(members) for name, values in m.tensors.items()
     }
+    if manifest.external is not None:
+        spec = manifest.external.model_copy(update={"tensors": described_tensors(tensors)})
+        manifest = manifest.model_copy(update={"external": spec})
     return manifest, tensors
+
+
+def policy_of(members: list[TrainedFold]) -> Policy:
+    """Several seeds of one fold, answering. Code among them is what a person named for this walk-forward."""
+    manifest, tensors = ensemble(members)
+    if manifest.kind == "external":
+        return external_policy(manifest, tensors, told=True)
+    return Policy(manifest, tensors)

@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from himari_rl.experiments.fold_files import TrainedFold, ensemble
+from himari_rl.experiments.fold_files import TrainedFold, policy_of
 from himari_rl.experiments.walk_forward import Key, WalkForwardPlan
 from himari_rl.policy.bands import Bands
-from himari_rl.policy.protocol import DecidesBatch, bands_of
-from himari_rl.policy.runtime import Policy
-from himari_rl.schema import FloatArray
+from himari_rl.policy.protocol import DecidesBatch, bands_of, timed
+from himari_rl.schema import FloatArray, IntArray
 
 
 class FoldPolicies:
@@ -26,15 +25,24 @@ class FoldPolicies:
         policies: one a fold.
         starts: (folds,) first decision of each, counted from the first decision of the stage; the first is 0.
         rows: (D, F) market rows to decide on instead of the ones given (the shuffled control).
+        late: decisions by which those rows are late; what goes by the clock is shown as old a time.
     """
 
-    def __init__(self, policies: Sequence[DecidesBatch], starts: list[int], rows: FloatArray | None = None) -> None:
-        self.policies, self.starts, self.rows = policies, starts, rows
+    def __init__(
+        self, policies: Sequence[DecidesBatch], starts: list[int], rows: FloatArray | None = None, late: int = 0
+    ) -> None:
+        self.policies, self.starts, self.rows, self.late = policies, starts, rows, late
         self.columns = None if rows is None else np.flatnonzero(np.abs(rows).sum(0) > 0.0)
 
-    def on_rows(self, rows: FloatArray) -> FoldPolicies:
-        """The same policies, deciding on other rows."""
-        return FoldPolicies(self.policies, self.starts, rows)
+    def shifted(self, rows: FloatArray, late: int) -> FoldPolicies:
+        """The same policies, deciding on rows (D, F) of another time: in a circle, so many decisions late."""
+        return FoldPolicies(self.policies, self.starts, np.roll(rows, late, axis=0), late)
+
+    def at(self, fill_time: IntArray) -> FoldPolicies:
+        """The same policies for decisions that are filled at these times."""
+        seen, ends = np.roll(fill_time, self.late), [*self.starts[1:], len(fill_time)]
+        parts = [timed(p, seen[a:b]) for p, a, b in zip(self.policies, self.starts, ends, strict=True)]
+        return FoldPolicies(parts, self.starts, self.rows, self.late)
 
     def bands(self, rows: FloatArray) -> Bands | None:
         """Every decision's no-trade bands, each fold's from its own policy; None where one reads the account.
@@ -71,5 +79,5 @@ def fold_policies(
     work: WalkForwardPlan, trained: Mapping[Key, TrainedFold], part: str, seeds: tuple[int, ...]
 ) -> FoldPolicies:
     """The walk-forward's policy on one part, made of the given seeds."""
-    policies = [Policy(*ensemble([trained[part, fold, seed] for seed in seeds])) for fold in range(len(work.folds))]
+    policies = [policy_of([trained[part, fold, seed] for seed in seeds]) for fold in range(len(work.folds))]
     return FoldPolicies(policies, [fold.test.start - work.start_row for fold in work.folds])

@@ -136,6 +136,8 @@ def _recipe(manifest: Manifest, first: int, beliefs_from: Sequence[Bars]) -> tup
     if others != given:
         asked, gave = (", ".join(names) or "no other symbol" for names in (others, given))
         return f"its beliefs were fitted on {asked} too, and --beliefs-from gives {gave}", None
+    if ":" in str(environment.get("reward")):
+        return f"its reward {environment.get('reward')} is code of somebody's own", None
     try:
         world = from_dict(TradingEnvConfig, environment)
         stepped = run.get("bars", 0)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from himari_rl.agents.config import PPOConfig, config_type
+from himari_rl.agents.config import PPOConfig, config_type, of_reward
 from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.experiments.config import FoldConfig
 
@@ -19,6 +19,10 @@ class Recipe(FoldConfig):
     """Network and learning."""
     environment: TradingEnvConfig = field(default_factory=TradingEnvConfig)
     """Fees, limits, episode and reward."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "agent", of_reward(self.agent, self.environment.own_reward))
 
     @classmethod
     def of_kind(cls, kind: str, **changes: Any) -> Recipe:
@@ -33,7 +37,9 @@ class Recipe(FoldConfig):
     @property
     def budget(self) -> str:
         """What was asked for and what it becomes, in words: whole rollouts are trained, and no fewer than asked."""
-        return budget_line(self.agent, self.num_episodes, self.environment.episode_bars)
+        line = budget_line(self.agent, self.num_episodes, self.environment.episode_bars)
+        own = f"; the reward {self.environment.reward} is learned by PPO alone, on raw returns"
+        return line + own * self.environment.own_reward
 
     def with_agent(self, settings: Mapping[str, Any]) -> Recipe:
         """The same recipe with other settings of its agent."""

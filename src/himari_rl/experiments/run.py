@@ -16,30 +16,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, cast
 
 from himari_rl.agents.config import PPOConfig, config_type
-from himari_rl.card.market import market_curves
-from himari_rl.config import as_dict
-from himari_rl.data.facts import recorded, whose_signals
-from himari_rl.data.leaks import doubtful_columns
+from himari_rl.data.facts import recorded
 from himari_rl.data.panel import Panel
-from himari_rl.data.table import stamp
 from himari_rl.envs.config import TradingEnvConfig
-from himari_rl.evaluation import metrics
-from himari_rl.evaluation.backtest import POLICY, SEED, Backtest
-from himari_rl.evaluation.baselines import ONE
+from himari_rl.errors import ConfigError
 from himari_rl.evaluation.control import Judgement
-from himari_rl.evaluation.one_liners import OneLiners
-from himari_rl.evaluation.record import BUNDLE, COST, CURVES, DOCUMENT, SETTINGS, curves_of, read_document, seal
-from himari_rl.evaluation.verdict import lag_profile
+from himari_rl.evaluation.record import BUNDLE, COST, SETTINGS, read_document
 from himari_rl.experiments.arguments import accepted_facts, require_bars, settings_from
 from himari_rl.experiments.config import WalkForwardConfig
-from himari_rl.experiments.controls import judge_walk
-from himari_rl.experiments.fold_files import TrainedFold, ensemble
+from himari_rl.experiments.fold_files import TrainedFold
 from himari_rl.experiments.fold_search import search_all
+from himari_rl.experiments.judged import judged_bars, write_judgement
 from himari_rl.experiments.power import keep
 from himari_rl.experiments.run_folder import (
     WALK_FORWARD,
@@ -49,12 +39,9 @@ from himari_rl.experiments.run_folder import (
     nothing_said,
     require_ledger,
 )
-from himari_rl.experiments.shipped import shipped_answers
 from himari_rl.experiments.train_all import FOLDS_FOLDER, train_all
-from himari_rl.experiments.walk_forward import REAL, Key, Settings, WalkForwardPlan, plan
-from himari_rl.policy.bundle import amend, write_bundle
-from himari_rl.policy.manifest import Manifest
-from himari_rl.policy.runtime import load_policy
+from himari_rl.experiments.walk_forward import REAL, ExternalSettings, Settings, WalkForwardPlan, plan
+from himari_rl.policy.code import Factory, described, folder_of, named
 from himari_rl.schema import Bars
 from himari_rl.storage import join, write_atomic
 from himari_rl.storage.mirror import shown, workplace
@@ -89,8 +76,8 @@ class WalkForwardRun:
 
 
 def walk_forward(
-    bars: Bars | Panel,
-    kind: str = "base",
+    bars: Bars | Panel | Factory | str,
+    kind: str | Factory | Bars | Panel = "base",
     *,
     out: str | Path = "runs/walk-forward",
     agent: PPOConfig | None = None,
@@ -105,6 +92,8 @@ def walk_forward(
     """Trains on the past and judges what follows, fold after fold, with controls; what `himari walk-forward` does.
 
     Args:
+        bars, kind: the history and base, lstm or multi; or `walk_forward(factory, bars)` with a policy of your own:
+            factory(train_bars, seed) returns one (policy/protocol.py), or names it, MODULE:NAME (docs/judge.md).
         agent, environment: the kind's defaults if not given.
         jobs: processes, the same bytes with any number; None is one a core, and needs a script with a main guard.
         accept: findings of `himari data audit` to go on with, by name; recorded in the document.
@@ -123,18 +112,32 @@ def walk_forward(
     >>> len(run.document["folds"])
     1
     """
-    require_bars(bars, "walk_forward(bars, ...)")
-    asked = Settings(
-        kind=kind,
-        agent=config_type(kind)() if agent is None else agent,
-        environment=environment or TradingEnvConfig(),
-        **vars(settings_from(WalkForwardConfig, settings)),
-    )
+    history, what = (kind, bars) if callable(bars) or isinstance(bars, str) else (bars, kind)
+    require_bars(history, "walk_forward(bars, ...) or walk_forward(factory, bars, ...)")
+    bars = cast(Bars | Panel, history)
+    asked = settings_of(what, agent, environment or TradingEnvConfig(), settings_from(WalkForwardConfig, settings))
     pool = None if jobs == 1 else local_pool(jobs)
     said: dict[str, Any] = {"progress": progress, "overwrite": overwrite, "accept": accept}
     with workplace(out) as folder:
         document, judgement = _run(bars, asked, folder, pool, **said, beliefs_from=beliefs_from)
     return WalkForwardRun(folder=out, document=document, judgement=judgement)
+
+
+def settings_of(
+    kind: object, agent: PPOConfig | None, environment: TradingEnvConfig, asked: WalkForwardConfig
+) -> Settings:
+    """A walk-forward's settings: of a kind of agent, or of somebody's own factory, given or named.
+
+    Raises:
+        ConfigError: no such kind and no such code, or an agent's settings for a factory.
+    """
+    shared: dict[str, Any] = {"environment": environment, **vars(asked)}
+    if isinstance(kind, str) and ":" not in kind:
+        return Settings(kind=kind, agent=config_type(kind)() if agent is None else agent, **shared)
+    if agent is not None:
+        raise ConfigError(f"an agent's settings for {kind}", "none: a factory makes its own", "leave `agent` out")
+    code, factory = named(kind) if isinstance(kind, str) else (described(cast(Factory, kind)), cast(Factory, kind))
+    return ExternalSettings(factory=code, folder=folder_of(factory), **shared)
 
 
 def run_walk_forward(
@@ -187,7 +190,7 @@ def _run(
     this = identity_of_run(settings, bars, beliefs_from)
     same = "a run that was cut off continues, a finished one is judged again from its folds"
     with claimed(out, this, same=same, overwrite=overwrite, tell=tell):
-        tell(settings.recipe.budget)
+        tell(settings.budget)
         return _judged(work, bars, out, pool, facts, progress, usd_per_hour, started)
 
 
@@ -202,7 +205,6 @@ def _judged(
     started: float,
 ) -> tuple[dict[str, Any], Judgement]:
     """Trains what is left to train in a folder that is ours, and writes the judgement."""
-    settings, sha256 = work.settings, bars.fingerprint
     write_settings(work, bars, out)
     if work.planted is not None:
         keep(work.planted, out)
@@ -211,35 +213,7 @@ def _judged(
     searched = search_all(work.searches((REAL,)), out / FOLDS_FOLDER, None)  # their files are all there now
     work = replace(work, searched=searched)
     number, registration, history = _counted(work, out)
-    judgement, result = judge_walk(work, trained, number)
-    manifest = _bundled(work, trained, out)
-    doubtful = [doubtful_columns(one) for one in bars.each]
-    document = {
-        "kind": settings.kind,
-        "symbols": list(result.symbols),
-        "settings": as_dict(settings),
-        "settings_hash": settings.hash,
-        "budget": settings.recipe.budget,
-        "data": _described(bars, sha256),
-        "span": dict(zip(("market", "first_ms", "last_ms"), span_of(_judged_bars(work)), strict=True)),
-        "look": look_of(settings.hash, _judged_bars(work)),
-        "registration": registration,
-        "leaks": [report.message for named, _ in doubtful for report in named],
-        "implausible": [report.message for _, too_good in doubtful for report in too_good],
-        "lag_profile": lag_profile(result.run(POLICY).exposure, result.asset_return),
-        **facts,
-        "folds": _folds(work, trained, result, judgement.one_liners),
-        "bundle": {"weights_sha256": manifest.weights_sha256, "model_version": manifest.version},
-        "judgement": judgement.to_dict(),
-    }
-    shipped = shipped_answers(load_policy(out / BUNDLE), bars[work.bundle_rows])
-    rivals = judgement.one_liners
-    seen = market_curves(bars[: work.stop_row], manifest.ledger, work.start_row)
-    write_atomic(out / CURVES, curves_of(result, shipped | seen | (rivals.curves() if rivals else {})))
-    text = json.dumps(document, indent=2, allow_nan=False)
-    write_atomic(out / DOCUMENT, text.encode())
-    summary = _summary(judgement, settings, sha256) | ({"accepted": facts["accepted"]} if facts["accepted"] else {})
-    amend(out / BUNDLE, evaluation=summary | seal(out))
+    text, judgement = write_judgement(work, bars, out, trained, facts, number, registration)
     seconds = time.perf_counter() - started
     cost = {
         "seconds": round(seconds, 1),
@@ -260,14 +234,14 @@ def identity_of_run(settings: Settings, bars: Bars | Panel, beliefs_from: Sequen
 
 def write_settings(work: WalkForwardPlan, bars: Bars | Panel, out: Path) -> None:
     settings = work.settings
-    record = {"hash": settings.hash, "data_sha256": bars.fingerprint, "settings": as_dict(settings)}
+    record = {"hash": settings.hash, "data_sha256": bars.fingerprint, "settings": settings.plain}
     write_atomic(out / SETTINGS, (json.dumps(record, indent=2) + "\n").encode())
 
 
 def _stepped(fold: TrainedFold) -> int:
     """Bars that a fold was trained with, whole rollouts."""
     run = fold.manifest.config["run"]
-    bars = run["bars"] if isinstance(run, dict) else 0
+    bars = run.get("bars", 0) if isinstance(run, dict) else 0
     return bars if isinstance(bars, int) else 0
 
 
@@ -277,7 +251,7 @@ def _counted(work: WalkForwardPlan, out: Path) -> tuple[int, dict[str, Any], Seq
     Returns:
         the number of trials on its span, what was registered for it, the trials themselves.
     """
-    settings, judged, place = work.settings, _judged_bars(work), shown(out.resolve())
+    settings, judged, place = work.settings, judged_bars(work), shown(out.resolve())
     span, paths = span_of(judged), paths_of(judged)
     with Trials() as trials:
         for search in work.searches((REAL,)):
@@ -287,13 +261,9 @@ def _counted(work: WalkForwardPlan, out: Path) -> tuple[int, dict[str, Any], Seq
                 trials.look("tune", *span_of(search.train), look, tried, paths=searched)
         detail = {"kind": settings.kind, "seeds": len(settings.seeds)}
         number = trials.look("walk-forward", *span, look_of(settings.hash, judged, place), detail, paths=paths)
-        registration = standing(trials, *span, as_dict(settings), paths=paths).to_dict()
+        registration = standing(trials, *span, settings.plain, paths=paths).to_dict()
         history = trials.history(*span, paths)
     return *_remembered(out, number, registration), history
-
-
-def _judged_bars(work: WalkForwardPlan) -> Bars | Panel:
-    return work.bars[REAL][work.start_row : work.stop_row]
 
 
 def _remembered(out: Path, number: int, registration: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -304,73 +274,3 @@ def _remembered(out: Path, number: int, registration: dict[str, Any]) -> tuple[i
         return int(there.get("trials", number)), dict(there.get("registration", registration))
     write_atomic(path, json.dumps({"trials": number, "registration": registration}).encode())
     return number, registration
-
-
-def _bundled(work: WalkForwardPlan, trained: Mapping[Key, TrainedFold], out: Path) -> Manifest:
-    """Writes the ensemble of the newest window as the run's bundle."""
-    manifest, tensors = ensemble([trained[REAL, len(work.folds), seed] for seed in work.settings.seeds])
-    return write_bundle(out / BUNDLE, manifest, tensors)
-
-
-def _described(bars: Bars | Panel, sha256: str) -> dict[str, Any]:
-    """The data as the document names it."""
-    return {
-        "sha256": sha256,
-        "source": bars.source,
-        "rows": len(bars),
-        "start": stamp(int(bars.timestamp[0])),
-        "end": stamp(int(bars.timestamp[-1])),
-        "interval_ms": bars.interval_ms,
-        "synthetic": bars.synthetic,
-        "signals": whose_signals(bars),
-    }
-
-
-def _summary(judgement: Judgement, settings: Settings, sha256: str) -> dict[str, Any]:
-    """The verdict as the bundle's manifest keeps it."""
-    verdict = judgement.verdict
-    parts = {"utility": verdict.utility, "sharpe": verdict.own.sharpe}
-    return {
-        "walk_forward": settings.hash,
-        "data_sha256": sha256,
-        "start": verdict.start,
-        "end": verdict.end,
-        "decisions": verdict.decisions,
-        "trials": verdict.trials,
-        "answer": verdict.answer,
-        "sentence": verdict.sentence,
-        **{name: [part.estimate, part.lower, part.upper] for name, part in parts.items()},
-    }
-
-
-def _folds(
-    work: WalkForwardPlan, trained: Mapping[Key, TrainedFold], result: Backtest, rivals: OneLiners | None
-) -> list[dict[str, Any]]:
-    """One row a fold: spans, the policy's and multiplier 1.0's growth on its test rows, each seed's too; its rival."""
-    times = work.bars[REAL].timestamp
-    starts = [fold.test.start - work.start_row for fold in work.folds]
-    rows = []
-    for i, fold in enumerate(work.folds):
-        part = slice(starts[i], starts[i + 1] if i + 1 < len(starts) else len(result))
-        names = [POLICY, ONE, *(f"{SEED}{s}" for s in work.settings.seeds if len(work.settings.seeds) > 1)]
-        rows.append(
-            {
-                "train": [stamp(int(times[fold.train.start])), stamp(int(times[fold.train.stop - 1]))],
-                "test": [stamp(int(times[fold.test.start])), stamp(int(times[fold.test.stop - 1]))],
-                "growth": {name: float(result.run(name).log_growth[part].sum()) for name in names},
-                "sharpe": metrics.sharpe(result.run(POLICY).log_growth[part], result.per_year(part)),
-                "training_gain": float(np.mean([trained[REAL, i, s].gain for s in work.settings.seeds]))
-                * work.train_year(i),
-            }
-            | _search_of(work, i)
-            | ({} if rivals is None else {"one_liner": rivals.chosen[i]})
-        )
-    return rows
-
-
-def _search_of(work: WalkForwardPlan, fold: int) -> dict[str, Any]:
-    """What the search inside a fold's training rows chose, where there was one."""
-    found = work.searched.get((REAL, fold))
-    if found is None:
-        return {}
-    return {"search": {"settings": found.settings, "trials": len(found.tried), "overfitting": found.overfitting}}

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from himari_rl.data.panel import Panel
 from himari_rl.evaluation.backtest import BASE, POLICY, backtest, stage
 from himari_rl.evaluation.record import SHIPPED
+from himari_rl.policy.protocol import DecidesBatch, timed
 from himari_rl.policy.runtime import Policy
 from himari_rl.schema import Bars, FloatArray
 
@@ -24,7 +25,7 @@ DECISIONS = 2000
 class _Written:
     """A policy that keeps what it was asked and what it answered. It has no bands, so it is asked bar by bar."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: DecidesBatch) -> None:
         self.policy = policy
         self.states: list[FloatArray] = []
         self.answers: list[FloatArray] = []
@@ -45,8 +46,9 @@ def shipped_answers(policy: Policy, window: Bars | Panel) -> dict[str, NDArray[A
     Raises:
         DataError: fewer rows than anything can be measured on.
     """
-    ledger, written = policy.manifest.ledger, _Written(policy)
+    ledger = policy.manifest.ledger
     on = stage(window, ledger, max(0, len(window) - 2 - DECISIONS))
+    written = _Written(timed(policy, on.fill_time))
     result = backtest({POLICY: written}, on, ledger, variants=(BASE,), rng=np.random.default_rng(0))
     found = {"state": np.array(written.states), "multiplier": np.array(written.answers)}
     return {f"{SHIPPED}{name}": v for name, v in (found | {"active": result.run(POLICY).active}).items()}

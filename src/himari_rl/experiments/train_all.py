@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from himari_rl.experiments.external_folds import fit_again, fit_folds, is_fitted
 from himari_rl.experiments.fold_files import FoldTask, TrainedFold, unpacked
 from himari_rl.experiments.fold_search import search_all
 from himari_rl.experiments.walk_forward import PARTS, Key, WalkForwardPlan
@@ -63,10 +64,14 @@ def train_all(
         progress(len(searches) + len(found), total)
         return together(follow)
 
-    if ready:
+    if ready and work.settings.code is not None:
+        alone: list[Sequence[FoldTask]] = [[task] for task in ready]
+        fan_out(fit_folds, alone, done, pool)
+    elif ready:
         from himari_rl.experiments.folds import train_folds  # torch, which a finished run does without
 
         fan_out(train_folds, together(ready), done, pool)
+    fit_again([(work.task(key), each.manifest) for key, each in found.items() if not is_fitted(each)])
     return found
 
 

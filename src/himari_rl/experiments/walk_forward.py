@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from himari_rl.agents.config import PPOConfig
-from himari_rl.config import config_hash
+from himari_rl.agents.config import PPOConfig, of_reward
+from himari_rl.config import as_dict, config_hash
 from himari_rl.data.panel import Panel
 from himari_rl.data.splits import Fold, folds, until
 from himari_rl.data.surrogates import driftless, planted
@@ -25,6 +26,7 @@ from himari_rl.experiments.fold_files import FoldTask, TrainedFold
 from himari_rl.experiments.fold_search import Searched, SearchTask
 from himari_rl.experiments.power import Power, planted_in, planted_power
 from himari_rl.experiments.recipe import Recipe
+from himari_rl.policy.code import CodeReference
 from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.schema import Bars
 
@@ -46,6 +48,10 @@ class Settings(WalkForwardConfig):
     environment: TradingEnvConfig = field(default_factory=TradingEnvConfig)
     """Fees, limits, episode and reward."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "agent", of_reward(self.agent, self.environment.own_reward))
+
     @property
     def recipe(self) -> Recipe:
         """How each fold and seed is trained, unless a search changes it."""
@@ -53,8 +59,57 @@ class Settings(WalkForwardConfig):
         return Recipe(agent=self.agent, environment=self.environment, **shared)
 
     @property
+    def plain(self) -> dict[str, Any]:
+        """What shapes the run, as plain JSON types."""
+        return as_dict(self)
+
+    @property
     def hash(self) -> str:
-        return config_hash(self)
+        return config_hash(self.plain)
+
+    @property
+    def budget(self) -> str:
+        """What each fold and seed is trained with, in words."""
+        return self.recipe.budget
+
+    @property
+    def code(self) -> CodeReference | None:
+        """Whose policy it is, where it is not this project's agent."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExternalSettings(Settings):
+    """One walk-forward of somebody's own policy: a factory that is fitted on each fold's training rows."""
+
+    kind: str = "external"
+    """external."""
+    factory: CodeReference
+    """The factory, by name and by the hash of its source."""
+    folder: str = ""
+    """Where its module lies, for workers on the same disk; shapes nothing."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        own = ("validation_fraction", "bootstrap_paths", "synthetic_paths", "tune_trials", "warm_start")
+        asked = [name for name in own if getattr(self, name)]
+        if asked:
+            raise ConfigError(
+                f"{', '.join(asked)} for {self.factory}", "settings of this project's agents", "the factory fits itself"
+            )
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        shapes_nothing = ("agent", "folder", "num_episodes")
+        return {name: value for name, value in as_dict(self).items() if name not in shapes_nothing}
+
+    @property
+    def budget(self) -> str:
+        return f"fitted by {self.factory}, sha256 {self.factory.sha256[:12]}"
+
+    @property
+    def code(self) -> CodeReference:
+        return self.factory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +188,8 @@ class WalkForwardPlan:
             others=tuple(until(other, train) for other in self.others.get(part, ())),
             recipe=self.recipe(part, fold),
             start=None if before is None else before.tensors,
+            code=self.settings.code,
+            folder=getattr(self.settings, "folder", ""),
         )
 
 

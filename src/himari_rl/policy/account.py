@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from himari_rl.policy.ledger import Array, bounded, drift, fill, grow, namespace
+from himari_rl.policy.ledger import Array, Costs, bounded, drift, fees, fill, grow, namespace
 from himari_rl.policy.risk import RiskLimits, beside_carried, limited_exposure
 
 WIN_WINDOW = 10  # feature 15 looks at the last ten closed trades
@@ -86,7 +86,7 @@ def move(
     base: Array,
     cap: Array,
     market: MarketMove,
-    cost_rate: Array | float,
+    cost_rate: Costs | Array | float,
     limits: RiskLimits,
 ) -> tuple[Account, Move]:
     """Carries accounts from one decision to the next.
@@ -95,7 +95,7 @@ def move(
         multiplier: (..., A) the decision at the close of bar t.
         base: (..., A) direction_t * max_position_pct.
         cap: (..., A) regime cap on the multiplier, from rows <= t.
-        cost_rate: commission + slippage per unit of traded notional.
+        cost_rate: commission + slippage per unit of traded notional, or `Costs`.
     """
     xp = namespace(account.held)
     stopped = account.stopped & ~market.new_day
@@ -120,7 +120,7 @@ def move(
     return after, Move(exposure, cost, growth, marked_growth)
 
 
-def track(trades: Trades, held: Array, moved: Move, market: MarketMove, cost_rate: Array | float) -> Trades:
+def track(trades: Trades, held: Array, moved: Move, market: MarketMove, cost_rate: Costs | Array | float) -> Trades:
     """Updates the trade record for a move that started from exposure `held`.
 
     A reduction realises its share of the open P&L; a side that ends (flat or reversed) is a closed trade,
@@ -130,8 +130,8 @@ def track(trades: Trades, held: Array, moved: Move, market: MarketMove, cost_rat
     exposure = moved.exposure
     same_side = exposure * held > 0
     closed = (held != 0) & ~same_side
-    fee = cost_rate * abs(exposure - held)
-    closing_fee = xp.where(closed, cost_rate * abs(held), fee)  # a reversal pays for both sides
+    fee = fees(cost_rate, abs(exposure - held))
+    closing_fee = xp.where(closed, fees(cost_rate, abs(held)), fee)  # a reversal pays for both sides
     won = (closed & (trades.trade_pnl - closing_fee > 0)) * 1
     count = closed * 1
     oldest = (trades.history >> (WIN_WINDOW - 1)) & 1

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from himari_rl.errors import BundleError
-from himari_rl.policy.manifest import Manifest, new_manifest, parse_manifest, tensor_shapes
+from himari_rl.policy.manifest import Manifest, new_manifest, parse_manifest, tensor_dtype, tensor_shapes
 from himari_rl.storage import is_file, is_folder, join, read_bytes, write_atomic, write_folder
 
 __all__ = [
@@ -58,7 +58,9 @@ def write_bundle(folder: str | Path, manifest: Manifest, tensors: Mapping[str, N
         StorageError: the folder cannot be written; nothing is left half-written.
     """
     with np.errstate(over="ignore"):  # what does not fit float32 becomes infinite and is refused below
-        arrays = {name: np.ascontiguousarray(values, dtype=np.float32) for name, values in tensors.items()}
+        arrays = {
+            name: np.ascontiguousarray(values, dtype=tensor_dtype(manifest, name)) for name, values in tensors.items()
+        }
     check_tensors(manifest, arrays, "the weights to write", "fix the exporter")
     weights = save(dict(sorted(arrays.items())))
     draft = manifest.model_dump(mode="json") | {"weights_sha256": hashlib.sha256(weights).hexdigest()}
@@ -149,9 +151,10 @@ def check_tensors(manifest: Manifest, tensors: Mapping[str, NDArray[Any]], where
             raise BundleError(f"{where}: {kind} tensor {min(names)}", f"{len(shapes)} tensors", cure)
     for name, shape in shapes.items():
         array = tensors[name]
-        if array.shape != shape or array.dtype != np.float32:
-            raise BundleError(f"{where}: {name} is {array.dtype} {array.shape}", f"float32 {shape}", cure)
-        if not np.isfinite(array).all():
+        dtype = tensor_dtype(manifest, name)
+        if array.shape != shape or array.dtype != dtype:
+            raise BundleError(f"{where}: {name} is {array.dtype} {array.shape}", f"{dtype} {shape}", cure)
+        if manifest.external is None and not np.isfinite(array).all():
             raise BundleError(
                 f"{where}: {name} holds NaN or infinity", "finite weights", "train again; this run diverged"
             )

@@ -4,7 +4,7 @@ Plain array expressions that run unchanged on numpy arrays and torch tensors (an
 latter), so the batched environment, the backtest and a paper account are the same lines. Exposures are
 fractions of equity, shape (..., A); equity-level numbers are (...).
 
-    fill      at the open:   w = target where the bar trades, else what is held;  cost = rate * sum |w - held|
+    fill      at the open:   w = target where the bar trades, else what is held;  cost = sum fees(|w - held|)
     grow      over the bar:  G = 1 + sum w R - cost - sum w F                     g = log G
     drift     afterwards:    held' = w (1 + R) / G
 """
@@ -12,7 +12,8 @@ fractions of equity, shape (..., A); equity-level numbers are (...).
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,20 +41,53 @@ def cost_per_turnover(commission_rate: float, slippage_bps: float) -> float:
     return commission_rate + slippage_bps * 1e-4
 
 
-def fill(held: Array, target: Array, tradable: Array, cost_rate: Array | float) -> tuple[Array, Array]:
+class Costs(NamedTuple):
+    """What trading costs where one rate does not tell it: rate |dw| + impact |dw|^1.5, elementwise, shares of equity.
+
+    The square-root law (Almgren et al., "Direct estimation of equity market impact", 2005; Bouchaud et al. 2018): a
+    trade of Q moves the price by about Y sigma sqrt(Q / V), so that it costs Q times that.
+    """
+
+    rate: Array | float  # (..., A) or scalar: commission + slippage per unit of |dw|
+    impact: Array | float = 0.0  # (..., A) or scalar: of |dw|^1.5
+
+
+def times(costs: Costs | float, multiple: float) -> Costs | float:
+    """The same costs, `multiple` times as high."""
+    if isinstance(costs, Costs):
+        return Costs(costs.rate * multiple, costs.impact * multiple)
+    return multiple * costs
+
+
+def side_by_side(costs: Sequence[Costs | float], assets: int) -> Costs:
+    """(P, A) rates and impacts of P accounts, numpy."""
+    every = [each if isinstance(each, Costs) else Costs(each) for each in costs]
+    rate, impact = (np.array([np.broadcast_to(part, assets) for part in parts]) for parts in zip(*every, strict=True))
+    return Costs(rate, impact if impact.any() else 0.0)
+
+
+def fees(costs: Costs | Array | float, traded: Array) -> Array:
+    """What trading |dw| = `traded` (..., A) costs, elementwise; a plain number is a rate."""
+    if not isinstance(costs, Costs):
+        return costs * traded
+    linear = costs.rate * traded
+    return linear if isinstance(costs.impact, float) and costs.impact == 0.0 else linear + costs.impact * traded**1.5
+
+
+def fill(held: Array, target: Array, tradable: Array, cost_rate: Costs | Array | float) -> tuple[Array, Array]:
     """Trades from `held` to `target` at the open.
 
     Args:
         held: (..., A) exposure carried into the open.
         target: (..., A) exposure wanted.
         tradable: (..., A) bool; False keeps `held` and costs nothing.
-        cost_rate: commission + slippage as a fraction of the traded notional, scalar or (..., A).
+        cost_rate: commission + slippage as a fraction of the traded notional, scalar or (..., A); or `Costs`.
 
     Returns:
         exposure (..., A) after the fill and cost (...), both as fractions of equity before the fill.
     """
     exposure = namespace(held).where(tradable, target, held)
-    cost = (cost_rate * abs(exposure - held)).sum(-1)
+    cost = fees(cost_rate, abs(exposure - held)).sum(-1)
     return exposure, cost
 
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from himari_rl.config import require_ranges
-from himari_rl.policy.ledger import cost_per_turnover
+from himari_rl.policy.charges import Charges
+from himari_rl.policy.ledger import Costs
 from himari_rl.policy.risk import RiskLimits
 from himari_rl.schema import MAX_MULTIPLIER
 
@@ -33,6 +36,8 @@ class LedgerConfig:
     """True lets SELL open a short; False makes it stand aside."""
     limits: RiskLimits = field(default_factory=RiskLimits)
     """Regime caps, gross leverage and the daily loss stop."""
+    charges: Charges = field(default_factory=Charges)
+    """Costs of each asset, of resting orders, and the market's own impact."""
 
     def __post_init__(self) -> None:
         require_ranges(
@@ -42,8 +47,20 @@ class LedgerConfig:
 
     @property
     def cost_rate(self) -> float:
-        """Commission plus slippage per unit of |dw|."""
-        return cost_per_turnover(self.commission_rate, self.slippage_bps)
+        """One rate per unit of |dw|: commission plus slippage.
+
+        Where there are `charges`, what the assets pay in the mean on a trade of the whole base position: training in
+        closed form knows one rate, and what is judged, shown and paid is `costs`.
+        """
+        costs = self.costs
+        if not isinstance(costs, Costs):
+            return costs
+        return float(np.mean(costs.rate)) + float(costs.impact) * math.sqrt(self.max_position_pct)
+
+    @property
+    def costs(self) -> Costs | float:
+        """What a trade costs, whole: what `policy/ledger.py` takes."""
+        return self.charges.costs(self.commission_rate, self.slippage_bps)
 
     def describe(self) -> str:
         """One sentence for run cards and terminals; caps are those of NORMAL / HIGH_VOL / CRISIS / CASCADE."""
@@ -54,6 +71,7 @@ class LedgerConfig:
         stop = limits.daily_loss_stop  # equity cannot lose more than all of itself
         parts = (
             f"commission {1e4 * self.commission_rate:.1f} bp + slippage {self.slippage_bps:.1f} bp",
+            *([self.charges.describe()] if not self.charges.off else []),
             "shorts allowed" if self.allow_short else "no shorts",
             f"base position {100.0 * self.max_position_pct:g} %",
             f"gross <= {limits.max_leverage:.1f}" if math.isfinite(limits.max_leverage) else "no gross limit",

@@ -20,6 +20,8 @@ from pydantic import BaseModel, Field, JsonValue, ValidationError, model_validat
 from himari_rl.config import from_dict
 from himari_rl.errors import BundleError, ConfigError
 from himari_rl.policy.beliefs import Beliefs
+from himari_rl.policy.charges import Charges
+from himari_rl.policy.code import CodeReference
 from himari_rl.policy.drift import DriftSpec
 from himari_rl.policy.ledger_config import LedgerConfig
 from himari_rl.policy.manifest_part import ManifestPart
@@ -32,6 +34,7 @@ Digest = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
 
 LARGEST = 1e9
 """Of a number in a normaliser; features are shares and returns. Beyond it one is damaged, and float32 overflows."""
+_OWN_FORM = ("interval_ms", "limits", "charges")  # fields of LedgerSpec that are no plain field of LedgerConfig
 GAP_RULES = ("reset", "advance")  # what becomes of a recurrent policy's memory when a session misses bars
 SHAPING = {  # fields of a manifest that shape an answer
     "symbols",
@@ -42,6 +45,7 @@ SHAPING = {  # fields of a manifest that shape an answer
     "ledger",
     "confidence",
     "weights_sha256",
+    "external",
 }
 
 
@@ -55,12 +59,12 @@ class NormaliserSpec(ManifestPart):
 
 
 class NetworkSpec(ManifestPart):
-    """[LSTM layers ->] tanh layers -> linear output -> head."""
+    """[LSTM layers ->] tanh layers -> linear output -> head; of somebody's own code there is none to tell."""
 
-    trunk: Literal["mlp", "lstm"]
+    trunk: Literal["mlp", "lstm", "external"]
     hidden: tuple[Positive, ...]  # width of each tanh layer, after the LSTM where there is one
     activation: Literal["tanh"] = "tanh"
-    head: Literal["band", "centre", "squash"]
+    head: Literal["band", "centre", "squash", "external"]
     lstm_hidden: Annotated[int, Field(ge=0)] = 0
     lstm_layers: Annotated[int, Field(ge=0)] = 0
 
@@ -70,6 +74,28 @@ class NetworkSpec(ManifestPart):
         if recurrent != (self.trunk == "lstm") or (self.lstm_hidden > 0) != (self.lstm_layers > 0):
             raise ValueError("lstm_hidden and lstm_layers are positive exactly where trunk is lstm")
         return self
+
+
+class TensorSpec(ManifestPart):
+    """One array of a policy that is code."""
+
+    dtype: Annotated[str, Field(pattern=r"^(bool|u?int(8|16|32|64)|float(16|32|64))$")]
+    shape: tuple[Annotated[int, Field(ge=0)], ...]
+
+
+class ExternalSpec(ManifestPart):
+    """The code of a policy of kind external, by name and hash, and what is kept of it; see policy/external.py."""
+
+    name: str  # MODULE:NAME, or an adapter and what it adapts
+    sha256: Digest
+    settings: str = ""  # what it was made with
+    kept: Literal["arrays", "attributes", "refit"]
+    ships: bool = True  # False: it goes by the clock, and is over when its file is
+    tensors: dict[str, TensorSpec]
+
+    @property
+    def reference(self) -> CodeReference:
+        return CodeReference(name=self.name, sha256=self.sha256, settings=self.settings)
 
 
 class TrainingData(ManifestPart):
@@ -93,6 +119,7 @@ class LedgerSpec(ManifestPart):
     allow_short: bool
     interval_ms: Positive
     limits: dict[str, Finite | None]  # RiskLimits by name; None is infinity: that limit is off
+    charges: dict[str, Finite | tuple[Finite, ...]] | None = None  # Charges by name; None: one rate is all
 
     @model_validator(mode="after")
     def _a_ledger_can_use_it(self) -> LedgerSpec:
@@ -106,15 +133,16 @@ class LedgerSpec(ManifestPart):
     def of(cls, config: LedgerConfig, interval_ms: int) -> LedgerSpec:
         """The manifest's form of a ledger's config, on bars of one interval."""
         limits = {name: None if value == math.inf else value for name, value in vars(config.limits).items()}
-        plain = {name: getattr(config, name) for name in cls.model_fields if name not in ("interval_ms", "limits")}
-        return cls(interval_ms=interval_ms, limits=limits, **plain)
+        charges = None if config.charges.off else dict(vars(config.charges))
+        plain = {name: getattr(config, name) for name in cls.model_fields if name not in _OWN_FORM}
+        return cls(interval_ms=interval_ms, limits=limits, charges=charges, **plain)
 
     @cached_property
     def config(self) -> LedgerConfig:
         """The ledger's config, as everything that trades in it takes it."""
         limits = from_dict(RiskLimits, {k: math.inf if v is None else v for k, v in self.limits.items()})
-        plain = {name: getattr(self, name) for name in type(self).model_fields if name not in ("interval_ms", "limits")}
-        return LedgerConfig(limits=limits, **plain)
+        plain = {name: getattr(self, name) for name in type(self).model_fields if name not in _OWN_FORM}
+        return LedgerConfig(limits=limits, charges=from_dict(Charges, self.charges or {}), **plain)
 
 
 class ConfidenceSpec(ManifestPart):
@@ -138,7 +166,7 @@ class Manifest(ManifestPart):
     """Everything about a policy but its weights. Build one with `new_manifest`."""
 
     bundle_version: Literal[1] = 1
-    kind: Literal["base", "lstm", "multi"]
+    kind: Literal["base", "lstm", "multi", "external"]
     symbols: tuple[str, ...]
     state_dim: Positive
     action_dim: Positive
@@ -146,6 +174,7 @@ class Manifest(ManifestPart):
     encoder_hash: str
     normaliser: NormaliserSpec
     network: NetworkSpec
+    external: ExternalSpec | None = None  # the code of a policy that is no network
     beliefs: Beliefs | None = None  # with them the band is a multiple of the one-liner's; see policy/beliefs.py
     seeds: Annotated[tuple[int, ...], Field(min_length=1, max_length=1_000)]  # one member of the ensemble each
     training_data: TrainingData
@@ -177,7 +206,8 @@ class Manifest(ManifestPart):
                 raise ValueError(f"{name} has {length} entries, expected {expected}")
         if len(self.symbols) != self.action_dim or len(set(self.symbols)) != self.action_dim:
             raise ValueError(f"{len(set(self.symbols))} different symbols, action_dim is {self.action_dim}")
-        if (self.kind == "multi") != (self.action_dim > 1) or (
+        self._code_agrees()
+        if (self.kind != "external" and (self.kind == "multi") != (self.action_dim > 1)) or (
             self.kind == "lstm" and self.network.trunk != "lstm" and self.beliefs is None
         ):
             raise ValueError(f"kind {self.kind} with {self.action_dim} actions and a {self.network.trunk} trunk")
@@ -193,6 +223,17 @@ class Manifest(ManifestPart):
         if self.beliefs is not None and (self.network.head != "band" or len(self.beliefs.usual) != self.action_dim):
             raise ValueError("beliefs belong to a band head, with one usual volatility an asset")
         return self
+
+    def _code_agrees(self) -> None:
+        told = {
+            "kind": self.kind == "external",
+            "trunk": self.network.trunk == "external",
+            "head": self.network.head == "external",
+            "external": self.external is not None,
+        }
+        if len(set(told.values())) > 1:
+            found = ", ".join(name for name, is_code in told.items() if is_code)
+            raise ValueError(f"a policy that is code by its {found} alone")
 
     @property
     def inputs(self) -> int:
@@ -221,6 +262,10 @@ class Manifest(ManifestPart):
             del shaping["beliefs"]  # a policy without them keeps the version it always had
         elif self.beliefs.drift_net is None:
             del shaping["beliefs"]["drift_net"]
+        if self.external is None:
+            del shaping["external"]
+        if self.ledger.charges is None:
+            del shaping["ledger"]["charges"]
         text = json.dumps(shaping, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -244,6 +289,8 @@ def tensor_shapes(manifest: Manifest) -> dict[str, tuple[int, ...]]:
     Member i: {i}.lstm.{k}.weight_ih (4L, in), weight_hh (4L, L), bias (4L) in gate order i, f, g, o;
     {i}.trunk.{k}.weight (out, in), bias (out); {i}.out.weight (K, in), bias (K), K = 2A for a band, else A.
     """
+    if manifest.external is not None:
+        return {name: spec.shape for name, spec in manifest.external.tensors.items()}
     network = manifest.network
     outputs = manifest.action_dim * (2 if network.head == "band" else 1)
     shapes: dict[str, tuple[int, ...]] = {}
@@ -260,6 +307,12 @@ def tensor_shapes(manifest: Manifest) -> dict[str, tuple[int, ...]]:
             width = hidden
         shapes[f"{i}.out.weight"], shapes[f"{i}.out.bias"] = (outputs, width), (outputs,)
     return shapes
+
+
+def tensor_dtype(manifest: Manifest, name: str) -> str:
+    """float32, but for the arrays of somebody's own policy, which are what they are."""
+    known = {} if manifest.external is None else manifest.external.tensors
+    return known[name].dtype if name in known else "float32"
 
 
 def parse_manifest(text: str | bytes, where: str, cure: str) -> Manifest:

@@ -12,6 +12,7 @@ KINDS = {
     "base": "feed-forward, without memory",
     "lstm": "recurrent: pass back the memory of each decision",
     "multi": "several assets together",
+    "external": "somebody's own code, named with its hash",
 }
 BELIEVES = "a multiple of 15 % volatility, remembered: pass back the memory of each decision"
 
@@ -29,6 +30,11 @@ def policy_page(manifest: Manifest) -> str:
         "symbols": ", ".join(manifest.symbols),
         "state": f"{manifest.state_dim} numbers in, a multiplier in [0, 2] for each symbol out",
         "network": f"{layers}{hidden}, head {network.head}",
+    }
+    if manifest.external is not None:
+        code = manifest.external
+        lines["network"] = f"none: {code.name}, sha256 {code.sha256[:12]}, kept as {code.kept}"
+    lines |= {
         "seeds": f"{', '.join(map(str, seeds))}" + (f" (mean of {len(seeds)})" if len(seeds) > 1 else ""),
         "trained on": f"{market}{data.source}",
         "bars": f"{data.rows:,} of {data.interval_ms / 60_000:g} minutes, {data.start} to {data.end}",

@@ -98,7 +98,7 @@ class PaperAccount:
 
     def _moved(self, filled: _Filled, to_open: FloatArray, funding: FloatArray) -> tuple[Account, Trades]:
         met = MarketMove(filled.tradable, filled.to_close, to_open, funding, np.bool_(filled.new_day))
-        rate, limits = self._ledger.cost_rate, self._ledger.limits
+        rate, limits = self._ledger.costs, self._ledger.limits
         after, moved = move(self._account, *filled.order, met, rate, limits)
         return after, track(self._trades, self._account.held, moved, met, rate)
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from himari_rl.policy.bands import Bands
-from himari_rl.schema import FloatArray
+from himari_rl.schema import FloatArray, IntArray
 
 
 class DecidesBatch(Protocol):
@@ -43,6 +43,20 @@ class HasBands(Protocol):
 def bands_of(policy: object, rows: FloatArray) -> Bands | None:
     """A policy's bands on rows (T, F) in order, where it has any."""
     return policy.bands(rows) if isinstance(policy, HasBands) else None
+
+
+@runtime_checkable
+class GoesByTheClock(Protocol):
+    """Decides by the time too, as a table of past decisions does."""
+
+    def at(self, fill_time: IntArray) -> DecidesBatch:
+        """The policy for as many decisions in a row, which are filled at these times (D,), ms UTC."""
+        ...
+
+
+def timed(policy: DecidesBatch, fill_time: IntArray) -> DecidesBatch:
+    """A policy for decisions that are filled at these times; itself where it does not go by the clock."""
+    return policy.at(fill_time) if isinstance(policy, GoesByTheClock) else policy
 
 
 class AnswersOne(Protocol):

@@ -324,7 +324,8 @@ def load_policy(folder: str | Path) -> Policy:
     """Reads a bundle, checks all of it (digests, shapes, finiteness, encoder) and makes it answer.
 
     Raises:
-        BundleError: the bundle is missing, damaged, or was trained with another encoder.
+        BundleError: the bundle is missing, damaged, or was trained with another encoder; it is code that is not
+            here, or that nobody allowed (policy/code.py).
         StorageError: a file exists but cannot be read.
 
     >>> from himari_rl import PPOConfig, train
@@ -342,6 +343,10 @@ def load_policy(folder: str | Path) -> Policy:
             f"{encoder} with {features}",
             "train and export it again with this release",
         )
+    if manifest.kind == "external":
+        from himari_rl.policy.external import external_policy
+
+        return external_policy(manifest, tensors, folder)
     return Policy(manifest, tensors, folder)
 
 

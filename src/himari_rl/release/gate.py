@@ -129,9 +129,13 @@ def gate(
     objections, document = examined(read_run(place), curves)
     looks = looks_at(document, rules, new_ledger=new_ledger)
     document["judgement"] = _as_of_now(document, curves, looks.number)
-    measured = (latency_ms or median_latency_ms)(bundle, manifest)
     lines = [*_evidence(document, manifest, objections), *numbers(document, rules)]
-    lines += shipped_lines(bundle, curves, document["judgement"]["verdict"], rules)
+    if manifest.external is None or manifest.external.ships:
+        lines += shipped_lines(bundle, curves, document["judgement"]["verdict"], rules)
+        measured = (latency_ms or median_latency_ms)(bundle, manifest)
+    else:
+        lines.append(fails("ships", 0.0, "past decisions answer nothing about a bar that is still to come"))
+        measured = 0.0
     lines += [*controls(document), *leaks(document, leak_reason), *plausible(document, rules, implausible_reason)]
     lines.append(line("trial ledger", float(looks.counted), ">=", 1.0, looks.why))
     if manifest.kind == "multi":

@@ -22,6 +22,8 @@ class RunConfig:
 
     enable_rl: bool = True
     """False asks no policy: every decision is `fallback_multiplier`, with the cause `disabled`."""
+    external_code: bool = False
+    """Imports the code that a bundle of kind external names, if its hash is the judged one; else it is refused."""
     rl_timeout_ms: float = 150.0
     """From question to answer, connect, read and retries together; after that it is a fallback."""
     fallback_on_timeout: bool = True

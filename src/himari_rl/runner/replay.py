@@ -287,7 +287,7 @@ class _Offline:
         if now >= len(self._times) - 1:
             return
         met = MarketMove(*(leaf[now] for leaf in self._moves))
-        rate, before = self._ledger.cost_rate, self._account.held
+        rate, before = self._ledger.costs, self._account.held
         self._account, moved = move(
             self._account, multipliers, self._base[now], self._cap[now], met, rate, self._ledger.limits
         )

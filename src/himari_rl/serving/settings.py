@@ -22,6 +22,8 @@ class ServeSettings:
 
     symbols: tuple[str, ...] = ()
     """The assets this server is for; a policy for others is refused. Empty: whatever the policy was made for."""
+    external_code: bool = False
+    """Imports the code that a bundle of kind external names, if its hash is the judged one; else it is refused."""
     other_contracts: bool = False
     """Takes an alias or challenger of other symbols, another interval or another encoder than what is served."""
     reload_s: float = 2.0

@@ -15,6 +15,7 @@ from himari_rl.features.validation import layout_of, validate_state
 from himari_rl.policy.alias import Alias, bundle_of, read_alias
 from himari_rl.policy.arrival import ArrivalRules
 from himari_rl.policy.bundle import MANIFEST
+from himari_rl.policy.code import allow_code
 from himari_rl.policy.manifest import GAP_RULES
 from himari_rl.policy.runtime import Policy, load_policy
 from himari_rl.serving.limits import Limiter
@@ -107,6 +108,7 @@ class Follower:
 
     def __init__(self, source: Policy | str | Path, settings: ServeSettings) -> None:
         self._source = source
+        allow_code(settings.external_code)
         self._symbols, self._gap_rule = settings.symbols, settings.gap_rule
         self._signer = None
         if settings.signer:

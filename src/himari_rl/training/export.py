@@ -7,21 +7,17 @@ difference above 1e-5 refuses the bundle.
 from __future__ import annotations
 
 import copy
-import os
-import subprocess
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from himari_rl import __version__
 from himari_rl.agents.ppo_agent import PPOAgent
 from himari_rl.config import as_dict, config_hash
 from himari_rl.envs.config import TradingEnvConfig
-from himari_rl.errors import BundleError, ConfigError
+from himari_rl.errors import BundleError
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy import confidence
 from himari_rl.policy.beliefs import Beliefs
@@ -30,21 +26,10 @@ from himari_rl.policy.drift import reference_of
 from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.policy.runtime import Policy
 from himari_rl.schema import FloatArray
+from himari_rl.training.record import code_version, now
 
 PARITY = 1e-5
 PARITY_STATES, PARITY_LANES = 512, 64
-
-
-def now() -> datetime:
-    """The time that a bundle bears: SOURCE_DATE_EPOCH (reproducible-builds.org) where two runs shall give one file.
-
-    Raises:
-        ConfigError: the variable is no number of seconds.
-    """
-    said = os.environ.get("SOURCE_DATE_EPOCH", "")
-    if said and not said.isdecimal():
-        raise ConfigError(f"SOURCE_DATE_EPOCH {said!r}", "seconds since 1970, or none", "unset it")
-    return datetime.fromtimestamp(int(said), UTC) if said else datetime.now(UTC)
 
 
 def export(
@@ -136,14 +121,3 @@ def check_parity(policy: Policy, agents: Sequence[PPOAgent], states: FloatArray)
 def on_cpu(agent: PPOAgent) -> PPOAgent:
     """The agent where numpy can read it; one on a GPU is copied, so that its trainer can go on."""
     return agent if agent.out.weight.device.type == "cpu" else copy.deepcopy(agent).cpu()
-
-
-def code_version() -> str:
-    """The package's version, with the commit where the source is a git checkout."""
-    root = Path(__file__).parents[3]
-    if not (root / ".git").exists():
-        return __version__
-    found = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, check=False
-    )
-    return f"{__version__}+{found.stdout.strip()}" if found.returncode == 0 else __version__

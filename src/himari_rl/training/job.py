@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from himari_rl.agents.config import PPOConfig
+from himari_rl.agents.config import PPOConfig, of_reward
 from himari_rl.agents.kinds import build
 from himari_rl.config import as_dict, config_hash
 from himari_rl.data.checks import require_rows
@@ -45,6 +45,10 @@ class Job(TrainConfig):
     """Network and learning."""
     environment: TradingEnvConfig = field(default_factory=TradingEnvConfig)
     """Fees, limits, episode and reward."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "agent", of_reward(self.agent, self.environment.own_reward))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from himari_rl.errors import BundleError
 from himari_rl.features.contract import ACTION_BUY, ACTION_HOLD, ACTION_SELL, POSITION_SIDE, POSITION_SIZE, WIDTH
-from himari_rl.policy.bundle import read_bundle
+from himari_rl.policy.bundle import read_bundle, read_manifest
 from himari_rl.policy.manifest import Manifest
 from himari_rl.policy.network import F32, HALF_LOG_MAX, HALF_LOG_MIN, HALF_UNIT
 from himari_rl.policy.runtime import Policy, load_policy
@@ -191,6 +191,9 @@ def write_onnx(bundle: str | Path, path: str | Path) -> float:
     Raises:
         BundleError: the bundle is damaged, or the two differ by more than 1e-5: nothing is written.
     """
+    manifest = read_manifest(bundle)
+    if manifest.kind == "external":
+        raise BundleError(f"{manifest.version} is code and no network", "a bundle of this project's agents")
     policy = load_policy(bundle)
     model = to_onnx(*read_bundle(bundle))
     worst = check_onnx(model, policy)

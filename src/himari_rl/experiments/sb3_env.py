@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from stable_baselines3.common.vec_env import VecEnv
 
+from himari_rl.data.panel import Panel
 from himari_rl.envs.batch import where_over
 from himari_rl.envs.config import TradingEnvConfig
 from himari_rl.envs.physics import Market
@@ -26,7 +27,7 @@ class Sb3VecEnv(VecEnv):
     def __init__(
         self,
         num_envs: int,
-        bars: Bars | Market,
+        bars: Bars | Panel | Market,
         config: TradingEnvConfig | None = None,
         *,
         action_space: str = "centred",

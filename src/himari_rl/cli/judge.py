@@ -1,0 +1,99 @@
+"""himari judge, verify, runs: what returns alone say; a verdict recomputed by a third party; many runs side by side.
+
+himari judge returns.csv --trials 40
+himari verify runs/btc --data BTC-USDT_1h.parquet
+himari runs runs
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from himari_rl.cli.options import ExternalCode, Json
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `himari judge`, `verify` and `runs`."""
+    for command in (judge, verify, runs):
+        app.command(command.__name__)(command)
+
+
+def judge(
+    returns: Annotated[str, typer.Argument(metavar="RETURNS.csv", help="Columns `time` and `return` (simple).")],
+    trials: Annotated[int, typer.Option(min=1, help="Everything that was tried before these were chosen.")] = 1,
+    per_year: Annotated[float | None, typer.Option(help="Periods a year, where the file has no time.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Says what can be said of a strategy from its returns alone, and what cannot. Exit code 1 where no edge is shown.
+
+    Example: himari judge returns.csv --trials 40
+    """
+    from himari_rl.experiments.returns import judge_returns
+
+    found = judge_returns(returns, trials, per_year=per_year, seed=seed)
+    typer.echo(json.dumps(found.to_dict(), allow_nan=False) if as_json else str(found))
+    if found.answer != "shown":
+        raise typer.Exit(1)
+
+
+def verify(
+    run: Annotated[str, typer.Argument(help="Folder of a walk-forward.")],
+    data: Annotated[list[str], typer.Option(help="The files or folder of bars that it was judged on.")],
+    symbol: Annotated[str | None, typer.Option(help="Which symbol, where the data has several.")] = None,
+    symbols: Annotated[list[str] | None, typer.Option(help="Of a panel: its symbols, in its order.")] = None,
+    funding: Annotated[str | None, typer.Option(help="Of a panel: folder of funding files.")] = None,
+    beliefs_from: Annotated[
+        list[str] | None, typer.Option("--beliefs-from", help="The files that it was given under the same name.")
+    ] = None,
+    train: Annotated[bool, typer.Option("--train", help="Train every fold again and compare the weights.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes, with --train.")] = 1,
+    external_code: ExternalCode = False,
+    as_json: Json = False,
+) -> None:
+    """Recomputes a run's verdict from its folds, its bundle and the data. Exit code 0 where it is equal, 1 where not.
+
+    Names the curve, the field of the document, the weight or the fold that differs; writes nothing, counts no look.
+
+    Example: himari verify runs/btc --data BTC-USDT_1h.parquet
+    """
+    from himari_rl.cli.console import stderr_console
+    from himari_rl.cli.walk_forward import history_of
+    from himari_rl.data.sources import load_bars
+    from himari_rl.experiments.verify import verify as ask
+    from himari_rl.policy.code import allow_code
+    from himari_rl.training.fan_out import local_pool
+    from himari_rl.training.progress import opened_progress
+
+    allow_code(external_code)
+    bars = history_of("multi" if symbols else "base", data, symbol, symbols, funding)
+    others = [load_bars(path) for path in beliefs_from or ()]
+    pool = None if jobs == 1 else local_pool(jobs)
+    with opened_progress(stderr_console(highlight=False), "folds again", quiet=as_json or not train) as progress:
+        found = ask(run, bars, beliefs_from=others, train=train, pool=pool, progress=progress)
+    typer.echo(json.dumps(found.to_dict(), allow_nan=False) if as_json else str(found))
+    if not found.equal:
+        raise typer.Exit(1)
+
+
+def runs(
+    folder: Annotated[str, typer.Argument(help="Folder of runs, searched below too.")] = "runs",
+    html: Annotated[str | None, typer.Option(help="Write one index page to this file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Lists walk-forwards side by side: verdict, gate, figures, cost, and the settings in which they differ.
+
+    Example: himari runs runs --html runs/index.html
+    """
+    from himari_rl.experiments.runs import listed, table
+
+    found = listed(folder)
+    if html is not None:
+        from himari_rl.card.index import index_page
+        from himari_rl.storage import write_atomic
+
+        write_atomic(html, index_page(found, folder, html).encode())
+    typer.echo(json.dumps(found, allow_nan=False) if as_json else table(found, folder))

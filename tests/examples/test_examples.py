@@ -1,0 +1,55 @@
+"""Every example of judging is run, on a small artificial market."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from helpers import load_script
+from helpers.verdict import small_bars
+from himari_rl.data.table import write_bars
+
+SMALL: dict[str, Any] = {"train": "20d", "test": "10d", "step": "10d", "purge_bars": 24, "seeds": 1}
+
+
+@pytest.fixture
+def bars(tmp_path: Path) -> str:
+    path = tmp_path / "BTC-USDT_1h.csv"
+    write_bars(small_bars(), path)
+    return str(path)
+
+
+def test_a_rule_is_judged(bars: str, tmp_path: Path, capsys: Any) -> None:
+    assert load_script("examples/judge_rule.py").main(bars, out=str(tmp_path / "run"), **SMALL) is False
+    page = capsys.readouterr().out
+    assert "driftless" in page
+    assert "refused by" in page
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_sb3_agent_is_judged(bars: str, tmp_path: Path, capsys: Any) -> None:
+    pytest.importorskip("stable_baselines3")
+    script = load_script("examples/judge_sb3.py")
+    assert script.main(bars, out=str(tmp_path / "run"), total_timesteps=64, **SMALL | {"folds": 1}) is False
+    assert "planted" in capsys.readouterr().out
+
+
+def test_more_capital_earns_less(bars: str) -> None:
+    earned = load_script("examples/own_costs.py").main(bars)
+    assert earned == sorted(earned, reverse=True)
+    assert len(set(earned)) == 5
+
+
+def test_signals_from_an_event_file_are_judged(bars: str, tmp_path: Path, capsys: Any) -> None:
+    market, rng = small_bars(), np.random.default_rng(0)
+    events = ["timestamp,signal_action,signal_confidence"]
+    for time in range(int(market.timestamp[0]), int(market.timestamp[-1]), 3_600_000):
+        said = rng.choice(["BUY", "SELL", "HOLD"])
+        events.append(f"{time + int(rng.integers(60_000, 3_000_000))},{said},{rng.uniform(0.1, 0.9):.3f}")
+    (tmp_path / "signals.csv").write_text("\n".join(events) + "\n")
+    script = load_script("examples/own_signals.py")
+    assert script.main(bars, str(tmp_path / "signals.csv"), out=str(tmp_path / "run"), **SMALL)
+    assert "signals are used" in capsys.readouterr().out
