@@ -51,6 +51,11 @@ class History(Protocol):
         ...
 
     @property
+    def features(self) -> tuple[str, ...]:
+        """Own features that policies see."""
+        ...
+
+    @property
     def symbols(self) -> tuple[str, ...]:
         """Every symbol, in the order of states and answers."""
         ...
@@ -150,6 +155,7 @@ class Bars:
     signals: Layer2 | None = None  # Layer 2 columns, where the data has them
     funding_rate: FloatArray | None = None  # settles at this bar's open, before any fill there
     extra: dict[str, FloatArray] = field(default_factory=dict)  # other numeric columns, by name
+    features: tuple[str, ...] = ()  # columns of `extra` that policies see, in this order, after the sixteen numbers
     notes: tuple[str, ...] = ()  # what a file was taken for, for people; no part of the fingerprint
 
     def __len__(self) -> int:
@@ -258,6 +264,8 @@ class Bars:
             if values.dtype.kind == "f":
                 values = np.where(np.isnan(values), np.nan, values) + 0.0  # one NaN, one zero
             digest.update(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes())
+        if self.features:
+            digest.update(f"|features:{','.join(self.features)}".encode())
         return digest.hexdigest()
 
 

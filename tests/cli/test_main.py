@@ -39,8 +39,8 @@ CONTRACT = {
     "features check": "--cuts --data --json --rows --symbol",
     "decide": f"{SHARED} --accept-implausible --accept-leak --base --lstm --multi --new-ledger --rules --signer",
     "demo": "--data --json --num-episodes --out --seed --symbol",
-    "evaluate": f"{SHARED} --accept --allow-seen --beliefs-from --costs --data --funding --html --risk-aversion --seed "
-    "--symbol --test-fraction --trials",
+    "evaluate": f"{SHARED} --accept --allow-seen --beliefs-from --costs --data --external-code --funding --html "
+    "--risk-aversion --seed --symbol --test-fraction --trials",
     "gate": f"{SHARED} --accept-implausible --accept-leak --champion --external-code --new-ledger --rules --run "
     "--signer",
     "promote": f"{SHARED} --accept-implausible --accept-leak --champion --external-code --folder --new-ledger "
@@ -72,8 +72,9 @@ CONTRACT = {
     "tune": f"{SHARED} {LEDGER} {AGENT} --accept --num-episodes --data --funding --out --seed --symbol --symbols "
     "--test-fraction --trials",
     "walk-forward": f"{SHARED} {LEDGER} {AGENT} --accept --expanding --no-expanding --num-episodes --bootstrap-paths "
-    "--data --beliefs-from --embargo-bars --folds --funding --jobs --key --out --overwrite --rules --scheduler --seed "
-    "--seeds --step --symbol --symbols --synthetic-paths --task --test --train --tune-trials --usd-per-hour --max-cost "
+    "--data --beliefs-from --embargo-bars --features --folds --funding --jobs --key --out --overwrite --rules "
+    "--scheduler --seed --seeds --step --symbol --symbols --synthetic-paths --task --test --train --tune-trials "
+    "--usd-per-hour --max-cost "
     "--validation-fraction --warm-start",
 }
 

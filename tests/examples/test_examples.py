@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,3 +54,12 @@ def test_signals_from_an_event_file_are_judged(bars: str, tmp_path: Path, capsys
     script = load_script("examples/own_signals.py")
     assert script.main(bars, str(tmp_path / "signals.csv"), out=str(tmp_path / "run"), **SMALL)
     assert "signals are used" in capsys.readouterr().out
+
+
+def test_a_feature_of_ones_own_is_seen(tmp_path: Path, capsys: Any) -> None:
+    market = small_bars()
+    own = replace(market, extra={"basis": np.random.default_rng(0).normal(0.0, 1.0, len(market))})
+    write_bars(own, tmp_path / "BTC-USDT_1h.csv")
+    script = load_script("examples/own_features.py")
+    assert script.main(str(tmp_path / "BTC-USDT_1h.csv"), "basis", out=str(tmp_path / "run"), **SMALL) is False
+    assert "refused by" in capsys.readouterr().out

@@ -28,6 +28,7 @@ from himari_rl.evaluation.backtest import BASE, POLICY, backtest, stage
 from himari_rl.evaluation.record import BUNDLE, CURVES, DOCUMENT, read_curves
 from himari_rl.experiments.adapters import RuleFactory
 from himari_rl.experiments.config import WalkForwardConfig
+from himari_rl.experiments.evaluate import evaluate
 from himari_rl.experiments.run import WalkForwardRun, run_walk_forward, settings_of, walk_forward
 from himari_rl.experiments.train_all import train_all
 from himari_rl.experiments.walk_forward import REAL, plan
@@ -251,3 +252,13 @@ def test_from_the_command_line_by_name_with_json(theirs: ModuleType, tmp_path: P
     assert "leave `agent` out" in capsys.readouterr().err
     assert main(["walk-forward", "nowhere_at_all:f", *common]) == 2
     assert "cannot be imported" in capsys.readouterr().err
+
+
+def test_its_bundle_is_evaluated_on_later_bars_with_its_factory_fitted_again_on_the_twins(
+    theirs: ModuleType, tmp_path: Path
+) -> None:
+    whole = small_bars(60)
+    run = walk_forward(theirs.learns, whole[: 24 * 44], out=tmp_path / "run", **(SMALL | {"folds": 1}))
+    found = evaluate(load_policy(run.bundle), whole)
+    assert [control.name for control in found.controls] == ["driftless", "planted", "shuffled", "lag", "costs"]
+    assert found.verdict.answer != "no_verdict"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from himari_rl.cli.options import ACCEPT, Json, configured
+from himari_rl.cli.options import ACCEPT, ExternalCode, Json, configured
 from himari_rl.config import Resolved
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def evaluate(
         list[str] | None,
         typer.Option("--beliefs-from", help="The files that the policy was trained with under the same name."),
     ] = None,
+    external_code: ExternalCode = False,
     html: Annotated[str | None, typer.Option(help="Write the page of this evaluation to this file.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -56,10 +57,12 @@ def evaluate(
     from himari_rl.evaluation.statements import LOOK_AHEAD
     from himari_rl.experiments.evaluate import evaluate as judge
     from himari_rl.experiments.evaluation_page import evaluation_html
+    from himari_rl.policy.code import allow_code
     from himari_rl.policy.runtime import load_policy
     from himari_rl.storage import write_atomic
     from himari_rl.training.progress import opened_progress
 
+    allow_code(external_code)
     policy = load_policy(bundle)
     manifest = policy.manifest
     bars: Bars | Panel

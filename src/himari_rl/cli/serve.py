@@ -83,7 +83,7 @@ def greeting(policy: Policy, url: str, guarded: bool = False) -> list[str]:
     manifest = policy.manifest
     symbols = ", ".join(manifest.symbols)
     market = "an artificial market" if manifest.training_data.synthetic else manifest.training_data.source
-    body = json.dumps({"state": ordinary_state(len(manifest.symbols))})
+    body = json.dumps({"state": ordinary_state(len(manifest.symbols), len(manifest.own_features))})
     key = " -H 'x-api-key: ...'" if guarded else ""
     return [
         f"Policy   {manifest.version}: {manifest.state_dim} numbers in, a multiplier out for {symbols}",

@@ -170,9 +170,9 @@ def _constant(bars: Bars) -> Iterator[Fact]:
 
 
 def _not_used(bars: Bars) -> Iterator[Fact]:
-    if bars.extra:
+    if set(bars.extra) - set(bars.features):
         still = {name for name, values in bars.extra.items() if len(bars) and np.ptp(values) == 0.0}
-        names = [f"{name} (constant)" if name in still else name for name in bars.extra]
+        names = [f"{name} (constant)" if name in still else name for name in bars.extra if name not in bars.features]
         yield Fact("columns-not-used", NOTE, f"{bars.symbol}: not used: {', '.join(names)}")
 
 

@@ -79,6 +79,11 @@ class Panel:
         return tuple(bars.symbol for bars in self.bars)
 
     @property
+    def features(self) -> tuple[str, ...]:
+        """Own features of one asset are seen; those of a panel are not yet."""
+        return ()
+
+    @property
     def interval_ms(self) -> int:
         return self.bars[0].interval_ms
 

@@ -177,7 +177,11 @@ def join(tables: Sequence[Table]) -> Bars:
     return Bars(
         symbol=first.symbol,
         timestamp=timestamp,
-        **{name: column[name] for name in (*PRICES, "volume")},
+        open=column["open"],
+        high=column["high"],
+        low=column["low"],
+        close=column["close"],
+        volume=column["volume"],
         interval_ms=step(timestamp),
         source=source,
         synthetic=bool(synthetic[0]),

@@ -78,7 +78,7 @@ def planted(bars: Bars, rng: np.random.Generator, edge: float) -> Bars:
         supplied=True,
     )
     twin = _signed(bars, sign, drift, f"edge {edge:g} planted in {bars.source}")
-    return replace(twin, signals=signals, extra={})
+    return replace(twin, signals=signals, extra=bars.extra if bars.features else {})
 
 
 def _signed(bars: Bars, sign: FloatArray, drift: FloatArray, source: str) -> Bars:

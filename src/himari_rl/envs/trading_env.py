@@ -97,7 +97,7 @@ class Face:
             raise ConfigError(f"action_space {action_space!r}", f"one of {', '.join(SPACES)}")
         self.timestamp: IntArray | None = None
         if isinstance(bars, Bars | Panel):
-            encoder = encoder or StateEncoder(bars.symbols)
+            encoder = encoder or StateEncoder.of(bars)
             _, market = market_of(bars, encoder, config)
             self.timestamp = bars.timestamp
         else:
@@ -107,7 +107,7 @@ class Face:
         low, high = SPACES[action_space]
         self.shift = 1.0 - (low + high) / 2.0
         self.action_space = Box(low, high, (market.assets,), np.float32)
-        bounds = [(feature.lower, feature.upper) for feature in state_features(encoder.symbols)]
+        bounds = [(feature.lower, feature.upper) for feature in state_features(encoder.symbols, encoder.own)]
         lower, upper = np.array(bounds, np.float32).T
         self.observation_space = Box(lower, upper, dtype=np.float32)
 

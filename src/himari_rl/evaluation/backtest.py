@@ -153,7 +153,7 @@ def stage(bars: Bars | Panel, ledger: LedgerSpec, start_row: int = 0) -> Stage:
     ledger.config.charges.require(symbols)
     rows, line = decisions_of(
         bars,
-        StateEncoder(symbols),
+        StateEncoder.of(bars),
         ledger.config,
     )
     kept = slice(start_row, len(bars) - 2)

@@ -115,9 +115,9 @@ class _Loop:
         number = {id(on): k for k, on in enumerate(self.stages)}
         self.stage = np.array([number[id(lane.on)] for lane in lanes])
         paid = side_by_side([lane.costs for lane in lanes], assets)
-        alike = bool((paid.rate == paid.rate[:, :1]).all())
-        self.rate = paid.rate[:, 0] if alike else paid.rate.T  # (P,) or (A, P)
-        self.impact = None if isinstance(paid.impact, float) else paid.impact.T  # (A, P)
+        rate, impact = np.asarray(paid.rate), np.asarray(paid.impact)
+        self.rate = rate[:, 0] if (rate == rate[:, :1]).all() else rate.T  # (P,) or (A, P)
+        self.impact = impact.T if impact.ndim else None  # (A, P)
         self.signed = any(bool((lane.orders.base < 0.0).any()) for lane in lanes[:led])
         lags = [lag for lag, _ in following]
         self.late = [(lag, slice(lags.index(lag), lags.index(lag) + lags.count(lag))) for lag in sorted(set(lags))]

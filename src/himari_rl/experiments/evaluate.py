@@ -28,6 +28,7 @@ from himari_rl.experiments.config import EvaluateConfig
 from himari_rl.experiments.held_out import FOLDER as CONTROLS
 from himari_rl.experiments.held_out import judge_bundle
 from himari_rl.experiments.run_folder import require_ledger
+from himari_rl.features.own import with_features
 from himari_rl.policy.manifest import Manifest, TrainingData
 from himari_rl.policy.runtime import Policy, load_policy
 from himari_rl.schema import Bars
@@ -112,9 +113,11 @@ def evaluate(
     if folder is not None and is_remote(folder):
         with inside(folder, CONTROLS) as here:
             return evaluate(here, bars, progress=progress, accept=accept, beliefs_from=beliefs_from, **settings)
-    found = accepted_facts(bars, accept)
     loaded = policy if isinstance(policy, Policy) else load_policy(policy)
     manifest = loaded.manifest
+    if isinstance(bars, Bars) and manifest.own_features:
+        bars = with_features(bars, manifest.own_features)
+    found = accepted_facts(bars, accept)
     require_ledger()
     if loaded.folder is not None:
         require_writable(local_path(loaded.folder))

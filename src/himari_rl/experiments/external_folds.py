@@ -105,7 +105,7 @@ def _fitted_file(task: FoldTask) -> bytes:
     code = _code(task)
     factory = resolved(code, task.folder, told=True)
     policy = fit(factory, task)
-    encoder = StateEncoder(task.train.symbols)
+    encoder = StateEncoder.of(task.train)
     rows, _ = decisions_of(task.train, encoder, task.recipe.environment)
     way, arrays = kept(policy, factory)
     ships = not hasattr(policy, "at")
@@ -118,7 +118,7 @@ def _fitted_file(task: FoldTask) -> bytes:
 
 
 def _manifest(task: FoldTask, tensors: Arrays, way: Way, rows: FloatArray, ships: bool) -> Manifest:
-    encoder, environment = StateEncoder(task.train.symbols), task.recipe.environment
+    encoder, environment = StateEncoder.of(task.train), task.recipe.environment
     normaliser = fitted_normaliser(rows)
     data = training_data(task.train)
     return new_manifest(

@@ -102,7 +102,7 @@ class Place:
 
 def place_of(task: FoldTask) -> Place:
     """Encodes and splits a task's rows, and fits what is believed of those it learns from."""
-    recipe, encoder, environment = task.recipe, StateEncoder(task.train.symbols), task.recipe.environment
+    recipe, encoder, environment = task.recipe, StateEncoder.of(task.train), task.recipe.environment
     kept, held_out = _split(task.train, recipe)
     copies = _copies(kept, recipe, np.random.default_rng([task.seed, task.fold, 1]))
     rows, physics, beliefs = prepared([kept], recipe.agent, environment, copies=copies, others=task.others)

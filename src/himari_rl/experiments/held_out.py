@@ -19,7 +19,7 @@ from himari_rl.data.panel import Panel
 from himari_rl.data.splits import PURGE_BARS, Fold
 from himari_rl.errors import ConfigError
 from himari_rl.evaluation import verdict as judging
-from himari_rl.evaluation.backtest import POLICY, Backtest, Variant, backtest, stage
+from himari_rl.evaluation.backtest import MIN_DECISIONS, POLICY, Backtest, Variant, backtest, stage
 from himari_rl.evaluation.one_liners import on_training_rows, one_liners, with_best
 from himari_rl.evaluation.portfolio_baselines import allocations_of
 from himari_rl.evaluation.statements import LOOK_AHEAD, no_verdict
@@ -93,12 +93,26 @@ def judge_bundle(
     from himari_rl.experiments.fold_policies import FoldPolicies
     from himari_rl.experiments.power import keep
     from himari_rl.experiments.train_all import train_all
-    from himari_rl.experiments.walk_forward import DRIFTLESS, PLANTED, REAL, Settings, WalkForwardPlan, with_twins
+    from himari_rl.experiments.walk_forward import (
+        DRIFTLESS,
+        PLANTED,
+        REAL,
+        ExternalSettings,
+        Settings,
+        WalkForwardPlan,
+        with_twins,
+    )
 
-    settings = Settings(kind=policy.manifest.kind, seeds=(0,), control_seeds=(0,), **vars(recipe))
+    code, asked = policy.manifest.external, {"seeds": (0,), "control_seeds": (0,)} | vars(recipe)
+    settings = (
+        Settings(kind=policy.manifest.kind, **asked)
+        if code is None
+        else ExternalSettings(factory=code.reference, **asked)
+    )
     fold = Fold(train=slice(0, first - PURGE_BARS), test=slice(first, len(bars)))
     data = "-".join(part.fingerprint[:12] for part in (bars, *beliefs_from))
-    kept = place.parent / FOLDER / f"{config_hash(recipe)}-{data}-{first}"
+    what = config_hash(recipe) if code is None else settings.hash
+    kept = place.parent / FOLDER / f"{what}-{data}-{first}"
     whole = WalkForwardPlan(settings=settings, bars={REAL: bars}, folds=(fold,), others={REAL: tuple(beliefs_from)})
     work = with_twins(whole, ledger, kept=kept)
     trained = train_all(work, kept, None, progress, parts=(DRIFTLESS, PLANTED))
@@ -120,6 +134,8 @@ def judge_bundle(
 
 def _recipe(manifest: Manifest, first: int, beliefs_from: Sequence[Bars]) -> tuple[str, Recipe | None]:
     """How the bundle was trained, or why that cannot be done again on the rows before `first`."""
+    if manifest.external is not None:
+        return _recipe_of_code(manifest, first)
     if find_spec("torch") is None:
         return "training needs pip install 'himari-rl[train]'", None
     from himari_rl.agents.config import config_type
@@ -154,3 +170,18 @@ def _recipe(manifest: Manifest, first: int, beliefs_from: Sequence[Bars]) -> tup
     if rows < least:
         return f"{max(rows, 0)} rows before the held-out ones to train twins on, {least} are needed", None
     return "", recipe
+
+
+def _recipe_of_code(manifest: Manifest, first: int) -> tuple[str, Recipe | None]:
+    """The ledger of a policy that is code, which its factory is fitted in again."""
+    from himari_rl.envs.config import TradingEnvConfig
+    from himari_rl.experiments.recipe import Recipe
+
+    environment = manifest.config.get("environment")
+    if not isinstance(environment, dict) or ":" in str(environment.get("reward")):
+        return "the bundle does not say in which ledger it was fitted, or its reward is code too", None
+    if manifest.external is not None and not manifest.external.ships:
+        return "past decisions cannot be made again on other bars", None
+    if first - PURGE_BARS < MIN_DECISIONS:
+        return f"{max(first - PURGE_BARS, 0)} rows before the held-out ones, {MIN_DECISIONS} are needed", None
+    return "", Recipe(environment=from_dict(TradingEnvConfig, environment))

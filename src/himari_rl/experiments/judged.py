@@ -109,7 +109,7 @@ def _described(bars: Bars | Panel, sha256: str) -> dict[str, Any]:
         "interval_ms": bars.interval_ms,
         "synthetic": bars.synthetic,
         "signals": whose_signals(bars),
-    }
+    } | ({"features": list(bars.features)} if bars.features else {})
 
 
 def _summary(judgement: Judgement, settings: Settings, sha256: str) -> dict[str, Any]:

@@ -182,7 +182,7 @@ def judged_rows(
     bars: Bars | Panel, recipe: Recipe, splits: list[tuple[list[FloatArray], list[FloatArray]]], seed: int
 ) -> FloatArray:
     """(T,) objective over multiplier 1.0 at each row, mean over the splits that tested it."""
-    encoder = StateEncoder(bars.symbols)
+    encoder = StateEncoder.of(bars)
     environment = recipe.environment
     jobs, found = [], []
     for kept, _ in splits:

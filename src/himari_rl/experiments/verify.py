@@ -39,6 +39,7 @@ from himari_rl.experiments.fold_search import search_all
 from himari_rl.experiments.judged import write_judgement
 from himari_rl.experiments.train_all import FOLDS_FOLDER, train_all
 from himari_rl.experiments.walk_forward import REAL, ExternalSettings, Key, Settings, WalkForwardPlan, plan
+from himari_rl.features.own import with_features
 from himari_rl.policy.bundle import read_bundle
 from himari_rl.policy.code import CodeReference, resolved
 from himari_rl.schema import Bars
@@ -52,7 +53,7 @@ MOST = 8  # differences of one file that are named one by one
 
 
 @dataclass(frozen=True)
-class Difference:
+class Discrepancy:
     """One thing that is not as the folds and the data give it."""
 
     what: str  # settings, fold, weight, bundle, curve or document
@@ -69,7 +70,7 @@ class Verification:
 
     run: str
     compared: tuple[str, ...]
-    differences: tuple[Difference, ...]
+    differences: tuple[Discrepancy, ...]
 
     @property
     def equal(self) -> bool:
@@ -109,6 +110,8 @@ def verify(
     """
     with workplace(run) as folder:
         document, said = read_run(folder), read_document(folder / SETTINGS)
+        if isinstance(bars, Bars):
+            bars = with_features(bars, document["data"].get("features", ()))
         if bars.fingerprint != said["data_sha256"]:
             raise DataError(
                 f"{bars.source} is {bars.fingerprint[:12]}",
@@ -118,7 +121,7 @@ def verify(
         settings = settings_again(said["settings"])
         if settings.code is not None:
             resolved(settings.code)
-        found = [] if settings.hash == said["hash"] else [Difference("settings", SETTINGS, "not those of its hash")]
+        found = [] if settings.hash == said["hash"] else [Discrepancy("settings", SETTINGS, "not those of its hash")]
         work = plan(bars, settings, kept=folder, others=beliefs_from)
         damaged = list(_damaged(work, folder))
         if damaged or found:
@@ -126,7 +129,7 @@ def verify(
         try:
             trained = train_all(work, folder, None)
         except StorageError as error:  # a file of another task
-            return Verification(run=str(run), compared=(), differences=(Difference("fold", "file", str(error)),))
+            return Verification(run=str(run), compared=(), differences=(Discrepancy("fold", "file", str(error)),))
         differing = list(_judged_again(work, bars, folder, document, trained))
         if train:
             differing += list(_trained_again(work, trained, pool, progress))
@@ -145,21 +148,21 @@ def settings_again(said: Mapping[str, Any]) -> Settings:
     return Settings(kind=said["kind"], agent=from_dict(config_type(said["kind"]), said["agent"]), **shared)
 
 
-def _damaged(work: WalkForwardPlan, folder: Path) -> Iterator[Difference]:
+def _damaged(work: WalkForwardPlan, folder: Path) -> Iterator[Discrepancy]:
     """Files of folds that are missing or not whole."""
     for part, fold, seed in work.pieces():
         name = f"{part}/{fold:03d}-{seed}.fold"
         path = folder / FOLDS_FOLDER / name
         if not path.exists():
-            yield Difference("fold", name, "its file is missing")
+            yield Discrepancy("fold", name, "its file is missing")
             continue
         try:
             unsealed(read_bytes(path), name)
         except StorageError:
-            yield Difference("fold", name, "its file was changed: the digest in front of it is of other bytes")
+            yield Discrepancy("fold", name, "its file was changed: the digest in front of it is of other bytes")
     for task in work.searches():
         if not (folder / FOLDS_FOLDER / task.name).exists():
-            yield Difference("fold", task.name, "the file of its search is missing")
+            yield Discrepancy("fold", task.name, "the file of its search is missing")
 
 
 def _judged_again(
@@ -168,7 +171,7 @@ def _judged_again(
     folder: Path,
     document: Mapping[str, Any],
     trained: Mapping[Key, TrainedFold],
-) -> Iterator[Difference]:
+) -> Iterator[Discrepancy]:
     searched = search_all(work.searches((REAL,)), folder / FOLDS_FOLDER, None)
     facts = {name: document[name] for name in ("facts", "accepted")}
     with tempfile.TemporaryDirectory() as place:
@@ -180,11 +183,11 @@ def _judged_again(
         yield from _curves(folder, out, work)
         for which, why in differing(document, read_run(out)):
             if not which.startswith("bundle."):  # said of the weights
-                yield Difference("document", which, why)
+                yield Discrepancy("document", which, why)
         yield from _vouched(folder)
 
 
-def _vouched(folder: Path) -> Iterator[Difference]:
+def _vouched(folder: Path) -> Iterator[Discrepancy]:
     """The digests in the bundle's manifest, of the files as they are."""
     try:
         known = read_bundle(folder / BUNDLE)[0].evaluation or {}
@@ -193,39 +196,39 @@ def _vouched(folder: Path) -> Iterator[Difference]:
     for name, digest in seal(folder).items():
         if known.get(name) != digest:
             what = "curve" if name == CURVES else "document"
-            yield Difference(what, name, "its digest is not the one in the bundle's manifest")
+            yield Discrepancy(what, name, "its digest is not the one in the bundle's manifest")
 
 
-def _weights(folder: Path, out: Path) -> Iterator[Difference]:
+def _weights(folder: Path, out: Path) -> Iterator[Discrepancy]:
     _, expected = read_bundle(out / BUNDLE)
     try:
         _, found = read_bundle(folder / BUNDLE)
     except HimariError as error:
-        yield Difference("weight", BUNDLE, str(error))
+        yield Discrepancy("weight", BUNDLE, str(error))
         return
     for name in sorted(expected.keys() | found.keys()):
         if name not in found or name not in expected:
-            yield Difference("weight", name, "in one of bundle and folds only")
+            yield Discrepancy("weight", name, "in one of bundle and folds only")
         elif found[name].shape != expected[name].shape or not np.array_equal(found[name], expected[name]):
-            yield Difference("weight", name, "not that of the folds of the newest window")
+            yield Discrepancy("weight", name, "not that of the folds of the newest window")
 
 
-def _curves(folder: Path, out: Path, work: WalkForwardPlan) -> Iterator[Difference]:
+def _curves(folder: Path, out: Path, work: WalkForwardPlan) -> Iterator[Discrepancy]:
     try:
         found = read_curves(folder)
     except StorageError as error:
-        yield Difference("curve", CURVES, str(error))
+        yield Discrepancy("curve", CURVES, str(error))
         return
     expected = read_curves(out)
     for name in sorted(expected.keys() | found.keys()):
         if name not in found or name not in expected:
-            yield Difference("curve", name, "in one of file and folds only")
+            yield Discrepancy("curve", name, "in one of file and folds only")
             continue
         rows = _unlike(found[name], expected[name])
         if rows is None:
-            yield Difference("curve", name, f"shape {found[name].shape}, recomputed {expected[name].shape}")
+            yield Discrepancy("curve", name, f"shape {found[name].shape}, recomputed {expected[name].shape}")
         elif len(rows):
-            yield Difference("curve", name, f"{len(rows)} rows differ from row {rows[0]} on{_whose(name, rows, work)}")
+            yield Discrepancy("curve", name, f"{len(rows)} rows differ from row {rows[0]} on{_whose(name, rows, work)}")
 
 
 def _whose(name: str, rows: NDArray[np.int64], work: WalkForwardPlan) -> str:
@@ -274,7 +277,7 @@ def _trained_again(
     trained: Mapping[Key, TrainedFold],
     pool: Pool | None,
     progress: Callable[[int, int], None],
-) -> Iterator[Difference]:
+) -> Iterator[Discrepancy]:
     with tempfile.TemporaryDirectory() as place:
         again = train_all(work, Path(place), pool, progress)
     for key, fold in trained.items():
@@ -282,5 +285,5 @@ def _trained_again(
         for tensor, values in fold.tensors.items():
             rows = _unlike(values, again[key].tensors[tensor]) if tensor in again[key].tensors else None
             if rows is None or len(rows):
-                yield Difference("fold", name, f"trained again, {tensor} is another")
+                yield Discrepancy("fold", name, f"trained again, {tensor} is another")
                 break

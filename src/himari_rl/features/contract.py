@@ -49,6 +49,8 @@ ASSET_FEATURES: tuple[Feature, ...] = (
     Feature("win_rate", 0.0, 1.0, window=10, window_unit="trades"),
     Feature("cascade_risk", 0.0, 1.0),
 )
+MOST_OWN, LARGEST_OWN = 8, 1e9
+"""Own features: columns of the data, as they are, after everything else; a normaliser scales them."""
 CORRELATION = Feature("correlation", -1.0, 1.0, window=168, window_unit="bars")
 HERFINDAHL = Feature("herfindahl", 0.0, 1.0)
 
@@ -76,32 +78,37 @@ ACCOUNT_COLUMNS = (POSITION_SIZE, POSITION_SIDE, UNREALISED_PNL, WIN_RATE)
 MARKET_COLUMNS = tuple(column for column in range(WIDTH) if column not in ACCOUNT_COLUMNS)
 
 
-def state_dim(assets: int) -> int:
-    """Length of the state: 16 for one asset, 16 A + A (A-1) / 2 + 1 for A > 1."""
-    return WIDTH if assets == 1 else WIDTH * assets + assets * (assets - 1) // 2 + 1
+def state_dim(assets: int, own: int = 0) -> int:
+    """Length of the state: 16 for one asset, 16 A + A (A-1) / 2 + 1 for A > 1, and own features after them."""
+    return (WIDTH if assets == 1 else WIDTH * assets + assets * (assets - 1) // 2 + 1) + own
 
 
-def state_features(symbols: Sequence[str]) -> tuple[Feature, ...]:
+def state_features(symbols: Sequence[str], own: Sequence[str] = ()) -> tuple[Feature, ...]:
     """Every number of the state, in order.
 
     One asset keeps the sixteen plain names whatever its symbol, so any single-asset bundle serves any symbol;
     more assets give "BTC-USD.momentum_1h", "correlation.BTC-USD.ETH-USD" and "herfindahl".
 
     Raises:
-        ConfigError: no symbols, or the same symbol twice.
+        ConfigError: no symbols, or the same symbol twice; own features of several assets, or of a name that is taken.
     """
+    if own and (len(symbols) > 1 or len(own) > MOST_OWN or set(own) & set(FEATURES)):
+        raise ConfigError(
+            f"own features {', '.join(own)} of {len(symbols)} assets",
+            f"at most {MOST_OWN}, of one asset, with names of their own",
+        )
     if not symbols or len(set(symbols)) != len(symbols) or not all(symbols):
         raise ConfigError(
             f"symbols are {list(symbols)}", "one or more different, non-empty symbols", "name each asset once"
         )
     if len(symbols) == 1:
-        return ASSET_FEATURES
-    own = [feature._replace(name=f"{symbol}.{feature.name}") for symbol in symbols for feature in ASSET_FEATURES]
+        return (*ASSET_FEATURES, *(Feature(name, -LARGEST_OWN, LARGEST_OWN) for name in own))
+    blocks = [feature._replace(name=f"{symbol}.{feature.name}") for symbol in symbols for feature in ASSET_FEATURES]
     pairs = [CORRELATION._replace(name=f"{CORRELATION.name}.{a}.{b}") for a, b in combinations(symbols, 2)]
-    return (*own, *pairs, HERFINDAHL)
+    return (*blocks, *pairs, HERFINDAHL)
 
 
-def schema_hash(symbols: Sequence[str]) -> str:
+def schema_hash(symbols: Sequence[str], own: Sequence[str] = ()) -> str:
     """Twelve hex digits of a sha256 over names, order, ranges, scalings and windows of the state."""
-    text = json.dumps([list(feature) for feature in state_features(symbols)], separators=(",", ":"))
+    text = json.dumps([list(feature) for feature in state_features(symbols, own)], separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]

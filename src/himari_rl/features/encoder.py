@@ -19,7 +19,7 @@ from himari_rl.features import contract
 from himari_rl.features.contract import ACCOUNT_COLUMNS, FEATURES, MARKET_COLUMNS, WIDTH, Feature
 from himari_rl.features.indicators import bar_returns, momentum, panel_correlations, volatility
 from himari_rl.features.signals import signals_of
-from himari_rl.schema import HOLD, Bars, BoolArray, FloatArray, IntArray
+from himari_rl.schema import HOLD, Bars, BoolArray, FloatArray, History, IntArray
 
 __all__ = [
     "ACCOUNT_COLUMNS",
@@ -169,33 +169,43 @@ class StateEncoder:
     """
 
     symbols: tuple[str, ...] = ("asset",)
+    own: tuple[str, ...] = ()  # columns of the data that stand after everything else
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "symbols", tuple(self.symbols))
-        contract.state_features(self.symbols)
+        contract.state_features(self.symbols, self.own)
+
+    @classmethod
+    def of(cls, history: History) -> StateEncoder:
+        """What these bars are observed with: their symbols, and their own features."""
+        return cls(history.symbols, history.features)
 
     @property
     def state_dim(self) -> int:
         """16 for one asset, 52 for three."""
-        return contract.state_dim(len(self.symbols))
+        return contract.state_dim(len(self.symbols), len(self.own))
 
     @property
     def names(self) -> tuple[str, ...]:
         """The name of each number of the state, in order."""
-        return tuple(feature.name for feature in contract.state_features(self.symbols))
+        return tuple(feature.name for feature in contract.state_features(self.symbols, self.own))
 
     @property
     def schema_hash(self) -> str:
         """Changes when any name, order, range, scaling or window does; stands in every bundle."""
-        return contract.schema_hash(self.symbols)
+        return contract.schema_hash(self.symbols, self.own)
 
     def market_rows(self, bars: Bars) -> FloatArray:
-        """(T, 16) market numbers of one asset at the close of each bar; the account columns are 0.
+        """(T, 16 or more) market numbers of one asset at the close of each bar; the account columns are 0.
 
         Layer 2's numbers are the data's where it has them, else those of `signals.signals_of`.
         Row t is a function of bars[: t + 1].
         """
-        rows = np.zeros((len(bars), WIDTH))
+        rows = np.zeros((len(bars), WIDTH + len(self.own)))
+        for column, name in enumerate(self.own, start=WIDTH):
+            if name not in bars.extra:
+                raise DataError(f"{bars.source} has no column {name}", "the policy's own features", "add it")
+            rows[:, column] = bars.extra[name].clip(-contract.LARGEST_OWN, contract.LARGEST_OWN)
         said = signals_of(bars)
         signal_columns(rows, said.action, said.confidence, said.tier, said.cascade_risk)
         for column in (contract.MOMENTUM_1H, contract.MOMENTUM_4H):

@@ -41,7 +41,7 @@ class Layout(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def layout_of(dim: int, symbols: tuple[str, ...]) -> Layout:
+def layout_of(dim: int, symbols: tuple[str, ...], own: tuple[str, ...] = ()) -> Layout:
     """The layout of a state of `dim` numbers.
 
     Raises:
@@ -54,7 +54,7 @@ def layout_of(dim: int, symbols: tuple[str, ...]) -> Layout:
                 f"no number of assets has a state of {dim} numbers", "16 for one asset, 34 for two, 52 for three"
             )
         symbols = tuple(f"asset_{index + 1}" for index in range(count))
-    features = state_features(symbols)
+    features = state_features(symbols, own)
     if len(features) != dim:
         raise StateError(f"{len(symbols)} symbols make a state of {len(features)} numbers", f"a state_dim of {dim}")
     one_hots = []
@@ -77,7 +77,10 @@ def layout_of(dim: int, symbols: tuple[str, ...]) -> Layout:
 
 
 def validate_state(
-    state: Sequence[float] | np.ndarray[Any, Any], state_dim: int = WIDTH, symbols: Sequence[str] = ()
+    state: Sequence[float] | np.ndarray[Any, Any],
+    state_dim: int = WIDTH,
+    symbols: Sequence[str] = (),
+    own: tuple[str, ...] = (),
 ) -> None:
     """Refuses what cannot be a state of the contract (features/contract.py); returns nothing when it can.
 
@@ -85,12 +88,13 @@ def validate_state(
         state: (F,) list or array of one state, or (B, F) array of several.
         state_dim: how many numbers the bundle expects.
         symbols: the assets' names for the message; default asset_1, asset_2, ...
+        own: the policy's own features, which stand after everything else.
 
     Raises:
         StateError: a wrong length, something that is not a finite number, a number out of its range, a one-hot that is
             not one 1 and else 0, a position side other than -1, 0, 1. Names the field, the value and the cure.
     """
-    layout = layout_of(state_dim, tuple(symbols))
+    layout = layout_of(state_dim, tuple(symbols), own)
     if isinstance(state, np.ndarray):
         if state.ndim == 2:
             _validate_batch(state, state_dim, layout)

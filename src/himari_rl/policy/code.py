@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ ADAPTERS = {  # what may stand before the first colon, and the class that it mea
     "sb3": "himari_rl.experiments.sb3:Sb3Factory",
 }
 EXPECTED = "MODULE:NAME or FILE.py:NAME"
+VARIABLE = "HIMARI_EXTERNAL_CODE"
 SHOWN = 12  # digits of a hash that a name carries
 _KNOWN: dict[tuple[str, str, str], Factory] = {}
 _TOLD = False
@@ -149,11 +151,11 @@ def resolved(code: CodeReference, folder: str = "", *, told: bool = False, resto
     """
     if code.key in _KNOWN:
         return _KNOWN[code.key]
-    if not (told or _TOLD):
+    if not (told or _TOLD or os.environ.get(VARIABLE, "").lower() in ("1", "true", "yes")):
         raise BundleError(
             f"this policy is code, {code.name}, and this process was not told to run it",
             "a process that has the code and was told so",
-            "read it, then give --external-code (HIMARI_EXTERNAL_CODE=1)",
+            f"read it, then give --external-code ({VARIABLE}=1)",
         )
     adapter, _, rest = code.name.partition(":")
     if folder and folder not in sys.path:

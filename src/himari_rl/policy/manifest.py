@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field, JsonValue, ValidationError, model_validat
 
 from himari_rl.config import from_dict
 from himari_rl.errors import BundleError, ConfigError
+from himari_rl.features.contract import state_dim
 from himari_rl.policy.beliefs import Beliefs
 from himari_rl.policy.charges import Charges
 from himari_rl.policy.code import CodeReference
@@ -239,6 +240,11 @@ class Manifest(ManifestPart):
     def inputs(self) -> int:
         """Numbers that the network reads: the state, and with beliefs three more an asset."""
         return self.state_dim + (3 * self.action_dim if self.beliefs is not None else 0)
+
+    @property
+    def own_features(self) -> tuple[str, ...]:
+        """Columns of the data that stand in its state after the contract's numbers."""
+        return self.feature_names[state_dim(self.action_dim) :]
 
     @property
     def gap_rule(self) -> str:

@@ -237,7 +237,8 @@ class Policy:
         assets = self.manifest.action_dim
         kept = np.flatnonzero(self._normaliser.keep)
         state = kept[kept < self._dim].tolist()
-        if any(k == self._dim - 1 if k >= WIDTH * assets else k % WIDTH in ACCOUNT_COLUMNS for k in state):
+        shares = state_dim(assets) - 1 if assets > 1 else -1  # the concentration of exposure
+        if any(k == shares if k >= WIDTH * assets else k % WIDTH in ACCOUNT_COLUMNS for k in state):
             return None
         found = bands(self._members, self._normaliser, self._head_many, rows, assets, self._believer)
         if not ((found.low >= 0.0) & (found.low <= found.high) & (found.high <= MAX_MULTIPLIER)).all():  # NaN fails all
@@ -336,7 +337,8 @@ def load_policy(folder: str | Path) -> Policy:
     True
     """
     manifest, tensors = read_bundle(folder)
-    encoder, features = schema_hash(manifest.symbols), state_dim(len(manifest.symbols))
+    own = manifest.own_features
+    encoder, features = schema_hash(manifest.symbols, own), state_dim(len(manifest.symbols), len(own))
     if manifest.encoder_hash != encoder or manifest.state_dim != features:
         raise BundleError(
             f"{folder} was trained on encoder {manifest.encoder_hash} with {manifest.state_dim} features",

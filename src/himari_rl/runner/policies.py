@@ -60,6 +60,12 @@ class LocalPolicy:
 
     def __init__(self, policy: Policy) -> None:
         self._policy, manifest = policy, policy.manifest
+        if manifest.own_features:
+            raise ConfigError(
+                f"{manifest.version} reads the features {', '.join(manifest.own_features)} of your own",
+                "a policy of the contract's numbers: the signal stream does not carry others yet",
+                "serve it, and send them to /v1/decide",
+            )
         self.symbols, self.interval_ms = manifest.symbols, manifest.ledger.interval_ms
         self.phase_ms = ArrivalRules.of(manifest).phase_ms
         self.ledger, self.version = manifest.ledger.config, manifest.version

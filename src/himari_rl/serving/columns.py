@@ -39,7 +39,7 @@ def read_states(body: bytes, slot: Slot) -> FloatArray:
     except (ValueError, TypeError, KeyError) as error:
         raise StateError("the batch is not of plain states", "lists of numbers", "ask the route") from error
     rows = flat.reshape(-1, slot.dim)
-    validate_state(rows, slot.dim, slot.symbols)
+    validate_state(rows, slot.dim, slot.symbols, slot.own)
     return rows
 
 

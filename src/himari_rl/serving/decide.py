@@ -16,7 +16,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from himari_rl.features.contract import ACCOUNT_COLUMNS, ACTION, CASCADE_RISK, CONFIDENCE, TIER, VOLATILITY, WIDTH
+from himari_rl.features.contract import (
+    ACCOUNT_COLUMNS,
+    ACTION,
+    CASCADE_RISK,
+    CONFIDENCE,
+    LARGEST_OWN,
+    TIER,
+    VOLATILITY,
+    WIDTH,
+)
 from himari_rl.features.encoder import account_numbers, herfindahl
 from himari_rl.features.window import CloseWindow
 from himari_rl.policy.arrival import ArrivalRules, Place, missing_bars
@@ -107,6 +116,7 @@ def _given(request: SentDecide, slot: Slot) -> tuple[Sequence[SentAsset], Sequen
     if bar is None or signal is None or account is None:
         raise FieldError("bar", "the request lacks bar, signal or account", "all three", "or send `assets`")
     own: SentAsset = {"bar": bar, "signal": signal, "account": account, "history": request.get("history")}
+    own["features"] = request.get("features")
     if (symbol := request.get("symbol") or slot.symbols[0]) != slot.symbols[0] or len(slot.symbols) > 1:
         _check_symbols({symbol: own}, slot, "symbol")
     return (own,), ((),), ()
@@ -120,6 +130,27 @@ def _check_symbols(given: Mapping[str, SentAsset], slot: Slot, field: str) -> No
             f"the request is about {', '.join(sorted(given)) or 'nothing'}",
             f"exactly {', '.join(slot.symbols)}, which this policy was trained for",
             "name every symbol of the policy as /ready spells it",
+        )
+
+
+def _own_features(state: list[float], arrived: Arrived, slot: Slot) -> None:
+    """Writes the policy's own features into its state, which they end.
+
+    Raises:
+        FieldError: one is missing, or the policy has none of that name.
+    """
+    given = arrived.assets[0].get("features") or {}
+    field = ".".join(map(str, (*arrived.places[0], "features")))
+    for column, name in enumerate(slot.own, start=slot.dim - len(slot.own)):
+        if name not in given:
+            raise FieldError(field, f"the request lacks the feature {name}", ", ".join(slot.own), "send it by name")
+        if not abs(given[name]) <= LARGEST_OWN:
+            raise FieldError(field, f"{name} is {given[name]:g}", f"at most {LARGEST_OWN:g}", "scale it as in training")
+        state[column] = float(given[name])
+    unknown = sorted(set(given) - set(slot.own))
+    if unknown:
+        raise FieldError(
+            field, f"{slot.version} has no feature {unknown[0]}", ", ".join(slot.own) or "none", "leave it out"
         )
 
 
@@ -162,6 +193,7 @@ def encode(stream: Stream, arrived: Arrived, slot: Slot) -> tuple[Stream, list[f
         state[start + ACTION.start + 1 + ACTIONS[signal["action"]]] = 1.0
         state[start + TIER.start - 1 + int(signal["tier"][1])] = 1.0
         start += WIDTH
+    _own_features(state, arrived, slot)
     if len(slot.symbols) > 1:
         state[-1] = float(herfindahl(np.array([asset["account"]["exposure"] for asset in arrived.assets])))
     return later, state, note

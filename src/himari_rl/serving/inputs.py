@@ -73,7 +73,7 @@ def input_of_sequence(slot: Slot, states: list[Any]) -> PolicyInput:
         raise FieldError("sequence", f"{len(states)} states", f"1 to {MAX_SEQUENCE}", "send the newest ones")
     for index, state in enumerate(states):
         try:
-            validate_state(state, slot.dim, slot.symbols)
+            validate_state(state, slot.dim, slot.symbols, slot.own)
         except StateError as error:
             raise within(f"sequence[{index}]", error) from error
     memory: F32 | None = None

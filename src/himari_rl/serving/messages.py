@@ -203,6 +203,7 @@ class AssetNow(_Request):
     signal: SignalNow
     account: AccountNow
     history: History | None = None
+    features: dict[Name, Finite] | None = Field(None, description="The policy's own features at the close, by name")
 
 
 _ASSET_EXAMPLE: dict[str, Any] = {
@@ -227,6 +228,7 @@ class DecideRequest(_Request):
     signal: SignalNow | None = None
     account: AccountNow | None = None
     history: History | None = None
+    features: dict[Name, Finite] | None = Field(None, description="The policy's own features at the close, by name")
     assets: dict[str, AssetNow] | None = Field(None, max_length=MAX_ASSETS)
 
 

@@ -56,6 +56,7 @@ class SentAsset(TypedDict):
     signal: SentSignal
     account: SentAccount
     history: NotRequired[Sequence[tuple[int, float]] | None]
+    features: NotRequired[dict[str, float] | None]
 
 
 class SentDecide(TypedDict, total=False):
@@ -67,6 +68,7 @@ class SentDecide(TypedDict, total=False):
     signal: SentSignal | None
     account: SentAccount | None
     history: Sequence[tuple[int, float]] | None
+    features: dict[str, float] | None
     assets: dict[str, SentAsset] | None
 
 
@@ -101,10 +103,14 @@ def decide_reader() -> SchemaValidator:
         "account": _object(exposure=_NUMBER, unrealised_pnl=_NUMBER, win_rate=_SHARE),
     }
     history = core_schema.nullable_schema(core_schema.list_schema(past, max_length=MAX_HISTORY))
-    asset = _object({"history": history}, **parts)
+    named = core_schema.str_schema(strict=True, min_length=1, max_length=100)
+    features = core_schema.nullable_schema(core_schema.dict_schema(named, _NUMBER))
+    asset = _object({"history": history, "features": features}, **parts)
     assets = core_schema.dict_schema(core_schema.str_schema(strict=True), asset, max_length=MAX_ASSETS)
     whole = {name: core_schema.nullable_schema(part) for name, part in (parts | {"assets": assets}).items()}
-    return SchemaValidator(_object(whole | {"session_id": _NAME, "symbol": _NAME, "history": history}))
+    return SchemaValidator(
+        _object(whole | {"session_id": _NAME, "symbol": _NAME, "history": history, "features": features})
+    )
 
 
 def as_sent(request: DecideRequest) -> SentDecide:

@@ -308,7 +308,7 @@ class Service:
             known = "the request has no session_id and" if name is None else "this session is new here and"
             stream = raw.begin(arrived, slot, known if stream is None else "the request")
         stream, state, note = raw.encode(stream, arrived, slot)
-        validate_state(state, slot.dim, slot.symbols)
+        validate_state(state, slot.dim, slot.symbols, slot.own)
         given = PolicyInput(state, note=note)
         if slot.recurrent and name is not None:
             given = self._in_session(slot, state, client, ("decide", *name), arrived.timestamp)
@@ -340,7 +340,7 @@ class Service:
             if request.get("sequence") is not None:
                 return input_of_sequence(slot, request["sequence"])
         if not (in_range and categories_hold(state, slot.layout)):
-            validate_state(list(state) if in_range else state, slot.dim, slot.symbols)
+            validate_state(list(state) if in_range else state, slot.dim, slot.symbols, slot.own)
         if not slot.recurrent:
             return tuple.__new__(PolicyInput, (state, None, _NO_NOTE, False, False, None))
         if (session := request.get("session_id")) is not None:

@@ -110,7 +110,7 @@ class Challenger:
 def _decide(slot: Slot, states: list[list[float]]) -> Decision:
     memory = None
     for state in states:
-        validate_state(state, slot.dim, slot.symbols)
+        validate_state(state, slot.dim, slot.symbols, slot.own)
         decision = slot.policy.decide(state, memory)
         memory = decision.memory
     return decision

@@ -59,7 +59,7 @@ class Slot:
 
     __slots__ = (
         *("alias", "arrival", "contract", "digest", "dim", "gap_rule", "interval_ms", "layout"),
-        *("limiter", "policy", "reader", "recurrent", "symbols", "version"),
+        *("limiter", "own", "policy", "reader", "recurrent", "symbols", "version"),
     )
 
     def __init__(self, policy: Policy, gap_rule: str = "", alias: Alias | None = None) -> None:
@@ -74,7 +74,8 @@ class Slot:
         self.contract = Contract(self.symbols, self.interval_ms, manifest.encoder_hash)
         self.arrival = ArrivalRules.of(manifest)
         self.limiter = Limiter(manifest.ledger, manifest.symbols)
-        self.layout = layout_of(self.dim, self.symbols)
+        self.own = manifest.own_features
+        self.layout = layout_of(self.dim, self.symbols, self.own)
         self.reader = body_reader(self.layout.bounds)
         self.gap_rule = gap_rule or manifest.gap_rule
         self.alias = alias
@@ -89,18 +90,18 @@ def warm_up(slot: Slot) -> None:
     Raises:
         BundleError: the policy does not answer it.
     """
-    state = ordinary_state(len(slot.symbols))
+    state = ordinary_state(len(slot.symbols), len(slot.own))
     try:
-        validate_state(state, slot.dim, slot.symbols)
+        validate_state(state, slot.dim, slot.symbols, slot.own)
         slot.limiter(state, slot.policy.decide(state).multipliers.tolist())
     except StateError as error:
         raise BundleError(f"{slot.version} refuses an ordinary state: {error}") from error
 
 
-def ordinary_state(assets: int) -> list[float]:
+def ordinary_state(assets: int, own: int = 0) -> list[float]:
     """A valid state of a quiet hour without positions: for warming up and for a first curl."""
     state = [float(value) for value in _ORDINARY] * assets
-    return state + [0.0] * (state_dim(assets) - WIDTH * assets)  # no correlation, no exposure
+    return state + [0.0] * (state_dim(assets, own) - WIDTH * assets)  # no correlation, no exposure
 
 
 class Follower:

@@ -82,7 +82,7 @@ def export(
     tensors = {f"{i}.{name}": array for i, agent in enumerate(agents) for name, array in agent.tensors().items()}
     policy = Policy(draft, tensors)
     check_parity(policy, agents, states)
-    if drift:
+    if drift and not encoder.own:  # live ones are compared by the contract's names
         found = reference_of(policy, states, encoder.symbols, environment.allow_short)
         draft = draft.model_copy(update={"drift": found})
     return write_bundle(folder, draft, tensors)

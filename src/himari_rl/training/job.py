@@ -157,7 +157,7 @@ def run_job(
     """
     train = trainable(job, bars)
     device = resolve_device(job.device)
-    encoder = StateEncoder(bars.symbols)
+    encoder = StateEncoder.of(bars)
     rows, physics, beliefs = prepared([train], job.agent, job.environment, others=others, device=device)
     agent = fitted(job.agent, encoder, beliefs)
     data = training_data(train)

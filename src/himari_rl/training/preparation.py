@@ -49,7 +49,13 @@ def prepared(
     """
     told = [told_of(history, environment) for history in histories]
     paths = told + [told_of(copy, environment) for copy in copies]
-    encoder = StateEncoder(histories[0].symbols)
+    encoder = StateEncoder.of(histories[0])
+    if agent.beliefs and histories[0].features:
+        raise ConfigError(
+            f"own features {', '.join(histories[0].features)} with beliefs",
+            "an agent on raw returns, or a factory of your own",
+            "--no-beliefs: what is believed of the drift is fitted on the contract's numbers only",
+        )
     if not agent.beliefs:
         market = Market.build([each.rows for each in paths], [each.path for each in paths], device)
         return np.concatenate([each.rows for each in told]), Physics(market, environment, encoder), None
@@ -71,7 +77,7 @@ def prepared(
 
 def told_of(history: Bars | Panel, environment: TradingEnvConfig) -> ObservedPath:
     """What is seen and met at each decision of a history, with the UTC day of its fill."""
-    rows, path = decisions_of(history, StateEncoder(history.symbols), environment)
+    rows, path = decisions_of(history, StateEncoder.of(history), environment)
     return ObservedPath(rows, path, np.asarray(history.timestamp[1:-1] // DAY_MS))
 
 
