@@ -50,7 +50,7 @@ CONTRACT = {
     "--signer",
     "judge": "--json --per-year --seed --trials",
     "verify": "--beliefs-from --data --external-code --funding --jobs --json --symbol --symbols --train",
-    "runs": "--json",
+    "runs": "--html --json",
     "rollback": "--folder --json --reason",
     "export": "--json --out",
     "sign": "--json --key",

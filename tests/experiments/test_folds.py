@@ -13,7 +13,7 @@ from helpers.verdict import small_bars, small_settings
 from himari_rl.data.splits import Fold
 from himari_rl.data.surrogates import bootstrapped, driftless, planted
 from himari_rl.errors import ConfigError, DataError
-from himari_rl.experiments import folds
+from himari_rl.experiments import folds, train_all
 from himari_rl.experiments.fold_files import FoldTask, unpacked
 from himari_rl.experiments.folds import place_of, train_fold, train_folds
 from himari_rl.experiments.walk_forward import PARTS, REAL, WalkForwardPlan, plan
@@ -179,3 +179,18 @@ def test_seeds_of_a_fold_fit_their_beliefs_once_and_the_next_fold_its_own(monkey
     together = train_folds(tasks)
     assert made == [0, 1]
     assert [train_fold(task) for task in tasks] == together
+
+
+def test_what_is_trained_together_has_few_nets_one_part_and_few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of minutes five folds at once are gigabytes; seeds of one fold share their rows."""
+    work = plan(BARS, small_settings(seeds=(0, 1)), controls=False)
+    tasks = [work.task((REAL, fold, seed), None) for fold in range(4) for seed in (0, 1)]
+    rows = [len(task.train) for task in tasks[::2]]
+
+    def folds_of(most: int) -> list[list[int]]:
+        monkeypatch.setattr(train_all, "MOST_ROWS", most)
+        return [[task.fold for task in group] for group in train_all.together(tasks)]
+
+    assert folds_of(sum(rows)) == [[0, 0, 1, 1, 2], [2, 3, 3]]
+    assert folds_of(rows[0] + rows[1]) == [[0, 0, 1, 1], [2, 2], [3, 3]]
+    assert folds_of(1) == [[0, 0], [1, 1], [2, 2], [3, 3]]

@@ -21,6 +21,8 @@ class Cell(NamedTuple):
     """From -1, worse, to 1, better: the depth of its colour."""
     title: str = ""
     """What a mouse over it is told."""
+    href: str = ""
+    """A place beside the page."""
 
 
 Row = list[Cell | str]

@@ -132,7 +132,7 @@ def conduct(source: Source) -> Section:
         policy, np.asarray(states), len(source.symbols), source.own_features
     )  # fmt: skip
     if found is None:
-        lines = ["The policy is not at hand to be asked: its bundle holds no weights, or its code was not given."]
+        lines = ["There is no policy to ask: its past decisions are all that is known of it."]
         return Section(name="conduct", short="behaviour", title=title, blocks=[Prose(lines=lines, style="soft")])
     return Section(name="conduct", short="behaviour", title=title, blocks=_conduct(found))
 

@@ -81,13 +81,19 @@ def verify(
 
 def runs(
     folder: Annotated[str, typer.Argument(help="Folder of runs, searched below too.")] = "runs",
+    html: Annotated[str | None, typer.Option(help="Write one index page to this file.")] = None,
     as_json: Json = False,
 ) -> None:
     """Lists walk-forwards side by side: verdict, gate, figures, cost, and the settings in which they differ.
 
-    Example: himari runs runs
+    Example: himari runs runs --html runs/index.html
     """
     from himari_rl.experiments.runs import listed, table
 
     found = listed(folder)
+    if html is not None:
+        from himari_rl.card.index import index_page
+        from himari_rl.storage import write_atomic
+
+        write_atomic(html, index_page(found, folder, html).encode())
     typer.echo(json.dumps(found, allow_nan=False) if as_json else table(found, folder))

@@ -10,6 +10,7 @@ from himari_rl.evaluation.record import arrays_of
 from himari_rl.evaluation.verdict import lag_profile
 from himari_rl.experiments.evaluate import Evaluation
 from himari_rl.experiments.shipped import shipped_answers
+from himari_rl.features.own import with_features
 from himari_rl.policy.runtime import Policy
 from himari_rl.schema import Bars
 
@@ -23,7 +24,10 @@ def evaluation_html(policy: Policy, bars: Bars | Panel, found: Evaluation) -> st
     Raises:
         ConfigError: Jinja2 is not installed.
     """
-    spec, result = policy.manifest.ledger, found.backtest
+    manifest, result = policy.manifest, found.backtest
+    spec, own = manifest.ledger, manifest.own_features
+    if isinstance(bars, Bars) and own:
+        bars = with_features(bars, own)
     first = len(bars) - 2 - len(result)
     curves = arrays_of(result, shipped_answers(policy, bars) | market_curves(bars, spec, first))
     mine = result.run(found.verdict.policy)
@@ -37,7 +41,8 @@ def evaluation_html(policy: Policy, bars: Bars | Panel, found: Evaluation) -> st
         facts=[fact.as_json() for fact in found.facts],
         accepted=found.document.get("accepted", ()),
         notes=found.notes,
-        policy=policy,
+        policy=None if manifest.external is not None and not manifest.external.ships else policy,
+        own_features=own,
         lag_profile=lag_profile(mine.exposure, result.asset_return),
     )
     return evaluation_page(source, found.document)

@@ -77,7 +77,8 @@ def write_judgement(
         "judgement": judgement.to_dict(),
     }
     shipped = shipped_answers(load_policy(out / BUNDLE), bars[work.bundle_rows])
-    rivals, seen = judgement.one_liners, market_curves(bars[: work.stop_row], manifest.ledger, work.start_row)
+    rivals = judgement.one_liners
+    seen = market_curves(work.bars[REAL][: work.stop_row], manifest.ledger, work.start_row)
     write_atomic(out / CURVES, curves_of(result, shipped | seen | (rivals.curves() if rivals else {})))
     text = json.dumps(document, indent=2, allow_nan=False)
     write_atomic(out / DOCUMENT, text.encode())

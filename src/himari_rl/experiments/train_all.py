@@ -19,6 +19,7 @@ from himari_rl.training.fan_out import Pool, fan_out
 
 FOLDS_FOLDER = "folds"
 TOGETHER = 5  # nets of one program: more gain little, and leave the last cores without work
+MOST_ROWS = 1_000_000  # of all their folds: what is encoded of each is kept to the end (of minutes a gigabyte a fold)
 
 
 def train_all(
@@ -92,15 +93,21 @@ def share_of(work: WalkForwardPlan, index: int, count: int) -> list[Key]:
 
 
 def together(tasks: Sequence[FoldTask]) -> list[Sequence[FoldTask]]:
-    """What one worker trains in one program: up to TOGETHER neighbours of one part, a fold's seeds above all.
+    """What one worker trains in one program: up to TOGETHER neighbours of one part, a fold's seeds above all, of up to
+    MOST_ROWS rows.
 
     The files do not depend on it.
     """
     groups: list[list[FoldTask]] = []
+    rows = 0
     for task in tasks:
-        if not groups or len(groups[-1]) == TOGETHER or groups[-1][-1].part != task.part:
+        last = groups[-1][-1] if groups else None
+        more = 0 if last is not None and last.fold == task.fold else len(task.train)
+        if last is None or len(groups[-1]) == TOGETHER or last.part != task.part or (more and rows + more > MOST_ROWS):
             groups.append([])
+            rows, more = 0, len(task.train)
         groups[-1].append(task)
+        rows += more
     return list(groups)
 
 

@@ -28,7 +28,6 @@ from himari_rl.card.pages import shared, verdict
 from himari_rl.card.source import Source
 from himari_rl.card.template import render
 from himari_rl.evaluation.record import BUNDLE, COST, SUMMARY, read_curves, read_document, read_run
-from himari_rl.features.contract import state_dim
 from himari_rl.policy.bundle import read_manifest
 from himari_rl.policy.runtime import load_policy
 from himari_rl.release.gate import GateAnswer
@@ -77,7 +76,8 @@ def report_page(run: str | Path, answer: GateAnswer) -> str:
 def _source(document: Mapping[str, Any], run: str | Path) -> Source:
     bundle = Path(run) / BUNDLE
     manifest = read_manifest(bundle)
-    names = list(getattr(manifest, "feature_names", ()))
+    external = manifest.external
+    policy = load_policy(bundle) if external is None or external.ships else None  # past decisions answer nothing new
     return Source(
         symbols=document["symbols"],
         verdict=document["judgement"]["verdict"],
@@ -87,8 +87,8 @@ def _source(document: Mapping[str, Any], run: str | Path) -> Source:
         ledger=manifest.ledger.config,
         facts=document.get("facts", ()),
         accepted=document.get("accepted", ()),
-        policy=load_policy(bundle),
-        own_features=names[state_dim(len(document["symbols"])) :],
+        policy=policy,
+        own_features=manifest.own_features,
         lag_profile=document.get("lag_profile"),  # runs of old have none
     )
 
