@@ -134,9 +134,7 @@ def gate(
         lines += shipped_lines(bundle, curves, document["judgement"]["verdict"], rules)
         measured = (latency_ms or median_latency_ms)(bundle, manifest)
     else:
-        lines.append(
-            fails("ships", 0.0, "it goes by the clock or remembers from bar to bar: no server can ask it")
-        )
+        lines.append(fails("ships", 0.0, "it goes by the clock or remembers from bar to bar: no server can ask it"))
         measured = 0.0
     lines += [*controls(document), *leaks(document, leak_reason), *plausible(document, rules, implausible_reason)]
     lines.append(line("trial ledger", float(looks.counted), ">=", 1.0, looks.why))
