@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 WIDTHS, SCHEMES = (1280, 400), ("light", "dark")
+MOST = 2000  # pixels of height of a picture: the page goes on
 PLACE = Path(__file__).resolve().parent / "img"
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update "
@@ -167,7 +168,7 @@ def main(argv: list[str] | None = None) -> int:
         for width in WIDTHS:
             for scheme in SCHEMES:
                 tab.open(page, width, scheme)
-                (place / f"{name}-{width}-{scheme}.png").write_bytes(tab.picture())
+                (place / f"{name}-{width}-{scheme}.png").write_bytes(tab.picture(MOST))
                 for line in (*tab.run(CUT_OFF), *tab.said, *tab.asked):
                     sys.stdout.write(f"{width} {scheme}: {line}\n")
                 tab.said.clear()
