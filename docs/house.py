@@ -13,8 +13,8 @@ PAGE = ROOT / "docs" / "house.md"
 PACKAGE = "src/himari_rl"
 FIRST = ("__init__", "schema", "errors", "config")  # read before the rooms
 ROOMS = (  # read order is run order
-    *("storage", "monitoring", "data", "features", "policy", "envs", "agents", "training", "evaluation", "experiments"),
-    *("certification", "release", "serving", "runner", "cloud", "cli"),
+    *("storage", "monitoring", "data", "features", "policy", "envs", "agents", "training", "evaluation", "card"),
+    *("experiments", "certification", "release", "serving", "runner", "cloud", "cli"),
 )
 THIN = ("vertex_training", "cloud_run", "monitoring", "testing", "examples", "benchmarks")
 HEAD = """# The house
