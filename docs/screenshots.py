@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ FLAGS = (
     "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update "
     "--disable-sync --hide-scrollbars --remote-debugging-pipe"
 )
+SILENT_S = 120  # of a machine that does much else
 CUT_OFF = """
 (() => {
   const wide = [], root = document.documentElement;
@@ -32,13 +34,13 @@ CUT_OFF = """
   for (const each of document.querySelectorAll('body *')) {
     const style = getComputedStyle(each);
     if (style.display === 'inline' || each.closest('svg, .u-over, .u-under, details:not([open])')) continue;
-    if (each.clientWidth && each.scrollWidth > each.clientWidth + 1)
+    if (each.clientWidth > 1 && each.scrollWidth > each.clientWidth + 1)
       wide.push(`${each.tagName.toLowerCase()}.${each.className}: ${each.scrollWidth} > ${each.clientWidth}`);
   }
   return wide;
 })()
 """
-"""Whatever is wider than the place it has."""
+"""Whatever is wider than the place it has; what one pixel wide is there for a screen reader alone."""
 
 
 def chromium() -> str | None:
@@ -76,6 +78,8 @@ class Browser:
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
+            if not select.select([self._back], [], [], SILENT_S)[0]:
+                raise RuntimeError(f"the browser has said nothing for {SILENT_S} s")
             some = os.read(self._back, 1 << 20)
             if not some:
                 raise RuntimeError("the browser has gone")
@@ -105,12 +109,13 @@ class Browser:
             raise RuntimeError(answer["exceptionDetails"]["text"])
         return answer["result"].get("value")
 
-    def open(self, page: Path, width: int, scheme: str = "light") -> None:
-        """Loads a file at a width and in a colour scheme, and waits until it says that it is ready."""
+    def open(self, page: Path | str, width: int, scheme: str = "light") -> None:
+        """Loads a file or an address at a width and in a colour scheme, and waits until it is drawn: a page that draws
+        says `data-ready="no"` until then."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        self.call("Page.navigate", url=page.as_uri())
-        ready = "document.readyState === 'complete' && document.documentElement.dataset.ready === 'yes'"
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
+        ready = "document.readyState === 'complete' && document.documentElement.dataset.ready !== 'no'"
         self.run(f"new Promise(done => {{ const look = () => {ready} ? done() : setTimeout(look, 20); look(); }})")
         self.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from helpers.browser import chromium, faults
+from helpers.pages import chromium, faults
 from himari_rl.card.index import index_page
 
 ROW = {"kind": "base", "symbols": ["BTC-USDT"], "decisions": 900, "failed_controls": [], "seconds": 12.0, "usd": 0.01}

@@ -35,7 +35,7 @@ def chromium() -> Iterator[Any]:
         yield tab
 
 
-def faults(tab: Any, page: Path, width: int, scheme: str) -> dict[str, list[str]]:
+def faults(tab: Any, page: Path | str, width: int, scheme: str = "light") -> dict[str, list[str]]:
     """What is wrong with a page at a width and in a colour scheme; every list is empty where nothing is."""
     tab.said.clear()
     tab.asked.clear()
@@ -47,5 +47,5 @@ def faults(tab: Any, page: Path, width: int, scheme: str) -> dict[str, list[str]
         "cut off": cut,
         "cut off when all is open": tab.run(SCREENSHOTS.CUT_OFF),
         "errors": list(tab.said),
-        "asked of others": list(tab.asked),
+        "asked of others": [address for address in tab.asked if address != page],
     }

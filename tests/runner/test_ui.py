@@ -6,12 +6,15 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from helpers import PATIENCE_S
-from helpers.browser import Browser, browser, chromium
 from helpers.bundle import make_bundle
+from helpers.faulty import until
+from helpers.pages import chromium, faults
 from helpers.serving import running
 from helpers.stream import lines, market, runner_of, said
 from himari_rl.journal.entry import HALT
@@ -27,10 +30,9 @@ LONG = "a-strategy-whose-name-is-as-long-as-the-runner-takes-" + 46 * "x"
 
 
 @pytest.fixture(scope="module")
-def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    chromium()
-    with browser(tmp_path_factory.mktemp("profile")) as made:
-        yield made
+def chrome() -> Iterator[Any]:
+    with chromium() as tab:
+        yield tab
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         thread = threading.Thread(target=loop.run)
         thread.start()
         try:
+            until(lambda: "halted" in httpx.get(f"{endpoint.url}/ui").text, PATIENCE_S)  # it looks once a second
             yield {"runner": f"{endpoint.url}/ui", "server": f"{server.base_url}/ui"}
         finally:
             loop.stopping.set()
@@ -60,32 +63,31 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
             endpoint.server_close()
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("whose", ["runner", "server"])
 def test_it_asks_nobody_complains_of_nothing_and_fits(
-    chrome: Browser, pages: dict[str, str], whose: str, width: int
+    chrome: Any, pages: dict[str, str], whose: str, width: int, scheme: str
 ) -> None:
-    seen = chrome.look(pages[whose], width)
-    assert seen.width == width
-    assert [each for each in seen.asked if not each.startswith("data:")] == [pages[whose]]
-    assert seen.complaints == []
-    assert (seen.scrolls, seen.outside, seen.cut) == (False, [], [])
+    found = faults(chrome, pages[whose], width, scheme)
+    assert found == {name: [] for name in found}
+    assert chrome.run("document.documentElement.clientWidth") == width
+    text = chrome.run("document.body.innerText")
     for words in {"runner": ("halted: hand", "policy and multiplier 1.0", LONG), "server": ("ready", "within")}[whose]:
-        assert words in seen.text
+        assert words in text
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_what_it_looks_for_is_found(chrome: Browser, tmp_path: Path, width: int) -> None:
+def test_what_it_looks_for_is_found(chrome: Any, tmp_path: Path, width: int) -> None:
     """A page that asks others, complains, and has what is beyond its edge and what is cut off."""
     page = tmp_path / "page.html"
     page.write_text(
-        '<!doctype html><body><img src="http://127.0.0.1:9/x.png"><script>console.log(1); missing()</script>'
+        '<!doctype html><body><img src="http://127.0.0.1:9/x.png"><script>console.error(1); missing()</script>'
         f'<p style="width:{width + 300}px">beyond</p><div style="width:90px;overflow:hidden;white-space:nowrap">'
         "what is longer than the room there is</div></body>"
     )
-    seen = chrome.look(page.as_uri(), width)
-    assert "http://127.0.0.1:9/x.png" in seen.asked
-    assert len(seen.complaints) >= 2
-    assert seen.scrolls
-    assert any("beyond" in each for each in seen.outside)
-    assert any("longer than" in each for each in seen.cut)
+    found = faults(chrome, page, width)
+    assert found["asked of others"] == ["http://127.0.0.1:9/x.png"]
+    assert len(found["errors"]) >= 2
+    assert any(each.startswith("page:") for each in found["cut off"])
+    assert any(each.startswith("div.:") for each in found["cut off"])
