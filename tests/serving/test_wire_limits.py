@@ -335,7 +335,7 @@ def test_a_client_that_does_not_read_its_answers_is_ended(folder: Path, turbo: b
             connection.connect(("127.0.0.1", client.base_url.port or 0))
             connection.setblocking(False)
             with contextlib.suppress(BlockingIOError):
-                for _ in range(200):
+                for _ in range(10):
                     connection.sendall(document)
         ports = {connection.getsockname()[1] for connection in deaf}
         wait_for(lambda: not ports & {one.client[1] for one in list(app.connections.open)})
