@@ -122,7 +122,7 @@ def test_a_decision_on_raw_numbers_costs_few_python_calls(tmp_path: Path) -> Non
     app.state.service.load()
     gc.disable()
     try:
-        found = [calls_of_decide(app, f"s{hours}", hours) for hours in (1, 2, 90)]
+        found = [calls_of_decide(app, f"s{hours}", hours) for hours in (1, 2, 91)]
     finally:
         gc.enable()
     assert 30 < found[1] <= 90
