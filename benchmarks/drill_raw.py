@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from drill_server import ORDERLY, Found, _ask, said, server_on, small_bundle, states
 
@@ -172,7 +172,7 @@ async def _in_process(folder: Path, sent: Iterator[bytes], planted: str = "") ->
 
     server, loop = make_server(app), asyncio.get_running_loop()
     server.config.load()
-    state, made = server.server_state, server.config.http_protocol_class
+    state, made = server.server_state, cast(Any, server.config.http_protocol_class)
     loop.set_exception_handler(lambda _, context: lost.update([f"unhandled: {context['message']}"[:60]]))
     rng = random.Random(8)
     open_ones: list[tuple[Any, _Wire]] = []
