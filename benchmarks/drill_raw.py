@@ -236,7 +236,26 @@ def _requests(kind: str, rng: random.Random, count: int) -> Iterator[bytes]:
         yield b"POST %b HTTP/1.1\r\nhost: t\r\ncontent-length: %d\r\n\r\n%b" % (path.encode(), len(body), body)
 
 
-_ODD = (None, True, "", "x", "\ud800", "\0", [], {}, [[]], -1, 0, 2**63, 10**400, 1e308, -1e308, 5e-324, 0.1, -0.0)
+_ODD: tuple[Any, ...] = (
+    None,
+    True,
+    "",
+    "x",
+    "\ud800",
+    "\0",
+    [],
+    {},
+    [[]],
+    -1,
+    0,
+    2**63,
+    10**400,
+    1e308,
+    -1e308,
+    5e-324,
+    0.1,
+    -0.0,
+)
 _ODD += (math.nan, math.inf, -math.inf, 1.0000001, "1", 1_767_225_600, "BTC-USDT", {"state": []}, [1e400], "9" * 500)
 
 
