@@ -262,7 +262,8 @@ def tested(line: Line, size: float) -> Outcome:
         return Outcome(tried, "nothing", note)
     print(done.stdout[-4000:], file=sys.stderr)
     failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-    return Outcome(tried, f"failed: {', '.join(failed) or done.stdout[-300:]}", note)
+    what = ", ".join(failed) or f"exit code {done.returncode}: {done.stderr[-300:].strip()}"
+    return Outcome(tried, f"failed: {what}", note)
 
 
 def record(rows: list[tuple[Line, Outcome]], size: float) -> None:

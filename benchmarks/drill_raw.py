@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from drill_server import ORDERLY, Found, _ask, said, server_on, small_bundle, states
 
@@ -172,7 +172,7 @@ async def _in_process(folder: Path, sent: Iterator[bytes], planted: str = "") ->
 
     server, loop = make_server(app), asyncio.get_running_loop()
     server.config.load()
-    state, made = server.server_state, server.config.http_protocol_class
+    state, made = server.server_state, cast(Any, server.config.http_protocol_class)
     loop.set_exception_handler(lambda _, context: lost.update([f"unhandled: {context['message']}"[:60]]))
     rng = random.Random(8)
     open_ones: list[tuple[Any, _Wire]] = []
@@ -236,7 +236,26 @@ def _requests(kind: str, rng: random.Random, count: int) -> Iterator[bytes]:
         yield b"POST %b HTTP/1.1\r\nhost: t\r\ncontent-length: %d\r\n\r\n%b" % (path.encode(), len(body), body)
 
 
-_ODD = (None, True, "", "x", "\ud800", "\0", [], {}, [[]], -1, 0, 2**63, 10**400, 1e308, -1e308, 5e-324, 0.1, -0.0)
+_ODD: tuple[Any, ...] = (
+    None,
+    True,
+    "",
+    "x",
+    "\ud800",
+    "\0",
+    [],
+    {},
+    [[]],
+    -1,
+    0,
+    2**63,
+    10**400,
+    1e308,
+    -1e308,
+    5e-324,
+    0.1,
+    -0.0,
+)
 _ODD += (math.nan, math.inf, -math.inf, 1.0000001, "1", 1_767_225_600, "BTC-USDT", {"state": []}, [1e400], "9" * 500)
 
 

@@ -368,7 +368,7 @@ MENDS = (
     Mend(
         "a client that does not read is ended",
         "a close, which waits for it",
-        "serving/test_wire_limits.py::test_a_client_that_does_not_read_its_answers_is_ended_and_a_slow_one_is_not",
+        "serving/test_wire_limits.py::test_a_client_that_does_not_read_its_answers_is_ended",
         (edit("http/upgrade.py", "self.transport.abort()  # a close", "self.transport.close()  # a close"),),
     ),
     Mend(

@@ -126,7 +126,7 @@ def test_a_decision_on_raw_numbers_costs_few_python_calls(tmp_path: Path) -> Non
     finally:
         gc.enable()
     assert 30 < found[1] <= 90
-    assert found[2] == found[1] < found[0]
+    assert found[1] <= found[2] <= found[1] + 1 < found[0]  # one call more where old closes are dropped
 
 
 def test_a_batch_costs_a_few_python_calls_more_whatever_its_length(tmp_path: Path) -> None:

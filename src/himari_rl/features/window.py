@@ -197,7 +197,7 @@ def returns_and_one(closes: FloatArray) -> FloatArray:
     assets, count = closes.shape
     moved = np.empty((assets + 1, count - 1))
     np.divide(closes[:, 1:], closes[:, :-1], out=moved[:assets])
-    moved -= 1.0
+    moved[:assets] -= 1.0
     moved[assets] = 1.0
     return moved
 
