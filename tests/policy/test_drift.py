@@ -137,7 +137,7 @@ def test_a_year_like_training_s_has_at_most_one_day_in_a_hundred(spec: DriftSpec
 
 
 def test_a_value_that_is_often_stood_at_may_be_for_longer_than_one_that_is_not() -> None:
-    """A confidence that is at its bound for ten bars at most: forty there are drift, thirteen at any other value are."""
+    """A confidence at its bound for ten bars at most: 37 there are drift, 13 at any other value are."""
     rng = np.random.default_rng(0)
     values = rng.uniform(size=3_000)
     for start in range(0, 3_000, 100):
