@@ -136,6 +136,31 @@ def test_a_year_like_training_s_has_at_most_one_day_in_a_hundred(spec: DriftSpec
         assert longest == 0 or longest_run(values[:, names.index(name)]) <= max(2 * longest, 12)
 
 
+def test_a_value_that_is_often_stood_at_may_be_for_longer_than_one_that_is_not() -> None:
+    """A confidence at its bound for ten bars at most: 37 there are drift, 13 at any other value are."""
+    rng = np.random.default_rng(0)
+    values = rng.uniform(size=3_000)
+    for start in range(0, 3_000, 100):
+        values[start : start + 10] = 1.0
+    found = fit_drift({"signal_confidence": values})
+    assert found is not None
+    assert (found.features["signal_confidence"].longest_run, found.features["signal_confidence"].longest_elsewhere) == (
+        10,
+        1,
+    )
+
+    def bars_until_named(value: float) -> int:
+        monitor = DriftMonitor(found)
+        for each in values[:150]:
+            assert not monitor.add({"signal_confidence": float(each)})
+        for bars in range(1, 80):
+            if any(each.measure == "run" for each in monitor.add({"signal_confidence": value})):
+                return bars
+        return 0
+
+    assert (bars_until_named(1.0), bars_until_named(0.4)) == (37, 13)
+
+
 def test_too_few_rows_say_nothing_and_no_number_is_refused() -> None:
     assert fit_drift({"x": np.arange(10.0 * WINDOW - 1.0)}) is None
     with pytest.raises(BundleError, match="not finite"):

@@ -366,4 +366,4 @@ def _run_limits(feature: DriftFeature) -> tuple[float, float]:
         limit = max(RUN_MARGIN * feature.longest_run, float(LEAST_RUN))
         return limit, limit
     elsewhere = max(RUN_MARGIN * feature.longest_elsewhere, float(LEAST_RUN))
-    return elsewhere, max(OFTEN_MARGIN * feature.longest_run, elsewhere)
+    return elsewhere, max(OFTEN_MARGIN * feature.longest_run, OFTEN_MARGIN * LEAST_RUN, elsewhere)
