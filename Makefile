@@ -120,7 +120,7 @@ $(DEMO) $(DEV):
 	}
 	rm -f .venv/.demo-* .venv/.dev-* $$log
 	quietly "[1/2] installing $$(grep -c == $(LOCK)) locked packages into .venv (a few minutes the first time)" \
-	  $(BIN)/python -m pip install --progress-bar off -r $(LOCK)
+	  $(BIN)/python -m pip install --no-compile --progress-bar off -r $(LOCK)
 	quietly "[2/2] installing himari_rl itself" \
 	  $(BIN)/python -m pip install --no-deps --no-build-isolation -e .
 	touch $@ $(DEMO)

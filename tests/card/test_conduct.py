@@ -234,6 +234,10 @@ def test_own_features_are_varied_too_and_constant_ones_are_named() -> None:
     assert "y" in found.constant
 
 
+def test_a_policy_that_never_held_anything_has_no_trades() -> None:
+    assert trades(("X",), np.zeros((3, 1)), flat_market(3), np.ones(3), np.zeros(3)) == []
+
+
 def test_hours_and_days_of_a_trade_are_told_in_utc() -> None:
     found = trades(("X",), np.full((3, 1), 0.5), flat_market(3), np.ones(3), np.zeros(3))
     line = as_csv(found, 1_704_067_200_000 + HOUR_MS * np.arange(3), 0).splitlines()[1]

@@ -22,7 +22,7 @@ from himari_rl.storage import gcs, read_bytes
 from himari_rl.trials.ledger import Trials
 
 pytestmark = pytest.mark.filterwarnings(*QUIET)
-BUCKET, COUNT = "himari-rl-models", int(os.environ.get("HIMARI_TASKS", "4"))  # `make cloud` asks for eight
+BUCKET, COUNT = "himari-rl-models", int(os.environ.get("HIMARI_TASKS", "3"))  # `make cloud` asks for eight
 WALK = (
     "walk-forward",
     "base",

@@ -68,9 +68,9 @@ def test_the_run_card_is_written_with_its_ledger(folder: Path) -> None:
     done = himari(folder, "report", ".")
     assert done.returncode == 0, done.stderr
     page = (folder / "report.html").read_text()
-    section = page.split('id="section-ledger"')[1].split("</section>")[0]
+    section = page.split('<section id="ledger">')[1].split("</section>")[0]
     for words in (
-        "Ledger and limits", "commission 10.0 bp + slippage 5.0 bp", "no shorts", "base position 50 %",
+        "Fees and limits", "commission 10.0 bp + slippage 5.0 bp", "no shorts", "base position 50 %",
         "gross &lt;= 1.0", "daily stop 2 %", "caps 2.0 / 1.5 / 1.0 / 0.0", "CRISIS from cascade risk 0.6",
     ):  # fmt: skip
         assert words in section, words

@@ -28,7 +28,7 @@ from himari_rl.journal.store import open_journal
 from himari_rl.policy.runtime import load_policy
 from himari_rl.runner.replay import replay
 
-KILLS = int(os.environ.get("HIMARI_KILLS", "10"))
+KILLS = int(os.environ.get("HIMARI_KILLS", "6"))
 ROWS, WARM = 60 + 60 * KILLS, 240
 STARTED_S = 1.0  # about as long as a process takes to its first decisions
 RUNNER = """

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
+from helpers import PATIENCE_S
+from helpers.faulty import until
 from helpers.verdict import die_once, ignores_interrupts
 from himari_rl.errors import StorageError
 from himari_rl.training import fan_out as fan_outs
@@ -58,3 +62,15 @@ def test_workers_that_keep_dying_are_told_in_one_line(tmp_path: Path, monkeypatc
     monkeypatch.setattr(fan_outs, "ATTEMPTS", 1)
     with pytest.raises(StorageError, match="1 tasks are left and workers died 1 times"):
         fan_out(die_once, [str(tmp_path / "flag")], lambda task, result: [], local_pool(1))
+
+
+def test_ctrl_c_ends_the_workers_where_they_are() -> None:
+    """An executor's own shutdown waits for what is in hand: here for an hour."""
+    others = set(multiprocessing.active_children())
+
+    def stop(task: float, result: None) -> list[float]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fan_out(time.sleep, [3600.0, 0.0], stop, local_pool(2))
+    until(lambda: set(multiprocessing.active_children()) <= others, PATIENCE_S)

@@ -100,7 +100,7 @@ def _of_asset(
     sums = {name: np.concatenate([[0.0], np.cumsum(part)]) for name, part in {"earned": earned, "paid": paid}.items()}
     size = np.concatenate([[0.0], np.cumsum(np.abs(exposure))])
     found = []
-    for first, after in zip(turns, [*turns[1:], count], strict=True):
+    for first, after in zip(turns, [*turns, count][1:], strict=True):
         if side[first] == 0:
             continue
         reversed_in = first > 0 and side[first - 1] == -side[first]

@@ -28,14 +28,20 @@ Pool = Callable[[], AbstractContextManager[Executor]]
 
 
 def local_pool(jobs: int | None = None) -> Pool:
-    """One process a core. Workers end with their parent, however it ends."""
+    """One process a core. Workers end with their parent, however it ends, and at Ctrl-C where they are: an executor's
+    own shutdown would wait for the tasks in hand."""
 
     @contextmanager
     def opened() -> Iterator[Executor]:
         context = multiprocessing.get_context("spawn")
+        others = set(multiprocessing.active_children())
         pool = ProcessPoolExecutor(jobs or os.cpu_count(), mp_context=context, initializer=_begin)
         try:
             yield pool
+        except KeyboardInterrupt:
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()
+            raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
