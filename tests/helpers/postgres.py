@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,9 +42,10 @@ class Postgres:
                 self._user = pwd.getpwnam("postgres").pw_uid
             except KeyError:
                 pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
-            for parent in (folder, *folder.parents[:3]):
-                parent.chmod(parent.stat().st_mode | 0o055)
-        self._data = folder / "data"
+        # not below pytest's own folder, which every other run of pytest closes to all users but its own
+        self._place = tempfile.TemporaryDirectory(prefix="himari-postgres-", ignore_cleanup_errors=True)
+        Path(self._place.name).chmod(0o755)
+        self._data = Path(self._place.name) / "data"
         self._data.mkdir()
         if self._user is not None:
             os.chown(self._data, self._user, -1)
@@ -57,21 +59,22 @@ class Postgres:
 
     def start(self) -> None:
         """Starts it; it answers when this returns."""
-        words = [binary("postgres"), "-D", str(self._data), "-h", "127.0.0.1", "-p", str(self._port), "-k", ""]
-        with (self._folder / "log").open("ab") as log:
-            self._server = subprocess.Popen(words, user=self._user, stdout=log, stderr=log, start_new_session=True)
         import psycopg
 
+        words = [binary("postgres"), "-D", str(self._data), "-h", "127.0.0.1", "-p", str(self._port), "-k", ""]
         end = time.monotonic() + PATIENCE_S
+        self._server = None
         while True:
+            if self._server is None or self._server.poll() is not None:  # what was killed still held the folder
+                with (self._folder / "log").open("ab") as log:
+                    self._server = subprocess.Popen(
+                        words, user=self._user, stdout=log, stderr=log, start_new_session=True
+                    )
             try:
                 psycopg.connect(self.url, connect_timeout=2).close()
                 return
             except psycopg.OperationalError:
-                if self._server.poll() is not None:  # what was killed still held the folder
-                    self.start()
-                    return
-                assert time.monotonic() < end, (self._folder / "log").read_text()
+                assert time.monotonic() < end, (self._folder / "log").read_text()[-2000:]
                 time.sleep(0.05)
 
     def kill(self) -> None:
@@ -85,3 +88,4 @@ class Postgres:
         if self._server is not None and self._server.poll() is None:
             self._server.send_signal(signal.SIGINT)  # fast shutdown
             self._server.wait(PATIENCE_S)
+        self._place.cleanup()
