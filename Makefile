@@ -5,7 +5,7 @@
 # make noise   200 driftless markets through the whole gate, and 40 with a planted edge: 20 minutes
 # make leaks   which look-aheads are caught and how many honest columns accused, on DATA=path: 15 minutes
 # make curve   the gate's operating curve on synthetic returns, with its picture
-# make kill    runner and journal killed with -9 a hundred times: nothing acknowledged is lost
+# make kill    runner, journal and PostgreSQL killed with -9 a hundred times: nothing acknowledged is lost
 # make peers   CPU seconds to the optimum on M2 beside tuned peers (jax where it is installed): 5 minutes
 # make drill   what fails, how often, what was lost: a small round, under 10 minutes (drill-full: hours)
 # make cloud   trainers killed and aliases contested in a bucket, at full size
@@ -65,7 +65,7 @@ curve: $(DEV)
 	@$(ONE_THREAD) $(BIN)/python benchmarks/gate_curve.py --runs 200 --picture docs/gate_curve.svg
 
 kill: $(DEV)
-	@$(ONE_THREAD) HIMARI_KILLS=100 $(BIN)/pytest -q tests/journal/test_kill.py tests/runner/test_kill.py
+	@$(ONE_THREAD) HIMARI_KILLS=100 $(BIN)/pytest -q tests/journal/test_kill.py tests/journal/test_postgres.py tests/runner/test_kill.py
 
 peers: $(DEV)
 	@$(ONE_THREAD) $(BIN)/python benchmarks/time_to_optimum.py --seeds 3
