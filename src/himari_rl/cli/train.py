@@ -174,7 +174,7 @@ def _run(
     console = stderr_console()
     accept = settings["data"].accept
     print_facts(accepted_facts(bars, accept), console)
-    meter = metered(settings["budget"], "train", out, ledger=CostLedger(""), tell=told_on(console))
+    meter = metered(settings["budget"], "train", out, ledger=CostLedger(""), tell=told_on(console), asked="--resume")
     with workplace(out) as folder, Watch(console, folder / "tensorboard" if tensorboard else None) as watch, meter:
         trained = recorded_job(
             job,

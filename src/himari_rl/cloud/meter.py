@@ -45,6 +45,7 @@ def metered(
     task: str = "",
     environment: Mapping[str, str] = os.environ,
     resumes: bool = True,
+    asked: str = "",
 ) -> Iterator[None]:
     """Counts while the body runs; a price of 0 counts nothing.
 
@@ -53,6 +54,7 @@ def metered(
         tell: takes a line every 30 seconds, and one at the end.
         task: which of a job's tasks; each has a maximal cost of its own.
         resumes: the body leaves a checkpoint; a certification has none, as it is graded whole.
+        asked: the option without which the same command does not go on from it.
 
     Raises:
         CostLimitError: the body was stopped since the cost reached budget.max_cost, here or in an earlier attempt.
@@ -61,7 +63,7 @@ def metered(
     if not budget.usd_per_hour:
         yield
         return
-    meter = _Meter(budget, model, run, task, ledger, tell, environment, resumes)
+    meter = _Meter(budget, model, run, task, ledger, tell, environment, resumes, asked)
     if meter.usd() >= budget.max_cost:
         raise meter.refusal()
     with _interruptible():
@@ -89,7 +91,9 @@ class _Meter:
         tell: Callable[[str], None],
         environment: Mapping[str, str],
         resumes: bool,
+        asked: str,
     ) -> None:
+        self._asked = f"{asked} and " if asked else ""
         self.budget, self.ledger, self.tell, self.resumes = budget, ledger, tell, resumes
         self.reached = False
         launch = launch_in(environment) or secrets.token_hex(6)
@@ -130,7 +134,7 @@ class _Meter:
         return CostLimitError(
             f"stopped at ${self.usd():.4f} of --max-cost {limit:g}",
             "",
-            "the same command with a larger --max-cost "
+            f"the same command with {self._asked}a larger --max-cost "
             + ("goes on from the last checkpoint" if self.resumes else "begins anew: it has no checkpoint"),
         )
 
