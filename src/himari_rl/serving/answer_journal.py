@@ -25,6 +25,7 @@ from himari_rl.journal.store import open_journal
 from himari_rl.serving.answered import Answered, entries_of
 from himari_rl.serving.errors import NotJournalledError
 from himari_rl.serving.jobs import in_daemon, said
+from himari_rl.serving.recent import AnswersView
 from himari_rl.serving.settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class AnswerJournal:
 
     def __init__(self, place: str, *, wait_s: float, most: int, event: Callable[..., None]) -> None:
         self.place = without_password(place) if is_postgres(place) else place
+        self.view = AnswersView(place)
         self.written = 0
         """Entries since the start."""
         self._url, self._wait_s, self._most, self._event = place, wait_s, most, event

@@ -70,6 +70,7 @@ def _decision(
         body |= {"instance": place} if place is not None else {}
         body |= {"close": assets[symbol]["bar"]["close"]} if assets else {}
         if symbol == symbols[-1]:
+            body |= {"multipliers": multipliers} if len(symbols) > 1 else {}
             body |= {"request": request} | ({"state": said["state"]} if "state" in said else {})
             body["answer"] = {name: value for name, value in said.items() if name not in _FLAT}
         yield entry_of(ANSWER, body, strategy=who, symbol=symbol, bar=bar)

@@ -94,8 +94,11 @@ def add_routes(app: FastAPI, service: Service, journal: AnswerJournal | None = N
 
     @app.get("/ui", response_class=Response, responses={200: {"content": {"text/html": {}}}, **_refusals()})
     async def ui() -> Response:
-        """The live page: policy, verdict, requests, latency, drift. Self-contained."""
-        return Response(render_page(server_page(service)), headers=HEADERS)
+        """The live page: policy, verdict, requests, latency, drift; from the journal, decisions and equity."""
+        if journal is None:
+            return Response(render_page(server_page(service)), headers=HEADERS)
+        page = server_page(service, await journal.view.shown(service.slot), journal.trouble)
+        return Response(render_page(page), headers=HEADERS)
 
     @app.post("/predict", response_model=PredictAnswer, responses=_POST)
     async def predict(body: PredictRequest, request: Request) -> Response:
