@@ -9,6 +9,7 @@ remember the hours before, how far a window of `window` bars strayed from it wit
     run        bars in a row with the very same value: a feed that has died
     size       its size, or its mean, in units of the limit (drift_size.py)
     step       the same against the window before: what changed from one bar to the next, and stays
+    rise, fall of the size of returns, by the hour of the week, where training's times are known: instead of its step
 
 An alarm is one of them beyond the largest of training, with a margin for what training happened not to meet: the less
 it has seen, and the less alike its parts are, the wider; sizes have limits of their own. A value that a number often
@@ -38,9 +39,10 @@ from himari_rl.features.contract import (
     state_dim,
     state_features,
 )
-from himari_rl.policy.drift_size import SizeReference, SizeScores, base_name, fit_size
+from himari_rl.policy.drift_size import SUPERSEDED, SizeReference, SizeScores, base_name, fit_size
+from himari_rl.policy.drift_week import WATCHED, WeekReference, fit_week
 from himari_rl.policy.manifest_part import ManifestPart
-from himari_rl.schema import HOUR_MS, BoolArray, FloatArray
+from himari_rl.schema import HOUR_MS, BoolArray, FloatArray, IntArray
 
 WINDOW = 100
 MARGIN = 1.75  # of psi and distance: the next year's worst window is worse than those before, of a dozen numbers one's
@@ -53,13 +55,15 @@ RUN_MARGIN, OFTEN_MARGIN = 2.0, 3.0  # of the longest run of training; at a valu
 LEAST_RUN = 12  # bars: fewer equal ones in a row are chance in a number with few values
 PROBABILITIES = (0.0, 0.001, 0.01, 0.05, *(i / 10 for i in range(1, 10)), 0.95, 0.99, 0.999, 1.0)
 EMPTY = 0.5  # observations that an empty bin counts as
-PSI, DISTANCE, RUN, SIZE, STEP = "psi", "distance", "run", "size", "step"
+PSI, DISTANCE, RUN, SIZE, STEP, RISE, FALL = "psi", "distance", "run", "size", "step", "rise", "fall"
 MEASURES = {
     PSI: "PSI",
     DISTANCE: "distance",
     RUN: "equal bars in a row",
     SIZE: "size in units of the limit",
     STEP: "step against the bars before, in units of the limit",
+    RISE: "size rose for good, in units of the limit",
+    FALL: "size fell for good, in units of the limit",
 }
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -75,6 +79,7 @@ class DriftFeature(ManifestPart):
     longest_run: Annotated[int, Field(ge=0)]  # 0: it never moved
     longest_elsewhere: Annotated[int, Field(ge=0)] | None = None  # of values that it does not often stand at
     size: SizeReference | None = None  # older bundles, and numbers with few values: none
+    week: WeekReference | None = None  # returns, where training's times are known
 
     @model_validator(mode="after")
     def _increasing(self) -> DriftFeature:
@@ -95,7 +100,7 @@ class Strayed(NamedTuple):
     """One number that is no longer as in training."""
 
     feature: str
-    measure: str  # psi, distance, run, size or step
+    measure: str  # one of MEASURES
     value: float
     limit: float
 
@@ -147,12 +152,18 @@ def _mean(quantiles: FloatArray) -> FloatArray:
     return found
 
 
-def fit_drift(columns: Mapping[str, FloatArray], window: int = WINDOW, interval_ms: int = HOUR_MS) -> DriftSpec | None:
+def fit_drift(
+    columns: Mapping[str, FloatArray],
+    window: int = WINDOW,
+    interval_ms: int = HOUR_MS,
+    times: IntArray | None = None,
+) -> DriftSpec | None:
     """The reference that goes into a manifest; None where there are fewer rows than ten windows.
 
     Args:
         columns: each number's values (N,) in the order of time.
         interval_ms: of the bars, as what is rare is so in years.
+        times: (N,) opening times, ms UTC; None: nothing is known of the hour of the week.
 
     Raises:
         BundleError: a value is not finite.
@@ -182,6 +193,7 @@ def fit_drift(columns: Mapping[str, FloatArray], window: int = WINDOW, interval_
             longest_run=longest_run(values[:, f]),
             longest_elsewhere=longest_run(values[:, f], often_at(quantiles[f])),
             size=fit_size(name, values[:, f], window, interval_ms),
+            week=None if times is None else fit_week(name, values[:, f], times, window, interval_ms),
         )
         for f, name in enumerate(columns)
     }
@@ -224,13 +236,18 @@ class AnswersRows(Protocol):
 
 
 def reference_of(
-    policy: AnswersRows, rows: FloatArray, symbols: Sequence[str], allow_short: bool, interval_ms: int = HOUR_MS
+    policy: AnswersRows,
+    rows: FloatArray,
+    symbols: Sequence[str],
+    allow_short: bool,
+    interval_ms: int = HOUR_MS,
+    times: IntArray | None = None,
 ) -> DriftSpec | None:
-    """The reference of a policy on its training rows (N, F), in the order of time; None where they are too few."""
+    """The reference of a policy on its training rows (N, F) at opening times (N,); None where they are too few."""
     names = [feature.name for feature in state_features(symbols)]
     market = {names[f]: rows[:, f] for f in range(len(names)) if f not in _account_columns(len(symbols))}
     answers = _answers(policy, rows[-ANSWERED:, : len(names)], symbols, allow_short)
-    met, did = fit_drift(market, interval_ms=interval_ms), fit_drift(answers)
+    met, did = fit_drift(market, interval_ms=interval_ms, times=times), fit_drift(answers)
     if met is None or did is None:
         return None
     return DriftSpec(window=met.window, features=met.features | did.features)
@@ -308,6 +325,10 @@ class DriftMonitor:
         self._sizes = SizeScores([feature.size for feature in features], spec.window)
         self._size = spec.window
         self._window: deque[list[float]] = deque(maxlen=2 * spec.window)  # a step is seen against the window before
+        self._times: deque[int | None] = deque(maxlen=2 * spec.window)
+        self._weeks = {f: feature.week for f, feature in enumerate(features) if feature.week is not None}
+        known = {name.removesuffix(WATCHED[0]) for name, feature in own.items() if feature.week is not None}
+        stepped = [name.removesuffix(base) in known and base in SUPERSEDED for name, base in self._bases()]
         self._runs = np.zeros(len(features), int)
         self._often = [often_at(np.array(feature.quantiles)) for feature in features]
         self._limits = {
@@ -315,20 +336,26 @@ class DriftMonitor:
             DISTANCE: np.array([feature.distance_limit for feature in features]),
             RUN: np.array([_run_limits(feature)[0] for feature in features]),
             SIZE: np.ones(len(features)),
-            STEP: np.ones(len(features)),
+            STEP: np.where(stepped, np.inf, 1.0),
+            RISE: np.ones(len(features)),
+            FALL: np.ones(len(features)),
         }
         self._run_limits = [_run_limits(feature) for feature in features]
         self.values = {name: np.zeros(len(features)) for name in self._limits}
         """The measures of the newest window, (F,) each; 0 before it is full."""
 
-    def add(self, numbers: Mapping[str, float]) -> list[Strayed]:
-        """Takes one bar; what strays now, the farthest beyond its limit first."""
+    def _bases(self) -> list[tuple[str, str]]:
+        return [(name, base_name(name)) for name in self.names]
+
+    def add(self, numbers: Mapping[str, float], timestamp: int | None = None) -> list[Strayed]:
+        """Takes one bar, opened at `timestamp` (ms UTC); what strays now, the farthest beyond its limit first."""
         values = [numbers[name] for name in self.names]
         same = np.array(values) == np.array(self._window[-1] if self._window else [np.nan] * len(values))
         self._runs = np.where(same, self._runs + 1, 1)
         for f in np.flatnonzero(~same).tolist():
             self._limits[RUN][f] = self._run_limits[f][int(values[f] in self._often[f])]
         self._window.append(values)
+        self._times.append(timestamp)
         self.values[RUN] = self._runs.astype(np.float64)
         if len(self._window) >= self._size:
             kept = np.array(self._window)
@@ -337,12 +364,21 @@ class DriftMonitor:
             self.values[SIZE] = self._sizes.size(kept[-self._size :])[0]
             if len(kept) == 2 * self._size:
                 self.values[STEP] = self._sizes.step(kept)[0]
+                self._by_week(kept)
         found = []
         for measure, limits in self._limits.items():
             beyond = self.values[measure] > limits
             for f in np.flatnonzero(beyond).tolist():
                 found.append(Strayed(self.names[f], measure, float(self.values[measure][f]), float(limits[f])))
         return sorted(found, key=lambda each: each.value / each.limit, reverse=True)
+
+    def _by_week(self, kept: FloatArray) -> None:
+        if None in self._times:
+            return
+        times = np.array(self._times, np.int64)
+        for f, week in self._weeks.items():
+            rise, fall = week.scores(kept[:, f], times, self._size)
+            self.values[RISE][f], self.values[FALL][f] = rise[0], fall[0]
 
     def fill(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Takes bars of before, as after a restart."""

@@ -220,7 +220,7 @@ class Runner:
         gap: dict[str, Any] | None = None
         if seen.missing:
             gap = self._gap(desk, seen, last)
-        strayed = desk.drift.met(seen.state) if desk.drift is not None and seen.warm else ()
+        strayed = desk.drift.met(seen.state, timestamp) if desk.drift is not None and seen.warm else ()
         judged = self.switch.judge(desk.strategy, desk.name, seen, desk.watch, strayed)
         if judged:
             self._entries += judged
