@@ -35,6 +35,7 @@ class FastPath:
             or settings.challenger_share
             or settings.access_log
             or settings.throttled
+            or settings.journal
         )
         """Whether nothing of a request but its body decides on its answer: then protocol.py may ask here directly."""
         self._answers = {"/predict": self.answer, "/v1/batch": self._batch, "/v1/decide": self._decide}
