@@ -39,8 +39,8 @@ def asked(client: httpx.Client) -> list[httpx.Response]:
                 b"",
                 b"{",
                 b"[1]",
-                json.dumps({"state": [1]}).encode(),
-                json.dumps({"instances": []}).encode(),
+                b'{"state": [1]}',
+                b'{"instances": []}',
             ):
                 for path in ("/predict", "/v1/batch", "/v1/decide", "/admin/reload"):
                     found.append(client.post(path, content=wrong, headers=headers))
