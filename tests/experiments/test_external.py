@@ -129,6 +129,32 @@ def test_an_edited_factory_is_not_taken_for_the_old_one(theirs: ModuleType, tmp_
     )
 
 
+def test_a_changed_helper_of_the_factory_is_another_run_and_named_where_its_bundle_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from himari_rl.policy import code
+
+    folder = tmp_path / "code"
+    module = stranger(folder, "with_helper_policy")
+    (folder / "sized_helper.py").write_text("SIZE = 1.0\n")
+    (folder / "with_helper_policy.py").write_text("from sized_helper import SIZE\n" + SOURCE)
+    asked = settings_of(module.learns, None, TradingEnvConfig(), WalkForwardConfig(**(SMALL | {"seeds": (0,)})))
+    run = tmp_path / "run"
+    run_walk_forward(small_bars(), asked, run, None)
+    spec = read_manifest(run / BUNDLE).external
+    assert spec is not None
+    assert set(spec.modules) == {"sized_helper"}
+    assert spec.packages == {"numpy": np.__version__}
+    (folder / "sized_helper.py").write_text("SIZE = 2.0\n")
+    again = settings_of(module.learns, None, TradingEnvConfig(), WalkForwardConfig(**(SMALL | {"seeds": (0,)})))
+    with pytest.raises(StorageError, match=r"of other settings \(factory\.modules\.sized_helper\)"):
+        run_walk_forward(small_bars(), again, run, None)
+    monkeypatch.setattr(code, "_KNOWN", {})
+    monkeypatch.setattr(code, "_TOLD", True)
+    with pytest.raises(BundleError, match="its module sized_helper is sha256"):
+        load_policy(run / BUNDLE)
+
+
 def test_arrays_of_its_own_come_back_and_the_answer_is_the_seeds_mean(tmp_path: Path, theirs: ModuleType) -> None:
     run = walk_forward(theirs.KEPT, small_bars(), out=tmp_path / "run", **SMALL)
     policy = load_policy(run.bundle)

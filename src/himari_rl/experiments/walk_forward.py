@@ -101,7 +101,10 @@ class ExternalSettings(Settings):
     @property
     def plain(self) -> dict[str, Any]:
         shapes_nothing = ("agent", "folder", "num_episodes")
-        return {name: value for name, value in as_dict(self).items() if name not in shapes_nothing}
+        said = {name: value for name, value in as_dict(self).items() if name not in shapes_nothing}
+        if not self.factory.modules:
+            del said["factory"]["modules"]  # such code keeps the hash it always had
+        return said
 
     @property
     def budget(self) -> str:
