@@ -108,7 +108,10 @@ class ExternalSettings(Settings):
 
     @property
     def budget(self) -> str:
-        return f"fitted by {self.factory}, sha256 {self.factory.sha256[:12]}"
+        code = self.factory
+        what = f"sha256 {code.sha256[:12]}" if code.sha256 else code.settings
+        own = f", with its modules {', '.join(sorted(code.modules))}" if code.modules else ""
+        return f"fitted by {code}, {what}{own}"
 
     @property
     def code(self) -> CodeReference:
