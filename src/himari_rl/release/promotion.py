@@ -65,6 +65,8 @@ def rollback(path: str, reason: str | None = None) -> Alias:
     Raises:
         ConfigError: there is none. BundleError: it is gone or changed. StorageError: alias or log cannot be written.
     """
+    if not is_file(path):
+        raise StorageError(f"there is no alias {path}", "", "himari promote NAME BUNDLE makes one")
     unlogged = _unlogged(path)  # written down and no obstacle: who rolls back at night has no time for it
     event: dict[str, Any] = {"event": "rollback", "alias": path, "override": reason}
     event |= {"exceptions": [unlogged] if unlogged else []}
