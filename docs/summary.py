@@ -208,7 +208,7 @@ def page() -> str:
     less_base = groups(section(results, LSTM), r"the Sharpe ratio is (\S+ \([^)]+\))")[0]
     thresholds = [
         ("base", f"Sharpe ratio a year above {gates['min_sharpe']}", each(by_kind["base"], "sharpe")),
-        ("lstm", f"{gates['min_lstm_gain']} of Sharpe ratio over the base champion, interval above 0", f"{less_base}{OLD}"),
+        ("lstm", f"{gates['min_lstm_gain']} over the base champion, interval above 0", f"{less_base}{OLD}"),
         ("multi", f"Sharpe ratio a year above {gates['min_portfolio_sharpe']}", each(by_kind["portfolio"], "sharpe")),
         ("multi", f"Herfindahl index below {gates['max_herfindahl']}", value(earlier, "Herfindahl", column) + OLD),
         ("multi", f"each share above {100 * gates['min_asset_share']:g} %", value(earlier, "share of", column) + OLD),
