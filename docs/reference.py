@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from himari_rl.monitoring.metrics import HELP
 from himari_rl.monitoring.runner import RUN_HELP
 
 PLACE = Path(__file__).resolve().parent / "reference"
+WIDTH = 120
 FROM_ENVIRONMENT = ("serve", "run")
 WRITTEN = "<!-- Written by `python docs/reference.py` from the code: change it there. -->\n\n"
 CLI_HEAD = """# Command line
@@ -49,6 +51,18 @@ def cell(text: object) -> str:
     return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
 
 
+def prose(text: str) -> str:
+    """Prose in lines of the house's width."""
+    return textwrap.fill(cell(text), WIDTH, break_on_hyphens=False, break_long_words=False)
+
+
+def shell(line: str) -> str:
+    """A command, continued on further lines where it is long."""
+    return " \\\n".join(
+        textwrap.wrap(line, WIDTH - 2, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False)
+    )
+
+
 def table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
     """A table of Markdown; backticked cells are left as they are."""
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
@@ -73,7 +87,7 @@ def cli_page() -> str:
     parts = [WRITTEN, CLI_HEAD]
     for path, command in commands(typer.main.get_command(cli.build_app())):
         text, _, example = (command.help or "").partition("Example:")
-        parts.append(f"\n## himari {path}\n\n{cell(text)}\n\n```bash\n{' '.join(example.split())}\n```\n\n")
+        parts.append(f"\n## himari {path}\n\n{prose(text)}\n\n```bash\n{shell(' '.join(example.split()))}\n```\n\n")
         rows: list[tuple[object, ...]] = []
         for each in command.params:
             if each.name == "help":
@@ -102,7 +116,7 @@ def config_page() -> str:
     parts = [WRITTEN, CONFIG_HEAD]
     for section in SECTIONS:
         users = ", ".join(f"`{name}`" for name, has in COMMANDS.items() if section in has)
-        parts.append(f"\n## {section}\n\nOf {users}.\n\n")
+        parts.append(f"\n## {section}\n\n{prose(f'Of {users}.')}\n\n")
         if section == "agent":
             by_kind = {kind: {s.key: s for s in settings_of(section_type(section, kind), section)} for kind in KINDS}
             rows = [
@@ -154,7 +168,7 @@ def http_page() -> str:
             rows.append((f"`{method.upper()} {path}`", schema_name(body), answers, first_sentence(route)))
     parts.append(table(("route", "body", "status", "what"), rows))
     for name, schema in document["components"]["schemas"].items():
-        parts.append(f"\n## {name}\n\n{cell(schema.get('description', ''))}\n\n")
+        parts.append(f"\n## {name}\n\n{prose(schema.get('description', ''))}\n\n")
         required = set(schema.get("required", ()))
         fields: list[tuple[object, ...]] = [
             (f"`{field}`", type_of(each), "required" if field in required else "", each.get("description", ""))

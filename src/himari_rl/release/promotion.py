@@ -41,7 +41,11 @@ def promote(path: str, bundle: str, answer: GateAnswer, *, override: str | None 
     from himari_rl.policy.bundle import read_manifest
 
     if not answer.passed and not (override or "").strip():
-        raise RefusedError(answer.reason, "a passed gate", 'give --override "reason" to take it on yourself')
+        raise RefusedError(
+            answer.reason,
+            "a passed gate",
+            'himari gate says why of each rule; --override "reason" takes it on yourself',
+        )
     unlogged = _unlogged(path)
     if unlogged and not (override or "").strip():
         raise RefusedError(
