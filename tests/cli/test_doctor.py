@@ -111,7 +111,7 @@ def test_a_version_is_within_its_bound_or_not(version: str, bound: str, fit: boo
 
 
 def test_a_package_of_another_version_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    here = {"numpy": "1.26.4", "uvicorn": "0.56.0"}
+    here = {"numpy": "1.26.4", "uvicorn": "0.56.0", "setuptools": "65.5.0"}
 
     def version(name: str) -> str:
         if name not in here:
@@ -120,11 +120,16 @@ def test_a_package_of_another_version_is_named_with_its_cure(monkeypatch: pytest
 
     monkeypatch.setattr(checkup.metadata, "version", version)
     asked = ["numpy>=2.1", "rich>=13.9", 'uvicorn<0.55,>=0.32; extra == "serve"', 'torch==2.13.0; extra == "train"']
+    asked += ['setuptools>=77; extra == "dev"']  # of work on this project, which nobody asked for
     assert list(checkup.out_of_bounds(asked)) == [
-        ("numpy", "1.26.4", ">=2.1"),
-        ("rich", "", ">=13.9"),
-        ("uvicorn", "0.56.0", ">=0.32,<0.55"),
+        ("numpy", "1.26.4", ">=2.1", ""),
+        ("rich", "", ">=13.9", ""),
+        ("uvicorn", "0.56.0", ">=0.32,<0.55", "serve"),
     ]
+    monkeypatch.setattr(checkup.metadata, "requires", lambda _: asked)
+    states = {needed: {f.name: f.state for f in checkup.versions([needed])} for needed in ("data", "serve")}
+    assert {each["numpy"] for each in states.values()} == {"missing"}
+    assert (states["data"]["uvicorn"], states["serve"]["uvicorn"]) == ("absent", "missing")
 
 
 def test_a_wrong_name_is_bad_usage(capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,12 +47,15 @@ def findings(needed: Sequence[str], data: str | None, environment: Mapping[str, 
         needed: extras that must be there.
         data: folder or file of bars that must be there; by default `data`, which may be absent.
     """
-    looks = (versions(), machine(), extras(needed), files(data), cloud(environment))
+    looks = (versions(needed), machine(), extras(needed), files(data), cloud(environment))
     return [finding for look in looks for finding in look]
 
 
-def versions() -> Iterator[Finding]:
-    """Of Python, of this package, and of whatever is installed outside the bounds of pyproject.toml."""
+def versions(needed: Sequence[str]) -> Iterator[Finding]:
+    """Of Python, of this package, and of whatever is installed outside the bounds that the extras have.
+
+    A package that is unfit for an extra that nobody asked for is no fault: it may serve something else here.
+    """
     from himari_rl import __file__ as here
     from himari_rl import __version__
 
@@ -69,30 +72,41 @@ def versions() -> Iterator[Finding]:
     except metadata.PackageNotFoundError:
         yield Finding("package", ABSENT, "not installed, run from its folder", "pip install .")
         return
+    wanted = with_included(needed)
     wrong = list(out_of_bounds(asked))
-    for name, found, bounds in wrong:
+    for name, found, bounds, extra in wrong:
+        state, whose = (BAD, "") if not extra or extra in wanted else (ABSENT, f" by the extra {extra}")
         cure = f"pip install '{name}{bounds}'"
-        yield Finding(name, BAD, f"{found or 'not installed'}, expected {bounds}", cure)
+        yield Finding(name, state, f"{found or 'not installed'}, expected {bounds}{whose}", cure)
     if not wrong:
         yield Finding("packages", OK, "every installed one is of a version that is asked for")
 
 
-def out_of_bounds(requirements: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    """(name, version here, bounds) of each package that is here in another version, or is of the core and not here."""
+def with_included(needed: Sequence[str]) -> set[str]:
+    """Extras, and those that they bring along."""
+    return {part for extra in needed for part in (extra, *INCLUDES.get(extra, ()))}
+
+
+def out_of_bounds(requirements: Sequence[str]) -> Iterator[tuple[str, str, str, str]]:
+    """(name, version here, bounds, extra) of each package that is here in another version, or of the core and not here.
+
+    Extras for work on this project itself (tests, docs, peers) are nobody's here.
+    """
     for line in dict.fromkeys(requirements):
         requirement, _, marker = line.partition(";")
         parts = re.fullmatch(r"\s*([\w.-]+)\s*(?:\[[^]]*\])?\s*\(?([^)]*)\)?\s*", requirement)
-        if parts is None or "himari" in parts[1]:
+        extra = "".join(re.findall(r"extra\s*==\s*[\"']([\w-]+)", marker))
+        if parts is None or "himari" in parts[1] or (extra and extra not in EXTRAS):
             continue
         name, bounds = parts[1], ",".join(sorted(parts[2].replace(" ", "").split(","), reverse=True))
         try:
             found = metadata.version(name)
         except metadata.PackageNotFoundError:
-            if "extra" not in marker and not marker.strip():
-                yield name, "", bounds
+            if not marker.strip():
+                yield name, "", bounds, ""
             continue
         if not all(fits(found, bound) for bound in bounds.split(",") if bound):
-            yield name, found, bounds
+            yield name, found, bounds, extra
 
 
 def fits(version: str, bound: str) -> bool:
@@ -175,7 +189,7 @@ def _gpu() -> Finding:
 
 def extras(needed: Sequence[str]) -> Iterator[Finding]:
     """Which extras are complete."""
-    wanted = {part for extra in needed for part in (extra, *INCLUDES.get(extra, ()))}
+    wanted = with_included(needed)
     for extra, packages in EXTRAS.items():
         absent = [package for package in packages if not _here(package)]
         state = OK if not absent else BAD if extra in wanted else ABSENT
