@@ -9,6 +9,8 @@
 # make peers   CPU seconds to the optimum on M2 beside tuned peers (jax where it is installed): 5 minutes
 # make drill   what fails, how often, what was lost: a small round, under 10 minutes (drill-full: hours)
 # make cloud   trainers killed and aliases contested in a bucket, at full size
+# make docs    the site, with every warning an error, into build/site; its pages are made anew before
+# make wheel   the wheel alone in clean environments: size, doctor, a served bundle; PYTHONS="python3.11 python3.13"
 # make scale   2.6 M minute bars and 50 assets: trained, judged, seconds and memory
 # make audit   bandit over what ships, pip-audit over what is locked; both from an environment of their own
 # make lock    the locks anew, from pyproject.toml
@@ -33,7 +35,8 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help venv demo test lint certify noise leaks curve kill peers drill drill-full cloud scale format audit lock clean
+.PHONY: help venv demo test lint certify noise leaks curve \
+  kill peers drill drill-full cloud docs wheel scale format audit lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
@@ -81,6 +84,16 @@ cloud: $(DEV)
 	@export HIMARI_KILLS=20 HIMARI_ALIAS_MOVES=200 HIMARI_TASKS=8
 	$(ONE_THREAD) $(BIN)/pytest -q -s tests/cloud/test_trainers.py tests/cloud/test_tasks.py \
 	  tests/cloud/test_costs.py tests/cloud/test_run_jobs.py tests/storage/test_bucket_faults.py
+
+docs: $(DEV)
+	@for page in house reference summary; do $(BIN)/python docs/$$page.py; done
+	[ -x .venv-docs/bin/mkdocs ] || { $(PYTHON) -m venv .venv-docs; .venv-docs/bin/pip install -q ".[docs]"; }
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+	echo "build/site/index.html"
+
+PYTHONS ?= $(PYTHON)
+wheel:
+	@$(PYTHON) deploy/try_wheel.py $(PYTHONS)
 
 scale: $(DEV)
 	@$(ONE_THREAD) $(BIN)/python benchmarks/scale.py
@@ -154,4 +167,4 @@ lock:
 	rm -f requirements*.bak
 
 clean:
-	@rm -rf .venv .venv-lock .venv-audit .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	@rm -rf .venv .venv-lock .venv-audit .venv-docs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
