@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers.own import KINDS, NAMES, history_of, market_of_x, markets, told, trained
+from helpers.own import KINDS, NAMES, history_of, line_of, market_of_x, markets, told, trained
 from helpers.strangers import stranger
+from helpers.stream import runner_of
 from himari_rl.agents.config import LSTMPPOConfig, MultiPPOConfig, PPOConfig
 from himari_rl.cli import main
 from himari_rl.cli.vertex import arguments
@@ -25,8 +26,11 @@ from himari_rl.experiments.evaluate import evaluate
 from himari_rl.experiments.run import walk_forward
 from himari_rl.experiments.verify import verify
 from himari_rl.features.own import with_features
+from himari_rl.journal.store import open_journal
 from himari_rl.policy.believer import Believer
 from himari_rl.policy.runtime import load_policy
+from himari_rl.release.gate import gate
+from himari_rl.runner.replay import replay
 from himari_rl.training.preparation import prepared
 
 
@@ -139,3 +143,27 @@ def test_symbols_with_other_features_make_no_panel() -> None:
     first, second = markets("multi", 100)
     with pytest.raises(DataError, match="BTC-USDT shows x and ETH-USDT shows no own feature"):
         panel_of([with_features(first, ["x"]), second])
+
+
+def test_the_default_learner_is_promoted_with_x_refused_without_and_run_on_signals_that_carry_it(
+    tmp_path: Path,
+) -> None:
+    bars = market_of_x(450, seed=5)
+    spans: dict[str, Any] = {"train": "200d", "test": "250d", "step": "250d", "seeds": 1, "num_episodes": 100}
+    spans["accept"] = ["constant-columns"]
+    passed = {}
+    for names in ([], ["x"]):
+        run = walk_forward(bars, out=tmp_path / f"run{len(names)}", features=names, **spans)
+        answer = gate(run.bundle, new_ledger=True, latency_ms=lambda bundle, manifest: 0.1)
+        passed[len(names)] = answer.passed
+    assert passed == {0: False, 1: True}, answer.reason
+    first, last = len(bars) - 60, len(bars)
+    with open_journal(tmp_path / "j.sqlite") as journal:
+        runner = runner_of(journal, Path(run.bundle), histories={bars.symbol: bars[:first]})
+        lines = [json.dumps(line_of(bars, row, ["x"])) for row in range(first, last)]
+        assert {each["cause"] for each in runner.handle(lines)} == {""}
+        [without] = runner.handle([json.dumps(line_of(bars, last - 1, []) | {"strategy": "other"})])
+        assert (without["rejected"], without["multiplier"]) == ("feature", 1.0)
+        assert "lacks the feature x" in without["why"]
+        [found] = replay(journal, load_policy(run.bundle))
+    assert (found.answered, found.differences) == (60, ())

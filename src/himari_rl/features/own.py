@@ -19,7 +19,7 @@ from himari_rl.errors import DataError
 from himari_rl.features.contract import state_features
 from himari_rl.schema import Bars
 
-H = TypeVar("H", Bars, Panel)
+H = TypeVar("H", Bars, Panel, Bars | Panel)
 
 
 def with_features(history: H, names: Sequence[str]) -> H:

@@ -209,7 +209,7 @@ class Believer:
             size.append(wanted if wanted < MAX_MULTIPLIER else MAX_MULTIPLIER)
             spoken.append(math.log(slow))
             ratio = max(own[contract.VOLATILITY] * contract.VOLATILITY_SCALE, TINY) / slow
-            continuous = (
+            continuous: tuple[float, ...] = (
                 own[contract.CONFIDENCE],
                 own[contract.CASCADE_RISK],
                 own[contract.MOMENTUM_1H] * _SCALE_1H / slow * along,
