@@ -151,7 +151,7 @@ def _remembers(policy: DecidesBatch, rows: FloatArray, assets: int) -> bool:
 
 def _manifest(task: FoldTask, tensors: Arrays, way: Way, rows: FloatArray, ships: bool) -> Manifest:
     encoder, environment = StateEncoder.of(task.train), task.recipe.environment
-    normaliser = fitted_normaliser(rows)
+    normaliser = fitted_normaliser(rows, len(encoder.own) * len(encoder.symbols))
     data = training_data(task.train)
     return new_manifest(
         kind="external",
@@ -177,12 +177,16 @@ def _manifest(task: FoldTask, tensors: Arrays, way: Way, rows: FloatArray, ships
     )
 
 
-def fitted_normaliser(rows: FloatArray) -> NormaliserSpec:
-    """How far a state is from the training rows (D, F) is measured in; what the policy itself reads is its affair."""
+def fitted_normaliser(rows: FloatArray, own: int = 0) -> NormaliserSpec:
+    """How far a state is from the training rows (D, F) is measured in; what the policy itself reads is its affair.
+
+    Args:
+        own: features of its own, which are the last columns.
+    """
     mean, std = rows.mean(0), rows.std(0)
     plain = std < CONSTANT
     blocks = np.arange(rows.shape[1])
-    account = np.isin(blocks % WIDTH, ACCOUNT_COLUMNS)
+    account = np.isin(blocks % WIDTH, ACCOUNT_COLUMNS) & (blocks < len(blocks) - own)
     keep = ~plain & ~account
     return NormaliserSpec(
         mean=tuple(np.where(plain, 0.0, mean).tolist()),

@@ -107,7 +107,7 @@ class CloseWindow(NamedTuple):
             alone = [_needed(times[rows], own[rows][None]) for rows, own in zip(here, columns, strict=True)]
             market = [window._alone(interval_ms) for window in alone]
             if len(alone) > 1:
-                state[WIDTH * len(alone) : -1] = _with_gaps(columns[:, -contract.CORRELATION.window - 1 :])
+                state[_pairs(len(alone))] = _with_gaps(columns[:, -contract.CORRELATION.window - 1 :])
         for short, long, volatility in market:
             state[start + contract.MOMENTUM_1H] = clipped(short, _SHORT)
             state[start + contract.MOMENTUM_4H] = clipped(long, _LONG)
@@ -131,7 +131,7 @@ class CloseWindow(NamedTuple):
         times, closes, assets, filled, _, _ = self
         moved = returns_and_one(self._prices()[:, -contract.CORRELATION.window - 1 :])
         recent = moved[:, -_BARS:]
-        state[WIDTH * assets : -1] = correlations(moved)
+        state[_pairs(assets)] = correlations(moved)
         sums = (recent @ recent.T).tolist()
         short, long = (_past(times, filled - 1, horizon, interval_ms) for horizon in _HORIZONS)
         found, room, full = [], len(times), filled > _BARS
@@ -177,6 +177,11 @@ def _needed(times: IntArray, closes: FloatArray) -> CloseWindow:
     complete = not np.isnan(columns).any()
     clock, flat = array("q", kept.tobytes()), array("d", columns.tobytes())
     return CloseWindow(clock, flat, len(closes), filled, complete, int(times[-1]))
+
+
+def _pairs(assets: int) -> slice:
+    """Where the correlations stand in a state."""
+    return slice(WIDTH * assets, contract.state_dim(assets) - 1)
 
 
 def _past(times: array[int], last: int, horizon_ms: int, interval_ms: int) -> int:

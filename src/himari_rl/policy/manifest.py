@@ -248,8 +248,12 @@ class Manifest(ManifestPart):
 
     @property
     def own_features(self) -> tuple[str, ...]:
-        """Columns of the data that stand in its state after the contract's numbers."""
-        return self.feature_names[state_dim(self.action_dim) :]
+        """Columns of the data that stand in its state after the contract's numbers, of each asset in turn."""
+        names = self.feature_names[state_dim(self.action_dim) :]
+        if self.action_dim == 1:
+            return names
+        first = self.symbols[0]
+        return tuple(name.removeprefix(f"{first}.") for name in names[: len(names) // self.action_dim])
 
     @property
     def gap_rule(self) -> str:

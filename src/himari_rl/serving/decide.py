@@ -24,6 +24,8 @@ from himari_rl.features.contract import (
     TIER,
     VOLATILITY,
     WIDTH,
+    own_columns,
+    state_dim,
 )
 from himari_rl.features.encoder import account_numbers, concentration
 from himari_rl.features.window import CloseWindow
@@ -147,19 +149,21 @@ def _own_features(state: list[float], arrived: Arrived, slot: Slot) -> None:
     Raises:
         FieldError: one is missing, or the policy has none of that name.
     """
-    given = {name: value for asset in arrived.assets for name, value in (asset.get("features") or {}).items()}
-    field = ".".join(map(str, (*arrived.places[0], "features")))
-    for column, name in enumerate(slot.own, start=slot.dim - len(slot.own)):
-        if name not in given:
-            raise FieldError(field, f"the request lacks the feature {name}", ", ".join(slot.own), "send it by name")
-        if not abs(given[name]) <= LARGEST_OWN:
-            raise FieldError(field, f"{name} is {given[name]:g}", f"at most {LARGEST_OWN:g}", "scale it as in training")
-        state[column] = float(given[name])
-    unknown = sorted(set(given) - set(slot.own))
-    if unknown:
-        raise FieldError(
-            field, f"{slot.version} has no feature {unknown[0]}", ", ".join(slot.own) or "none", "leave it out"
-        )
+    ends = own_columns(len(slot.symbols), len(slot.own))
+    for symbol, asset, place, end in zip(slot.symbols, arrived.assets, arrived.places, ends, strict=True):
+        given, field = asset.get("features") or {}, ".".join(map(str, (*place, "features")))
+        of = f" of {symbol}" if len(slot.symbols) > 1 else ""
+        for column, name in enumerate(slot.own, start=end.start):
+            if name not in given:
+                lacks = f"the request lacks the feature {name}{of}"
+                raise FieldError(field, lacks, ", ".join(slot.own), "send it by name")
+            if not abs(given[name]) <= LARGEST_OWN:
+                most = f"at most {LARGEST_OWN:g}"
+                raise FieldError(field, f"{name}{of} is {given[name]:g}", most, "scale it as in training")
+            state[column] = float(given[name])
+        if unknown := sorted(set(given) - set(slot.own)):
+            known = ", ".join(slot.own) or "none"
+            raise FieldError(field, f"{slot.version} has no feature {unknown[0]}", known, "leave it out")
 
 
 def begin(arrived: Arrived, slot: Slot, who: str) -> Stream:
@@ -206,5 +210,5 @@ def encode(stream: Stream, arrived: Arrived, slot: Slot) -> tuple[Stream, list[f
     if own:
         _own_features(state, arrived, slot)
     if len(slot.symbols) > 1:
-        state[-1] = concentration(arrived.exposures)
+        state[state_dim(len(slot.symbols)) - 1] = concentration(arrived.exposures)
     return later, state, note
