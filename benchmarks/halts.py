@@ -27,7 +27,7 @@ from helpers.stream import market, said
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.journal.entry import HALT, RESUME
 from himari_rl.journal.store import open_journal
-from himari_rl.policy.drift import reference_of
+from himari_rl.policy.drift_reference import reference_of
 from himari_rl.policy.risk import RiskLimits
 from himari_rl.policy.runtime import load_policy
 from himari_rl.runner.halt import harm

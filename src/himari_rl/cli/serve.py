@@ -51,6 +51,7 @@ def serve(
     from himari_rl.serving.http.run import listen, url_of
     from himari_rl.serving.http.run import serve as run
     from himari_rl.serving.settings import check_exposure
+    from himari_rl.storage import is_file
 
     asked = settings["serve"]
     admin = check_exposure(host, asked, allow_anonymous) and asked.admin
@@ -62,6 +63,11 @@ def serve(
 
         open_journal(asked.journal).close()  # a place that cannot be used is said now, not in /ready
     if service.slot is None:
+        alias = f"aliases/{source}.json"
+        if not is_file(source) and is_file(alias):  # `himari promote NAME` was here
+            expected = "a folder with manifest.json and weights.safetensors"
+            cure = f"himari serve {alias} follows the alias of that name"
+            raise BundleError(f"there is no policy bundle at {source}", expected, cure)
         raise BundleError(service.reason)
     sock = listen(host, port)
     console = Console(highlight=False, markup=False, soft_wrap=True)

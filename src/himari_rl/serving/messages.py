@@ -297,6 +297,7 @@ class Ready(BaseModel):
     first_bar: str = Field(description="Opening time of the first of them: bars of this grid are what it knows")
     ledger: dict[str, Any] = Field(description="Fees, base position and limits that it was trained with")
     state_dim: int
+    features: list[str] = Field([], description="Features of its own that it reads, of each asset, by name")
     encoder_hash: str
     members: int = Field(description="Policies in the ensemble")
     trained_on: str

@@ -23,7 +23,7 @@ from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy import confidence
 from himari_rl.policy.beliefs import Beliefs
 from himari_rl.policy.bundle import Manifest, Tensors, new_manifest
-from himari_rl.policy.drift import reference_of
+from himari_rl.policy.drift_reference import reference_of
 from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.policy.runtime import Policy
 from himari_rl.schema import FloatArray, IntArray
@@ -82,9 +82,9 @@ def bundled(
     tensors = {f"{i}.{name}": array for i, agent in enumerate(agents) for name, array in agent.tensors().items()}
     policy = Policy(draft, tensors)
     check_parity(policy, agents, states)
-    if drift is not None and not encoder.own:  # live ones are compared by the contract's names
-        interval = training_data["interval_ms"]
-        found = reference_of(policy, states, encoder.symbols, environment.allow_short, interval, drift)
+    if drift is not None:
+        interval_ms, own = training_data["interval_ms"], encoder.own
+        found = reference_of(policy, states, encoder.symbols, environment.allow_short, interval_ms, own, drift)
         draft = draft.model_copy(update={"drift": found})
     return draft, tensors
 

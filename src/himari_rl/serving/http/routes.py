@@ -162,6 +162,7 @@ def _ready(service: Service, journal: AnswerJournal | None) -> Ready:
         first_bar=data.start,
         ledger=manifest.ledger.model_dump(mode="json"),
         state_dim=manifest.state_dim,
+        features=list(manifest.own_features),
         encoder_hash=manifest.encoder_hash,
         members=len(manifest.seeds),
         trained_on=f"{data.source}, {data.rows} bars, {data.start} to {data.end}",
