@@ -9,7 +9,7 @@ remember the hours before, how far a window of `window` bars strayed from it wit
     run        bars in a row with the very same value: a feed that has died
     size       its size, or its mean, in units of the limit (drift_size.py)
     step       the same against the window before: what changed from one bar to the next, and stays
-    rise, fall of the size of returns, by the hour of the week, where training's times are known: instead of its step
+    rise, fall of the size of returns, by the hour of the week, where training's times are known (drift_week.py)
 
 An alarm is one of them beyond the largest of training, with a margin for what training happened not to meet: the less
 it has seen, and the less alike its parts are, the wider; sizes have limits of their own. A value that a number often
@@ -28,7 +28,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from himari_rl.errors import BundleError
-from himari_rl.policy.drift_size import SUPERSEDED, SizeReference, SizeScores, base_name, fit_size
+from himari_rl.policy.drift_size import BESIDE_WEEK, SUPERSEDED, SizeReference, SizeScores, base_name, fit_size
 from himari_rl.policy.drift_week import WATCHED, WeekReference, fit_week
 from himari_rl.policy.manifest_part import ManifestPart
 from himari_rl.schema import HOUR_MS, FloatArray, IntArray
@@ -249,7 +249,7 @@ class DriftMonitor:
             DISTANCE: np.array([feature.distance_limit for feature in features]),
             RUN: np.array([_run_limits(feature)[0] for feature in features]),
             SIZE: np.ones(len(features)),
-            STEP: np.where(stepped, np.inf, 1.0),
+            STEP: np.where(stepped, BESIDE_WEEK, 1.0),
             RISE: np.ones(len(features)),
             FALL: np.ones(len(features)),
         }

@@ -45,13 +45,9 @@ class WeekReference(ManifestPart):
 
     def scores(self, values: FloatArray, times: IntArray, window: int) -> tuple[FloatArray, FloatArray]:
         """Rise and fall (N - 2 W + 1,) of values (N,) at opening times (N,), 1 at the limit."""
-        rise, fall = _scores(
-            self._told(values, times), self.mean, np.array(self.forecast), np.array(self.weights), window
-        )
+        sizes = np.abs(values) / np.array(self.usual)[hours_of_week(times)]
+        rise, fall = _scores(sizes, self.mean, np.array(self.forecast), np.array(self.weights), window)
         return rise / self.rise_limit, (self.centre - fall) / self.fall_limit
-
-    def _told(self, values: FloatArray, times: IntArray) -> FloatArray:
-        return np.abs(values) / np.array(self.usual)[hours_of_week(times)]
 
 
 def hours_of_week(times: IntArray) -> IntArray:
