@@ -265,12 +265,18 @@ def tested(line: Line, size: float) -> Outcome:
 def ended(command: list[str], environment: dict[str, str], limit_s: float) -> tuple[int | None, str, str]:
     """Exit code, stdout and stderr of a command; None for one that did not end."""
     process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     try:
         stdout, stderr = process.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # and the servers that it started
         return None, *process.communicate()
     return process.returncode, stdout, stderr
 
