@@ -39,6 +39,7 @@ import drill_server  # noqa: E402
 
 PAGE = ROOT / "docs" / "RELIABILITY.md"
 BEGIN, END = "<!-- drill: begin -->", "<!-- drill: end -->"
+CONTROLS_BEGIN, CONTROLS_END = "<!-- controls: begin -->", "<!-- controls: end -->"
 SMALL = 1 / 20
 LIMIT_S = 7_200.0
 """For the tests of a line: none takes so long, on whatever machine; one that does hangs, and is named."""
@@ -200,7 +201,7 @@ def main() -> int:
     arguments = parser.parse_args()
     chosen = [line for line in LINES if not arguments.line or line.number in arguments.line]
     if arguments.controls:
-        return controls(chosen)
+        return controls(chosen, recorded=arguments.record)
     size = 1.0 if arguments.full else arguments.size
     rows = []
     for line in chosen:
@@ -218,14 +219,17 @@ def main() -> int:
     return int(any(found.lost != "nothing" for _, found in rows))
 
 
-def controls(lines: list[Line]) -> int:
+def controls(lines: list[Line], *, recorded: bool) -> int:
     """Each own line without its guard; 1 where one of them sees nothing."""
     blind = 0
     for line in lines:
         if line.control is not None:
             lost = line.control()
             blind += not lost
-            print(f"{line.number:>3}  {line.drill:<52} guard removed, lost: {lost or 'nothing, so the line is blind'}")
+            said = lost or "nothing, so the line is blind"
+            print(f"{line.number:>3}  {line.drill:<52} guard removed, lost: {said}", flush=True)
+            if recorded:
+                record_control(line, said)
     return int(blind > 0)
 
 
@@ -315,6 +319,17 @@ def record(rows: list[tuple[Line, Outcome]], size: float) -> None:
     ]
     table += [kept[number] for number in sorted(kept)] + ([""] if notes else []) + [notes[n] for n in sorted(notes)]
     PAGE.write_text(before + "\n".join([BEGIN, *table, END]) + after)
+
+
+def record_control(line: Line, lost: str) -> None:
+    """Writes what a line lost without its guard into the second table; the other rows stay."""
+    before, _, rest = PAGE.read_text().partition(CONTROLS_BEGIN)
+    old, _, after = rest.partition(CONTROLS_END)
+    kept = {int(number): text for text, number in re.findall(r"^(\| (\d+) \|.*)$", old, re.MULTILINE)}
+    kept[line.number] = f"| {line.number} | {line.drill} | {lost} | {date.today()} |"
+    table = ["| # | drill | lost with the guard removed | run |", "|---|---|---|---|"]
+    table += [kept[number] for number in sorted(kept)]
+    PAGE.write_text(before + "\n".join([CONTROLS_BEGIN, *table, CONTROLS_END]) + after)
 
 
 if __name__ == "__main__":
