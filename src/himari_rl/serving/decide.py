@@ -197,7 +197,8 @@ def encode(stream: Stream, arrived: Arrived, slot: Slot) -> tuple[Stream, list[f
     volatilities = state[VOLATILITY : WIDTH * len(slot.symbols) : WIDTH]
     if 0.0 in volatilities:
         note["flat"] = [s for s, volatility in zip(slot.symbols, volatilities, strict=True) if volatility == 0.0]
-    unit, own, start = slot.unit, slot.own, 0
+    unit, start = slot.unit, 0
+    own: object = slot.own
     for asset in arrived.assets:
         signal, held = asset["signal"], asset["account"]
         size, side, pnl, wins = account_numbers(held["exposure"], held["unrealised_pnl"], held["win_rate"], unit)
