@@ -52,7 +52,9 @@ CONTRACT = {
     "report": f"{SHARED} --accept-implausible --accept-leak --champion --external-code --new-ledger --out --rules "
     "--signer",
     "judge": "--json --per-year --seed --trials",
-    "verify": "--beliefs-from --data --external-code --funding --jobs --json --symbol --symbols --train",
+    "verify": "--beliefs-from --certificate --data --external-code --funding --jobs --json --key --symbol --symbols "
+    "--train",
+    "certificate": "--json --run --signer",
     "runs": "--html --json",
     "rollback": "--folder --json --reason",
     "export": "--json --out",
