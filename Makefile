@@ -9,7 +9,10 @@
 # make peers   CPU seconds to the optimum on M2 beside tuned peers (jax where it is installed): 5 minutes
 # make drill   what fails, how often, what was lost: a small round, under 10 minutes (drill-full: hours)
 # make cloud   trainers killed and aliases contested in a bucket, at full size
+# make docs    the site, with every warning an error, into build/site; its pages are made anew before
+# make wheel   the wheel alone in clean environments: size, doctor, a served bundle; PYTHONS="python3.11 python3.13"
 # make scale   2.6 M minute bars and 50 assets: trained, judged, seconds and memory
+# make audit   bandit over what ships, pip-audit over what is locked; both from an environment of their own
 # make lock    the locks anew, from pyproject.toml
 
 SHELL := bash
@@ -32,7 +35,8 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help venv demo test lint certify noise leaks curve kill peers drill drill-full cloud scale format lock clean
+.PHONY: help venv demo test lint certify noise leaks curve \
+  kill peers drill drill-full cloud docs wheel scale format audit lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
@@ -81,6 +85,16 @@ cloud: $(DEV)
 	$(ONE_THREAD) $(BIN)/pytest -q -s tests/cloud/test_trainers.py tests/cloud/test_tasks.py \
 	  tests/cloud/test_costs.py tests/cloud/test_run_jobs.py tests/storage/test_bucket_faults.py
 
+docs: $(DEV)
+	@for page in house reference summary; do $(BIN)/python docs/$$page.py; done
+	[ -x .venv-docs/bin/mkdocs ] || { $(PYTHON) -m venv .venv-docs; .venv-docs/bin/pip install -q ".[docs]"; }
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+	echo "build/site/index.html"
+
+PYTHONS ?= $(PYTHON)
+wheel:
+	@$(PYTHON) deploy/try_wheel.py $(PYTHONS)
+
 scale: $(DEV)
 	@$(ONE_THREAD) $(BIN)/python benchmarks/scale.py
 
@@ -125,6 +139,13 @@ $(DEMO) $(DEV):
 	  $(BIN)/python -m pip install --no-deps --no-build-isolation -e .
 	touch $@ $(DEMO)
 
+# Not in CI: pip-audit asks a database on the network. What no database can tell, the hashes of requirements-serve.txt do.
+audit:
+	@[ -x .venv-audit/bin/pip-audit ] || { $(PYTHON) -m venv .venv-audit; .venv-audit/bin/pip install -q bandit pip-audit; }
+	.venv-audit/bin/bandit -q -c pyproject.toml -r src cloud_run vertex_training monitoring testing run_layer3_gcp.py \
+	  2> >(grep -v WARNING >&2) # it takes the reason behind a nosec for names of its tests
+	.venv-audit/bin/pip-audit --disable-pip --require-hashes -r requirements-serve.txt
+
 # The CPU build of torch is enough, so its CUDA companions stay out of the lock, and so does the local tag of the build
 # that answered: `torch==2.13.0` is met by the CPU wheel and by the one on PyPI alike.
 PORTABLE := sed -E -i.bak -e '/^himari-rl/d' -e '/^(nvidia-|cuda-|triton)/d' -e 's/\+cpu//'
@@ -146,4 +167,4 @@ lock:
 	rm -f requirements*.bak
 
 clean:
-	@rm -rf .venv .venv-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	@rm -rf .venv .venv-lock .venv-audit .venv-docs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -75,11 +75,25 @@ def test_json_is_one_document_and_the_story_goes_to_stderr(
     _, result = walked
     assert result.returncode == 0, result.stderr
     document = json.loads(result.stdout)
-    assert set(document) == {"bundle", "synthetic", "rows", "verdict", "request", "answer"}
+    assert set(document) == {"bundle", "page", "synthetic", "rows", "verdict", "request", "answer"}
     positions = [result.stderr.index(f"{number}/6 {stage}") for number, stage in enumerate(demo.STAGES, 1)]
     assert positions == sorted(positions)
     assert "SYNTHETIC" in result.stderr
     assert demo.REAL_BARS in result.stderr
+
+
+def test_it_ends_with_the_path_of_the_run_card(walked: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, result = walked
+    page = json.loads(result.stdout)["page"]
+    assert f"the run card: {page}" in result.stderr.splitlines()[-2]
+    assert (folder / page).read_text().startswith("<!doctype html>")
+
+
+def test_real_says_how_and_does_nothing(tmp_path: Path) -> None:
+    result = run_himari("demo", "--real", cwd=tmp_path)
+    assert result.returncode == 0
+    assert demo.REAL_BARS in result.stdout
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_readme_shows_what_it_prints(walked: tuple[Path, subprocess.CompletedProcess[str]]) -> None:

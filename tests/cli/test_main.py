@@ -38,7 +38,10 @@ CONTRACT = {
     "data join": "--json --max-age --out --symbol",
     "features check": "--cuts --data --json --rows --symbol",
     "decide": f"{SHARED} --accept-implausible --accept-leak --base --lstm --multi --new-ledger --rules --signer",
-    "demo": "--data --json --num-episodes --out --seed --symbol",
+    "completion": "",
+    "demo": "--data --json --num-episodes --out --real --seed --symbol",
+    "doctor": "--data --json",
+    "init": "--json --rows --seed",
     "evaluate": f"{SHARED} --accept --allow-seen --beliefs-from --costs --data --external-code --funding --html "
     "--risk-aversion --seed --symbol --test-fraction --trials",
     "gate": f"{SHARED} --accept-implausible --accept-leak --champion --external-code --new-ledger --rules --run "
@@ -64,8 +67,8 @@ CONTRACT = {
     "ab report": "--json",
     "ab run": f"{SHARED} --alpha --challenger --champion --follow --measure --mode --out",
     "ab status": "--json",
-    "serve": f"{SHARED} --access-log --allow-anonymous --challenger --external-code --host --log-every "
-    "--other-contracts --port --share --signer",
+    "serve": f"{SHARED} --access-log --allow-anonymous --challenger --external-code --host --journal "
+    "--log-every --other-contracts --port --share --signer",
     "train base": f"{TRAIN} --beliefs-from --symbol",
     "train multi": f"{TRAIN} --funding --interval --symbols",
     "train lstm": f"{TRAIN} --symbol --gap-rule --lstm-hidden-dim --lstm-num-layers",

@@ -11,6 +11,7 @@ Each area has its own file with `register(app)`; what it needs to work, it impor
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -23,6 +24,7 @@ from rich.markup import escape
 from typer.exceptions import TyperException
 
 from himari_rl import __version__
+from himari_rl.cli import completion
 from himari_rl.cli.extras import missing_extra
 from himari_rl.cli.options import checking, listing
 from himari_rl.config import Resolved
@@ -40,7 +42,7 @@ AREAS = {
     "walk_forward": ("walk-forward",),
     "gate": ("gate", "promote", "rollback", "decide"),
     "report": ("report",),
-    "judge": ("judge", "verify", "runs"),
+    "judge": ("judge", "verify", "certificate", "runs"),
     "bundle": ("export", "sign"),
     "serve": ("serve",),
     "runner": ("run",),
@@ -53,6 +55,9 @@ AREAS = {
     "deploy": ("deploy",),
     "monitoring": ("monitoring",),
     "demo": ("demo",),
+    "init": ("init",),
+    "doctor": ("doctor",),
+    "completion": ("completion",),
 }
 """Module of this package -> its commands, in the order of the road."""
 STOPPED = 130  # 128 + SIGINT, what a shell expects of a program stopped by Ctrl-C
@@ -165,6 +170,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; never a traceback for a mistake of the caller."""
     if argv is None:  # the process is ours
         import_later()
+        if completion.ASKED in os.environ:
+            return completion.answer(os.environ)
     argv = sys.argv[1:] if argv is None else argv
     try:
         code = run(argv)

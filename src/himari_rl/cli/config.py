@@ -77,7 +77,8 @@ def _print(name: str, config: Resolved, seen: set[str]) -> None:
     """Two lines a setting, section by section, of those that were not printed already; fits eighty columns."""
     from rich.console import Console
     from rich.markup import escape
-    from rich.padding import Padding
+
+    from himari_rl.cli.console import print_words
 
     console = Console(highlight=False)
     for section in config.sections:
@@ -90,5 +91,5 @@ def _print(name: str, config: Resolved, seen: set[str]) -> None:
                 text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
                 style = "" if each.origin == DEFAULT else "bold"
                 console.print(f"{key:<39} {escape(text):<16} {escape(each.origin)}", style=style, soft_wrap=True)
-                console.print(Padding(escape(each.help), (0, 0, 0, INDENT)), style="dim")
+                print_words(" " * INDENT + each.help, indent=INDENT, style="dim")
     console.print(f"\nhimari {name}: settings {config.hash}", style="dim")

@@ -10,10 +10,12 @@ from collections import Counter
 from typing import TYPE_CHECKING, TextIO, cast
 
 from rich.console import Console
+from rich.markup import escape
 
 if TYPE_CHECKING:
     from himari_rl.serving.log_lines import LogLines
 
+WHOLE_WORDS = {"break_long_words": False, "break_on_hyphens": False}
 WAIT_S = 0.5
 """For lines to be written before the next one, so that they keep their order among others on the same stderr."""
 
@@ -71,3 +73,22 @@ def stderr_console(*, highlight: bool = True) -> Console:
     import sys
 
     return Console(file=cast(TextIO, Unfailing(sys.stderr)), highlight=highlight)
+
+
+def print_words(text: str, *, mark: str = "", indent: int = 0, style: str | None = None) -> None:
+    """A line on stdout in the terminal's width: broken between words, never inside one, so that it can be copied.
+
+    Args:
+        mark: goes before it, in rich's markup.
+        indent: of the second and later lines.
+    """
+    import textwrap
+
+    console = Console(highlight=False)
+    lead = f"{mark}  " if mark else ""
+    room = 9 if mark else 0  # of a mark of seven columns
+    lines = textwrap.wrap(text, console.width - room, subsequent_indent=" " * max(indent - room, 0), **WHOLE_WORDS) or [
+        ""
+    ]
+    body = ("\n" + " " * room).join(lines)
+    console.print(f"{lead}{escape(body)}", soft_wrap=True, style=style)

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from himari_rl.data.audit import AuditReport
     from himari_rl.schema import Bars
 
@@ -85,8 +83,7 @@ def audit(
 
     Example: himari data audit data/coinbase/BTC-USD_1h.parquet
     """
-    from rich.console import Console
-
+    from himari_rl.cli.console import print_words
     from himari_rl.data.audit import audit_files, audit_together
     from himari_rl.data.config import DataConfig
     from himari_rl.errors import RefusedError
@@ -108,11 +105,10 @@ def audit(
         }
         typer.echo(json.dumps(document, allow_nan=False))
     else:
-        console = Console()
         for report in reports:
-            console.print(_table(report))
+            _print(report)
         for fact in shared:
-            console.print(fact.sentence, style="yellow" * (fact.level != "note") or None, markup=False)
+            print_words(fact.sentence, style="yellow" * (fact.level != "note") or None)
     if len(usable) < len(reports):
         refused = next(report for report in reports if not report.usable)
         raise RefusedError(
@@ -171,27 +167,22 @@ def join(
     console.print(f"next: himari data audit {path}", markup=False)
 
 
-def _table(report: AuditReport) -> Table:
+def _print(report: AuditReport) -> None:
     """One report for people."""
-    from rich import box
+    from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
+
+    from himari_rl.cli.console import print_words
 
     verdict = "[green]usable[/]" if report.usable else "[red]cannot be used[/]"
     if report.refused:
         verdict = f"[red]refused unless told[/] (--accept {' --accept '.join(report.refused)})"
-    table = Table(
-        title=f"{escape(report.symbol)} {report.interval}: {verdict}",
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-        show_header=False,
-    )
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value, alarm in _lines(report):
-        text = escape(value)
-        table.add_row(name, f"[yellow]{text}[/]" if alarm else text)
-    return table
+    Console(highlight=False).print(f"{escape(report.symbol)} {report.interval}: {verdict}\n", soft_wrap=True)
+    lines = _lines(report)
+    width = max(len(name) for name, _, _ in lines)
+    for name, value, alarm in lines:
+        print_words(f"{f'  {name}':<{width + 2}}  {value}", indent=width + 4, style="yellow" if alarm else None)
+    typer.echo()
 
 
 def _lines(report: AuditReport) -> list[tuple[str, str, bool]]:

@@ -2,6 +2,7 @@
 
 himari demo
 himari demo --data BTC-USD_1h.parquet
+himari demo --real
 
 Each stage prints the command that does it and runs that very command, so the road is one anybody can walk again
 alone; only the features and the HTTP request have no command of their own.
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 
 STAGES = ("Bars", "Audit", "Features", "Train", "Evaluate", "Serve")
 REAL_BARS = "himari data fetch BTC-USD --since 2020-01-01"
+REAL = f"""\
+{REAL_BARS}          hourly candles of a public exchange; begins where it stopped
+himari demo --data data/coinbase/BTC-USD_1h.parquet    the same six stages on them
+Bars of your own: any CSV, Parquet, Feather or JSON that `himari data audit FILE` calls usable (docs/data.md)."""
+PAGE = "report.html"
 ROWS = 35_000  # four years of hours
 START_S = 30.0  # the server's time to listen
 
@@ -46,6 +52,7 @@ def demo(
         int, typer.Option(help="Training budget, in episodes of 500 bars.")
     ] = TrainConfig.num_episodes,
     seed: Annotated[int, typer.Option(help="Of the market, the training and the evaluation.")] = 0,
+    real: Annotated[bool, typer.Option("--real", help="Only say how it is walked on real bars.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, the story on stderr.")] = False,
 ) -> None:
     """Walks the whole road once: bars, audit, features, PPO, bundle, verdict, one answer over HTTP.
@@ -54,6 +61,9 @@ def demo(
     """
     from himari_rl.storage import local_path
 
+    if real:
+        typer.echo(json.dumps({"commands": REAL.splitlines()[:2]}) if as_json else REAL)
+        return
     with redirect_stdout(sys.stderr) if as_json else nullcontext():
         document = _walk(data, symbol, local_path(out), num_episodes, seed)
     if as_json:
@@ -97,7 +107,8 @@ def _walk(data: list[str] | None, symbol: str | None, out: Path, num_episodes: i
 
     title("the bundle, as it would be served, on the last 20 %, which training never saw.")
     bundle = str(out / "bundle")
-    _command(console, "evaluate", bundle, "--data", *paths, *which, "--seed", str(seed))
+    page = str(out / PAGE)
+    _command(console, "evaluate", bundle, "--data", *paths, *which, "--seed", str(seed), "--html", page)
 
     title("the same bundle behind HTTP, in a process without torch; the state of stage 3 goes in.")
     request, answer = _ask(console, bundle, state)
@@ -105,10 +116,12 @@ def _walk(data: list[str] | None, symbol: str | None, out: Path, num_episodes: i
     verdict = json.loads(read_bytes(out / "bundle" / SUMMARY))["verdict"]
     console.print(f"\n[bold]Done.[/] {verdict['sentence']}")
     console.print(f"The policy is in {bundle}. Serve it: himari serve {bundle} --port 8080", markup=False)
+    console.print(f"All of it on one page, the run card: {page}", markup=False)
     if bars.synthetic:
         console.print(f"That was a synthetic market. Real bars: {REAL_BARS}", style="yellow", markup=False)
     return {
         "bundle": bundle,
+        "page": page,
         "synthetic": bars.synthetic,
         "rows": len(bars),
         "verdict": verdict,

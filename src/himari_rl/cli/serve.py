@@ -17,7 +17,10 @@ from himari_rl.config import Resolved
 if TYPE_CHECKING:
     from himari_rl.policy.runtime import Policy
 
-PLAIN = ("challenger", "challenger_share", "other_contracts", "external_code", "log_every", "access_log", "signer")
+PLAIN = (
+    *("challenger", "challenger_share", "other_contracts", "external_code", "journal", "log_every", "access_log"),
+    "signer",
+)
 
 
 @configured("serve", *(f"serve.{name}" for name in PLAIN))
@@ -48,13 +51,23 @@ def serve(
     from himari_rl.serving.http.run import listen, url_of
     from himari_rl.serving.http.run import serve as run
     from himari_rl.serving.settings import check_exposure
+    from himari_rl.storage import is_file
 
     asked = settings["serve"]
     admin = check_exposure(host, asked, allow_anonymous) and asked.admin
     app = create_app(source, replace(asked, admin=admin))
     service = app.state.service
     service.load()
+    if asked.journal:
+        from himari_rl.journal.store import open_journal
+
+        open_journal(asked.journal).close()  # a place that cannot be used is said now, not in /ready
     if service.slot is None:
+        alias = f"aliases/{source}.json"
+        if not is_file(source) and is_file(alias):  # `himari promote NAME` was here
+            expected = "a folder with manifest.json and weights.safetensors"
+            cure = f"himari serve {alias} follows the alias of that name"
+            raise BundleError(f"there is no policy bundle at {source}", expected, cure)
         raise BundleError(service.reason)
     sock = listen(host, port)
     console = Console(highlight=False, markup=False, soft_wrap=True)

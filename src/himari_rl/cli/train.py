@@ -220,7 +220,8 @@ def _report(trained: TrainingResult, bundle: str, data: list[str], console: Cons
         console.print(f"trained on {trained.bars:,} bars in {trained.seconds:.1f} s ({rate})")
     console.print(
         f"bundle   {bundle}  [dim]{trained.manifest.version}[/dim]"
-        f"\njudge it [bold]himari evaluate {bundle} --data {' '.join(data)}[/bold]"
+        f"\njudge it [bold]himari evaluate {bundle} --data {' '.join(data)}[/bold]",
+        soft_wrap=True,  # a line that is copied
     )
 
 

@@ -3,6 +3,7 @@
 himari walk-forward base --data BTC-USDT_1h.parquet --out runs/btc
 himari walk-forward base --data BTC-USDT_1h.parquet --out runs/btc --scheduler tcp://10.0.0.5:8786
 himari walk-forward rule:rules.py:steady --data BTC-USDT_1h.parquet --out runs/steady
+himari walk-forward base --data BTC-USDT_1h.parquet --set environment.charges.impact=1.0
 """
 
 from __future__ import annotations

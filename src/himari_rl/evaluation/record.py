@@ -48,7 +48,9 @@ def read_run(run: str | Path) -> dict[str, Any]:
     path = join(run, DOCUMENT)
     if not is_file(path):
         raise StorageError(
-            f"{run} holds no {DOCUMENT}", "the folder of a walk-forward", "run himari walk-forward first"
+            f"{run} holds no {DOCUMENT}",
+            "the folder of a walk-forward",
+            "run himari walk-forward first; a training alone is judged, with a page, by himari evaluate --html",
         )
     return read_document(path)
 

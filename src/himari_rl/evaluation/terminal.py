@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.padding import Padding
 from rich.table import Table
 
 INDENT = 8
@@ -29,7 +28,15 @@ def print_check(console: Console, passed: bool, head: str, why: str = "") -> Non
     mark = "[green]pass  [/]" if passed else "[red]REFUSE[/]"
     console.print(f"{mark}  {escape(head)}", soft_wrap=True)
     if why:
-        console.print(Padding(escape(why), (0, 0, 0, INDENT)), style="dim")
+        console.print(indented(why, console.width), style="dim", markup=False, soft_wrap=True)
+
+
+def indented(text: str, width: int) -> str:
+    """Prose under its head, indented, in lines of `width` columns; a path or a hash is copied whole."""
+    lead = " " * INDENT
+    return textwrap.fill(
+        text, width, initial_indent=lead, subsequent_indent=lead, break_on_hyphens=False, break_long_words=False
+    )
 
 
 def wrapped(text: str, indent: int = 0) -> str:

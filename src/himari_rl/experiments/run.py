@@ -233,7 +233,8 @@ def _judged(
 
 def identity_of_run(settings: Settings, bars: Bars | Panel, beliefs_from: Sequence[Bars]) -> RunIdentity:
     """What makes two walk-forwards the same run: the settings, the bars and whatever else was evidence."""
-    return RunIdentity(WALK_FORWARD, settings.hash, " ".join(each.fingerprint for each in (bars, *beliefs_from)))
+    data = " ".join(each.fingerprint for each in (bars, *beliefs_from))
+    return RunIdentity(WALK_FORWARD, settings.hash, data, settings.plain)
 
 
 def write_settings(work: WalkForwardPlan, bars: Bars | Panel, out: Path) -> None:

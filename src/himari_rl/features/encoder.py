@@ -31,6 +31,9 @@ __all__ = [
     "write_account",
 ]
 
+_POSITION_SIZE, _UNREALISED_PNL, _WIN_RATE = (
+    contract.ASSET_FEATURES[column] for column in (contract.POSITION_SIZE, contract.UNREALISED_PNL, contract.WIN_RATE)
+)
 Array = Any  # numpy.ndarray or torch.Tensor: the same operators and methods
 
 
@@ -91,12 +94,11 @@ def account_numbers(
     exposure: float, unrealised_pnl: float, win_rate: float, max_position_pct: float
 ) -> tuple[float, float, float, float]:
     """`account_columns` of one asset at one moment, as plain numbers."""
-    table = contract.ASSET_FEATURES
     return (
-        clipped(abs(exposure) / max_position_pct, table[contract.POSITION_SIZE]),
+        clipped(abs(exposure) / max_position_pct, _POSITION_SIZE),
         float((exposure > 0.0) - (exposure < 0.0)),
-        clipped(unrealised_pnl, table[contract.UNREALISED_PNL]),
-        clipped(win_rate, table[contract.WIN_RATE]),
+        clipped(unrealised_pnl, _UNREALISED_PNL),
+        clipped(win_rate, _WIN_RATE),
     )
 
 

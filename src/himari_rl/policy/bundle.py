@@ -136,9 +136,9 @@ def read_manifest(folder: str | Path) -> Manifest:
     for name in (MANIFEST, WEIGHTS):
         if not is_file(join(folder, name)):
             found = f"{folder} has no {name}" if is_folder(folder) else f"there is no policy bundle at {folder}"
-            raise BundleError(
-                found, f"a folder with {MANIFEST} and {WEIGHTS}", "himari train base --data ... makes one"
-            )
+            inside = join(folder, "bundle")  # of a run's folder
+            cure = f"take {inside}" if is_file(join(inside, MANIFEST)) else "himari train base --data ... makes one"
+            raise BundleError(found, f"a folder with {MANIFEST} and {WEIGHTS}", cure)
     place = join(folder, MANIFEST)
     return checked_manifest(read_bytes(place, most=_MOST_TEXT), place)
 

@@ -93,13 +93,15 @@ class ExternalSpec(ManifestPart):
     name: str  # MODULE:NAME, or an adapter and what it adapts
     sha256: Digest
     settings: str = ""  # what it was made with
+    modules: dict[str, Digest] = Field(default={})  # of its author's own, which it imports
+    packages: dict[str, str] = Field(default={})  # distributions it was judged with, and versions: told, not asked for
     kept: Literal["arrays", "attributes", "refit"]
     ships: bool = True  # False: it goes by the clock, or remembers something that no server could carry
     tensors: dict[str, TensorSpec]
 
     @property
     def reference(self) -> CodeReference:
-        return CodeReference(name=self.name, sha256=self.sha256, settings=self.settings)
+        return CodeReference(name=self.name, sha256=self.sha256, settings=self.settings, modules=self.modules)
 
 
 class TrainingData(ManifestPart):
@@ -279,6 +281,10 @@ class Manifest(ManifestPart):
             del shaping["beliefs"]["drift_net"]
         if self.external is None:
             del shaping["external"]
+        else:
+            del shaping["external"]["packages"]  # those of a machine, which shape nothing that is asked for
+            if not self.external.modules:
+                del shaping["external"]["modules"]  # such code keeps the version it always had
         if self.ledger.charges is None:
             del shaping["ledger"]["charges"]
         text = json.dumps(shaping, sort_keys=True, separators=(",", ":"))

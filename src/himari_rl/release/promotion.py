@@ -41,7 +41,11 @@ def promote(path: str, bundle: str, answer: GateAnswer, *, override: str | None 
     from himari_rl.policy.bundle import read_manifest
 
     if not answer.passed and not (override or "").strip():
-        raise RefusedError(answer.reason, "a passed gate", 'give --override "reason" to take it on yourself')
+        raise RefusedError(
+            answer.reason,
+            "a passed gate",
+            'himari gate says why of each rule; --override "reason" takes it on yourself',
+        )
     unlogged = _unlogged(path)
     if unlogged and not (override or "").strip():
         raise RefusedError(
@@ -65,6 +69,8 @@ def rollback(path: str, reason: str | None = None) -> Alias:
     Raises:
         ConfigError: there is none. BundleError: it is gone or changed. StorageError: alias or log cannot be written.
     """
+    if not is_file(path):
+        raise StorageError(f"there is no alias {path}", "", "himari promote NAME BUNDLE makes one")
     unlogged = _unlogged(path)  # written down and no obstacle: who rolls back at night has no time for it
     event: dict[str, Any] = {"event": "rollback", "alias": path, "override": reason}
     event |= {"exceptions": [unlogged] if unlogged else []}

@@ -32,11 +32,14 @@ from himari_rl.features.window import CloseWindow
 from himari_rl.policy.arrival import MAX_PRICE_RATIO, ArrivalRules, Place, missing_bars
 from himari_rl.schema import ACTIONS, SECOND_MS
 from himari_rl.serving.errors import FieldError
+from himari_rl.serving.messages import TIERS
 from himari_rl.serving.reader import SentAsset, SentDecide
 from himari_rl.serving.settings import ServeSettings
 from himari_rl.serving.slot import Slot
 
 _SIZE, _SIDE, _PNL, _WINS = ACCOUNT_COLUMNS
+_ACTION = ACTION.start + 1  # of HOLD, which is 0
+_TIERS = dict(zip(TIERS, range(TIER.start, TIER.stop), strict=True))
 LATE_INTERVALS = 2
 """The answer gives the age of a bar that closed longer ago."""
 
@@ -194,16 +197,17 @@ def encode(stream: Stream, arrived: Arrived, slot: Slot) -> tuple[Stream, list[f
     volatilities = state[VOLATILITY : WIDTH * len(slot.symbols) : WIDTH]
     if 0.0 in volatilities:
         note["flat"] = [s for s, volatility in zip(slot.symbols, volatilities, strict=True) if volatility == 0.0]
-    unit, start = slot.unit, 0
+    unit, own, start = slot.unit, slot.own, 0
     for asset in arrived.assets:
         signal, held = asset["signal"], asset["account"]
         size, side, pnl, wins = account_numbers(held["exposure"], held["unrealised_pnl"], held["win_rate"], unit)
         state[start + _SIZE], state[start + _SIDE], state[start + _PNL], state[start + _WINS] = size, side, pnl, wins
         state[start + CONFIDENCE], state[start + CASCADE_RISK] = signal["confidence"], signal["cascade_risk"]
-        state[start + ACTION.start + 1 + ACTIONS[signal["action"]]] = 1.0
-        state[start + TIER.start - 1 + int(signal["tier"][1])] = 1.0
+        state[start + _ACTION + ACTIONS[signal["action"]]] = 1.0
+        state[start + _TIERS[signal["tier"]]] = 1.0
+        own = own or asset.get("features")
         start += WIDTH
-    if slot.own or any(asset.get("features") for asset in arrived.assets):
+    if own:
         _own_features(state, arrived, slot)
     if len(slot.symbols) > 1:
         state[state_dim(len(slot.symbols)) - 1] = concentration(arrived.exposures)

@@ -279,6 +279,13 @@ class Offer(BaseModel):
     mode: str | None = Field(None, description="The challenger's: shadow, or the share of clients it answers")
 
 
+class Journalling(BaseModel):
+    """The journal that every decision is in before it is answered."""
+
+    place: str
+    written: int = Field(description="Entries since the start")
+
+
 class Ready(BaseModel):
     """Which policy answers."""
 
@@ -299,6 +306,7 @@ class Ready(BaseModel):
     champion: Offer
     challenger: Offer | None = None
     looked_s_ago: float | None = Field(None, description="Seconds since the last look at the sources came back")
+    journal: Journalling | None = Field(None, description="Only where decisions are journalled")
     failing: dict[str, str] = Field({}, description="Background jobs of the server that failed and begin anew, and why")
 
 
