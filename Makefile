@@ -12,6 +12,7 @@
 # make docs    the site, with every warning an error, into build/site; its pages are made anew before
 # make wheel   the wheel alone in clean environments: size, doctor, a served bundle; PYTHONS="python3.11 python3.13"
 # make scale   2.6 M minute bars and 50 assets: trained, judged, seconds and memory
+# make audit   bandit over what ships, pip-audit over what is locked; both from an environment of their own
 # make lock    the locks anew, from pyproject.toml
 
 SHELL := bash
@@ -34,7 +35,8 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help venv demo test lint certify noise leaks curve kill peers drill drill-full cloud docs wheel scale format lock clean
+.PHONY: help venv demo test lint certify noise leaks curve \
+  kill peers drill drill-full cloud docs wheel scale format audit lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
@@ -137,6 +139,13 @@ $(DEMO) $(DEV):
 	  $(BIN)/python -m pip install --no-deps --no-build-isolation -e .
 	touch $@ $(DEMO)
 
+# Not in CI: pip-audit asks a database on the network. What no database can tell, the hashes of requirements-serve.txt do.
+audit:
+	@[ -x .venv-audit/bin/pip-audit ] || { $(PYTHON) -m venv .venv-audit; .venv-audit/bin/pip install -q bandit pip-audit; }
+	.venv-audit/bin/bandit -q -c pyproject.toml -r src cloud_run vertex_training monitoring testing run_layer3_gcp.py \
+	  2> >(grep -v WARNING >&2) # it takes the reason behind a nosec for names of its tests
+	.venv-audit/bin/pip-audit --disable-pip --require-hashes -r requirements-serve.txt
+
 # The CPU build of torch is enough, so its CUDA companions stay out of the lock, and so does the local tag of the build
 # that answered: `torch==2.13.0` is met by the CPU wheel and by the one on PyPI alike.
 PORTABLE := sed -E -i.bak -e '/^himari-rl/d' -e '/^(nvidia-|cuda-|triton)/d' -e 's/\+cpu//'
@@ -158,4 +167,4 @@ lock:
 	rm -f requirements*.bak
 
 clean:
-	@rm -rf .venv .venv-lock .venv-docs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	@rm -rf .venv .venv-lock .venv-audit .venv-docs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -1,12 +1,17 @@
-"""Pictures of the pages for docs/img, made by a headless Chromium: python docs/screenshots.py RUN/report.html [NAME].
+"""Pictures of the pages for docs/img, made by a headless Chromium.
 
-Each page at 1280 and at 400 pixels, in the light and in the dark. The browser is spoken to in its own protocol (Chrome
-DevTools, JSON over two pipes), so that nothing but Chromium is needed; the tests of the pages use it too.
+    python docs/screenshots.py                              every page, of synthetic bars that it makes itself
+    python docs/screenshots.py RUN/report.html [NAME] [FOLDER]      one page, at both widths and in both schemes
+
+Run card, `evaluate --html`, `certify --html`, the index of runs and the runner's live page come from the commands that
+anybody runs, on a market that is named synthetic on every page. The browser is spoken to in its own protocol (Chrome
+DevTools, JSON over two pipes), so that the tests of the pages, which use it too, need nothing but Chromium.
 """
 
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import select
@@ -14,13 +19,24 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 WIDTHS, SCHEMES = (1280, 400), ("light", "dark")
-MOST = 2000  # pixels of height of a picture: the page goes on
+MOST = 1400  # pixels of height of a picture: the page goes on
+COLOURS = 64
+BUDGET = 1_500_000  # bytes of all pictures together
+SHOWN = {  # which pictures stand in docs/img: both widths, and both schemes
+    "run_card": ((1280, "light"), (1280, "dark"), (400, "light"), (400, "dark")),
+    "evaluation": ((1280, "light"), (400, "dark")),
+    "certification": ((1280, "light"), (400, "dark")),
+    "runs": ((1280, "light"), (400, "dark")),
+    "live": ((1280, "light"), (400, "dark")),
+}
+ROWS, LIVE_ROWS = 9_000, 200  # synthetic hours: a year, and the last of them as a stream
 PLACE = Path(__file__).resolve().parent / "img"
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update "
@@ -158,26 +174,122 @@ def browser(path: str) -> Iterator[Browser]:
             os.close(back)
 
 
+def squeezed(picture: bytes) -> bytes:
+    """The same picture in 64 colours of its own: a third of the bytes. Needs Pillow, which comes with TensorBoard."""
+    from PIL import Image
+
+    found = Image.open(io.BytesIO(picture)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    out = io.BytesIO()
+    found.save(out, "png", optimize=True)
+    return out.getvalue()
+
+
+def himari(folder: Path, *words: str) -> None:
+    """One command, in a folder of its own."""
+    done = subprocess.run([sys.executable, "-m", "himari_rl", *words], cwd=folder, capture_output=True, text=True)
+    if done.returncode not in (0, 1):  # 1: refused by a gate, which is a page too
+        raise RuntimeError(f"himari {' '.join(words)}: {done.stderr[-500:]}")
+
+
+@contextmanager
+def pages(folder: Path, rows: int = ROWS) -> Iterator[dict[str, Path | str]]:
+    """Every page by name: files, and the address of a runner that has sized a few days."""
+    from himari_rl.data.synthetic import synthetic_bars
+    from himari_rl.data.table import write_bars
+    from himari_rl.features.signals import with_signals
+
+    market = with_signals(synthetic_bars(rows, seed=0))
+    bars, before = folder / f"{market.symbol}_1h.csv", folder / "before" / f"{market.symbol}_1h.csv"
+    before.parent.mkdir()
+    write_bars(market, bars)
+    write_bars(market[:-LIVE_ROWS], before)
+    judged = ["--data", str(bars), "--train", "6mo", "--test", "1mo", "--folds", "4", "--num-episodes", "100"]
+    himari(folder, "walk-forward", "base", *judged, "--seeds", "2", "--out", "runs/base")
+    himari(folder, "walk-forward", "base", *judged, "--seeds", "1", "--allow-short", "--out", "runs/short")
+    himari(folder, "report", "runs/base", "--out", "run_card.html")
+    himari(folder, "runs", "runs", "--html", "runs.html")
+    himari(folder, "train", "base", "--data", str(bars), "--num-episodes", "100", "--out", "trained")
+    himari(folder, "evaluate", "trained/bundle", "--data", str(bars), "--html", "evaluation.html")
+    himari(folder, "certify", "base", "--market", "M1", "M2", "--seeds", "2", "--html", "certification.html")
+    files = {name: folder / f"{name}.html" for name in SHOWN if name != "live"}
+    with runner(folder, before) as address:
+        for row in range(len(market) - LIVE_ROWS, len(market)):
+            told(address, market, row)
+        yield {**files, "live": f"{address}/ui"}
+
+
+@contextmanager
+def runner(folder: Path, history: Path) -> Iterator[str]:
+    """The address of a runner on the trained bundle."""
+    words = ["run", "--bundle", "trained/bundle", "--clock", "bar", "--port", "0", "--history", str(history)]
+    command = [sys.executable, "-m", "himari_rl", *words, "--journal", "journal.sqlite"]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    said = ""
+    try:
+        for line in process.stderr or ():
+            said += line
+            if line.startswith("Listening"):
+                yield line.split()[1].removesuffix("/signals")
+                break
+        else:
+            raise RuntimeError(f"the runner has not begun to listen: {said[-500:]}")
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def told(address: str, market: Any, row: int) -> None:
+    """Sends one closed bar with its signal."""
+    said = market.signals
+    bar = {name: float(getattr(market, name)[row]) for name in ("open", "close", "volume")}
+    signal = {
+        "action": ("SELL", "HOLD", "BUY")[said.action[row] + 1],
+        "confidence": float(said.confidence[row]),
+        "tier": f"T{said.tier[row]}",
+        "cascade_risk": float(said.cascade_risk[row]),
+    }
+    whole = {"strategy": "trend", "symbol": market.symbol, "bar": {"timestamp": int(market.timestamp[row])} | bar}
+    asked = urllib.request.Request(f"{address}/signals", json.dumps(whole | {"signal": signal}).encode())
+    with urllib.request.urlopen(asked, timeout=SILENT_S) as answer:  # our own process, over http
+        answer.read()
+
+
+def shoot(tab: Browser, page: Path | str, name: str, place: Path, shown: Any) -> list[str]:
+    """Writes PLACE/NAME-WIDTH-SCHEME.png; what is wrong with the page, a line each."""
+    found = []
+    for width, scheme in shown:
+        tab.said.clear()
+        tab.asked.clear()
+        tab.open(page, width, scheme)
+        (place / f"{name}-{width}-{scheme}.png").write_bytes(squeezed(tab.picture(MOST)))
+        others = [each for each in tab.asked if each != page]
+        found += [f"{name} {width} {scheme}: {line}" for line in (*tab.run(CUT_OFF), *tab.said, *others)]
+    return found
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Writes docs/img/NAME-WIDTH-SCHEME.png."""
+    """Writes docs/img/NAME-WIDTH-SCHEME.png. Exit code 1 where something is wrong with a page, or all are too large."""
     asked = sys.argv[1:] if argv is None else argv
     path = chromium()
-    if not asked or path is None:
-        sys.stderr.write("python docs/screenshots.py PAGE.html [NAME] [FOLDER]; needs Chromium\n")
+    if path is None:
+        sys.stderr.write("python docs/screenshots.py [PAGE.html [NAME] [FOLDER]]; needs Chromium\n")
         return 2
-    page = Path(asked[0]).resolve()
-    name = asked[1] if len(asked) > 1 else page.stem
     place = Path(asked[2]) if len(asked) > 2 else PLACE
     place.mkdir(parents=True, exist_ok=True)
-    with browser(path) as tab:
-        for width in WIDTHS:
-            for scheme in SCHEMES:
-                tab.open(page, width, scheme)
-                (place / f"{name}-{width}-{scheme}.png").write_bytes(tab.picture(MOST))
-                for line in (*tab.run(CUT_OFF), *tab.said, *tab.asked):
-                    sys.stdout.write(f"{width} {scheme}: {line}\n")
-                tab.said.clear()
-    return 0
+    found: list[str] = []
+    with tempfile.TemporaryDirectory() as folder, browser(path) as tab:
+        if asked:
+            page = Path(asked[0]).resolve()
+            every = [(width, scheme) for width in WIDTHS for scheme in SCHEMES]
+            found += shoot(tab, page, asked[1] if len(asked) > 1 else page.stem, place, every)
+        else:
+            with pages(Path(folder)) as made:
+                for name, shown in SHOWN.items():
+                    found += shoot(tab, made[name], name, place, shown)
+    total = sum(each.stat().st_size for each in place.glob("*.png"))
+    found += [f"{total:,} bytes of pictures; at most {BUDGET:,}"] if total > BUDGET and not asked else []
+    sys.stdout.write("".join(f"{line}\n" for line in found))
+    return 1 if found else 0
 
 
 if __name__ == "__main__":

@@ -67,8 +67,8 @@ CONTRACT = {
     "ab report": "--json",
     "ab run": f"{SHARED} --alpha --challenger --champion --follow --measure --mode --out",
     "ab status": "--json",
-    "serve": f"{SHARED} --access-log --allow-anonymous --challenger --external-code --host --log-every "
-    "--other-contracts --port --share --signer",
+    "serve": f"{SHARED} --access-log --allow-anonymous --challenger --external-code --host --journal "
+    "--log-every --other-contracts --port --share --signer",
     "train base": f"{TRAIN} --beliefs-from --symbol",
     "train multi": f"{TRAIN} --funding --interval --symbols",
     "train lstm": f"{TRAIN} --symbol --gap-rule --lstm-hidden-dim --lstm-num-layers",

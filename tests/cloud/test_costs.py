@@ -153,6 +153,20 @@ def test_a_training_that_stops_at_its_cost_leaves_a_checkpoint_and_the_same_comm
     assert one == other
 
 
+def test_train_stopped_at_its_cost_names_the_option_without_which_it_does_not_go_on(tmp_path: Path) -> None:
+    """The cure cures: whatever the moment of the stop, also before there is a checkpoint."""
+    write_bars(synthetic_bars(1600, 0), tmp_path / "bars.csv")
+    words = ("train", "base", "--data", "bars.csv", "--out", "run", "--seeds", "1", "--num-episodes", "4")
+    price = ("--set", "budget.usd_per_hour=3.6")  # a cent is ten seconds
+    stopped = run_himari(*words, *price, "--max-cost", "0.0001", cwd=tmp_path)
+    assert stopped.returncode == 1
+    assert "the same command with --resume and a larger --max-cost goes on" in stopped.stderr
+    assert run_himari(*words, *price, "--max-cost", "100", cwd=tmp_path).returncode == 2, "the control: without it"
+    done = run_himari(*words, *price, "--max-cost", "100", "--resume", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "bundle" / "manifest.json").exists()
+
+
 def test_a_certification_stops_at_its_cost_and_says_that_it_begins_anew(tmp_path: Path) -> None:
     words = ("certify", "base", "--market", "M1", "--seeds", "1", "--jobs", "1")
     stopped = run_himari(*words, "--max-cost", "0.0001", "--set", "budget.usd_per_hour=3.6", HIMARI_COSTS=str(tmp_path))

@@ -6,13 +6,14 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
 
 from helpers import ROOT, load_script
 from helpers.asgi import AsgiClient
-from helpers.bundle import make_bundle
+from helpers.bundle import make_bundle, valid_states
 from helpers.rest_api import GoogleApi, google_api, parsed_by_google
 from himari_rl.cli.settings import resolved
 from himari_rl.cloud.dashboard import COLUMNS, alerts, dashboard, query_of
@@ -128,6 +129,20 @@ def test_the_log_based_metrics_read_fields_and_texts_that_are_written(tmp_path: 
     pattern = re.search(r'"(cost .*)"', made["himari/rl/cost_usd"]["valueExtractor"])
     assert pattern is not None
     assert re.search(pattern[1].replace("\\\\", "\\"), said[-1]) is not None, said
+
+
+def test_a_portfolio_s_answer_has_its_mean_multiplier_where_the_tile_looks(tmp_path: Path) -> None:
+    lines: list[str] = []
+    app = create_app(make_bundle(tmp_path, "multi"), ServeSettings(api_keys=("k",), log_every=1))
+    app.state.service.journal._write = lines.append
+    with AsgiClient(app) as client:
+        answer = client.post(
+            "/predict", json={"state": valid_states(1, 3, seed=4)[0].tolist()}, headers={"x-api-key": "k"}
+        )
+    assert answer.status_code == 200
+    assert "position_multiplier" not in answer.json(), "the control: an answer names each asset's own"
+    [line] = [line for line in map(json.loads, lines) if line["event"] == "answer"]
+    assert line["position_multiplier"] == pytest.approx(fmean(answer.json()["position_multipliers"].values()))
 
 
 @pytest.mark.parametrize("profile", PROFILES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers import load_script
+from helpers import ROOT, load_script
 from helpers.verdict import small_bars
+from himari_rl.cli.settings import resolved
 from himari_rl.data.table import write_bars
 
 SMALL: dict[str, Any] = {"train": "20d", "test": "10d", "step": "10d", "purge_bars": 24, "seeds": 1}
@@ -63,3 +65,11 @@ def test_a_feature_of_ones_own_is_seen(tmp_path: Path, capsys: Any) -> None:
     script = load_script("examples/own_features.py")
     assert script.main(str(tmp_path / "BTC-USDT_1h.csv"), "basis", out=str(tmp_path / "run"), **SMALL) is False
     assert "refused by" in capsys.readouterr().out
+
+
+def test_every_setting_that_the_guide_gives_on_the_command_line_is_one() -> None:
+    guide = (ROOT / "docs" / "judge.md").read_text()
+    said = re.findall(r"--set (environment\.charges\.\S+=\S+)", guide.replace("`", " "))
+    assert {each.partition("=")[0].rpartition(".")[2] for each in said} >= {"impact", "maker_share", "commission_rates"}
+    charges = resolved("walk-forward", "multi", None, said)["environment"].charges
+    assert (charges.maker_share, charges.commission_rates) == (0.3, (0.001, 0.002))

@@ -35,6 +35,7 @@ from himari_rl.experiments.walk_forward import REAL, plan
 from himari_rl.policy.bundle import read_manifest
 from himari_rl.policy.runtime import load_policy
 from himari_rl.release.gate import gate
+from himari_rl.release.report import report_page
 from himari_rl.training.dask_cluster import dask_pool
 from himari_rl.training.fan_out import local_pool
 
@@ -73,6 +74,7 @@ def test_it_is_fitted_for_every_fold_seed_and_twin_and_its_bundle_names_its_code
     assert "agent" not in learned.document["settings"]
     assert [control["name"] for control in learned.document["judgement"]["controls"]][:2] == ["driftless", "planted"]
     assert learned.document["judgement"]["verdict"]["trials"] == 1
+    assert "learned nothing" not in str(learned)
 
 
 def test_each_fold_is_fitted_on_its_own_training_rows_and_decides_only_after_them(
@@ -127,6 +129,32 @@ def test_an_edited_factory_is_not_taken_for_the_old_one(theirs: ModuleType, tmp_
     assert settings_of(enclosing(one), None, TradingEnvConfig(), WalkForwardConfig()).hash != (
         settings_of(enclosing(other), None, TradingEnvConfig(), WalkForwardConfig()).hash
     )
+
+
+def test_a_changed_helper_of_the_factory_is_another_run_and_named_where_its_bundle_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from himari_rl.policy import code
+
+    folder = tmp_path / "code"
+    module = stranger(folder, "with_helper_policy")
+    (folder / "sized_helper.py").write_text("SIZE = 1.0\n")
+    (folder / "with_helper_policy.py").write_text("from sized_helper import SIZE\n" + SOURCE)
+    asked = settings_of(module.learns, None, TradingEnvConfig(), WalkForwardConfig(**(SMALL | {"seeds": (0,)})))
+    run = tmp_path / "run"
+    run_walk_forward(small_bars(), asked, run, None)
+    spec = read_manifest(run / BUNDLE).external
+    assert spec is not None
+    assert set(spec.modules) == {"sized_helper"}
+    assert spec.packages == {"numpy": np.__version__}
+    (folder / "sized_helper.py").write_text("SIZE = 2.0\n")
+    again = settings_of(module.learns, None, TradingEnvConfig(), WalkForwardConfig(**(SMALL | {"seeds": (0,)})))
+    with pytest.raises(StorageError, match=r"of other settings \(factory\.modules\.sized_helper\)"):
+        run_walk_forward(small_bars(), again, run, None)
+    monkeypatch.setattr(code, "_KNOWN", {})
+    monkeypatch.setattr(code, "_TOLD", True)
+    with pytest.raises(BundleError, match="its module sized_helper is sha256"):
+        load_policy(run / BUNDLE)
 
 
 def test_arrays_of_its_own_come_back_and_the_answer_is_the_seeds_mean(tmp_path: Path, theirs: ModuleType) -> None:
@@ -219,6 +247,12 @@ def test_a_rule_is_judged_as_the_backtest_plays_it(theirs: ModuleType, tmp_path:
     plain = Rule(lambda states, step: np.clip(theirs.steady(states.astype(np.float32).astype(float)), 0.0, 2.0))
     alone = backtest({POLICY: plain}, on, ledger, variants=(BASE,), rng=np.random.default_rng(0))
     np.testing.assert_allclose(read_curves(run.folder)["growth/policy"], alone.run(POLICY).log_growth, atol=1e-12)
+    said = "This policy learned nothing, it is the same on every fold and twin"
+    assert said in " ".join(str(run).split())
+    lines = {line.rule: line for line in gate(run.bundle).lines}
+    assert not lines["control: planted"].passed
+    assert said in lines["control: planted"].why
+    assert said in report_page(run.folder, gate(run.bundle))
 
 
 def test_a_learner_that_finds_the_edge_passes_every_rule_of_the_gate(theirs: ModuleType, tmp_path: Path) -> None:

@@ -208,3 +208,63 @@ def test_without_a_reference_every_bar_needs_its_signal() -> None:
     with pytest.raises(DataError, match="has no signal"):
         live.update(Bar(START_MS, 100.0))
     assert live.update(Bar(START_MS, 100.0), Signal(1, 0.5, 4, 0.0))[0] == 0.5
+
+
+@settings(deadline=None, max_examples=15)
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 8), gaps=st.sampled_from([0.0, 0.3]), signals=st.booleans())
+def test_live_rows_with_own_features_equal_batch_rows(seed: int, count: int, gaps: float, signals: bool) -> None:
+    bars, own = with_own(make_bars(90, seed, gaps=gaps, signals=signals), seed, count), names(count)
+    live = LiveEncoder(bars.interval_ms, own=own)
+    rows = np.array([live.update(own_bar(bars, row), signal(bars, row)) for row in range(len(bars))])
+    np.testing.assert_allclose(rows, StateEncoder(("A",), own).market_rows(bars), atol=1e-12)
+    np.testing.assert_array_equal(rows[:, 16:], np.column_stack([bars.extra[name] for name in own]).clip(-1e9, 1e9))
+
+
+@settings(deadline=None, max_examples=8)
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 3), gaps=st.sampled_from([0.0, 0.3]))
+def test_live_panel_rows_with_own_features_equal_batch_panel_rows(seed: int, count: int, gaps: float) -> None:
+    symbols, own = ("A", "B", "C"), names(count)
+    panel = [with_own(make_bars(200, seed + k, gaps=gaps), seed + k, count) for k in range(3)]
+    panel[2] = panel[2][20:]
+    clock, expected = StateEncoder(symbols, own).panel_rows(panel)
+    live = LivePanel(symbols, HOUR_MS, own=own)
+    at = [{int(time): row for row, time in enumerate(bars.timestamp)} for bars in panel]
+    found = []
+    for time in clock.tolist():
+        now = {s: (b, r[time]) for s, b, r in zip(symbols, panel, at, strict=True) if time in r}
+        found.append(live.update({s: (own_bar(bars, row), signal(bars, row)) for s, (bars, row) in now.items()}))
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+    assert expected.shape[1] == 52 + 3 * count
+    live.undo()
+    last = clock.tolist()[-1]
+    again = {
+        s: (own_bar(b, r[last]), signal(b, r[last])) for s, b, r in zip(symbols, panel, at, strict=True) if last in r
+    }
+    np.testing.assert_allclose(live.update(again), expected[-1], atol=1e-9)
+
+
+def test_a_bar_without_the_encoder_s_features_is_refused_and_changes_nothing() -> None:
+    bars = with_own(make_bars(3, 0), 0, 2)
+    live = LiveEncoder(HOUR_MS, own=names(2))
+    live.update(own_bar(bars, 0))
+    for wrong in ((), (1.0,), (1.0, 2.0, 3.0), (1.0, float("nan"))):
+        with pytest.raises(DataError, match="finite numbers for f0, f1"):
+            live.update(bar(bars, 1)._replace(own=wrong))
+    with pytest.raises(DataError, match="finite numbers for no feature"):
+        LiveEncoder(HOUR_MS).update(own_bar(bars, 0))
+    np.testing.assert_array_equal(live.update(own_bar(bars, 1))[16:], [bars.extra[name][1] for name in names(2)])
+
+
+def names(count: int) -> tuple[str, ...]:
+    return tuple(f"f{k}" for k in range(count))
+
+
+def with_own(bars: Bars, seed: int, count: int) -> Bars:
+    rng = np.random.default_rng(seed)
+    return replace(
+        bars, extra={name: 10.0 ** rng.integers(-3, 11) * rng.normal(size=len(bars)) for name in names(count)}
+    )
+
+
+def own_bar(bars: Bars, row: int) -> Bar:
+    return bar(bars, row)._replace(own=tuple(float(column[row]) for column in bars.extra.values()))

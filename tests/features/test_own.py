@@ -64,8 +64,9 @@ def test_what_is_no_feature_is_refused() -> None:
     taken = replace(bars, extra={"volatility": bars.extra["x"]})
     with pytest.raises(ConfigError, match="names of their own"):
         with_features(taken, ["volatility"])
-    with pytest.raises(ConfigError, match="--no-beliefs"):
-        walk_forward(with_features(bars, ["x"]), out="nowhere-written", **SMALL | {"num_episodes": 2})
+    many = replace(bars, extra={f"x{k}": bars.extra["x"] for k in range(9)})
+    with pytest.raises(ConfigError, match="at most 8"):
+        with_features(many, list(many.extra))
 
 
 def market_of_x() -> Bars:

@@ -71,6 +71,11 @@ def by_x(states):
     return states[:, 16]
 
 
+def by_x_of_two(states):
+    """Two assets, the first own feature of each: behind 34 numbers."""
+    return np.abs(states[:, [34, 35]])
+
+
 def hidden(train, seed):
     inner = learns(train, seed)
 

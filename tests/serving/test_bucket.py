@@ -15,6 +15,7 @@ from helpers.bucket import QUIET, Bucket, bucket_server
 from helpers.bundle import make_bundle
 from helpers.serving import cloud_run_server, wait_for
 from himari_rl.errors import StorageError
+from himari_rl.policy import bundle
 from himari_rl.policy.alias import point, read_alias, rollback
 from himari_rl.policy.runtime import load_policy
 from himari_rl.serving.messages import EXAMPLE_STATE
@@ -66,6 +67,28 @@ def test_a_corrupted_download_is_refused(bucket: Bucket) -> None:
     bucket.corrupt = True
     with pytest.raises(StorageError, match=r"(?i)checksum"):
         read_bytes("gs://b/x")
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "weights.safetensors"])
+def test_a_bundle_s_object_that_is_too_large_is_not_read_to_its_end(
+    bucket: Bucket, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: the same object is read whole where nobody says how large it may be."""
+    bucket.put(make_bundle(tmp_path, hidden=(4,)), "m")
+    monkeypatch.setattr(bundle, "_MOST_TEXT", 2**20)
+    bucket.write(f"m/{name}", bytes(2**23))
+    kept: list[int] = []
+    write = gcs._Bounded.write
+
+    def counted(self: gcs._Bounded, data: bytes) -> int:
+        kept.append(len(data))
+        return write(self, data)
+
+    monkeypatch.setattr(gcs._Bounded, "write", counted)
+    with pytest.raises(StorageError, match=rf"{name} has more than .* bytes; expected at most"):
+        load_policy("gs://b/m")
+    assert sum(kept) < 2**23
+    assert len(read_bytes(f"gs://b/m/{name}")) == 2**23
 
 
 def test_a_bucket_that_cannot_be_reached_at_the_start_is_503_until_it_can(tmp_path: Path) -> None:

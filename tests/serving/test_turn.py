@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from uvicorn.server import ServerState
 
 from helpers.bundle import make_bundle, valid_states
 from helpers.serving import Connection, running
 from helpers.together import COUNT, KEY, NEAR, bodies_of, body, numbers
 from helpers.wire import HEALTH, Served, post
+from helpers.wires import Wires, documents, until
 from himari_rl.errors import BundleError
 from himari_rl.policy.runtime import Policy, load_policy
 from himari_rl.serving.http import protocol as protocols
 from himari_rl.serving.http.app import Api, create_app
 from himari_rl.serving.http.fast_path import TOGETHER
 from himari_rl.serving.http.protocol import MOST, PredictProtocol
-from himari_rl.serving.http.run import make_server
 from himari_rl.serving.settings import ServeSettings
 
 
@@ -38,50 +35,6 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # ---- connections, without a network
-
-
-class Wires:
-    """Connections of one app on this loop, whose transports only remember."""
-
-    def __init__(self, app: Api) -> None:
-        self.config = make_server(app).config
-        self.config.load()
-        self.state = ServerState()
-        self.state.default_headers = [(b"server", b"t")]
-        self.batches: list[int] = []
-        self.app = app
-        app.concurrency.pending = self.state.tasks
-        answers = app.fast_path.answers
-
-        def counted(bodies: Any, clients: Any) -> Any:
-            self.batches.append(len(bodies))
-            return answers(bodies, clients)
-
-        app.fast_path.answers = counted  # type: ignore[method-assign]
-
-    def connect(self) -> tuple[PredictProtocol, Any]:
-        sent: list[bytes] = []
-        transport = SimpleNamespace(sent=sent, closed=False, write=sent.append, get_extra_info=lambda name: None)
-        transport.is_closing = lambda: transport.closed
-        transport.close = lambda: setattr(transport, "closed", True)
-        transport.pause_reading = transport.resume_reading = lambda: None
-        connection = PredictProtocol(self.config, self.state, {})
-        connection.connection_made(transport)  # type: ignore[arg-type]
-        return connection, transport
-
-
-def documents(transport: Any) -> list[Any]:
-    """The bodies of what was sent, in order."""
-    parts = b"".join(transport.sent).split(b"HTTP/1.1 ")[1:]
-    return [json.loads(part.partition(b"\r\n\r\n")[2]) for part in parts]
-
-
-async def until(condition: Callable[[], object]) -> None:
-    for _ in range(2_000):
-        if condition():
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("it did not happen")
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ ATTRIBUTES = {
         *("config", "loop", "parser", "server_state", "connections", "tasks"),
         *("transport", "flow", "cycle", "pipeline", "headers", "expect_100_continue", "timeout_keep_alive"),
     },
-    "connection_made": {"client"},
+    "connection_made": {"client", "flow"},
     "on_message_begin": {"url", "expect_100_continue", "headers", "scope"},
 }
 """What the two read of a connection, by the method that sets it anew."""
@@ -173,6 +173,7 @@ def test_the_parts_beside_the_protocol_are_there() -> None:
         (tree,) = ast.parse(inspect.getsource(kind)).body
         assert names <= _assigned(tree), kind
     assert {"resume_reading", "pause_reading"} <= set(vars(flow_control.FlowControl))
+    assert [*inspect.signature(flow_control.FlowControl).parameters] == ["transport"]
 
 
 def test_the_server_makes_a_new_list_of_headers_for_every_date_and_shuts_every_connection_down() -> None:

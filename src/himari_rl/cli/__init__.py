@@ -42,7 +42,7 @@ AREAS = {
     "walk_forward": ("walk-forward",),
     "gate": ("gate", "promote", "rollback", "decide"),
     "report": ("report",),
-    "judge": ("judge", "verify", "runs"),
+    "judge": ("judge", "verify", "certificate", "runs"),
     "bundle": ("export", "sign"),
     "serve": ("serve",),
     "runner": ("run",),

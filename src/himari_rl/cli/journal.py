@@ -1,4 +1,4 @@
-"""himari journal: what the runner decided, entry by entry: verified, shown, exported.
+"""himari journal: what runner or server decided, entry by entry: verified, shown, exported.
 
 himari journal verify runs/live/journal.sqlite
 himari journal tail runs/live/journal.sqlite --count 20
@@ -42,7 +42,9 @@ def verify(place: Place, as_json: Json = False) -> None:
 def tail(
     place: Place,
     count: Annotated[int, typer.Option(min=1, help="How many entries.")] = 10,
-    kind: Annotated[str, typer.Option(help="Only entries of one kind: decision, rejection, halt, resume.")] = "",
+    kind: Annotated[
+        str, typer.Option(help="Only entries of one kind: decision, rejection, halt, resume, answer.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Shows the newest entries, the newest last.
@@ -97,12 +99,14 @@ def _line(row: Stored) -> str:
         why = said["cause"] or said["version"]
         sized = f"x{said['multiplier']:.4f} {said['size_usd']:+,.2f} USD"
         return f"{head}{at} {sized} {said['source']} ({why})"
+    if entry.kind == "answer":
+        return f"{head}{at} x{said['multiplier']:.4f} {said['path']} ({said['version']})"
     return f"{head}{at} {said.get('reason', '')} {said.get('why', '')}".rstrip()
 
 
 def register(app: typer.Typer) -> None:
     """Adds `himari journal`."""
-    group = typer.Typer(help="Decisions of the runner: verify, tail, export.", no_args_is_help=True)
+    group = typer.Typer(help="Decisions of runner and server: verify, tail, export.", no_args_is_help=True)
     for command in (verify, tail, export):
         group.command(command.__name__)(command)
     app.add_typer(group, name="journal")

@@ -5,11 +5,15 @@ himari replay runs/live/journal.sqlite --bundle runs/btc/bundle
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from himari_rl.cli.options import Json
+
+if TYPE_CHECKING:
+    from himari_rl.runner.replay import Difference
 
 SHOWN = 20
 
@@ -21,22 +25,42 @@ def replay(
 ) -> None:
     """Computes every decision again with the offline encoder, bundle and ledger; exit code 1 where a number differs.
 
-    Listed are features beyond 1e-6, multipliers beyond 1e-5 and sizes beyond one cent, each with its cause.
+    Of a server's journal the answers, and what /v1/decide encoded; what cannot be computed again is named. Listed are
+    features beyond 1e-6, multipliers beyond 1e-5 and sizes beyond one cent, each with its cause.
 
     Example: himari replay runs/live/journal.sqlite --bundle runs/btc/bundle
     """
     import json
     from dataclasses import asdict
 
+    from himari_rl.errors import DataError
     from himari_rl.journal.store import open_journal
     from himari_rl.policy.runtime import load_policy
+    from himari_rl.runner.replay import Replayed
     from himari_rl.runner.replay import replay as computed
+    from himari_rl.runner.replay_answers import replay_answers
 
     with open_journal(journal, create=False) as kept:
         kept.verify()
-        found = computed(kept, load_policy(bundle))
+        policy = load_policy(bundle)
+        answered = replay_answers(kept, policy)
+        found: list[Replayed] = []
+        try:
+            found = computed(kept, policy)
+        except DataError:
+            if not answered:
+                raise
     if as_json:
-        typer.echo(json.dumps([asdict(each) for each in found]))
+        typer.echo(json.dumps([*map(asdict, found), *map(asdict, answered)]))
+    for session in [] if as_json else answered:
+        typer.echo(
+            f"{session.strategy} on {', '.join(session.symbols)}: {session.answers:,} answers of a server, "
+            f"{session.compared:,} multipliers and {session.encoded:,} states computed again; "
+            f"{len(session.differences)} differences"
+        )
+        for reason, count in sorted(session.left_out.items()):
+            typer.echo(f"  not replayed, {count:,}: {reason}")
+        _show(session.differences)
     for each in [] if as_json else found:
         fallbacks = ", ".join(f"{count} {cause}" for cause, count in sorted(each.fallbacks.items())) or "no"
         typer.echo(
@@ -47,14 +71,16 @@ def replay(
         if each.drift:
             named = ", ".join(f"{name} {bars}" for name, bars in each.drift.items())
             typer.echo(f"  drift on {each.drift_days} days, bars: {named}")
-        for one in each.differences[:SHOWN]:
-            typer.echo(
-                f"  {one.bar} {one.symbol} {one.what}: live {one.live:.9g}, offline {one.offline:.9g}: {one.cause}"
-            )
-        if len(each.differences) > SHOWN:
-            typer.echo(f"  and {len(each.differences) - SHOWN:,} more")
-    if any(each.differences for each in found):
+        _show(each.differences)
+    if any(each.differences for each in found) or any(session.differences for session in answered):
         raise typer.Exit(1)
+
+
+def _show(differences: Sequence[Difference]) -> None:
+    for one in differences[:SHOWN]:
+        typer.echo(f"  {one.bar} {one.symbol} {one.what}: live {one.live:.9g}, offline {one.offline:.9g}: {one.cause}")
+    if len(differences) > SHOWN:
+        typer.echo(f"  and {len(differences) - SHOWN:,} more")
 
 
 def register(app: typer.Typer) -> None:

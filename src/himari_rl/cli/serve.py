@@ -17,7 +17,10 @@ from himari_rl.config import Resolved
 if TYPE_CHECKING:
     from himari_rl.policy.runtime import Policy
 
-PLAIN = ("challenger", "challenger_share", "other_contracts", "external_code", "log_every", "access_log", "signer")
+PLAIN = (
+    *("challenger", "challenger_share", "other_contracts", "external_code", "journal", "log_every", "access_log"),
+    "signer",
+)
 
 
 @configured("serve", *(f"serve.{name}" for name in PLAIN))
@@ -55,6 +58,10 @@ def serve(
     app = create_app(source, replace(asked, admin=admin))
     service = app.state.service
     service.load()
+    if asked.journal:
+        from himari_rl.journal.store import open_journal
+
+        open_journal(asked.journal).close()  # a place that cannot be used is said now, not in /ready
     if service.slot is None:
         alias = f"aliases/{source}.json"
         if not is_file(source) and is_file(alias):  # `himari promote NAME` was here

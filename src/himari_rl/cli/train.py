@@ -27,6 +27,12 @@ Symbol = Annotated[str | None, typer.Option(help="Which symbol, where the data h
 Symbols = Annotated[list[str], typer.Option(help="2 to 100 symbols, in the order of the policy's state and answer.")]
 Interval = Annotated[str | None, typer.Option(help="Which bars, where the data has several: 1h, 1d.")]
 Funding = Annotated[str | None, typer.Option(help="Folder of SYMBOL_funding_8h files, one for each symbol.")]
+Features = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B", help="Columns of the data that the policy sees too, in this order; of a panel every symbol's."
+    ),
+]
 Out = Annotated[str, typer.Option(help="Folder of the run, local or gs://.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the run's last checkpoint.")]
 Overwrite = Annotated[
@@ -79,6 +85,7 @@ def train_base(
     data: Data,
     settings: Resolved,
     symbol: Symbol = None,
+    features: Features = None,
     beliefs_from: BeliefsFrom = None,
     out: Out = "runs/base",
     resume: Resume = False,
@@ -91,9 +98,10 @@ def train_base(
     Example: himari train base --data bars.parquet --num-episodes 1000 --seed 0 --out runs/mine
     """
     from himari_rl.data.sources import load_bars
+    from himari_rl.features.own import with_named
 
     others = [load_bars(path) for path in beliefs_from or ()]
-    bars = load_bars(data, symbol=symbol)
+    bars = with_named(load_bars(data, symbol=symbol), features)
     _run(settings, bars, data, out, resume, overwrite, tensorboard, as_json, others)
 
 
@@ -102,6 +110,7 @@ def train_lstm(
     data: Data,
     settings: Resolved,
     symbol: Symbol = None,
+    features: Features = None,
     out: Out = "runs/lstm",
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -113,8 +122,10 @@ def train_lstm(
     Example: himari train lstm --data bars.parquet --num-episodes 1000 --seed 0 --out runs/lstm
     """
     from himari_rl.data.sources import load_bars
+    from himari_rl.features.own import with_named
 
-    _run(settings, load_bars(data, symbol=symbol), data, out, resume, overwrite, tensorboard, as_json)
+    bars = with_named(load_bars(data, symbol=symbol), features)
+    _run(settings, bars, data, out, resume, overwrite, tensorboard, as_json)
 
 
 @configured("train", *RUN, *AGENT, *LEDGER, kind="multi")
@@ -124,6 +135,7 @@ def train_multi(
     settings: Resolved,
     interval: Interval = None,
     funding: Funding = None,
+    features: Features = None,
     out: Out = "runs/multi",
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -135,17 +147,10 @@ def train_multi(
     Example: himari train multi --data bars/ --symbols BTC-USDT ETH-USDT SOL-USDT --out runs/multi
     """
     from himari_rl.data.panel import load_panel
+    from himari_rl.features.own import with_named
 
-    _run(
-        settings,
-        load_panel(data, symbols, interval, funding=funding),
-        data,
-        out,
-        resume,
-        overwrite,
-        tensorboard,
-        as_json,
-    )
+    bars = with_named(load_panel(data, symbols, interval, funding=funding), features)
+    _run(settings, bars, data, out, resume, overwrite, tensorboard, as_json)
 
 
 def _run(

@@ -11,6 +11,7 @@ import typer
 
 from himari_rl.cli.console import stderr_console
 from himari_rl.cli.options import ACCEPT, AGENT, LEDGER, Json, Kind, configured
+from himari_rl.cli.train import Features
 from himari_rl.config import Resolved
 
 
@@ -29,6 +30,7 @@ def tune(
         list[str] | None, typer.Option(help="multi: which symbols, for example BTC-USDT ETH-USDT.")
     ] = None,
     funding: Annotated[str | None, typer.Option(help="multi: folder of funding files.")] = None,
+    features: Features = None,
     out: Annotated[str, typer.Option(help="Folder of the study.")] = "runs/tune",
     as_json: Json = False,
 ) -> None:
@@ -52,7 +54,7 @@ def tune(
         num_episodes=asked.num_episodes,
         purge_bars=asked.purge_bars,
     )
-    bars = history_of(kind, data, symbol, symbols, funding)
+    bars = history_of(kind, data, symbol, symbols, funding, features)
     with workplace(out) as folder, opened_progress(console, "trials") as progress:
         tuned = search(
             bars,

@@ -52,6 +52,7 @@ def arguments(kind: str, script: str) -> argparse.ArgumentParser:
         add("--symbols", nargs="+", help="2 to 100, in the order of the policy's answer")
     else:
         add("--symbol", help="which symbol of the bars")
+    add("--features", metavar="A,B", help="columns of the data that the policy sees too, in this order")
     add("--seeds", type=int, default=len(usual.seeds), help="how many; the bundle is their ensemble")
     add("--seed", type=int, default=usual.seeds[0], help="first of the seeds")
     add("--max-cost", type=float, help="US dollars: stops there with a checkpoint, at budget.usd_per_hour")
@@ -100,6 +101,7 @@ def _run(kind: str, parser: argparse.ArgumentParser, given: Namespace, typed: se
     from himari_rl.cloud.markets import load_market
     from himari_rl.cloud.meter import metered
     from himari_rl.cloud.training_run import Places, train_in_cloud
+    from himari_rl.features.own import with_named
     from himari_rl.training.job import Job
 
     places = _places(parser, kind, given, settings, os.environ)
@@ -109,7 +111,7 @@ def _run(kind: str, parser: argparse.ArgumentParser, given: Namespace, typed: se
     symbols = cloud.symbols if kind == "multi" else (cloud.symbol,)
     if given.data and kind != "multi" and "symbol" not in typed:
         symbols = _only(data) or symbols
-    bars = load_market(data, kind, symbols, None if given.data else cloud.interval, tell)
+    bars = with_named(load_market(data, kind, symbols, None if given.data else cloud.interval, tell), given.features)
     costs = CostLedger(places.pop("costs"))
     with metered(settings["budget"], kind, places["model_dir"], ledger=costs, tell=tell):
         return train_in_cloud(

@@ -3,6 +3,7 @@
 himari walk-forward base --data BTC-USDT_1h.parquet --out runs/btc
 himari walk-forward base --data BTC-USDT_1h.parquet --out runs/btc --scheduler tcp://10.0.0.5:8786
 himari walk-forward rule:rules.py:steady --data BTC-USDT_1h.parquet --out runs/steady
+himari walk-forward base --data BTC-USDT_1h.parquet --set environment.charges.impact=1.0
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import typer
 
 from himari_rl.cli.console import stderr_console
 from himari_rl.cli.options import ACCEPT, AGENT, BUDGET, LEDGER, Json, KindOrCode, configured, told_on
+from himari_rl.cli.train import Features
 from himari_rl.config import Resolved
 
 if TYPE_CHECKING:
@@ -58,9 +60,7 @@ def walk_forward(
         list[str] | None, typer.Option(help="multi: which symbols, for example BTC-USDT ETH-USDT.")
     ] = None,
     funding: Annotated[str | None, typer.Option(help="multi: folder of funding files.")] = None,
-    features: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Columns of the data that the policy sees too, in this order.")
-    ] = None,
+    features: Features = None,
     beliefs_from: Annotated[
         list[str] | None,
         typer.Option("--beliefs-from", help="base: bars of other symbols, a file each, evidence for the beliefs."),
@@ -122,9 +122,7 @@ def walk_forward(
     environment = settings["environment"]
     agent = settings["agent"] if ":" not in kind or settings.typed("agent") else None
     asked = settings_of(kind, agent, environment, settings["walk_forward"])
-    bars = history_of(kind, data, symbol, symbols, funding)
-    if features:
-        bars = _with_features(bars, features)
+    bars = history_of(kind, data, symbol, symbols, funding, features)
     others = [load_bars(path) for path in beliefs_from or ()]
     pool = dask_pool(scheduler) if scheduler else None if jobs == 1 else local_pool(jobs)
     console = stderr_console(highlight=False)
@@ -185,27 +183,24 @@ def _share(task: str | None, environment: Mapping[str, str]) -> tuple[int, int] 
 
 
 def history_of(
-    kind: str, data: list[str], symbol: str | None, symbols: list[str] | None, funding: str | None
+    kind: str,
+    data: list[str],
+    symbol: str | None,
+    symbols: list[str] | None,
+    funding: str | None,
+    features: str | None = None,
 ) -> Bars | Panel:
-    """What a kind of agent learns from: one symbol's bars, or for multi a panel."""
+    """What a kind of agent learns from: one symbol's bars, or for multi a panel; with the features that it sees."""
     from himari_rl.data.panel import load_panel
     from himari_rl.data.sources import load_bars
     from himari_rl.errors import ConfigError
+    from himari_rl.features.own import with_named
 
     if (kind == "multi") != bool(symbols) and ":" not in kind:  # code of somebody's own takes either
         raise ConfigError(f"{kind} with symbols {symbols}", "multi with --symbols, the others without")
-    return load_panel(data, symbols, funding=funding) if symbols else load_bars(data, symbol)
-
-
-def _with_features(bars: Bars | Panel, names: str) -> Bars:
-    """One asset's bars whose named columns are seen."""
-    from himari_rl.errors import ConfigError
-    from himari_rl.features.own import with_features
-    from himari_rl.schema import Bars
-
-    if not isinstance(bars, Bars):
-        raise ConfigError(f"own features {names} of a panel", "one asset", "leave --features out")
-    return with_features(bars, [name.strip() for name in names.split(",") if name.strip()])
+    if symbols:
+        return with_named(load_panel(data, symbols, funding=funding), features)
+    return with_named(load_bars(data, symbol), features)
 
 
 def show(document: dict[str, Any], console: Console, ledger: str) -> None:

@@ -47,7 +47,7 @@ class PolicyCaller:
         self._versions = frozenset(self.config.versions)
         self._looking = threading.Lock()
         self.ready: dict[str, str] = {}
-        """What /ready said of grid and ledger: `first_bar` (ISO 8601) and `ledger` (JSON)."""
+        """What /ready said: `first_bar` (ISO 8601), `ledger` (JSON), and own `features` (a list in JSON)."""
         if self.config.keep_warm_s:
             self._wire.spawn(self._keep_warm())
 
@@ -118,6 +118,7 @@ class PolicyCaller:
             return f"{self.url} has {version}, not {', '.join(self.config.versions)}"
         if isinstance(said.get("first_bar"), str) and isinstance(said.get("ledger"), dict):
             self.ready = {"first_bar": said["first_bar"], "ledger": json.dumps(said["ledger"])}
+            self.ready["features"] = json.dumps([str(name) for name in said.get("features") or ()])
         challenger = said.get("challenger") or {}  # one that answers a share of the clients answers us perhaps
         split = challenger.get("model_version") if str(challenger.get("mode")).startswith("split") else None
         self._versions = self._versions | {version} | ({split} if split else set())

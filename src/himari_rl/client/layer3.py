@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import NamedTuple
@@ -9,6 +10,7 @@ from typing import NamedTuple
 from himari_rl.client.answers import FEW_BARS
 from himari_rl.client.caller import PolicyCaller
 from himari_rl.client.config import ClientConfig
+from himari_rl.errors import ConfigError, StateError
 from himari_rl.features.live import Signal
 from himari_rl.policy.arrival import ArrivalRules
 from himari_rl.policy.book import Book, GivenAccount, closed_bars
@@ -26,6 +28,7 @@ class ClosedBar(NamedTuple):
     close: float
     tradable: bool = True  # False: a bar without volume, at whose open nothing can be filled
     funding: float = 0.0  # rate settled at its open
+    features: Mapping[str, float] = {}  # the policy's own features at the close, by name
 
 
 class Sizing(NamedTuple):
@@ -52,6 +55,7 @@ class Layer3:
 
     Args:
         symbols: the policy's, in its order.
+        features: own features that the policy reads, in its order; every bar of `decide` then has them by name.
         ledger: fees and limits; the account on paper is kept with them.
         equity_usd: what the account starts with.
         paper: False where the account comes with every call.
@@ -63,6 +67,7 @@ class Layer3:
         symbols: Sequence[str],
         *,
         interval_ms: int = HOUR_MS,
+        features: Sequence[str] = (),
         ledger: LedgerConfig | None = None,
         equity_usd: float = 10_000.0,
         paper: bool = True,
@@ -70,10 +75,18 @@ class Layer3:
     ) -> None:
         ledger = ledger or LedgerConfig()
         rules = ArrivalRules.for_ledger(ledger, interval_ms, 0, len(symbols))
-        self.book = Book(symbols, rules, ledger, equity_usd=equity_usd, paper=paper)
+        self.book = Book(symbols, rules, ledger, equity_usd=equity_usd, paper=paper, own=tuple(features))
         self.caller = PolicyCaller(url, symbols, interval_ms, config)
         self.trouble = self.caller.connect()
         """Why the server cannot be used yet; empty where it can."""
+        read = json.loads(self.caller.ready.get("features", json.dumps(list(features))))
+        if read != list(features):
+            self.caller.close()
+            raise ConfigError(
+                f"features {', '.join(features) or 'none'}",
+                f"{', '.join(read) or 'none'}, which the policy behind {url} reads",
+                f"Layer3(..., features={read})",
+            )
         self._memory: str | None = None
 
     def __enter__(self) -> Layer3:
@@ -105,10 +118,11 @@ class Layer3:
 
         Raises:
             ArrivalError: the bar is none that can follow (off the grid, repeated, another unit): decide nothing on it.
+            StateError: a feature that the policy reads is missing, or it reads none of that name.
         """
         book = self.book
         signals = [signal] if isinstance(signal, Signal) else [signal[symbol] for symbol in book.symbols]
-        seen = book.close(closed_bars(*self._columns(bar)), signals, account)
+        seen = book.close(closed_bars(*self._columns(bar), self._own(bar)), signals, account)
         cause, detail, version, confidence, latency_ms = FEW_BARS, "call begin() with earlier bars first", "", None, 0.0
         multipliers: Sequence[float] = [FALLBACK] * len(book.symbols)
         if seen.missing:
@@ -132,9 +146,21 @@ class Layer3:
             limits=sized.limits,
         )
 
+    def _own(self, bar: ClosedBar | Mapping[str, ClosedBar]) -> list[list[float]]:
+        """Every symbol's features in the policy's order."""
+        own, found = self.book.own, []
+        for symbol in self.book.symbols:
+            given = (bar if isinstance(bar, ClosedBar) else bar[symbol]).features
+            if set(given) != set(own):
+                wrong = [f"lacks {name}" for name in own if name not in given]
+                wrong += [f"has {name}" for name in given if name not in own]
+                raise StateError(f"the bar of {symbol} {wrong[0]}", f"features {', '.join(own) or 'none'}")
+            found.append([given[name] for name in own])
+        return found
+
     def _columns(
         self, bar: ClosedBar | Mapping[str, ClosedBar]
     ) -> tuple[int, list[float], list[float], list[bool], list[float]]:
         bars = [bar] if isinstance(bar, ClosedBar) else [bar[symbol] for symbol in self.book.symbols]
-        _, opens, closes, tradable, funding = zip(*bars, strict=True)
+        opens, closes, tradable, funding = zip(*(each[1:5] for each in bars), strict=True)
         return bars[0].timestamp, list(opens), list(closes), list(tradable), list(funding)

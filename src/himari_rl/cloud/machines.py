@@ -141,7 +141,7 @@ class MachinesConfig:
 
     price_date: str = "2026-09"
     """Month of the prices. They change: compare with the first bill."""
-    price_source: str = "us-central1: N1, T4 as others quote cloud.google.com/vertex-ai/pricing; the rest remembered"
+    price_source: str = "us-central1: cloud.google.com/run/pricing; N1, T4 as others quote; L4, E2, spot remembered"
     """Where the prices come from."""
     t4: T4Config = field(default_factory=T4Config)
     """The card's machine."""

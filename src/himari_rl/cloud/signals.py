@@ -167,7 +167,7 @@ def log_metrics(service: str) -> dict[str, dict[str, Any]]:
             "Milliseconds of a decision, without the network", answers, "EXTRACT(jsonPayload.latency_ms)", "ms", powers
         ),
         "himari/rl/position_multiplier": _distribution(
-            "Multipliers answered", answers, "EXTRACT(jsonPayload.position_multiplier)", "1", tenths
+            "Multipliers answered; a portfolio's mean", answers, "EXTRACT(jsonPayload.position_multiplier)", "1", tenths
         ),
         "himari/rl/api_errors": _counter(
             "Requests refused or failed",

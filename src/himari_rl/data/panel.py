@@ -80,8 +80,8 @@ class Panel:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Own features of one asset are seen; those of a panel are not yet."""
-        return ()
+        """Own features that policies see: every symbol has the same."""
+        return self.bars[0].features
 
     @property
     def interval_ms(self) -> int:
@@ -159,6 +159,9 @@ def panel_of(bars: Sequence[Bars]) -> Panel:
                 f"{first.symbol} opens at {stamp(int(first.timestamp[0]))}, {b.symbol} at {stamp(int(b.timestamp[0]))}"
             )
             raise DataError(found, "bars on one grid", "resample one of them")
+        if b.features != first.features:
+            names = [f"{x.symbol} shows {', '.join(x.features) or 'no own feature'}" for x in (first, b)]
+            raise DataError(" and ".join(names), "the same own features of every symbol", "name them once, for all")
         if b.synthetic != first.synthetic:
             made = next(x.symbol for x in (first, b) if x.synthetic)
             raise DataError(f"{made} is synthetic and another symbol is not", "all recorded or all synthetic", "")

@@ -14,6 +14,7 @@ from himari_rl.envs.physics import Market
 from himari_rl.envs.trading_env import TradingEnv, require_config, require_history
 from himari_rl.envs.vector_env import VectorTradingEnv
 from himari_rl.errors import ConfigError
+from himari_rl.features.encoder import StateEncoder
 
 __all__ = ["MultiAssetEnvConfig", "MultiAssetTradingEnv", "MultiAssetVectorEnv"]
 
@@ -46,7 +47,7 @@ class MultiAssetTradingEnv(TradingEnv):
         self, panel: PanelOrConfig = None, config: PanelOrConfig = None, *, action_space: str = "multiplier"
     ) -> None:
         panel, chosen = _panel_and_config(panel, config)
-        super().__init__(panel, chosen, encoder=chosen.encoder, action_space=action_space)
+        super().__init__(panel, chosen, encoder=_encoder(panel, chosen), action_space=action_space)
 
 
 class MultiAssetVectorEnv(VectorTradingEnv):
@@ -61,7 +62,12 @@ class MultiAssetVectorEnv(VectorTradingEnv):
         action_space: str = "multiplier",
     ) -> None:
         panel, chosen = _panel_and_config(panel, config)
-        super().__init__(num_envs, panel, chosen, encoder=chosen.encoder, action_space=action_space)
+        super().__init__(num_envs, panel, chosen, encoder=_encoder(panel, chosen), action_space=action_space)
+
+
+def _encoder(panel: Panel | Market, config: MultiAssetEnvConfig) -> StateEncoder:
+    """Of the panel, with its own features; of a market that names none, of the config."""
+    return StateEncoder.of(panel) if isinstance(panel, Panel) else config.encoder
 
 
 def _panel_and_config(panel: PanelOrConfig, config: PanelOrConfig) -> tuple[Panel | Market, MultiAssetEnvConfig]:

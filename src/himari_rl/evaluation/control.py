@@ -21,6 +21,12 @@ from himari_rl.evaluation.verdict import Verdict, look_ahead_suspected
 from himari_rl.schema import FloatArray
 
 POWER = 0.95  # with which the planted edge must be shown
+FIXED = "fixed"  # among the numbers of `planted`: 1 where the policy came out the same on every fold and twin
+LEARNS_NOTHING = (
+    " This policy learned nothing, it is the same on every fold and twin, so it cannot find what is planted there and "
+    "no gate releases it: what it earned against 1.0, cash and the one-liners stands as measured, and whether its edge "
+    "is more than luck is not shown."
+)
 SURE = 0.95  # of a twin that its own Sharpe ratio is above 0
 
 
@@ -72,6 +78,8 @@ def _planted(of: Mapping[str, float]) -> tuple[bool, str]:
         sentence += f"So much data shows an edge of that size with {power} % power."
     else:
         sentence += f"TOO LITTLE DATA: even that edge is shown with a power of {100.0 * of['power']:.0f} % only."
+    if of.get(FIXED) and not found:
+        sentence += LEARNS_NOTHING
     return found and enough, sentence
 
 

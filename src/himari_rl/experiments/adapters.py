@@ -14,7 +14,7 @@ import csv
 import hashlib
 import io
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,7 @@ class RuleFactory:
 
     def reference(self) -> CodeReference:
         function = described(self.function)
-        return CodeReference(name=f"rule:{function.name}", sha256=function.sha256, settings=function.settings)
+        return replace(function, name=f"rule:{function.name}")
 
     def __call__(self, train: Bars | Panel, seed: int) -> RulePolicy:
         return RulePolicy(self.function)

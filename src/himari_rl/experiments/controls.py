@@ -32,11 +32,12 @@ from himari_rl.evaluation.backtest import (
     stage,
 )
 from himari_rl.evaluation.baselines import ONE
-from himari_rl.evaluation.control import POWER, Control, Judgement, control, own_deflated
+from himari_rl.evaluation.control import FIXED, POWER, Control, Judgement, control, own_deflated
 from himari_rl.evaluation.one_liners import on_training_rows, one_liners, with_best
 from himari_rl.evaluation.portfolio_baselines import allocations_of
 from himari_rl.evaluation.statements import BETTER, LOOK_AHEAD, NO_EDGE, control_doubt, control_failed
 from himari_rl.evaluation.verdict import Verdict, judge
+from himari_rl.experiments.external_folds import learned_nothing
 from himari_rl.experiments.fold_files import TrainedFold
 from himari_rl.experiments.fold_policies import fold_policies
 from himari_rl.experiments.power import Power
@@ -108,9 +109,10 @@ def judge_parts(
     verdict = judge(result, rng, **asked, one_liner=rivals.in_words())
     year = result.bars_per_year
     mine = result.run(POLICY).log_growth
+    played = [fold for key, fold in trained.items() if key[1] < len(work.folds)]
     controls = (
         control("driftless", _twin(nothing, rng)),
-        _planted(edge, work.planted, rng),
+        _planted(edge, work.planted, rng, {FIXED: 1.0} if learned_nothing(played) else {}),
         _shuffled(elsewhere, result, rng, risk_aversion),
         _lag(verdict),
         _costs(result),
@@ -157,11 +159,13 @@ def _twin(result: Backtest, rng: np.random.Generator) -> dict[str, float]:
     }
 
 
-def _planted(result: Backtest, planted: Power | None, rng: np.random.Generator) -> Control:
+def _planted(
+    result: Backtest, planted: Power | None, rng: np.random.Generator, known_of_it: Mapping[str, float]
+) -> Control:
     if planted is None:
         raise RefusedError("the planted twin has no stated edge", "a plan with twins")
     known = {"edge": planted.edge, "power": planted.power, "honest": planted.honest}
-    return control("planted", _twin(result, rng) | known)
+    return control("planted", _twin(result, rng) | known | known_of_it)
 
 
 def _shuffled(there: Backtest, result: Backtest, rng: np.random.Generator, risk_aversion: float) -> Control:

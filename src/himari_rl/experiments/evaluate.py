@@ -115,8 +115,7 @@ def evaluate(
             return evaluate(here, bars, progress=progress, accept=accept, beliefs_from=beliefs_from, **settings)
     loaded = policy if isinstance(policy, Policy) else load_policy(policy)
     manifest = loaded.manifest
-    if isinstance(bars, Bars) and manifest.own_features:
-        bars = with_features(bars, manifest.own_features)
+    bars = with_features(bars, manifest.own_features)  # and no others
     found = accepted_facts(bars, accept)
     require_ledger()
     if loaded.folder is not None:

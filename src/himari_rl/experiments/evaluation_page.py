@@ -26,8 +26,7 @@ def evaluation_html(policy: Policy, bars: Bars | Panel, found: Evaluation) -> st
     """
     manifest, result = policy.manifest, found.backtest
     spec, own = manifest.ledger, manifest.own_features
-    if isinstance(bars, Bars) and own:
-        bars = with_features(bars, own)
+    bars = with_features(bars, own)
     first = len(bars) - 2 - len(result)
     curves = arrays_of(result, shipped_answers(policy, bars) | market_curves(bars, spec, first))
     mine = result.run(found.verdict.policy)

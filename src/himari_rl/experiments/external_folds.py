@@ -25,11 +25,14 @@ from himari_rl.policy.bundle import new_manifest
 from himari_rl.policy.clock import decisions_of
 from himari_rl.policy.code import CodeReference, Factory, resolved
 from himari_rl.policy.external import (
+    ASKED,
     KEPT,
+    REFIT,
     Arrays,
     ExternalPolicy,
     Way,
     ask,
+    external_of,
     is_at_hand,
     kept,
     probed,
@@ -59,6 +62,28 @@ def fit_folds(tasks: Sequence[FoldTask]) -> list[bytes]:
 def is_fitted(fold: TrainedFold) -> bool:
     """Whether a fold's policy can answer in this process."""
     return fold.manifest.external is None or is_at_hand(fold.manifest, fold.manifest.seeds[0])
+
+
+def learned_nothing(folds: Sequence[TrainedFold]) -> bool:
+    """Whether somebody's policy came out the same wherever it was fitted with one seed, on real rows and on twins.
+
+    Told by what is kept of it, and of what cannot be kept by its answers to the same states.
+    """
+    if any(fold.manifest.external is None for fold in folds):
+        return False
+    first: dict[int, TrainedFold] = {}
+    return all(_alike(first.setdefault(fold.manifest.seeds[0], fold), fold) for fold in folds)
+
+
+def _alike(one: TrainedFold, other: TrainedFold) -> bool:
+    if external_of(one.manifest).kept != REFIT:
+        held, there = ({n: v for n, v in each.tensors.items() if n.startswith(f"0.{KEPT}")} for each in (one, other))
+        return held.keys() == there.keys() and all(np.array_equal(held[name], there[name]) for name in held)
+    states = one.tensors.get(f"0.{ASKED}")
+    if states is None or one is other:
+        return one is other
+    said, answered = (each.policy.decide_batch(states)[0] for each in (one, other))
+    return bool(np.array_equal(said, answered))
 
 
 def fit_again(folds: Sequence[tuple[FoldTask, Manifest]]) -> None:
@@ -126,7 +151,7 @@ def _remembers(policy: DecidesBatch, rows: FloatArray, assets: int) -> bool:
 
 def _manifest(task: FoldTask, tensors: Arrays, way: Way, rows: FloatArray, ships: bool) -> Manifest:
     encoder, environment = StateEncoder.of(task.train), task.recipe.environment
-    normaliser = fitted_normaliser(rows)
+    normaliser = fitted_normaliser(rows, len(encoder.own) * len(encoder.symbols))
     data = training_data(task.train)
     return new_manifest(
         kind="external",
@@ -152,12 +177,16 @@ def _manifest(task: FoldTask, tensors: Arrays, way: Way, rows: FloatArray, ships
     )
 
 
-def fitted_normaliser(rows: FloatArray) -> NormaliserSpec:
-    """How far a state is from the training rows (D, F) is measured in; what the policy itself reads is its affair."""
+def fitted_normaliser(rows: FloatArray, own: int = 0) -> NormaliserSpec:
+    """How far a state is from the training rows (D, F) is measured in; what the policy itself reads is its affair.
+
+    Args:
+        own: features of its own, which are the last columns.
+    """
     mean, std = rows.mean(0), rows.std(0)
     plain = std < CONSTANT
     blocks = np.arange(rows.shape[1])
-    account = np.isin(blocks % WIDTH, ACCOUNT_COLUMNS)
+    account = np.isin(blocks % WIDTH, ACCOUNT_COLUMNS) & (blocks < len(blocks) - own)
     keep = ~plain & ~account
     return NormaliserSpec(
         mean=tuple(np.where(plain, 0.0, mean).tolist()),

@@ -11,6 +11,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
+import numpy as np
 from safetensors.numpy import load, save
 
 from himari_rl.config import as_dict
@@ -82,7 +83,9 @@ class TrainedFold:
 def packed(key: str, trained: TrainedFold) -> bytes:
     """The weights, with everything else in their header: in one entry, because a header's entries have no order."""
     notes = {"key": key, "manifest": trained.manifest.model_dump_json(), "gain": repr(trained.gain)}
-    return sealed(save(trained.tensors, metadata={"fold": json.dumps(notes)}))
+    # somebody's own arrays come in any order; safetensors writes the bytes of one that is not row by row as they lie
+    tensors = {name: np.asarray(array, order="C") for name, array in trained.tensors.items()}
+    return sealed(save(tensors, metadata={"fold": json.dumps(notes)}))
 
 
 def unpacked(data: bytes, key: str, where: str) -> TrainedFold:

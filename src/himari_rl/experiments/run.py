@@ -41,6 +41,7 @@ from himari_rl.experiments.run_folder import (
 )
 from himari_rl.experiments.train_all import FOLDS_FOLDER, train_all
 from himari_rl.experiments.walk_forward import REAL, ExternalSettings, Settings, WalkForwardPlan, plan
+from himari_rl.features.own import with_features
 from himari_rl.policy.code import Factory, described, folder_of, named
 from himari_rl.schema import Bars
 from himari_rl.storage import join, write_atomic
@@ -87,6 +88,7 @@ def walk_forward(
     progress: Callable[[int, int], None] = lambda done, total: None,
     accept: Sequence[str] = (),
     beliefs_from: Sequence[Bars] = (),
+    features: Sequence[str] = (),
     **settings: Any,
 ) -> WalkForwardRun:
     """Trains on the past and judges what follows, fold after fold, with controls; what `himari walk-forward` does.
@@ -99,6 +101,7 @@ def walk_forward(
         accept: findings of `himari data audit` to go on with, by name; recorded in the document.
         overwrite: sets a run that is in `out` aside, renamed with the date; the same run there is continued without it.
         beliefs_from: bars of other symbols, evidence for the beliefs beside the policy's own.
+        features: columns of the data that the policy sees too, in this order (features/own.py).
         settings: fields of WalkForwardConfig: train, test, step, folds, seeds (how many, or which), num_episodes ...
 
     Raises:
@@ -115,6 +118,7 @@ def walk_forward(
     history, what = (kind, bars) if callable(bars) or isinstance(bars, str) else (bars, kind)
     require_bars(history, "walk_forward(bars, ...) or walk_forward(factory, bars, ...)")
     bars = cast(Bars | Panel, history)
+    bars = with_features(bars, features) if features else bars
     asked = settings_of(what, agent, environment or TradingEnvConfig(), settings_from(WalkForwardConfig, settings))
     pool = None if jobs == 1 else local_pool(jobs)
     said: dict[str, Any] = {"progress": progress, "overwrite": overwrite, "accept": accept}
@@ -229,7 +233,8 @@ def _judged(
 
 def identity_of_run(settings: Settings, bars: Bars | Panel, beliefs_from: Sequence[Bars]) -> RunIdentity:
     """What makes two walk-forwards the same run: the settings, the bars and whatever else was evidence."""
-    return RunIdentity(WALK_FORWARD, settings.hash, " ".join(each.fingerprint for each in (bars, *beliefs_from)))
+    data = " ".join(each.fingerprint for each in (bars, *beliefs_from))
+    return RunIdentity(WALK_FORWARD, settings.hash, data, settings.plain)
 
 
 def write_settings(work: WalkForwardPlan, bars: Bars | Panel, out: Path) -> None:

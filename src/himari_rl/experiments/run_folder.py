@@ -7,10 +7,11 @@ A folder that holds another run is refused, or set aside with the date in its na
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from himari_rl.errors import ConfigError, StorageError
 from himari_rl.evaluation.record import BUNDLE, SETTINGS, read_document
@@ -20,6 +21,8 @@ from himari_rl.training.record import CHECKPOINT, RECORD
 from himari_rl.trials.ledger import Trials
 
 TRAINING, WALK_FORWARD, UNKNOWN = "training run", "walk-forward", "run that left no record"
+
+NAMED = 4  # settings that are named one by one
 
 Tell = Callable[[str], None]
 
@@ -31,6 +34,8 @@ class RunIdentity:
     kind: str
     settings: str = ""
     data: str = ""
+    said: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+    """The settings themselves, where they are at hand: what differs is then named."""
 
 
 def nothing_said(line: str) -> None:
@@ -47,7 +52,8 @@ def run_in(out: Path) -> RunIdentity | None:
                 return RunIdentity(UNKNOWN)
             data = said.get("data_sha256") or (said.get("data") or {}).get("sha256", "")
             symbols = said.get("symbols")
-            return RunIdentity(kind, str(said.get("hash", "")), f"{data} {','.join(symbols)}" if symbols else str(data))
+            data = f"{data} {','.join(symbols)}" if symbols else str(data)
+            return RunIdentity(kind, str(said.get("hash", "")), data, said.get("settings"))
     left = (out / BUNDLE).exists() or any(out.glob(CHECKPOINT.format(seed="*")))
     return RunIdentity(UNKNOWN) if left else None
 
@@ -76,7 +82,7 @@ def claimed(
             held.enter_context(writer(out))
             there = None
         if there is not None and there != this and not resume:
-            differing = "other settings" if there.settings != this.settings else "other data"
+            differing = f"other settings{_named(there, this)}" if there.settings != this.settings else "other data"
             found = f"a {there.kind} of {differing}" if there.kind == this.kind else f"a {there.kind}"
             raise StorageError(
                 f"{out} holds {found}",
@@ -84,6 +90,23 @@ def claimed(
                 "choose another --out, or give --overwrite, which sets that run aside",
             )
         yield there
+
+
+def _named(there: RunIdentity, this: RunIdentity) -> str:
+    """The settings that two runs do not share."""
+    one, other = (dict(_leaves(each.said or {})) for each in (there, this))
+    if not (one and other):
+        return ""
+    names = sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+    return f" ({', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''})" if names else ""
+
+
+def _leaves(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value
 
 
 def put_aside(out: Path, tell: Tell) -> None:

@@ -23,6 +23,7 @@ from himari_rl.experiments.run_folder import (
     require_ledger,
     require_one,
 )
+from himari_rl.features.own import with_features
 from himari_rl.policy.bundle import read_manifest
 from himari_rl.policy.runtime import Policy, load_policy
 from himari_rl.schema import Bars
@@ -50,6 +51,7 @@ def train(
     watch: Watcher = no_watch,
     accept: Sequence[str] = (),
     beliefs_from: Sequence[Bars] = (),
+    features: Sequence[str] = (),
     **settings: Any,
 ) -> Policy:
     """Trains a policy on the first part of `bars` and writes `out`/bundle; what `himari train` does, same defaults.
@@ -64,6 +66,7 @@ def train(
         overwrite: sets a run that is in `out` aside, renamed with the date; without it another run there is refused.
         accept: findings of `himari data audit` to go on with, by name; recorded with the run.
         beliefs_from: bars of other symbols, evidence for the beliefs beside the policy's own.
+        features: columns of the data that the policy sees too, in this order (features/own.py).
         settings: fields of TrainConfig: num_episodes, seeds (how many, or which), test_fraction, save_interval, device.
 
     Raises:
@@ -78,6 +81,8 @@ def train(
     ('BTC-SYNTHETIC',)
     """
     require_bars(bars, "train(bars, ...)")
+    if features:
+        bars = with_features(bars, features)
     job = Job(
         agent=config_type(kind)() if agent is None else agent,
         environment=environment or TradingEnvConfig(),

@@ -110,8 +110,7 @@ def verify(
     """
     with workplace(run) as folder:
         document, said = read_run(folder), read_document(folder / SETTINGS)
-        if isinstance(bars, Bars):
-            bars = with_features(bars, document["data"].get("features", ()))
+        bars = with_features(bars, document["data"].get("features", ()))
         if bars.fingerprint != said["data_sha256"]:
             raise DataError(
                 f"{bars.source} is {bars.fingerprint[:12]}",

@@ -101,11 +101,17 @@ class ExternalSettings(Settings):
     @property
     def plain(self) -> dict[str, Any]:
         shapes_nothing = ("agent", "folder", "num_episodes")
-        return {name: value for name, value in as_dict(self).items() if name not in shapes_nothing}
+        said = {name: value for name, value in as_dict(self).items() if name not in shapes_nothing}
+        if not self.factory.modules:
+            del said["factory"]["modules"]  # such code keeps the hash it always had
+        return said
 
     @property
     def budget(self) -> str:
-        return f"fitted by {self.factory}, sha256 {self.factory.sha256[:12]}"
+        code = self.factory
+        what = f"sha256 {code.sha256[:12]}" if code.sha256 else code.settings
+        own = f", with its modules {', '.join(sorted(code.modules))}" if code.modules else ""
+        return f"fitted by {code}, {what}{own}"
 
     @property
     def code(self) -> CodeReference:

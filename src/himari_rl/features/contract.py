@@ -3,7 +3,8 @@
 Sixteen numbers per asset, in this order, are what Layer 2 clients send and what every bundle was trained on.
 The encoder computes from this table and `schema_hash` is taken over it, so a bundle made for another table
 is refused on load. With A > 1 assets the state is A blocks of sixteen, the A (A-1) / 2 pairwise return
-correlations, and the Herfindahl index of exposure: 16, 34, 52, ... numbers for 1, 2, 3, ... assets.
+correlations, and the Herfindahl index of exposure: 16, 34, 52, ... numbers for 1, 2, 3, ... assets. After all of that
+stand own features, asset by asset: K of them make a state of 16 + K, 34 + 2 K, 52 + 3 K, ... numbers.
 """
 
 from __future__ import annotations
@@ -79,24 +80,28 @@ MARKET_COLUMNS = tuple(column for column in range(WIDTH) if column not in ACCOUN
 
 
 def state_dim(assets: int, own: int = 0) -> int:
-    """Length of the state: 16 for one asset, 16 A + A (A-1) / 2 + 1 for A > 1, and own features after them."""
-    return (WIDTH if assets == 1 else WIDTH * assets + assets * (assets - 1) // 2 + 1) + own
+    """Length of the state: 16 for one asset, 16 A + A (A-1) / 2 + 1 for A > 1, and after them each asset's `own`."""
+    return (WIDTH if assets == 1 else WIDTH * assets + assets * (assets - 1) // 2 + 1) + own * assets
+
+
+def own_columns(assets: int, own: int) -> tuple[slice, ...]:
+    """Where each asset's own features stand: the first one's, then the second one's, ... at the end of the state."""
+    first = state_dim(assets)
+    return tuple(slice(first + own * asset, first + own * (asset + 1)) for asset in range(assets))
 
 
 def state_features(symbols: Sequence[str], own: Sequence[str] = ()) -> tuple[Feature, ...]:
     """Every number of the state, in order.
 
     One asset keeps the sixteen plain names whatever its symbol, so any single-asset bundle serves any symbol;
-    more assets give "BTC-USD.momentum_1h", "correlation.BTC-USD.ETH-USD" and "herfindahl".
+    more assets give "BTC-USD.momentum_1h", "correlation.BTC-USD.ETH-USD", "herfindahl" and, for own features,
+    "BTC-USD.basis".
 
     Raises:
-        ConfigError: no symbols, or the same symbol twice; own features of several assets, or of a name that is taken.
+        ConfigError: no symbols, or the same symbol twice; too many own features, one twice, or of a name that is taken.
     """
-    if own and (len(symbols) > 1 or len(own) > MOST_OWN or set(own) & set(FEATURES)):
-        raise ConfigError(
-            f"own features {', '.join(own)} of {len(symbols)} assets",
-            f"at most {MOST_OWN}, of one asset, with names of their own",
-        )
+    if len(own) > MOST_OWN or set(own) & set(FEATURES) or len(set(own)) < len(own) or not all(own):
+        raise ConfigError(f"own features {', '.join(own)}", f"at most {MOST_OWN}, each once, with names of their own")
     if not symbols or len(set(symbols)) != len(symbols) or not all(symbols):
         raise ConfigError(
             f"symbols are {list(symbols)}", "one or more different, non-empty symbols", "name each asset once"
@@ -105,7 +110,8 @@ def state_features(symbols: Sequence[str], own: Sequence[str] = ()) -> tuple[Fea
         return (*ASSET_FEATURES, *(Feature(name, -LARGEST_OWN, LARGEST_OWN) for name in own))
     blocks = [feature._replace(name=f"{symbol}.{feature.name}") for symbol in symbols for feature in ASSET_FEATURES]
     pairs = [CORRELATION._replace(name=f"{CORRELATION.name}.{a}.{b}") for a, b in combinations(symbols, 2)]
-    return (*blocks, *pairs, HERFINDAHL)
+    ends = [Feature(f"{symbol}.{name}", -LARGEST_OWN, LARGEST_OWN) for symbol in symbols for name in own]
+    return (*blocks, *pairs, HERFINDAHL, *ends)
 
 
 def schema_hash(symbols: Sequence[str], own: Sequence[str] = ()) -> str:

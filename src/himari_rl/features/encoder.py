@@ -31,6 +31,9 @@ __all__ = [
     "write_account",
 ]
 
+_POSITION_SIZE, _UNREALISED_PNL, _WIN_RATE = (
+    contract.ASSET_FEATURES[column] for column in (contract.POSITION_SIZE, contract.UNREALISED_PNL, contract.WIN_RATE)
+)
 Array = Any  # numpy.ndarray or torch.Tensor: the same operators and methods
 
 
@@ -91,12 +94,11 @@ def account_numbers(
     exposure: float, unrealised_pnl: float, win_rate: float, max_position_pct: float
 ) -> tuple[float, float, float, float]:
     """`account_columns` of one asset at one moment, as plain numbers."""
-    table = contract.ASSET_FEATURES
     return (
-        clipped(abs(exposure) / max_position_pct, table[contract.POSITION_SIZE]),
+        clipped(abs(exposure) / max_position_pct, _POSITION_SIZE),
         float((exposure > 0.0) - (exposure < 0.0)),
-        clipped(unrealised_pnl, table[contract.UNREALISED_PNL]),
-        clipped(win_rate, table[contract.WIN_RATE]),
+        clipped(unrealised_pnl, _UNREALISED_PNL),
+        clipped(win_rate, _WIN_RATE),
     )
 
 
@@ -138,6 +140,11 @@ def signal_columns(
     rows[:, contract.CASCADE_RISK] = scaled(risk, table[contract.CASCADE_RISK])
 
 
+def own_value(value: Array) -> Array:
+    """A column of the data as a state holds it: the number itself, within +-LARGEST_OWN."""
+    return value.clip(-contract.LARGEST_OWN, contract.LARGEST_OWN)
+
+
 def unheard() -> FloatArray:
     """(16,) the row of an asset before its first bar: HOLD, T4, everything else 0."""
     row = np.zeros((1, WIDTH))
@@ -176,7 +183,7 @@ class StateEncoder:
     """
 
     symbols: tuple[str, ...] = ("asset",)
-    own: tuple[str, ...] = ()  # columns of the data that stand after everything else
+    own: tuple[str, ...] = ()  # columns of the data that stand after everything else, asset by asset
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "symbols", tuple(self.symbols))
@@ -212,7 +219,7 @@ class StateEncoder:
         for column, name in enumerate(self.own, start=WIDTH):
             if name not in bars.extra:
                 raise DataError(f"{bars.source} has no column {name}", "the policy's own features", "add it")
-            rows[:, column] = bars.extra[name].clip(-contract.LARGEST_OWN, contract.LARGEST_OWN)
+            rows[:, column] = own_value(bars.extra[name])
         said = signals_of(bars)
         signal_columns(rows, said.action, said.confidence, said.tier, said.cascade_risk)
         for column in (contract.MOMENTUM_1H, contract.MOMENTUM_4H):
@@ -226,8 +233,8 @@ class StateEncoder:
     def panel_rows(self, panel: Sequence[Bars]) -> tuple[IntArray, FloatArray]:
         """The market numbers of all assets on one clock, the union of their bar times.
 
-        An asset without a bar at some time keeps its last row (HOLD, T4 and zeros before its first), and that
-        time gives no return to its correlations. Account columns and the Herfindahl index are 0.
+        An asset without a bar at some time keeps its last row (HOLD, T4 and zeros before its first), own features
+        with it, and that time gives no return to its correlations. Account columns and the Herfindahl index are 0.
 
         Returns:
             clock (T,) bar-open times in ms, rows (T, state_dim).
@@ -245,14 +252,17 @@ class StateEncoder:
         clock, latest, present = align(panel)
         state = np.zeros((clock.shape[0], self.state_dim))
         returns = np.full((clock.shape[0], len(panel)), np.nan)
+        ends = contract.own_columns(len(panel), len(self.own))
         for asset, bars in enumerate(panel):
             row, here = latest[asset], present[asset]
             known = row >= 0
             block = state[:, asset * WIDTH : (asset + 1) * WIDTH]
             block[~known] = unheard()
-            block[known] = self.market_rows(bars)[row[known]]
+            rows = self.market_rows(bars)[row[known]]
+            block[known], state[known, ends[asset]] = rows[:, :WIDTH], rows[:, WIDTH:]
             whole = np.flatnonzero(here[1:] & here[:-1]) + 1
             returns[whole, asset] = bar_returns(bars.close)[row[whole]]
         if len(panel) > 1:
-            state[:, WIDTH * len(panel) : -1] = panel_correlations(returns, contract.CORRELATION.window)
+            pairs = slice(WIDTH * len(panel), contract.state_dim(len(panel)) - 1)
+            state[:, pairs] = panel_correlations(returns, contract.CORRELATION.window)
         return clock, state

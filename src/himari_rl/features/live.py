@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from itertools import combinations
+from math import isfinite
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ import numpy as np
 from himari_rl.errors import DataError
 from himari_rl.features import contract
 from himari_rl.features.contract import WIDTH
-from himari_rl.features.encoder import StateEncoder, scaled, signal_columns, unheard
+from himari_rl.features.encoder import StateEncoder, own_value, scaled, signal_columns, unheard
 from himari_rl.features.indicators import FLAT, correlation_from_sums, correlation_terms
 from himari_rl.features.signals import (
     HORIZONS_MS,
@@ -39,6 +40,7 @@ class Bar(NamedTuple):
 
     timestamp: int  # ms UTC, bar OPEN
     close: float
+    own: tuple[float, ...] = ()  # own features at its close, in the encoder's order
 
 
 class Signal(NamedTuple):
@@ -150,10 +152,12 @@ class LiveEncoder:
     Args:
         reference: False where every bar comes with its Layer 2 signal: no reference signal is kept, which is most of
             the memory and of the time.
+        own: names of own features, which every bar then has.
     """
 
-    def __init__(self, interval_ms: int, *, reference: bool = True) -> None:
+    def __init__(self, interval_ms: int, *, reference: bool = True, own: tuple[str, ...] = ()) -> None:
         table = contract.ASSET_FEATURES
+        self._own = own
         self._momenta = [
             (column, PastClose(table[column].window, interval_ms))
             for column in (contract.MOMENTUM_1H, contract.MOMENTUM_4H)
@@ -171,8 +175,8 @@ class LiveEncoder:
         """Refuses what `update` cannot take, without taking it.
 
         Raises:
-            DataError: the bar is not newer than the last one, its close is not a positive number, or the signal is
-                out of range.
+            DataError: the bar is not newer than the last one, its close is not a positive number, the signal is out
+                of range, or own features are missing, too many or not finite.
         """
         if self._last is not None and bar.timestamp <= self._last.timestamp:
             raise DataError(
@@ -184,6 +188,12 @@ class LiveEncoder:
             raise DataError(
                 f"close of bar {bar.timestamp} is {bar.close}", "a positive number", "skip the bar: gaps are allowed"
             )
+        if len(bar.own) != len(self._own) or not all(map(isfinite, bar.own)):
+            raise DataError(
+                f"bar {bar.timestamp} has {len(bar.own)} own features ({', '.join(map(str, bar.own)) or 'none'})",
+                f"finite numbers for {', '.join(self._own) or 'no feature'}",
+                "give each bar those that the encoder was made for, in their order",
+            )
         if signal is not None:
             signal_columns(np.zeros((1, WIDTH)), *(np.array([value]) for value in signal))
         elif self._reference is None:
@@ -192,7 +202,7 @@ class LiveEncoder:
             )
 
     def update(self, bar: Bar, signal: Signal | None = None) -> FloatArray:
-        """(16,) the market row at the close of `bar`; without a Layer 2 signal, with the reference signal.
+        """(16 or more,) the market row at the close of `bar`; without a Layer 2 signal, with the reference signal.
 
         Raises:
             DataError: as `check`; a refused bar leaves the encoder as it was.
@@ -204,7 +214,8 @@ class LiveEncoder:
         self._last = bar
         reference = None if self._reference is None else self._reference.update(bar)
         said = reference if signal is None else signal
-        row = np.zeros((1, WIDTH))
+        row = np.zeros((1, WIDTH + len(self._own)))
+        row[0, WIDTH:] = own_value(np.array(bar.own))
         if said is not None:  # `check` refuses a bar that has neither
             signal_columns(row, *(np.array([value]) for value in said))
         table = contract.ASSET_FEATURES
@@ -235,13 +246,16 @@ class LiveEncoder:
 class LivePanel:
     """All assets' market numbers as bars close; agrees with `StateEncoder.panel_rows` on the same bars.
 
-    `reference` as for LiveEncoder.
+    `reference` and `own` as for LiveEncoder.
     """
 
-    def __init__(self, symbols: tuple[str, ...], interval_ms: int, *, reference: bool = True) -> None:
-        self.encoder = StateEncoder(symbols)
-        self._live = {symbol: LiveEncoder(interval_ms, reference=reference) for symbol in symbols}
-        self._rows = {symbol: unheard() for symbol in symbols}
+    def __init__(
+        self, symbols: tuple[str, ...], interval_ms: int, *, reference: bool = True, own: tuple[str, ...] = ()
+    ) -> None:
+        self.encoder = StateEncoder(symbols, own)
+        self._live = {symbol: LiveEncoder(interval_ms, reference=reference, own=own) for symbol in symbols}
+        self._rows = {symbol: np.append(unheard(), np.zeros(len(own))) for symbol in symbols}
+        self._ends = contract.own_columns(len(symbols), len(own))
         self._present: frozenset[str] = frozenset()
         self._window = contract.CORRELATION.window
         self._sums = {pair: RollingSum(self._window, 6) for pair in combinations(symbols, 2)}
@@ -272,7 +286,8 @@ class LivePanel:
         self._present = present
         returns = {symbol: live.bar_return if symbol in whole else np.nan for symbol, live in self._live.items()}
         state = np.zeros(self.encoder.state_dim)
-        state[: WIDTH * len(self._rows)] = np.concatenate(list(self._rows.values()))
+        for asset, row in enumerate(self._rows.values()):
+            state[WIDTH * asset : WIDTH * (asset + 1)], state[self._ends[asset]] = row[:WIDTH], row[WIDTH:]
         for column, ((a, b), sums) in enumerate(self._sums.items(), start=WIDTH * len(self._rows)):
             total = sums.update(correlation_terms(np.float64(returns[a]), np.float64(returns[b])))  # type: ignore[arg-type]
             state[column] = correlation_from_sums(total, self._window)

@@ -16,6 +16,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import combinations, pairwise
+from operator import mul
 from typing import NamedTuple
 
 import numpy as np
@@ -106,7 +107,7 @@ class CloseWindow(NamedTuple):
             alone = [_needed(times[rows], own[rows][None]) for rows, own in zip(here, columns, strict=True)]
             market = [window._alone(interval_ms) for window in alone]
             if len(alone) > 1:
-                state[WIDTH * len(alone) : -1] = _with_gaps(columns[:, -contract.CORRELATION.window - 1 :])
+                state[_pairs(len(alone))] = _with_gaps(columns[:, -contract.CORRELATION.window - 1 :])
         for short, long, volatility in market:
             state[start + contract.MOMENTUM_1H] = clipped(short, _SHORT)
             state[start + contract.MOMENTUM_4H] = clipped(long, _LONG)
@@ -119,17 +120,18 @@ class CloseWindow(NamedTuple):
         times, closes, last = self.times, self.closes, self.filled - 1
         prices = closes[max(last - _BARS, 0) : last + 1]
         returns = [after / before - 1.0 for before, after in pairwise(prices)]
-        squares = [value * value for value in returns]
         close, (short, long) = prices[-1], (_past(times, last, horizon, interval_ms) for horizon in _HORIZONS)
-        volatility = _deviation(sum(returns), sum(squares), _BARS) if len(returns) == _BARS else 0.0
+        volatility = 0.0
+        if len(returns) == _BARS:
+            volatility = _deviation(sum(returns), sum(map(mul, returns, returns)), _BARS)
         return close / closes[short] - 1.0, close / closes[long] - 1.0, volatility
 
     def _together(self, state: list[float], interval_ms: int) -> list[tuple[float, float, float]]:
         """The same of several assets, and their correlations into `state`; none lacks a bar."""
         times, closes, assets, filled, _, _ = self
-        moved = returns_and_one(self._columns()[1][:, -contract.CORRELATION.window - 1 :])
+        moved = returns_and_one(self._prices()[:, -contract.CORRELATION.window - 1 :])
         recent = moved[:, -_BARS:]
-        state[WIDTH * assets : -1] = correlations(moved)
+        state[_pairs(assets)] = correlations(moved)
         sums = (recent @ recent.T).tolist()
         short, long = (_past(times, filled - 1, horizon, interval_ms) for horizon in _HORIZONS)
         found, room, full = [], len(times), filled > _BARS
@@ -153,8 +155,11 @@ class CloseWindow(NamedTuple):
 
     def _columns(self) -> tuple[IntArray, FloatArray]:
         """Times (T,) and closes (A, T) as numpy sees them, without a copy."""
-        closes = np.frombuffer(self.closes).reshape(self.assets, -1)
-        return np.frombuffer(self.times, np.int64)[: self.filled], closes[:, : self.filled]
+        return np.frombuffer(self.times, np.int64)[: self.filled], self._prices()
+
+    def _prices(self) -> FloatArray:
+        """Closes (A, T)."""
+        return np.frombuffer(self.closes).reshape(self.assets, -1)[:, : self.filled]
 
 
 def _needed(times: IntArray, closes: FloatArray) -> CloseWindow:
@@ -172,6 +177,11 @@ def _needed(times: IntArray, closes: FloatArray) -> CloseWindow:
     complete = not np.isnan(columns).any()
     clock, flat = array("q", kept.tobytes()), array("d", columns.tobytes())
     return CloseWindow(clock, flat, len(closes), filled, complete, int(times[-1]))
+
+
+def _pairs(assets: int) -> slice:
+    """Where the correlations stand in a state."""
+    return slice(WIDTH * assets, contract.state_dim(assets) - 1)
 
 
 def _past(times: array[int], last: int, horizon_ms: int, interval_ms: int) -> int:

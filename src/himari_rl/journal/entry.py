@@ -11,9 +11,11 @@ from himari_rl.errors import StorageError
 
 DECISION, REJECTION, HISTORY, HALT, RESUME = ("decision", "rejection", "history", "halt", "resume")
 PLAN, OUTCOME, VERDICT = ("plan", "outcome", "verdict")
-KINDS = (DECISION, REJECTION, HISTORY, HALT, RESUME, PLAN, OUTCOME, VERDICT)
-"""A signal that was sized, one that was refused, the bars before a desk's first decision, the kill switch; and of an
-A/B test what it compares, what came of a bar, and how it ended."""
+ANSWER = "answer"
+KINDS = (DECISION, REJECTION, HISTORY, HALT, RESUME, PLAN, OUTCOME, VERDICT, ANSWER)
+"""A signal that was sized, one that was refused, the bars before a desk's first decision, the kill switch; of an A/B
+test what it compares, what came of a bar, and how it ended; and a multiplier that a policy server answered, which knows
+neither account nor USD (serving/answered.py)."""
 ONCE = (DECISION, OUTCOME)
 """Kinds of which strategy, symbol and bar have one."""
 

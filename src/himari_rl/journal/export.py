@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from himari_rl.errors import not_installed
-from himari_rl.journal.entry import DECISION, Entry, Stored
+from himari_rl.journal.entry import ANSWER, DECISION, Entry, Stored
 from himari_rl.journal.store import DecisionJournal
 from himari_rl.storage import write_atomic
 
 NUMBERS = ("multiplier", "wanted", "confidence", "base_usd", "size_usd", "units", "equity_usd", "close", "latency_ms")
 TEXTS = ("source", "cause", "version")
-"""Of a decision's body; empty for every other entry. `body` has all of it."""
+"""Of the body of a decision or an answer; empty for every other entry. `body` has all of it."""
 
 
 def export(journal: DecisionJournal, place: str) -> int:
@@ -40,7 +40,7 @@ def _columns(rows: Iterable[Stored]) -> dict[str, list[Any]]:
     names = ("number", *Entry._fields, "chain", *TEXTS, *NUMBERS)
     columns: dict[str, list[Any]] = {name: [] for name in names}
     for row in rows:
-        said = row.entry.said if row.entry.kind == DECISION else {}
+        said = row.entry.said if row.entry.kind in (DECISION, ANSWER) else {}
         found = {"number": row.number, "chain": row.chain} | row.entry._asdict()
         for name in names:
             value = found[name] if name in found else said.get(name)

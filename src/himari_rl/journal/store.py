@@ -111,6 +111,19 @@ class DecisionJournal:
                     if not self._database.comes_back(error, until):
                         raise self._refusal(error) from error
 
+    def probe(self) -> None:
+        """A write that changes nothing.
+
+        Raises:
+            StorageError: the journal cannot be written now.
+        """
+        with self._lock:
+            try:
+                with self._database.writing():
+                    self._execute("UPDATE head SET id = id")
+            except self._database.errors as error:
+                raise self._refusal(error) from error
+
     def _took_place(self) -> bool:
         """Whether the append whose connection was lost is in the table: then its last hash is, at its number."""
         assert self._pending is not None

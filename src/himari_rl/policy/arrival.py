@@ -214,14 +214,15 @@ class ArrivalRules:
         if abs(exposure) > self.most:
             found = f"exposure {exposure:.10g} is beyond the ledger's largest {self.ordered:.4}"
             raise ArrivalError("exposure", (*place, "exposure"), found, "a fraction of equity", _per_cent(exposure))
-        where = (*place, "unrealised_pnl")
         if abs(unrealised_pnl) > 1.0 + ROUNDING:
             found = f"unrealised_pnl {unrealised_pnl:.10g} is more than all equity"
+            where = (*place, "unrealised_pnl")
             raise ArrivalError("pnl", where, found, "a fraction of equity", _per_cent(unrealised_pnl))
         gained_too_much = exposure > 0.0 and unrealised_pnl > exposure + ROUNDING
         lost_too_much = exposure < 0.0 and unrealised_pnl < exposure - ROUNDING
         if gained_too_much or lost_too_much:
             found = f"unrealised_pnl {unrealised_pnl:.10g} is more than the whole position, {exposure:.10g} of equity"
+            where = (*place, "unrealised_pnl")
             raise ArrivalError("pnl", where, found, "a fraction of equity", _per_cent(unrealised_pnl))
 
     def check_gross(self, exposures: Sequence[float], place: Place = ("assets",)) -> None:

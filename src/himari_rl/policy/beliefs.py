@@ -18,7 +18,7 @@ from pydantic import model_validator
 
 from himari_rl.features import contract
 from himari_rl.policy.drift_net import DriftNet, DriftRunner
-from himari_rl.policy.evidence import CONTINUOUS, DISCRETE, Evidence, seen
+from himari_rl.policy.evidence import CONTINUOUS, DISCRETE, Evidence, continuous_columns, seen
 from himari_rl.policy.manifest_part import ManifestPart
 from himari_rl.schema import MAX_MULTIPLIER, FloatArray
 
@@ -99,6 +99,11 @@ class Beliefs(ManifestPart):
     shorts: bool
     drift_net: DriftNet | None = None  # of one asset; what it answers is added to the evidence's drift
 
+    @property
+    def own(self) -> int:
+        """Features of its own that stand at the end of a state, of each asset, and that the evidence looks at."""
+        return (self.evidence.scores.continuous - len(CONTINUOUS)) // (2 if self.shorts else 1)
+
     def columns(self, rows: FloatArray, moment: Remembered, net_drift: FloatArray | None = None) -> FloatArray:
         """(T, 3 A): anchors, logarithms of the slow volatilities, believed drifts of market rows (T, F).
 
@@ -124,11 +129,11 @@ class Beliefs(ManifestPart):
         return found + np.where(moment.slow > 0.0, net_drift[:, None], 0.0)
 
     def scores(self, rows: FloatArray, moment: Remembered) -> FloatArray:
-        """(T, 11 or 12) what a drift net reads of one asset: linear scores, and with shorts the side; zeros while its
+        """(T, 11 or more) what a drift net reads of one asset: linear scores, and with shorts the side; zeros while its
         slow volatility is unknown."""
         own = moment.slow[:, 0]
         side = None if moment.side is None else moment.side[:, 0]
-        raw = seen(rows[:, : contract.WIDTH], np.where(own > 0.0, own, 1.0), side)
+        raw = seen(rows[:, : contract.WIDTH], np.where(own > 0.0, own, 1.0), side, self._own(rows, 0, 1))
         linear = self.evidence.scores.linear(raw)
         found = linear if side is None else np.column_stack([linear, side])
         return np.where(own[:, None] > 0.0, found, 0.0)
@@ -143,12 +148,20 @@ class Beliefs(ManifestPart):
         block = rows[:, contract.WIDTH * asset : contract.WIDTH * (asset + 1)]
         own = moment.slow[:, asset]
         side = None if moment.side is None else moment.side[:, asset]
-        raw = seen(block, np.where(own > 0.0, own, 1.0), side)
+        told = self._own(rows, asset, moment.slow.shape[1])
+        raw = seen(block, np.where(own > 0.0, own, 1.0), side, told)
         return np.where(own > 0.0, self.evidence.drift(raw), 0.0)
+
+    def _own(self, rows: FloatArray, asset: int, assets: int) -> FloatArray | None:
+        """(T, K) own features of one asset, where there are any."""
+        return rows[:, contract.own_columns(assets, self.own)[asset]] if self.own else None
 
     @model_validator(mode="after")
     def _a_net_fits(self) -> Beliefs:
-        reads = len(CONTINUOUS) + len(DISCRETE) + self.shorts
+        columns = self.evidence.scores.continuous
+        if columns != continuous_columns(self.own, self.shorts):
+            raise ValueError(f"evidence of {columns} columns, not {len(CONTINUOUS)} and those of own features")
+        reads = columns + len(DISCRETE) + self.shorts
         if self.drift_net is not None and (len(self.usual) != 1 or self.drift_net.inputs != reads):
             raise ValueError(f"a drift net of {self.drift_net.inputs} inputs beside {len(self.usual)} assets")
         return self
@@ -198,6 +211,11 @@ def last_direction(rows: FloatArray, assets: int) -> FloatArray:
     when = np.where(asked != 0.0, np.arange(len(rows))[:, None], -1)
     last = np.maximum.accumulate(when, axis=0)
     return np.where(last >= 0, np.take_along_axis(asked, np.maximum(last, 0), axis=0), 1.0)
+
+
+def own_columns_of(rows: FloatArray, assets: int) -> tuple[slice, ...]:
+    """Where each asset's own features stand in market rows (T, F)."""
+    return contract.own_columns(assets, (rows.shape[1] - contract.state_dim(assets)) // assets)
 
 
 def pair_correlation(rows: FloatArray, assets: int) -> FloatArray:

@@ -32,7 +32,7 @@ from himari_rl.policy.beliefs import (
     volatilities,
 )
 from himari_rl.policy.drift_net import DriftRunner
-from himari_rl.policy.evidence import CONTINUOUS, DISCRETE, MOST_LOG_VARIANCE, PLACES, TINY, Evidence, bent_forms
+from himari_rl.policy.evidence import DISCRETE, MOST_LOG_VARIANCE, PLACES, TINY, Evidence, bent_forms
 from himari_rl.schema import MAX_MULTIPLIER, FloatArray
 
 LOOKBACK = 10 * SLOW_HALF_LIFE
@@ -52,38 +52,37 @@ class ScalarEvidence:
         if evidence.variance:
             self._of_shape, coefficients = float(coefficients[0]), coefficients[1:]
         first = 2 if shorts else 1
-        linear = coefficients[first : first + len(CONTINUOUS) + len(DISCRETE)]
+        scores, smooth = evidence.scores, evidence.scores.continuous
+        linear = coefficients[first : first + smooth + len(DISCRETE)]
         scale = np.array(evidence.bent_scale)
         bent = np.where(scale > 0.0, coefficients[first + len(linear) :] / np.where(scale > 0.0, scale, 1.0), 0.0)
         constant = float(coefficients[0]) - float(bent @ np.array(evidence.bent_centre))
-        scores = evidence.scores
         self._knots = [
-            (list(scores.knots[j]), list(scores.levels[j]), scores.centre[j], scores.scale[j])
-            for j in range(len(CONTINUOUS))
+            (list(scores.knots[j]), list(scores.levels[j]), scores.centre[j], scores.scale[j]) for j in range(smooth)
         ]
-        self._linear = linear[: len(CONTINUOUS)].tolist()
+        self._linear = linear[:smooth].tolist()
         # a discrete column is two-valued: its coefficient counts where it is 1, and its centre is a constant
-        per_unit = linear[len(CONTINUOUS) :] / np.array(scores.scale[len(CONTINUOUS) :])
+        per_unit = linear[smooth:] / np.array(scores.scale[smooth:])
         self._discrete = per_unit.tolist()
-        centres = np.array(scores.centre[len(CONTINUOUS) :])
+        centres = np.array(scores.centre[smooth:])
         self._constant = constant - float(per_unit @ centres)
         gamma = np.array(evidence.variance or (0.0,) * (1 + len(linear)))
-        of_shape = gamma[1 + len(CONTINUOUS) :] / np.array(scores.scale[len(CONTINUOUS) :])
+        of_shape = gamma[1 + smooth :] / np.array(scores.scale[smooth:])
         self._log_shape = float(gamma[0] - of_shape @ centres)
-        self._shape = gamma[1 : 1 + len(CONTINUOUS)].tolist()
+        self._shape = gamma[1 : 1 + smooth].tolist()
         self._shape_discrete = of_shape.tolist()
         self._side = float(coefficients[1]) if shorts else 0.0
         borders = [*scores.borders, *[()] * (len(bent) - len(scores.borders))]
         self._bent = [
             (form, levels, float(value))
-            for form, levels, value in zip(bent_forms(), borders, bent, strict=True)
+            for form, levels, value in zip(bent_forms(smooth), borders, bent, strict=True)
             if value
         ]
         asked = {i for form, _, _ in self._bent for i in (form.first, form.second)}
         asked |= set(np.flatnonzero(linear).tolist())
         asked |= set(np.flatnonzero(gamma[1:]).tolist())
-        self._moments = list(zip(scores.centre[len(CONTINUOUS) :], scores.scale[len(CONTINUOUS) :], strict=True))
-        self._asked = sorted(i for i in asked if i < len(CONTINUOUS))
+        self._moments = list(zip(scores.centre[smooth:], scores.scale[smooth:], strict=True))
+        self._asked = sorted(i for i in asked if i < smooth)
 
     def scores(self, continuous: Sequence[float], discrete: Sequence[float]) -> list[float]:
         """The linear scores, all of them."""
@@ -96,7 +95,7 @@ class ScalarEvidence:
 
     def drift(self, continuous: Sequence[float], discrete: Sequence[float], side: float) -> float:
         """D_t of one asset."""
-        z = [0.0] * len(CONTINUOUS)
+        z = [0.0] * len(self._knots)
         total: float = self._constant + self._side * side
         told = self._log_shape
         for j in self._asked:
@@ -141,6 +140,7 @@ class Believer:
         self.memory_size = self._plain + (0 if self._net is None else self._net.memory_size)
         self._target = TARGET_VOLATILITY / math.sqrt(beliefs.bars_per_year) / beliefs.max_position_pct
         self._evidence = ScalarEvidence(beliefs.evidence, shorts=beliefs.shorts)
+        self._own = [(end.start, end.stop) for end in contract.own_columns(assets, beliefs.own)] if beliefs.own else []
 
     def history(self, rows: NDArray[np.floating]) -> FloatArray:
         """(T, 3 A) belief columns of market rows (T, F) in order of time, from no memory."""
@@ -209,7 +209,7 @@ class Believer:
             size.append(wanted if wanted < MAX_MULTIPLIER else MAX_MULTIPLIER)
             spoken.append(math.log(slow))
             ratio = max(own[contract.VOLATILITY] * contract.VOLATILITY_SCALE, TINY) / slow
-            continuous = (
+            continuous: tuple[float, ...] = (
                 own[contract.CONFIDENCE],
                 own[contract.CASCADE_RISK],
                 own[contract.MOMENTUM_1H] * _SCALE_1H / slow * along,
@@ -217,6 +217,9 @@ class Believer:
                 math.log(ratio),
                 spoken[-1],
             )
+            if self._own:
+                told = tuple(values[self._own[a][0] : self._own[a][1]])
+                continuous += told if not sides else (*told, *(value * along for value in told))
             discrete = (own[contract.ACTION_HOLD], *own[contract.TIER])
             drift = self._evidence.drift(continuous, discrete, along)
             if self._net is not None:

@@ -71,6 +71,7 @@ class Book:
         equity_usd: what the paper account starts with.
         paper: False where every signal tells the account.
         warm_bars: earlier bars from which the windows count as full.
+        own: the policy's own features, which the bars of every decision have.
     """
 
     def __init__(
@@ -82,11 +83,13 @@ class Book:
         equity_usd: float = 10_000.0,
         paper: bool = True,
         warm_bars: int = HISTORY_BARS,
+        own: tuple[str, ...] = (),
     ) -> None:
         self.symbols, self.rules, self.ledger = tuple(symbols), rules, ledger
         self.paper = PaperAccount(ledger, len(self.symbols)) if paper else None
         self._start_usd, self._warm_bars = equity_usd, warm_bars
-        self._panel = LivePanel(self.symbols, rules.interval_ms, reference=False)
+        self.own, self._none = own, ((0.0,) * len(own),) * len(self.symbols)
+        self._panel = LivePanel(self.symbols, rules.interval_ms, reference=False, own=own)
         self._sides = np.zeros(len(self.symbols))
         self._closes: FloatArray | None = None
         self._bars = 0
@@ -124,13 +127,14 @@ class Book:
         self.check(bars)
         said = [QUIET if each is None else each for each in signals or [None] * len(self.symbols)]
         self._turn(said)
-        self._update(bars, said)
+        self._update(bars._replace(own=bars.own or self._none), said)
 
     def close(self, bars: ClosedBars, signals: Sequence[Signal], given: GivenAccount | None = None) -> Observed:
         """The bars of one close, their signals and, where there is no paper account, the account.
 
         Raises:
             ArrivalError: the bars or the account cannot be; the book is as it was.
+            DataError: own features are missing, too many or not finite.
         """
         missing = self.check(bars)
         if given is not None:
@@ -212,9 +216,10 @@ class Book:
             self.paper.restore(kept["paper"])
 
     def _update(self, bars: ClosedBars, signals: Sequence[Signal]) -> FloatArray:
+        own = bars.own or ((),) * len(self.symbols)
         closed = {
-            symbol: (Bar(bars.timestamp, float(close)), signal)
-            for symbol, close, signal in zip(self.symbols, bars.close, signals, strict=True)
+            symbol: (Bar(bars.timestamp, float(close), numbers), signal)
+            for symbol, close, numbers, signal in zip(self.symbols, bars.close, own, signals, strict=True)
         }
         state = self._panel.update(closed)
         self.last, self._closes, self._bars = bars.timestamp, bars.close, self._bars + 1
@@ -249,9 +254,11 @@ def closed_bars(
     closes: Sequence[float],
     tradable: Sequence[bool] | None = None,
     funding: Sequence[float] | None = None,
+    own: Sequence[Sequence[float]] = (),
 ) -> ClosedBars:
     """The bars of one time from plain numbers, one of each symbol."""
     count = len(closes)
     trades: BoolArray = np.ones(count, bool) if tradable is None else np.array(tradable, bool)
     paid = np.zeros(count) if funding is None else np.array(funding, np.float64)
-    return ClosedBars(timestamp, np.array(opens, np.float64), np.array(closes, np.float64), trades, paid)
+    numbers = tuple(tuple(map(float, each)) for each in own)
+    return ClosedBars(timestamp, np.array(opens, np.float64), np.array(closes, np.float64), trades, paid, numbers)

@@ -14,9 +14,9 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from himari_rl.errors import BundleError, ConfigError
+from himari_rl.policy.own_modules import Imported, digest, imported, place_of, versions
 
 Factory = Callable[..., Any]  # (train bars, seed) -> a policy (policy/protocol.py)
 
@@ -33,10 +34,11 @@ ADAPTERS = {  # what may stand before the first colon, and the class that it mea
     "onnx": "himari_rl.experiments.adapters:OnnxFactory",
     "sb3": "himari_rl.experiments.sb3:Sb3Factory",
 }
+PACKAGES = {"onnx": {"onnxruntime"}, "sb3": {"sb3_contrib", "stable_baselines3", "torch"}}  # what an adapter runs on
 EXPECTED = "MODULE:NAME or FILE.py:NAME"
 VARIABLE = "HIMARI_EXTERNAL_CODE"
 SHOWN = 12  # digits of a hash that a name carries
-_KNOWN: dict[tuple[str, str, str], Factory] = {}
+_KNOWN: dict[tuple[str, ...], Factory] = {}
 _TOLD = False
 
 
@@ -50,10 +52,12 @@ class CodeReference:
     """Of the source of its module, or of the file it reads."""
     settings: str = ""
     """What it was made with."""
+    modules: Mapping[str, str] = field(default_factory=dict)
+    """Modules of its author's own that it imports, each with the hash of its source (policy/own_modules.py)."""
 
     @property
-    def key(self) -> tuple[str, str, str]:
-        return self.name, self.sha256, self.settings
+    def key(self) -> tuple[str, ...]:
+        return self.name, self.sha256, self.settings, *(f"{name}={self.modules[name]}" for name in sorted(self.modules))
 
     def __str__(self) -> str:
         return self.name
@@ -83,6 +87,7 @@ def named(name: str) -> tuple[CodeReference, Factory]:
         name=f"{module}:{called}",
         sha256=source_sha256(module),
         settings=_made_with(factory) if own is None else f"{own.settings}{own.sha256}",
+        modules=own_modules(module).modules,
     )
     _KNOWN[code.key] = factory
     return code, factory
@@ -97,7 +102,7 @@ def with_hash(name: str) -> str:
     if "@" in name:
         return name
     code, _ = named(name)
-    return f"{code.name}@{code.sha256[:SHOWN]}"
+    return f"{code.name}@{digest(code.sha256, dict(code.modules))[:SHOWN]}"
 
 
 def of_hash(name: str) -> Factory:
@@ -108,7 +113,8 @@ def of_hash(name: str) -> Factory:
     """
     called, _, expected = name.partition("@")
     try:
-        found = source_sha256(called.rpartition(":")[0])[:SHOWN]  # before a line of it runs
+        module = called.rpartition(":")[0]
+        found = digest(source_sha256(module), own_modules(module).modules)[:SHOWN]  # before a line of it runs
         if found == expected:
             return loaded(called)
     except (ConfigError, ImportError) as error:
@@ -133,7 +139,9 @@ def described(factory: Factory) -> CodeReference:
         at = factory.func if isinstance(factory, functools.partial) else factory
         at = at if hasattr(at, "__qualname__") else type(at)
         name = f"{module_name(at.__module__)}:{at.__qualname__}"
-        code = CodeReference(name=name, sha256=_source_of(at), settings=_made_with(factory))
+        code = CodeReference(
+            name=name, sha256=_source_of(at), settings=_made_with(factory), modules=_imported_by(at).modules
+        )
     _KNOWN[code.key] = factory
     return code
 
@@ -167,7 +175,7 @@ def resolved(code: CodeReference, folder: str = "", *, told: bool = False, resto
             _require_same(code, code.sha256 if own is None else own.sha256)
         else:
             where, _, _ = (rest if adapter == "rule" else code.name).rpartition(":")
-            _require_same(code, source_sha256(where))  # before a line of it runs
+            _require_same(code, source_sha256(where), own_modules(where).modules)  # before a line of it runs
             _, factory = named(code.name)
     except (ConfigError, ImportError) as error:
         raise BundleError(
@@ -177,13 +185,30 @@ def resolved(code: CodeReference, folder: str = "", *, told: bool = False, resto
     return factory
 
 
-def _require_same(code: CodeReference, sha256: str) -> None:
+def _require_same(code: CodeReference, sha256: str, modules: Mapping[str, str] | None = None) -> None:
+    cure = "judge it as it is now, or bring the file of then back"
     if sha256 != code.sha256:
-        raise BundleError(
-            f"{code.name} is not the code that was judged: sha256 {sha256[:12]}",
-            f"sha256 {code.sha256[:12]}",
-            "judge it as it is now, or bring the file of then back",
-        )
+        found = f"{code.name} is not the code that was judged: sha256 {sha256[:SHOWN]}"
+        raise BundleError(found, f"sha256 {code.sha256[:SHOWN]}", cure)
+    if modules is None:
+        return
+    for name in sorted({*modules, *code.modules}):
+        now, then = (each.get(name, "") for each in (modules, code.modules))
+        if now != then:
+            said = f"its module {name} is {f'sha256 {now[:SHOWN]}' if now else 'gone'}"
+            expected = f"sha256 {then[:SHOWN]}" if then else "no such module, as then"
+            raise BundleError(f"{code.name} is not the code that was judged: {said}", expected, cure)
+
+
+def packages_of(code: CodeReference) -> dict[str, str]:
+    """Distributions and versions that the code runs on here, as far as its own modules import them."""
+    adapter, _, rest = code.name.partition(":")
+    if adapter in ADAPTERS and adapter != "rule":
+        return versions(PACKAGES.get(adapter, set()))
+    try:
+        return versions(own_modules((rest if adapter == "rule" else code.name).rpartition(":")[0]).packages)
+    except ImportError:  # of a notebook, or run under a name of its own
+        return {}
 
 
 def adapter_class(name: str) -> Any:
@@ -241,18 +266,39 @@ def source_sha256(name: str) -> str:
     Raises:
         ImportError: there is no such module.
     """
+    file = _file_of(name)
+    return hashlib.sha256(file.read_bytes() if file else name.encode()).hexdigest()
+
+
+def own_modules(name: str) -> Imported:
+    """What a module imports, as its source is now, without importing it.
+
+    Raises:
+        ImportError: there is no such module.
+    """
+    file = _file_of(name)
+    return imported(file, module_name(name)) if file else Imported()
+
+
+def _file_of(name: str) -> Path | None:
     module = sys.modules.get(name)
-    if module is None:
-        if "" not in sys.path:
-            sys.path.insert(0, "")  # as `python -m` does: a module beside you
-        spec = find_spec(name)
-        if spec is None:
-            raise ImportError(f"No module named {name!r}")
-        file = spec.origin
-    else:
+    if module is not None:
         file = getattr(module, "__file__", None)
-    source = Path(file).read_bytes() if file and Path(file).is_file() else name.encode()
-    return hashlib.sha256(source).hexdigest()
+        return Path(file) if file and Path(file).is_file() else None
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # as `python -m` does: a module beside you
+    found, _ = place_of(name, sys.path)
+    if found is None:
+        raise ImportError(f"No module named {name!r}")
+    return found
+
+
+def _imported_by(at: Any) -> Imported:
+    """What the file of a function or class imports, whether or not its module can be imported by name."""
+    if at.__module__ in sys.modules or not isinstance(at, FunctionType):
+        return own_modules(at.__module__)
+    file = Path(at.__code__.co_filename)
+    return imported(file, file.stem) if file.is_file() else Imported()
 
 
 def _source_of(at: Any) -> str:

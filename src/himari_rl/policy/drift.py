@@ -224,10 +224,19 @@ class AnswersRows(Protocol):
 
 
 def reference_of(
-    policy: AnswersRows, rows: FloatArray, symbols: Sequence[str], allow_short: bool, interval_ms: int = HOUR_MS
+    policy: AnswersRows,
+    rows: FloatArray,
+    symbols: Sequence[str],
+    allow_short: bool,
+    interval_ms: int = HOUR_MS,
+    own: Sequence[str] = (),
 ) -> DriftSpec | None:
-    """The reference of a policy on its training rows (N, F), in the order of time; None where they are too few."""
-    names = [feature.name for feature in state_features(symbols)]
+    """The reference of a policy on its training rows (N, F), in the order of time; None where they are too few.
+
+    Args:
+        own: its own features; they are watched by their names like the contract's.
+    """
+    names = [feature.name for feature in state_features(symbols, own)]
     market = {names[f]: rows[:, f] for f in range(len(names)) if f not in _account_columns(len(symbols))}
     answers = _answers(policy, rows[-ANSWERED:, : len(names)], symbols, allow_short)
     met, did = fit_drift(market, interval_ms=interval_ms), fit_drift(answers)

@@ -28,7 +28,8 @@ MOST_LOG_VARIANCE = 3.0  # h beyond the training rows is not extrapolated withou
 class RawColumns(NamedTuple):
     """What the evidence looks at, raw: one row a bar."""
 
-    continuous: FloatArray  # (T, 6) confidence, cascade risk, momenta and volatility over the slow one, its logarithm
+    continuous: FloatArray  # (T, 6) confidence, cascade risk, momenta and volatility over the slow one, its logarithm;
+    # and own features: (T, 6 + K), or with a side (T, 6 + 2 K), along it as well
     discrete: FloatArray  # (T, 5) HOLD and the four tiers
     side: FloatArray | None  # (T,) +1 or -1 where shorts are allowed
 
@@ -42,13 +43,23 @@ CONTINUOUS = ("confidence", "cascade_risk", "momentum_1h / s", "momentum_4h / s"
 DISCRETE = ("hold", "tier_1", "tier_2", "tier_3", "tier_4")
 
 
-def seen(rows: FloatArray, slow: FloatArray, side: FloatArray | None = None) -> RawColumns:
+def continuous_columns(own: int, shorts: bool) -> int:
+    """How many continuous columns the evidence looks at, of an asset with `own` features."""
+    return len(CONTINUOUS) + own * (2 if shorts else 1)
+
+
+def seen(
+    rows: FloatArray, slow: FloatArray, side: FloatArray | None = None, own: FloatArray | None = None
+) -> RawColumns:
     """The raw columns of market rows (T, 16) of one asset.
 
     Args:
         slow: (T,) slow volatility, positive.
         side: (T,) direction of the base position, given where shorts are allowed: momenta then count along it.
+        own: (T, K) its own features, which may say where the price goes or how good a signal is: where shorts are
+            allowed they count along the side as well as by themselves.
     """
+    told = [] if own is None or not own.shape[1] else [own] if side is None else [own, own * side[:, None]]
     table = contract.ASSET_FEATURES
     along = 1.0 if side is None else side
     volatility = rows[:, contract.VOLATILITY] * contract.VOLATILITY_SCALE
@@ -62,6 +73,7 @@ def seen(rows: FloatArray, slow: FloatArray, side: FloatArray | None = None) -> 
                 rows[:, contract.MOMENTUM_4H] * table[contract.MOMENTUM_4H].full_scale / scale * along,
                 np.log(np.maximum(volatility, TINY) / scale),
                 np.log(scale),
+                *told,
             ]
         ),
         discrete=np.column_stack([rows[:, contract.ACTION_HOLD], rows[:, contract.TIER]]),
@@ -83,8 +95,13 @@ class Scores(ManifestPart):
     scale: tuple[float, ...]
     borders: tuple[tuple[float, ...], ...] = ()  # of each step in its order; empty: a sharp one at STEP
 
+    @property
+    def continuous(self) -> int:
+        """How many of the columns are continuous: six, and those of own features."""
+        return len(self.knots)
+
     def linear(self, raw: RawColumns) -> FloatArray:
-        """(T, 11) scores."""
+        """(T, 11 or more) scores."""
         columns = []
         for j, column in enumerate([*raw.continuous.T, *raw.discrete.T]):
             if j < len(self.knots) and self.knots[j]:
@@ -94,14 +111,15 @@ class Scores(ManifestPart):
         return np.column_stack(columns)
 
     def bent(self, linear: FloatArray) -> FloatArray:
-        """(T, 57) nonlinear columns of the six continuous scores: steps, hinges, squares, products."""
-        z = linear[:, : len(CONTINUOUS)]  # all six at once: a served answer has one row, and calls are what it costs
+        """(T, 57 or more) nonlinear columns of the continuous scores: steps, hinges, squares, products."""
+        count = self.continuous
+        z = linear[:, :count]  # all of them at once: a served answer has one row, and calls are what it costs
         steps = np.concatenate([z > STEP, -z > STEP], axis=1, dtype=np.float64)
         for j, levels in enumerate(self.borders):
             if levels:
-                steps[:, j] = bent_forms()[j].column(z, levels)
+                steps[:, j] = bent_forms(count)[j].column(z, levels)
         hinges = [np.maximum(sign * z - at, 0.0) for at in HINGES for sign in (1.0, -1.0)]
-        first, second = _pairs()
+        first, second = _pairs(count)
         return np.concatenate([steps, *hinges, z * z, z[:, first] * z[:, second]], axis=1, dtype=np.float64)
 
 
@@ -109,7 +127,7 @@ class Form(NamedTuple):
     """One nonlinear column: 1 beyond a border, how far beyond a point, or the product of two scores."""
 
     kind: Literal["step", "hinge", "product"]
-    first: int  # which of CONTINUOUS
+    first: int  # which of the continuous columns
     second: int = 0
     sign: float = 1.0
     at: float = 0.0
@@ -129,7 +147,7 @@ class Form(NamedTuple):
 
     @property
     def name(self) -> str:
-        first, second = CONTINUOUS[self.first], CONTINUOUS[self.second]
+        first, second = _column_name(self.first), _column_name(self.second)
         if self.kind == "product":
             return f"({first})^2" if self.first == self.second else f"({first}) x ({second})"
         if self.kind == "step":
@@ -137,21 +155,25 @@ class Form(NamedTuple):
         return f"hinge of {first} at {self.sign * self.at:+g}"
 
 
+def _column_name(column: int) -> str:
+    return CONTINUOUS[column] if column < len(CONTINUOUS) else f"own feature {column - len(CONTINUOUS) + 1}"
+
+
 @cache
-def _pairs() -> tuple[list[int], list[int]]:
-    """First and second score of each product of two."""
-    every = list(combinations(range(len(CONTINUOUS)), 2))
+def _pairs(count: int) -> tuple[list[int], list[int]]:
+    """First and second score of each product of two of so many."""
+    every = list(combinations(range(count), 2))
     return [first for first, _ in every], [second for _, second in every]
 
 
 @cache
-def bent_forms() -> tuple[Form, ...]:
-    """The nonlinear columns in their order, one by one; `Scores.bent` makes all of them."""
-    every = range(len(CONTINUOUS))
+def bent_forms(count: int = len(CONTINUOUS)) -> tuple[Form, ...]:
+    """The nonlinear columns of so many continuous ones in their order, one by one; `Scores.bent` makes all of them."""
+    every = range(count)
     forms = [Form("step", j, sign=sign, at=STEP) for sign in (1.0, -1.0) for j in every]
     forms += [Form("hinge", j, sign=sign, at=at) for at in HINGES for sign in (1.0, -1.0) for j in every]
     forms += [Form("product", j, j) for j in every]
-    return (*forms, *(Form("product", i, j) for i, j in zip(*_pairs(), strict=True)))
+    return (*forms, *(Form("product", i, j) for i, j in zip(*_pairs(count), strict=True)))
 
 
 class Evidence(ManifestPart):
@@ -182,7 +204,7 @@ class Evidence(ManifestPart):
         believed = np.zeros(len(linear))
         if self.variance:
             believed, known = known[0] * relative_variance(linear, self.variance), known[1:]
-        bent = known[-len(bent_forms()) :]
+        bent = known[-len(bent_forms(self.scores.continuous)) :]
         believed += known[0] + linear @ known[-len(bent) - linear.shape[1] : -len(bent)]
         if raw.side is not None:
             believed += known[1] * raw.side

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from himari_rl.errors import BundleError, StateError
 from himari_rl.policy.bands import Bands
-from himari_rl.policy.code import CodeReference, Factory, resolved
+from himari_rl.policy.code import CodeReference, Factory, packages_of, resolved
 from himari_rl.policy.confidence import Confidence
 from himari_rl.policy.manifest import ExternalSpec, Manifest, TensorSpec
 from himari_rl.policy.network import F32, InputNormaliser
@@ -253,6 +253,8 @@ def reference_spec(code: CodeReference, way: Way, tensors: Mapping[str, NDArray[
         name=code.name,
         sha256=code.sha256,
         settings=code.settings,
+        modules=dict(code.modules),
+        packages=packages_of(code),
         kept=way,
         ships=ships,
         tensors=described_tensors(tensors),

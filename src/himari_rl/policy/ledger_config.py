@@ -29,7 +29,8 @@ class LedgerConfig:
     max_position_pct: float = 0.5
     """Base position as a fraction of equity; a multiplier of 2 doubles it."""
     commission_rate: float = 0.001
-    """Exchange fee per unit of traded notional."""
+    """Exchange fee per unit of traded notional. Own costs (of each asset, maker and taker, impact):
+    --set environment.charges.impact=1.0 and the like, docs/judge.md."""
     slippage_bps: float = 5.0
     """Slippage per unit of traded notional, basis points."""
     allow_short: bool = False

@@ -93,13 +93,15 @@ class ExternalSpec(ManifestPart):
     name: str  # MODULE:NAME, or an adapter and what it adapts
     sha256: Digest
     settings: str = ""  # what it was made with
+    modules: dict[str, Digest] = Field(default={})  # of its author's own, which it imports
+    packages: dict[str, str] = Field(default={})  # distributions it was judged with, and versions: told, not asked for
     kept: Literal["arrays", "attributes", "refit"]
     ships: bool = True  # False: it goes by the clock, or remembers something that no server could carry
     tensors: dict[str, TensorSpec]
 
     @property
     def reference(self) -> CodeReference:
-        return CodeReference(name=self.name, sha256=self.sha256, settings=self.settings)
+        return CodeReference(name=self.name, sha256=self.sha256, settings=self.settings, modules=self.modules)
 
 
 class TrainingData(ManifestPart):
@@ -246,8 +248,12 @@ class Manifest(ManifestPart):
 
     @property
     def own_features(self) -> tuple[str, ...]:
-        """Columns of the data that stand in its state after the contract's numbers."""
-        return self.feature_names[state_dim(self.action_dim) :]
+        """Columns of the data that stand in its state after the contract's numbers, of each asset in turn."""
+        names = self.feature_names[state_dim(self.action_dim) :]
+        if self.action_dim == 1:
+            return names
+        first = self.symbols[0]
+        return tuple(name.removeprefix(f"{first}.") for name in names[: len(names) // self.action_dim])
 
     @property
     def gap_rule(self) -> str:
@@ -273,6 +279,10 @@ class Manifest(ManifestPart):
             del shaping["beliefs"]["drift_net"]
         if self.external is None:
             del shaping["external"]
+        else:
+            del shaping["external"]["packages"]  # those of a machine, which shape nothing that is asked for
+            if not self.external.modules:
+                del shaping["external"]["modules"]  # such code keeps the version it always had
         if self.ledger.charges is None:
             del shaping["ledger"]["charges"]
         text = json.dumps(shaping, sort_keys=True, separators=(",", ":"))

@@ -28,6 +28,7 @@ class ClosedBars(NamedTuple):
     close: FloatArray
     tradable: BoolArray  # whether an order could be filled at the open
     funding: FloatArray  # rate settled at the open, before any fill there
+    own: tuple[tuple[float, ...], ...] = ()  # (A, K) own features at the close; none: 0, as only the newest counts
 
 
 class Position(NamedTuple):

@@ -2,6 +2,7 @@
 
     sign("runs/mine/bundle", "private.pem")      writes the signature into the manifest
     verify(manifest, public_key("public.pem"))   raises where it is missing or somebody else's
+    signature_of(payload, key), is_of(signature, payload, key)    the same of any bytes
 
 The signature is over every field of the manifest but itself and `manifest_sha256`; the manifest holds the digest of the
 weights. Keys are PEM files, as `openssl genpkey -algorithm ed25519` makes them. Needs pip install 'himari-rl[sign]'.
@@ -36,8 +37,7 @@ def sign(folder: str | Path, key: str | Path) -> Manifest:
         BundleError: it is damaged. ConfigError: the key is no Ed25519 private key. StorageError: it cannot be written.
     """
     manifest, _ = read_bundle(folder)
-    signature = private_key(key).sign(_payload(manifest))
-    return amend(folder, signature=base64.b64encode(signature).decode())
+    return amend(folder, signature=signature_of(_payload(manifest), private_key(key)))
 
 
 def verify(manifest: Manifest, key: Ed25519PublicKey) -> None:
@@ -49,12 +49,36 @@ def verify(manifest: Manifest, key: Ed25519PublicKey) -> None:
     cure = "himari sign BUNDLE --key private.pem"
     if manifest.signature is None:
         raise BundleError(f"{manifest.version} is not signed", "a bundle signed with this server's key", cure)
+    if not is_of(manifest.signature, _payload(manifest), key):
+        found = f"the signature of {manifest.version} is not of this server's key"
+        raise BundleError(found, "a bundle signed with it", cure)
+
+
+def signature_of(payload: bytes, key: Ed25519PrivateKey) -> str:
+    """The signature of some bytes, as base64."""
+    return base64.b64encode(key.sign(payload)).decode()
+
+
+def is_of(signature: str, payload: bytes, key: Ed25519PublicKey) -> bool:
+    """Whether a signature is of these bytes and the private half of `key`."""
     try:
-        key.verify(base64.b64decode(manifest.signature, validate=True), _payload(manifest))
-    except (InvalidSignature, binascii.Error) as error:
-        raise BundleError(
-            f"the signature of {manifest.version} is not of this server's key", "a bundle signed with it", cure
-        ) from error
+        key.verify(base64.b64decode(signature, validate=True), payload)
+    except (InvalidSignature, binascii.Error):
+        return False
+    return True
+
+
+def key_text(key: Ed25519PublicKey) -> str:
+    """A public key as base64 of its 32 bytes."""
+    return base64.b64encode(key.public_bytes_raw()).decode()
+
+
+def key_of_text(text: str) -> Ed25519PublicKey | None:
+    """The key that `key_text` wrote; None where the text is none."""
+    try:
+        return Ed25519PublicKey.from_public_bytes(base64.b64decode(text, validate=True))
+    except (ValueError, binascii.Error):
+        return None
 
 
 def public_key(path: str | Path) -> Ed25519PublicKey:

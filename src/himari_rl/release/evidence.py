@@ -28,9 +28,8 @@ from himari_rl.evaluation.statements import control_doubt
 from himari_rl.evaluation.statistics import Interval
 from himari_rl.release.figures import SLACK, Figure, bounded
 from himari_rl.release.rivals import rival_claims, rival_figures
-from himari_rl.schema import RISK_AVERSION, FloatArray
+from himari_rl.schema import RISK_AVERSION, YEAR_MS, FloatArray
 
-YEAR_MS = 365 * 86_400_000
 Z_SLACK = 0.25  # of a z, whose standard error is drawn
 REPLICATIONS = 2000
 SHOWN = 6  # objections in the gate's line

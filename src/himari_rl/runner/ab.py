@@ -33,6 +33,7 @@ from himari_rl.policy.paper import ClosedBars
 from himari_rl.runner.config import AbConfig
 from himari_rl.runner.desk import JOINED
 from himari_rl.runner.policies import AsksPolicy
+from himari_rl.runner.signals import FEATURES, own_numbers
 from himari_rl.schema import ACTIONS
 
 CHAMPION, CHALLENGER = ARMS = ("champion", "challenger")
@@ -113,15 +114,15 @@ class Twin:
         self._papers: dict[str, _Paper] = {}
         for name in ARMS:
             if name == arm or other:
-                self._papers[name] = _Paper(_book(asked, start), None if name == arm else asked)
+                policy = None if name == arm else asked
+                self._papers[name] = _Paper(_book(asked, start, policy.own if policy else ()), policy)
 
     def take(self, bar: int, rows: Sequence[Mapping[str, Any]]) -> Entry:
         """Both accounts over a bar; `rows` are the journal's decisions, one of each symbol."""
-        bars, signals = _closed(bar, rows)
         journalled, cause = [float(row["multiplier"]) for row in rows], str(rows[-1]["cause"])
         multipliers, growth, equity = {}, {}, {}
         for name, paper in self._papers.items():
-            seen = paper.book.close(bars, signals)
+            seen = paper.book.close(*_closed(bar, rows, paper.book))
             if paper.policy is None or cause:
                 multipliers[name] = journalled
             else:
@@ -153,29 +154,35 @@ class SizesOne:
         if len(self._parts) < len(self._symbols):
             return None
         rows, self._parts = [self._parts[each] for each in self._symbols], {}
-        seen = self._book.close(*_closed(bar, rows))
+        seen = self._book.close(*_closed(bar, rows, self._book))
         self._book.order([1.0] * len(rows))
         return seen.equity_usd
 
 
-def _book(policy: AsksPolicy, start: Mapping[str, Any]) -> Book:
+def _book(policy: AsksPolicy, start: Mapping[str, Any], own: tuple[str, ...] = ()) -> Book:
     ledger = LedgerSpec.model_validate(start["ledger"], strict=False).config
     rules = ArrivalRules.for_ledger(ledger, policy.interval_ms, policy.phase_ms, len(policy.symbols))
-    book = Book(policy.symbols, rules, ledger, equity_usd=float(start["equity_usd"]))
+    book = Book(policy.symbols, rules, ledger, equity_usd=float(start["equity_usd"]), own=own)
     for timestamp, *closes in start["bars"]:
         book.begin(closed_bars(timestamp, closes, closes))
     book.restore({"sides": start["sides"], "day_start": 0.0, "day_stopped": False, "paper": None})
     return book
 
 
-def _closed(bar: int, rows: Sequence[Mapping[str, Any]]) -> tuple[ClosedBars, list[Signal]]:
-    """Bars and signals of one close, from the journal's decisions."""
+def _closed(bar: int, rows: Sequence[Mapping[str, Any]], book: Book) -> tuple[ClosedBars, list[Signal]]:
+    """Bars and signals of one close, from the journal's decisions, for a book.
+
+    Raises:
+        SignalError: a decision lacks a feature that the book's policy reads.
+    """
+    named = zip(book.symbols, rows, strict=True)
     bars = closed_bars(
         bar,
         [row["close"] if row["open"] is None else row["open"] for row in rows],
         [row["close"] for row in rows],
         [row["bar"]["tradable"] for row in rows],
         [row["bar"]["funding"] for row in rows],
+        [own_numbers(row.get(FEATURES) or {}, book.own, symbol) for symbol, row in named],
     )
     return bars, [_signal(row["signal"]) for row in rows]
 

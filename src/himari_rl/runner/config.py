@@ -46,6 +46,9 @@ class RunConfig:
     """Connections that broke off are tried again so often, within the same deadline."""
     versions: tuple[str, ...] = ()
     """Model versions that may answer. Empty: those that /ready names for the symbols and the interval."""
+    features: tuple[str, ...] = ()
+    """Own features that signals may carry beside those that the policies here read, as for a challenger of an A/B test
+    in the shadow. They go into the journal; any other name refuses the signal."""
     keep_warm_s: float = 0.0
     """Seconds between two questions that only keep a scale-to-zero server warm; 0: none."""
     api_key: str = field(default="", metadata=SECRET)

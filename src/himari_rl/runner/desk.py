@@ -20,11 +20,12 @@ from himari_rl.policy.arrival import ArrivalRules
 from himari_rl.policy.book import QUIET, Book, closed_bars
 from himari_rl.policy.ledger_config import LedgerConfig
 from himari_rl.policy.manifest import LedgerSpec
+from himari_rl.policy.paper import ClosedBars
 from himari_rl.runner.config import PortfolioConfig
 from himari_rl.runner.drift import DriftWatch
 from himari_rl.runner.halt import HaltWatch
 from himari_rl.runner.policies import AsksPolicy
-from himari_rl.runner.signals import Said
+from himari_rl.runner.signals import Said, own_numbers
 from himari_rl.schema import HOUR_MS, Bars
 
 JOINED = "+"
@@ -47,7 +48,10 @@ class Desk:
         portfolio: PortfolioConfig,
         warm_bars: int,
         arm: str = "",
+        also: Sequence[str] = (),
     ) -> None:
+        self._also = also
+        """Features that others read: a signal may carry them."""
         self.strategy, self.policy, self.symbols = strategy, policy, policy.symbols
         self.arm = arm
         """In a split: whether champion or challenger sizes it."""
@@ -55,15 +59,36 @@ class Desk:
         rules = ArrivalRules.for_ledger(ledger, policy.interval_ms, policy.phase_ms, len(policy.symbols))
         paper = portfolio.account == "paper"
         self.book = Book(
-            policy.symbols, rules, ledger, equity_usd=portfolio.equity_usd, paper=paper, warm_bars=warm_bars
+            policy.symbols,
+            rules,
+            ledger,
+            equity_usd=portfolio.equity_usd,
+            paper=paper,
+            warm_bars=warm_bars,
+            own=policy.own,
         )
         self._equity_usd = portfolio.equity_usd
         self.watch = HaltWatch()
-        self.drift = None if policy.drift is None else DriftWatch(policy.drift, policy.symbols)
+        self.drift = None if policy.drift is None else DriftWatch(policy.drift, policy.symbols, policy.own)
         self.memory: str | None = None
         self.state: list[float] | None = None  # before a gap a recurrent policy decides it again
         self.waiting: dict[str, Said] = {}
         """Of several symbols: those of the newest bar that have come."""
+
+    def closed(self, parts: Sequence[Said]) -> ClosedBars:
+        """The bars of one close; without an open its close, which no paper account uses.
+
+        Raises:
+            SignalError: a feature that the policy reads is missing, or there is one that nobody reads.
+        """
+        return closed_bars(
+            parts[0].timestamp,
+            [part.close if part.open is None else part.open for part in parts],
+            [part.close for part in parts],
+            [part.tradable for part in parts],
+            [part.funding for part in parts],
+            [own_numbers(part.features, self.policy.own, part.symbol, self._also) for part in parts],
+        )
 
     def snapshot(self) -> dict[str, Any]:
         """What a restart needs, as JSON types."""
@@ -144,9 +169,3 @@ class Desk:
 def _signal(bars: Bars, row: int) -> Signal:
     said = bars.signals
     return QUIET if said is None else QUIET._replace(action=int(said.action[row]))
-
-
-def columns(parts: Sequence[Said]) -> tuple[list[float], list[float], list[bool], list[float]]:
-    """Opens, closes, tradable and funding of one close; without an open its close, which no paper account uses."""
-    opens = [part.close if part.open is None else part.open for part in parts]
-    return opens, [p.close for p in parts], [p.tradable for p in parts], [p.funding for p in parts]

@@ -16,9 +16,9 @@ from himari_rl.schema import FloatArray
 class DriftWatch:
     """Of one account."""
 
-    def __init__(self, spec: DriftSpec, symbols: Sequence[str]) -> None:
+    def __init__(self, spec: DriftSpec, symbols: Sequence[str], own: Sequence[str] = ()) -> None:
         self._features, self._answers = DriftMonitor(spec), DriftMonitor(spec, answers=True)
-        self._names = [feature.name for feature in state_features(symbols)]
+        self._names = [feature.name for feature in state_features(symbols, own)]
         self._multipliers = [multiplier_name(symbol) for symbol in symbols]
         self.strayed: tuple[Strayed, ...] = ()
         """What drifts now, the farthest first."""

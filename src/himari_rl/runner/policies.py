@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from time import perf_counter
@@ -37,6 +38,7 @@ class AsksPolicy(Protocol):
     interval_ms: int
     phase_ms: int | None
     ledger: LedgerConfig
+    own: tuple[str, ...]  # own features that it reads; signals carry them by name
     drift: DriftSpec | None  # what its training met; None: it does not say
     about: str  # version and verdict, for people
 
@@ -60,12 +62,7 @@ class LocalPolicy:
 
     def __init__(self, policy: Policy) -> None:
         self._policy, manifest = policy, policy.manifest
-        if manifest.own_features:
-            raise ConfigError(
-                f"{manifest.version} reads the features {', '.join(manifest.own_features)} of your own",
-                "a policy of the contract's numbers: the signal stream does not carry others yet",
-                "serve it, and send them to /v1/decide",
-            )
+        self.own = manifest.own_features
         self.symbols, self.interval_ms = manifest.symbols, manifest.ledger.interval_ms
         self.phase_ms = ArrivalRules.of(manifest).phase_ms
         self.ledger, self.version = manifest.ledger.config, manifest.version
@@ -132,6 +129,7 @@ class CloudPolicy:
         self.phase_ms: int | None = 0
         self.ledger = ledger or LedgerConfig()
         ready = self.caller.ready
+        self.own: tuple[str, ...] = tuple(json.loads(ready.get("features", "[]")))
         try:
             if "ledger" in ready:
                 self.ledger = LedgerSpec.model_validate_json(ready["ledger"]).config

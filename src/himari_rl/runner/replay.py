@@ -17,7 +17,7 @@ import numpy as np
 
 from himari_rl.client.answers import FEW_BARS
 from himari_rl.errors import DataError
-from himari_rl.features.contract import VOLATILITY, VOLATILITY_SCALE, WIDTH, state_features
+from himari_rl.features.contract import VOLATILITY, VOLATILITY_SCALE, WIDTH
 from himari_rl.features.encoder import StateEncoder, write_account
 from himari_rl.journal.entry import DECISION, HISTORY
 from himari_rl.journal.store import DecisionJournal
@@ -30,6 +30,7 @@ from himari_rl.policy.runtime import Policy
 from himari_rl.runner.desk import JOINED
 from himari_rl.runner.drift import DriftWatch
 from himari_rl.runner.policies import LocalPolicy
+from himari_rl.runner.signals import FEATURES, own_numbers
 from himari_rl.schema import ACTIONS, DAY_MS, Bars, FloatArray, Layer2, direction
 
 FEATURE, MULTIPLIER, USD = 1e-6, 1e-5, 0.01
@@ -117,17 +118,17 @@ def _logs(journal: DecisionJournal, symbols: tuple[str, ...], version: str) -> d
 def _replayed(strategy: str, log: _Log, policy: Policy) -> Replayed:
     symbols = policy.manifest.symbols
     ledger = LedgerSpec.model_validate(log.start["ledger"], strict=False).config
-    bars, first = _bars(log, symbols, policy.manifest.ledger.interval_ms)
-    encoder = StateEncoder(symbols)
+    bars, first = _bars(log, symbols, policy.manifest.ledger.interval_ms, policy.manifest.own_features)
+    encoder = StateEncoder(symbols, policy.manifest.own_features)
     market = encoder.market_rows(bars[0]) if len(bars) == 1 else encoder.panel_rows(bars)[1]
     account = _Offline(ledger, bars, market, first)
-    local, names = LocalPolicy(policy), [feature.name for feature in state_features(symbols)]
+    local, names = LocalPolicy(policy), encoder.names
     differences: list[Difference] = []
     fallbacks: dict[str, int] = {}
     memory: str | None = None
     state: list[float] | None = None
     gap = 0.0
-    watch = None if local.drift is None else DriftWatch(local.drift, symbols)
+    watch = None if local.drift is None else DriftWatch(local.drift, symbols, local.own)
     drift: Counter[str] = Counter()
     days: set[int] = set()
     for t, rows in enumerate(log.rows):
@@ -295,14 +296,19 @@ class _Offline:
         self._trades = track(self._trades, before, moved, met, rate)
 
 
-def _bars(log: _Log, symbols: tuple[str, ...], interval_ms: int) -> tuple[list[Bars], int]:
-    """The journal's bars of each symbol, history first; and at which of them the decisions begin."""
+def _bars(log: _Log, symbols: tuple[str, ...], interval_ms: int, own: tuple[str, ...]) -> tuple[list[Bars], int]:
+    """The journal's bars of each symbol, history first; and at which of them the decisions begin.
+
+    Raises:
+        SignalError: a decision of the journal lacks a feature that the policy reads.
+    """
     history = log.start["bars"]
     times = np.array([row[0] for row in history] + log.times, np.int64)
     made = []
     for asset, symbol in enumerate(symbols):
         rows = [each[asset] for each in log.rows]
         said = [row["signal"] for row in rows]
+        seen = [own_numbers(row.get(FEATURES) or {}, own, symbol) for row in rows]
         past = [row[1 + asset] for row in history]
         quiet = [0] * len(past)
         if past:  # the direction at the end of the history
@@ -329,6 +335,8 @@ def _bars(log: _Log, symbols: tuple[str, ...], interval_ms: int) -> tuple[list[B
                 source="journal",
                 signals=signals,
                 funding_rate=np.array([0.0] * len(past) + [row["bar"]["funding"] for row in rows]),
+                extra={n: np.array([0.0] * len(past) + [row[k] for row in seen]) for k, n in enumerate(own)},
+                features=own,
             )
         )
     return made, len(history)

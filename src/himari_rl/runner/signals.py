@@ -4,6 +4,9 @@
      "bar": {"timestamp": 1767225600000, "open": 87000.0, "close": 87650.5},
      "signal": {"action": "BUY", "confidence": 0.82, "tier": "T2", "cascade_risk": 0.05}}
 
+A policy that reads own features finds them by name in `features`, beside bar and signal: {"basis": 0.4}; one that is
+missing, or that nobody here reads, refuses the line.
+
 A bar may have `volume` (0: its open fills nothing) and `funding_rate`; with portfolio.account=given there is an
 `account` of exposure, unrealised_pnl, win_rate and equity_usd. For a policy of several symbols a line may hold all of
 them at once, {"strategy": ..., "assets": {"BTC-USDT": {"bar": ..., "signal": ...}, ...}}, or one each.
@@ -12,11 +15,12 @@ them at once, {"strategy": ..., "assets": {"BTC-USDT": {"bar": ..., "signal": ..
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from himari_rl.client.answers import strict_json
 from himari_rl.errors import StateError
+from himari_rl.features.contract import LARGEST_OWN
 from himari_rl.features.live import Signal
 from himari_rl.policy.arrival import ArrivalError, milliseconds, share
 from himari_rl.schema import ACTIONS
@@ -25,6 +29,8 @@ STRATEGY = "default"
 EVERY = "*"
 """Whom a halt by hand is for, where it is for all."""
 TIERS = ("T1", "T2", "T3", "T4")
+FEATURE, FEATURES = "feature", "features"
+"""Why a line is refused, and where in it own features stand."""
 SLACK_ULP = 4  # an adjusted price is a product: its last bits are noise
 MOST_SHOWN = 500
 """Characters of a line that is no signal which go into the journal."""
@@ -34,7 +40,7 @@ class SignalError(StateError):
     """A line that is no signal.
 
     Args:
-        reason: in one word: shape, symbol, missing, repeated.
+        reason: in one word: shape, symbol, missing, repeated, feature.
     """
 
     def __init__(self, reason: str, found: str, expected: str = "", cure: str = "") -> None:
@@ -57,7 +63,13 @@ class Said(NamedTuple):
     funding: float
     signal: Signal
     account: tuple[float, float, float, float] | None  # exposure, unrealised P&L, win rate, equity in USD
+    features: Mapping[str, float]  # own features at the close, by name
     given: Mapping[str, Any]  # as it came
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """Its features as a journal keeps them: nothing where there are none."""
+        return {FEATURES: dict(self.features)} if self.features else {}
 
 
 def parse(line: str | bytes) -> list[Said]:
@@ -87,7 +99,7 @@ def parse(line: str | bytes) -> list[Said]:
 def _asset(strategy: str, symbol: Any, part: Any) -> Said:
     if not _is_name(symbol):
         raise SignalError("symbol", f"symbol is {symbol!r:.200}", "a name of 1 to 100 printable characters")
-    known = {"bar": (True, dict), "signal": (True, dict), "account": (False, dict)}
+    known = {"bar": (True, dict), "signal": (True, dict), "account": (False, dict), FEATURES: (False, dict)}
     part = _fields(part, known, symbol)
     numbers = {"volume": (False, float), "funding_rate": (False, float), "high": (False, float), "low": (False, float)}
     bar = _fields(
@@ -124,8 +136,42 @@ def _asset(strategy: str, symbol: Any, part: Any) -> Said:
             share(signal["cascade_risk"], ("signal", "cascade_risk")),
         ),
         account=account,
+        features={} if part.get(FEATURES) is None else _own(part[FEATURES]),
         given=part,
     )
+
+
+def _own(said: dict[str, Any]) -> dict[str, float]:
+    """Own features by name, each a number that a state can hold."""
+    names = dict.fromkeys(said, (True, float))
+    for name, value in _fields(said, names, FEATURES).items():
+        if not _is_name(name) or not abs(value) <= LARGEST_OWN:
+            found = f"{FEATURES}.{name!r:.40} is {value!r:.40}"
+            raise SignalError(FEATURE, found, f"a name, and a number within {LARGEST_OWN:g}", "scale it as in training")
+    return {name: float(value) for name, value in said.items()}
+
+
+def own_numbers(
+    features: Mapping[str, float], wanted: Sequence[str], symbol: str, allowed: Sequence[str] | None = None
+) -> tuple[float, ...]:
+    """What a policy reads of the features that came with a signal, in its order; nothing is guessed.
+
+    Args:
+        allowed: names that may be there besides, as other policies read them; None: any.
+
+    Raises:
+        SignalError: one is missing, or one that nobody reads.
+    """
+    for name in wanted:
+        if name not in features:
+            expected = ", ".join(wanted)
+            raise SignalError(FEATURE, f"{symbol} lacks the feature {name}", expected, f"send features.{name}")
+    for name in features:
+        if allowed is not None and name not in wanted and name not in allowed:
+            expected = ", ".join(dict.fromkeys((*wanted, *allowed))) or "none"
+            found = f"{symbol} has the feature {name}, which no policy reads"
+            raise SignalError(FEATURE, found, expected, "leave it out")
+    return tuple(features[name] for name in wanted)
 
 
 def _is_name(value: Any) -> bool:

@@ -26,11 +26,11 @@ from himari_rl.journal.entry import DECISION, REJECTION, Entry, entry_of
 from himari_rl.journal.store import DecisionJournal
 from himari_rl.monitoring.runner import RunnerCounts
 from himari_rl.policy.arrival import ArrivalError
-from himari_rl.policy.book import GivenAccount, Observed, Sized, closed_bars
+from himari_rl.policy.book import GivenAccount, Observed, Sized
 from himari_rl.policy.ledger_config import LedgerConfig
 from himari_rl.runner.ab import CHALLENGER, arm_of, require_champion
 from himari_rl.runner.config import AbConfig, HaltConfig, PortfolioConfig, RunConfig
-from himari_rl.runner.desk import JOINED, Desk, columns
+from himari_rl.runner.desk import JOINED, Desk
 from himari_rl.runner.halt import Switch
 from himari_rl.runner.policies import FALLBACK, AsksPolicy
 from himari_rl.runner.signals import MOST_SHOWN, Said, SignalError, parse
@@ -165,7 +165,8 @@ class Runner:
             if challenger is not None:
                 arm = arm_of(part.strategy, policy.symbols, self.ab)
                 policy = challenger if arm == CHALLENGER else policy
-            desk = Desk(part.strategy, policy, ledger, self.portfolio, self.config.warm_bars, arm)
+            also = (*(name for each in self.policies for name in each.own), *self.config.features)
+            desk = Desk(part.strategy, policy, ledger, self.portfolio, self.config.warm_bars, arm, also)
             if not desk.restore(self.journal):
                 self._entries.append(desk.begin(self._histories, part.timestamp))
             self._desks[key] = desk
@@ -216,10 +217,8 @@ class Runner:
         if desk.book.paper is not None and any(part.open is None for part in parts):
             raise SignalError("shape", "the bar has no open", "bar.open", "a paper account is filled at opens")
         last, signals = desk.book.last, [part.signal for part in parts]
-        seen = desk.book.close(closed_bars(timestamp, *columns(parts)), signals, _given(parts, desk))
-        gap: dict[str, Any] | None = None
-        if seen.missing:
-            gap = self._gap(desk, seen, last)
+        seen = desk.book.close(desk.closed(parts), signals, _given(parts, desk))
+        gap = self._gap(desk, seen, last) if seen.missing else None
         strayed = desk.drift.met(seen.state) if desk.drift is not None and seen.warm else ()
         judged = self.switch.judge(desk.strategy, desk.name, seen, desk.watch, strayed)
         if judged:
@@ -294,7 +293,7 @@ class Runner:
     def _decision(self, desk: Desk, part: Said, own: Decision, kept: Decision) -> None:
         given = dict(part.given["bar"]) | {"tradable": part.tradable, "funding": part.funding}
         journalled = own | {"open": part.open, "close": part.close, "bar": given, "signal": part.given["signal"]}
-        journalled |= {"account": None if part.account is None else part.given["account"]} | kept
+        journalled |= {"account": part.given.get("account"), **part.named} | kept
         entry = entry_of(DECISION, journalled, strategy=part.strategy, symbol=part.symbol, bar=part.timestamp)
         self._entries.append(entry)
         told = {"strategy": part.strategy, "symbol": part.symbol, "bar": part.timestamp} | own

@@ -23,10 +23,9 @@ from himari_rl.runner.ab import CHALLENGER, CHAMPION, Growths, growths, plan_of
 from himari_rl.runner.config import AbConfig
 from himari_rl.runner.halt import harm
 from himari_rl.runner.sequence import bars_to_show, confidence_sequence, long_run_variance
-from himari_rl.schema import DAY_MS, FloatArray
+from himari_rl.schema import DAY_MS, YEAR_MS, FloatArray
 
 RUNNING, BETTER, WORSE, ENDED = "running", "better", "worse", "ended"
-YEAR_MS = 365.25 * DAY_MS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,13 +53,13 @@ def decide_in_columns(slot: Slot, states: FloatArray, key: bytes, metrics: Metri
     said = slot.limiter.rows(states, found.multipliers)
     outside = np.flatnonzero(found.out_of_distribution).tolist()
     metrics.decided_many(found.multipliers, found.confidence, found.familiarity, len(outside), len(said))
-    answers: list[dict[str, Any]] = []
-    for values, sure in zip(found.multipliers.tolist(), found.confidence.tolist(), strict=True):
-        if len(values) == 1:
-            answers.append({"position_multiplier": values[0], "confidence": sure})
-        else:
-            named = dict(zip(slot.symbols, values, strict=True))
-            answers.append({"position_multipliers": named, "confidence": sure})
+    answers: list[dict[str, Any]]
+    rows = zip(found.multipliers.tolist(), found.confidence.tolist(), strict=True)
+    if len(slot.symbols) == 1:
+        answers = [{"position_multiplier": value, "confidence": sure} for (value,), sure in rows]
+    else:
+        named = ((dict(zip(slot.symbols, values, strict=True)), sure) for values, sure in rows)
+        answers = [{"position_multipliers": by_symbol, "confidence": sure} for by_symbol, sure in named]
     if slot.recurrent:
         for answer, memory in zip(answers, found.memory, strict=True):
             answer["memory"] = memories.pack(memory, slot.digest, key)

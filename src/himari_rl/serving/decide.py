@@ -24,17 +24,22 @@ from himari_rl.features.contract import (
     TIER,
     VOLATILITY,
     WIDTH,
+    own_columns,
+    state_dim,
 )
 from himari_rl.features.encoder import account_numbers, concentration
 from himari_rl.features.window import CloseWindow
 from himari_rl.policy.arrival import MAX_PRICE_RATIO, ArrivalRules, Place, missing_bars
 from himari_rl.schema import ACTIONS, SECOND_MS
 from himari_rl.serving.errors import FieldError
+from himari_rl.serving.messages import TIERS
 from himari_rl.serving.reader import SentAsset, SentDecide
 from himari_rl.serving.settings import ServeSettings
 from himari_rl.serving.slot import Slot
 
 _SIZE, _SIDE, _PNL, _WINS = ACCOUNT_COLUMNS
+_ACTION = ACTION.start + 1  # of HOLD, which is 0
+_TIERS = dict(zip(TIERS, range(TIER.start, TIER.stop), strict=True))
 LATE_INTERVALS = 2
 """The answer gives the age of a bar that closed longer ago."""
 
@@ -144,19 +149,21 @@ def _own_features(state: list[float], arrived: Arrived, slot: Slot) -> None:
     Raises:
         FieldError: one is missing, or the policy has none of that name.
     """
-    given = {name: value for asset in arrived.assets for name, value in (asset.get("features") or {}).items()}
-    field = ".".join(map(str, (*arrived.places[0], "features")))
-    for column, name in enumerate(slot.own, start=slot.dim - len(slot.own)):
-        if name not in given:
-            raise FieldError(field, f"the request lacks the feature {name}", ", ".join(slot.own), "send it by name")
-        if not abs(given[name]) <= LARGEST_OWN:
-            raise FieldError(field, f"{name} is {given[name]:g}", f"at most {LARGEST_OWN:g}", "scale it as in training")
-        state[column] = float(given[name])
-    unknown = sorted(set(given) - set(slot.own))
-    if unknown:
-        raise FieldError(
-            field, f"{slot.version} has no feature {unknown[0]}", ", ".join(slot.own) or "none", "leave it out"
-        )
+    ends = own_columns(len(slot.symbols), len(slot.own))
+    for symbol, asset, place, end in zip(slot.symbols, arrived.assets, arrived.places, ends, strict=True):
+        given, field = asset.get("features") or {}, ".".join(map(str, (*place, "features")))
+        of = f" of {symbol}" if len(slot.symbols) > 1 else ""
+        for column, name in enumerate(slot.own, start=end.start):
+            if name not in given:
+                lacks = f"the request lacks the feature {name}{of}"
+                raise FieldError(field, lacks, ", ".join(slot.own), "send it by name")
+            if not abs(given[name]) <= LARGEST_OWN:
+                most = f"at most {LARGEST_OWN:g}"
+                raise FieldError(field, f"{name}{of} is {given[name]:g}", most, "scale it as in training")
+            state[column] = float(given[name])
+        if unknown := sorted(set(given) - set(slot.own)):
+            known = ", ".join(slot.own) or "none"
+            raise FieldError(field, f"{slot.version} has no feature {unknown[0]}", known, "leave it out")
 
 
 def begin(arrived: Arrived, slot: Slot, who: str) -> Stream:
@@ -190,17 +197,18 @@ def encode(stream: Stream, arrived: Arrived, slot: Slot) -> tuple[Stream, list[f
     volatilities = state[VOLATILITY : WIDTH * len(slot.symbols) : WIDTH]
     if 0.0 in volatilities:
         note["flat"] = [s for s, volatility in zip(slot.symbols, volatilities, strict=True) if volatility == 0.0]
-    unit, start = slot.unit, 0
+    unit, own, start = slot.unit, slot.own, 0
     for asset in arrived.assets:
         signal, held = asset["signal"], asset["account"]
         size, side, pnl, wins = account_numbers(held["exposure"], held["unrealised_pnl"], held["win_rate"], unit)
         state[start + _SIZE], state[start + _SIDE], state[start + _PNL], state[start + _WINS] = size, side, pnl, wins
         state[start + CONFIDENCE], state[start + CASCADE_RISK] = signal["confidence"], signal["cascade_risk"]
-        state[start + ACTION.start + 1 + ACTIONS[signal["action"]]] = 1.0
-        state[start + TIER.start - 1 + int(signal["tier"][1])] = 1.0
+        state[start + _ACTION + ACTIONS[signal["action"]]] = 1.0
+        state[start + _TIERS[signal["tier"]]] = 1.0
+        own = own or asset.get("features")
         start += WIDTH
-    if slot.own or any(asset.get("features") for asset in arrived.assets):
+    if own:
         _own_features(state, arrived, slot)
     if len(slot.symbols) > 1:
-        state[-1] = concentration(arrived.exposures)
+        state[state_dim(len(slot.symbols)) - 1] = concentration(arrived.exposures)
     return later, state, note

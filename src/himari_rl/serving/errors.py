@@ -27,6 +27,10 @@ class TooManyError(HimariError):
     """A bound on what one server holds is reached (HTTP 429)."""
 
 
+class NotJournalledError(HimariError):
+    """A decision that is not in the journal, and so is no answer (HTTP 503)."""
+
+
 class OfferRefusedError(HimariError):
     """A policy was offered and refused; the one before goes on (HTTP 409)."""
 

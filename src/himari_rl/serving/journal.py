@@ -28,6 +28,8 @@ class Journal:
         if self._count >= self.every:
             self._count = 0
             kept = {name: value for name, value in answer.items() if name not in ("memory", "predictions", "state")}
+            if several := answer.get("position_multipliers"):  # a log-based metric reads one field of a line
+                kept["position_multiplier"] = sum(several.values()) / len(several)
             self.event("answer", path=path, sampled=self.every, **kept)
 
     def event(self, event: str, severity: str = "INFO", **fields: Any) -> None:

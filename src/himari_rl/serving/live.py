@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from himari_rl.monitoring.metrics import Histogram
 from himari_rl.monitoring.page import LivePage, PageTable
 from himari_rl.serving.service import Service
 
+if TYPE_CHECKING:
+    from himari_rl.serving.recent import JournalShown
 
-def server_page(service: Service) -> LivePage:
-    """The page now."""
+
+def server_page(service: Service, shown: JournalShown | None = None, trouble: str = "") -> LivePage:
+    """The page now.
+
+    Args:
+        shown: of the journal, where there is one.
+        trouble: why the journal cannot be written.
+    """
     slot, metrics = service.slot, service.metrics
     facts: list[tuple[str, str]] = []
     if slot is not None:
@@ -26,6 +35,8 @@ def server_page(service: Service) -> LivePage:
         ("limited by risk", f"{metrics.risk_limited:,}"),
         ("swaps", f"{metrics.swaps:,}"),
     ]
+    if shown is not None and shown.trouble:
+        facts.append(("journal", shown.trouble))
     errors = [(str(status), cause, f"{count:,}") for (status, cause), count in sorted(metrics.errors.items())]
     bounds = list(pairwise(metrics.multiplier.bounds))
     answered = [(f"{bounds[0][0]:g}", f"{metrics.multiplier.counts[0]:,}")] + [
@@ -34,10 +45,12 @@ def server_page(service: Service) -> LivePage:
     ]
     return LivePage(
         title="HIMARI Layer 3",
-        status="ready" if slot is not None else f"not ready: {service.reason}",
-        well=slot is not None,
+        status=f"not ready: {trouble or service.reason}" if slot is None or trouble else "ready",
+        well=slot is not None and not trouble,
         facts=facts,
+        curves=() if shown is None else shown.curves,
         tables=(
+            *(() if shown is None else shown.tables),
             PageTable(title="Multipliers answered", columns=("multiplier", "decisions"), rows=answered),
             PageTable(
                 title="Refused", columns=("status", "cause", "requests"), rows=errors, nothing="nothing was refused"

@@ -279,6 +279,13 @@ class Offer(BaseModel):
     mode: str | None = Field(None, description="The challenger's: shadow, or the share of clients it answers")
 
 
+class Journalling(BaseModel):
+    """The journal that every decision is in before it is answered."""
+
+    place: str
+    written: int = Field(description="Entries since the start")
+
+
 class Ready(BaseModel):
     """Which policy answers."""
 
@@ -290,6 +297,7 @@ class Ready(BaseModel):
     first_bar: str = Field(description="Opening time of the first of them: bars of this grid are what it knows")
     ledger: dict[str, Any] = Field(description="Fees, base position and limits that it was trained with")
     state_dim: int
+    features: list[str] = Field([], description="Features of its own that it reads, of each asset, by name")
     encoder_hash: str
     members: int = Field(description="Policies in the ensemble")
     trained_on: str
@@ -298,6 +306,7 @@ class Ready(BaseModel):
     champion: Offer
     challenger: Offer | None = None
     looked_s_ago: float | None = Field(None, description="Seconds since the last look at the sources came back")
+    journal: Journalling | None = Field(None, description="Only where decisions are journalled")
     failing: dict[str, str] = Field({}, description="Background jobs of the server that failed and begin anew, and why")
 
 

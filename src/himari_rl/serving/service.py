@@ -317,7 +317,9 @@ class Service:
         answer = self._answer(slot, given, slot.policy.step(state, given.before))
         if name is not None:
             self._streams.put(name, stream, client)
-        return self._finish(slot, {"state": state}, answer, started) | {"state": state}
+        answer = self._finish(slot, {"state": state}, answer, started)
+        answer["state"] = state
+        return answer
 
     # ---- the steps of every answer: _prepare, Policy.step, _answer (limits, memory), _finish (shadow, record)
 

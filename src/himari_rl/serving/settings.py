@@ -79,6 +79,13 @@ class ServeSettings:
     cors_origins: tuple[str, ...] = ()
     """Web pages that may call from a browser. Empty: none."""
 
+    journal: str = field(default="", metadata=config.SECRET)
+    """Every decision is in this journal before it is answered: an SQLite file, or postgresql://user@host/database."""
+    journal_wait_s: float = 2.0
+    """An answer that the journal has not taken by then is a 503."""
+    journal_queue: int = 1_024
+    """Answers that may wait for the journal; one more is a 503."""
+
     challenger: str = ""
     """A second bundle or alias, for `challenger_share`."""
     challenger_share: float = 0.0
@@ -100,6 +107,9 @@ class ServeSettings:
             raise ConfigError(f"gap_rule is {self.gap_rule!r}", "reset or advance", "unset it to let the manifest say")
         if not self.max_bar_age_s >= 0.0:
             raise ConfigError(f"max_bar_age_s is {self.max_bar_age_s}", "seconds, or 0 for no limit", "set it to 0")
+        if not (self.journal_wait_s > 0.0 and self.journal_queue > 0):
+            found = f"journal_wait_s is {self.journal_wait_s} and journal_queue {self.journal_queue}"
+            raise ConfigError(found, "seconds and requests above 0", "leave them out")
         if not 0.0 <= self.challenger_share < 1.0:
             raise ConfigError(f"challenger_share is {self.challenger_share}", "at least 0 and below 1", "0 is a shadow")
         if self.challenger_share and not self.challenger:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import os
 import random
 import time
@@ -17,9 +18,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache
-from typing import Any, NamedTuple
+from math import inf
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from himari_rl.errors import ConflictError, StorageError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer  # collections.abc has it from Python 3.12 on
 
 TIMEOUT_S = 10.0
 """One silence of the server."""
@@ -49,23 +54,46 @@ class _Conflict(Exception):
     """The object has another generation than the write named."""
 
 
-def read_bytes(path: str) -> bytes:
+class _Bounded(io.BytesIO):
+    """Takes up to so many bytes: what arrives, not what the server says of it."""
+
+    def __init__(self, path: str, most: float) -> None:
+        super().__init__()
+        self._path, self._most = path, most
+
+    def write(self, data: Buffer) -> int:
+        """As BytesIO's.
+
+        Raises:
+            StorageError: it would be more.
+        """
+        written = super().write(data)
+        if self.tell() > self._most:
+            found, expected = f"{self._path} has more than {self._most:,.0f} bytes", f"at most {self._most:,.0f}"
+            raise StorageError(found, expected, "it is not what it is called: write it again")
+        return written
+
+
+def read_bytes(path: str, most: float = inf) -> bytes:
     """The whole object, verified.
 
+    Args:
+        most: bytes that it can sensibly have; of a larger one no more is read.
+
     Raises:
-        StorageError: it is missing, or does not arrive whole.
+        StorageError: it is missing, too large, or does not arrive whole.
     """
-    found = read(path)
+    found = read(path, most)
     if found is None:
         raise StorageError(f"cannot read {path}: there is no such object", cure="check the path")
     return found[0]
 
 
-def read(path: str) -> tuple[bytes, int] | None:
+def read(path: str, most: float = inf) -> tuple[bytes, int] | None:
     """The whole object with its generation; None where there is none.
 
     Raises:
-        StorageError: it cannot be had, or arrives damaged every time.
+        StorageError: it cannot be had, is larger than `most` bytes, or arrives damaged every time.
     """
     bucket, name = split(path)
     not_found, data_corruption = _errors("read", path)[1:]
@@ -73,14 +101,16 @@ def read(path: str) -> tuple[bytes, int] | None:
         for attempt in range(1, _CORRUPT_READS + 1):
             with _calling("read", path):
                 blob = _client().bucket(bucket).blob(name)
+                arrived = _Bounded(path, most)
                 try:
-                    data: bytes = blob.download_as_bytes(**_patience())
+                    blob.download_to_file(arrived, **_patience())
                 except not_found:
                     return None
                 except data_corruption:
                     if attempt == _CORRUPT_READS:
                         raise
                     continue
+                data = arrived.getvalue()
                 if _has_digest(blob, data):  # of the answer's own headers: of this generation and no other
                     return data, int(blob.generation)
     raise StorageError(f"cannot read {path}: its checksum does not match what arrived", cure=_CURE)

@@ -61,7 +61,7 @@ def read_bytes(path: str | Path, most: float = inf) -> bytes:
         StorageError: it is missing, unreadable, too large, a folder, or no file but a pipe, a socket or a device.
     """
     if remote := _remote(path):
-        found: bytes = remote.read_bytes(str(path))
+        found: bytes = remote.read_bytes(str(path), most)
         return found
     try:
         descriptor = os.open(local_path(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would hang here

@@ -20,10 +20,9 @@ from typing import NamedTuple
 import numpy as np
 
 from himari_rl.features import contract
-from himari_rl.policy.beliefs import TARGET_VOLATILITY, Beliefs, anchor, moments
+from himari_rl.policy.beliefs import TARGET_VOLATILITY, Beliefs, anchor, moments, own_columns_of
 from himari_rl.policy.clock import MarketPath
 from himari_rl.policy.evidence import (
-    CONTINUOUS,
     TINY,
     Evidence,
     RawColumns,
@@ -177,7 +176,7 @@ def fit_evidence(parts: Sequence[Rows], prior: Prior) -> Fit:
     """
     scores = fit_scores([part.seen for part in parts])
     if not sum(len(part.day) for part in parts):  # nowhere a position and a volatility
-        columns = len(bent_forms())
+        columns = len(bent_forms(scores.continuous))
         blank, width = np.zeros(columns), 1 + (parts[0].seen.side is not None) + len(scores.centre) + columns
         return Fit(_evidence(scores, blank, blank, (0.0,) * width, 1.0, 1.0, ()), ())
     linear = np.concatenate([scores.linear(part.seen) for part in parts])
@@ -188,7 +187,7 @@ def fit_evidence(parts: Sequence[Rows], prior: Prior) -> Fit:
     target = np.concatenate([part.target(prior, own) for part, own in zip(parts, np.split(root, ends), strict=True)])
     deviation = float(target.std())
     if deviation > 0.0:
-        levels = border_levels(linear[:, : len(CONTINUOUS)], target / deviation, 1.0 / root)
+        levels = border_levels(linear[:, : scores.continuous], target / deviation, 1.0 / root)
         scores = scores.model_copy(update={"borders": tuple(tuple(each) for each in levels.tolist())})
     bent = scores.bent(linear)
     centre, spread = bent.mean(axis=0), bent.std(axis=0)
@@ -294,13 +293,14 @@ def active_rows(history: ObservedPath, ledger: LedgerConfig, prior: Prior) -> li
     slow = moment.slow
     size = anchor(slow, ledger.max_position_pct, prior.bars_per_year, moment.correlation)
     parts = []
+    ends = own_columns_of(rows, assets)
     for a in range(assets):
         active = (base[:, a] != 0.0) & (slow[:, a] > 0.0)
         side = np.sign(base[active, a])
         block = rows[active, contract.WIDTH * a : contract.WIDTH * (a + 1)]
         parts.append(
             Rows(
-                seen=seen(block, slow[active, a], side if ledger.allow_short else None),
+                seen=seen(block, slow[active, a], side if ledger.allow_short else None, rows[active, ends[a]]),
                 side=side,
                 earned=earned[active, a],
                 slow=slow[active, a],

@@ -82,8 +82,9 @@ def bundled(
     tensors = {f"{i}.{name}": array for i, agent in enumerate(agents) for name, array in agent.tensors().items()}
     policy = Policy(draft, tensors)
     check_parity(policy, agents, states)
-    if drift and not encoder.own:  # live ones are compared by the contract's names
-        found = reference_of(policy, states, encoder.symbols, environment.allow_short, training_data["interval_ms"])
+    if drift:
+        interval_ms = training_data["interval_ms"]
+        found = reference_of(policy, states, encoder.symbols, environment.allow_short, interval_ms, encoder.own)
         draft = draft.model_copy(update={"drift": found})
     return draft, tensors
 

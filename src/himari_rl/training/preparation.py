@@ -21,6 +21,7 @@ from himari_rl.envs.config import BELIEVED, TradingEnvConfig
 from himari_rl.envs.physics import Market, Physics
 from himari_rl.errors import ConfigError
 from himari_rl.features.encoder import StateEncoder
+from himari_rl.features.own import with_features
 from himari_rl.policy.beliefs import Beliefs
 from himari_rl.policy.clock import decisions_of
 from himari_rl.schema import DAY_MS, Bars, FloatArray
@@ -50,12 +51,7 @@ def prepared(
     told = [told_of(history, environment) for history in histories]
     paths = told + [told_of(copy, environment) for copy in copies]
     encoder = StateEncoder.of(histories[0])
-    if agent.beliefs and histories[0].features:
-        raise ConfigError(
-            f"own features {', '.join(histories[0].features)} with beliefs",
-            "an agent on raw returns, or a factory of your own",
-            "--no-beliefs: what is believed of the drift is fitted on the contract's numbers only",
-        )
+    others = [with_features(other, encoder.own) for other in others]  # evidence has the same columns everywhere
     if not agent.beliefs:
         market = Market.build([each.rows for each in paths], [each.path for each in paths], device)
         return np.concatenate([each.rows for each in told]), Physics(market, environment, encoder), None

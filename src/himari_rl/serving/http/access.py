@@ -17,6 +17,8 @@ from himari_rl.serving.http.middleware import client_of
 from himari_rl.serving.journal import Journal
 
 REQUEST_ID = b"x-request-id"
+REQUEST = "himari.request"
+"""Where the scope has that id, as text."""
 CALLER = "himari.caller"
 """Where the scope has a list for the name of the client, which only the guard knows."""
 _GOOD = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch  # what may be written into a header and a log again
@@ -51,7 +53,7 @@ class RequestIds:
             await send(message)
 
         try:
-            await self.app({**scope, CALLER: caller}, receive, named)
+            await self.app({**scope, CALLER: caller, REQUEST: known.decode()}, receive, named)
         finally:
             if self._journal is not None:
                 self._journal.event(

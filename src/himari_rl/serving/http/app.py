@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -54,6 +54,9 @@ from himari_rl.serving.messages import ARRIVAL
 from himari_rl.serving.service import FOLLOW, Service
 from himari_rl.serving.settings import ServeSettings
 
+if TYPE_CHECKING:
+    from himari_rl.serving.answer_journal import AnswerJournal
+
 MOST_PROBLEMS = 10  # of one request that are named
 THROTTLED_S = 3_600.0
 LAST_LINES_S = 1.0  # for the log to be written before the end
@@ -70,6 +73,7 @@ class Api(FastAPI):
     fast_path: FastPath
     connections: Connections
     request_ids: RequestIds
+    answer_journal: AnswerJournal | None
     logged: bool
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,6 +104,8 @@ def create_app(source: Policy | str | Path, settings: ServeSettings | None = Non
         looked = service.jobs.repeat(FOLLOW, service.reload, every_s)
         with suppress(TimeoutError):  # then /ready says that it is still loading
             await asyncio.wait_for(looked.wait(), settings.start_wait_s)
+        if app.answer_journal is not None:
+            await app.answer_journal.start(settings.start_wait_s)
         service.jobs.keep("sweep", app.body_limit.sweep)
         service.jobs.keep("connections", app.connections.sweep)
         if service.challenger is not None and not settings.challenger_share:
@@ -107,6 +113,8 @@ def create_app(source: Policy | str | Path, settings: ServeSettings | None = Non
         with scraped(service.metrics, settings.metrics_port):
             yield
         await service.jobs.stop()
+        if app.answer_journal is not None:
+            await app.answer_journal.stop(LAST_LINES_S)
         service.log_lines.drain(LAST_LINES_S)
 
     app = Api(
@@ -119,8 +127,13 @@ def create_app(source: Policy | str | Path, settings: ServeSettings | None = Non
     )
     app.state.service = service
     app.connections = Connections(settings.head_timeout_s)
+    app.answer_journal = None
+    if settings.journal:
+        from himari_rl.serving.answer_journal import journal_of
+
+        app.answer_journal = journal_of(settings, service.journal.event)
     _add_errors(app, service)
-    add_routes(app, service)
+    add_routes(app, service, app.answer_journal)
     add_docs(app)
     _add_front(app, service)
     return app
@@ -135,6 +148,10 @@ def _add_front(app: Api, service: Service) -> None:
     if "/predict" in names:
         front = SharedPath(front)
     front = app.fast_path = FastPath(front, service)
+    if app.answer_journal is not None:
+        from himari_rl.serving.http.journalled import Journalled
+
+        front = Journalled(front, service, app.answer_journal)
     front = app.body_limit = BodyLimit(
         front, settings.max_body_bytes, settings.body_timeout_s, errors, settings.max_bodies_each
     )

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from himari_rl.errors import HimariError
 from himari_rl.serving.http.middleware import BODY, CLIENT
 from himari_rl.serving.http.refusals import JSON
+from himari_rl.serving.http.turns import BATCH, LONG, Line
 from himari_rl.serving.service import Service
 
 TOGETHER = 8
@@ -35,6 +36,7 @@ class FastPath:
             or settings.challenger_share
             or settings.access_log
             or settings.throttled
+            or settings.journal
         )
         """Whether nothing of a request but its body decides on its answer: then protocol.py may ask here directly."""
         self._answers = {"/predict": self.answer, "/v1/batch": self._batch, "/v1/decide": self._decide}
@@ -43,10 +45,14 @@ class FastPath:
         """The same for protocol.py, which does not know the names that Vertex AI gives our routes."""
         self.turn: dict[Any, bytes] = {}
         """Connections and the bodies that wait for the end of this turn of the event loop; only protocol.py has any."""
+        self.line = Line()
+        """Long requests, which take turns."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if BODY in scope and (answers := self._answers.get(scope["path"])) is not None:
             client = scope[CLIENT] if CLIENT in scope else peer[0] if (peer := scope.get("client")) else ""
+            if len(scope[BODY]) > LONG or scope["path"] == BATCH:
+                await self.line.turn()
             answer = answers(scope[BODY], client)
             if answer is not None:
                 headers = [JSON, (b"content-length", b"%d" % len(answer))]

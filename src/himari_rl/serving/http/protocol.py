@@ -19,6 +19,7 @@ from typing import Any, cast
 
 from himari_rl.serving.http.app import Api
 from himari_rl.serving.http.fast_path import FastPath
+from himari_rl.serving.http.turns import BATCH, LONG
 from himari_rl.serving.http.upgrade import Http1Protocol
 
 
@@ -38,6 +39,7 @@ FEW = 24
 """With fewer connections too few requests meet in a turn: each is answered as it arrives."""
 MOST = 64
 """So many are answered without waiting for the end of the turn."""
+_BATCH = BATCH.encode()
 
 
 class PredictProtocol(Http1Protocol):
@@ -66,6 +68,11 @@ class PredictProtocol(Http1Protocol):
             or self.transport.is_closing()
         ):
             self._release()
+        elif len(self._held) > LONG or self.url == _BATCH:
+            if len(fast.line) < self._concurrency.most - len(self.tasks):
+                fast.line.join(self, self._answer)
+            else:
+                self._release()
         elif (
             len(self.connections) >= FEW
             and (slot := fast.service.slot) is not None
@@ -81,15 +88,36 @@ class PredictProtocol(Http1Protocol):
             self._reply(fast.by_url[self.url](self._held, self.client[0] if self.client else ""))
 
     def eof_received(self) -> None:
-        """The client will send no more, and the transport closes: what waits for the turn is answered before."""
-        if self._held is not None:
-            _end_turn(self._fast)
+        """The client will send no more, and the transport closes: what waits for a turn is answered before."""
+        self._do_not_wait()
 
     def shutdown(self) -> None:
-        """As uvicorn's, which closes an idle connection: one that waits for the turn is answered before."""
-        if self._held is not None:
-            _end_turn(self._fast)
+        """As uvicorn's, which closes an idle connection: one that waits for a turn is answered before."""
+        self._do_not_wait()
         super().shutdown()
+
+    def waits(self) -> bool:
+        """As Http1Protocol's; what is held is being answered."""
+        return self._held is None and super().waits()
+
+    def _do_not_wait(self) -> None:
+        if self in self._fast.turn:
+            _end_turn(self._fast)
+        elif self._held is not None:
+            self._answer()
+
+    def _answer(self) -> None:
+        """Answers what is held, in its turn; who has gone is not asked for."""
+        self._fast.line.leave(self)
+        answer = None
+        try:
+            if not self.transport.is_closing() and self._held is not None:
+                answer = self._fast.by_url[self.url](self._held, self.client[0] if self.client else "")
+        finally:
+            if self.transport.is_closing():
+                self._held = None
+            else:
+                self._reply(answer)
 
     def on_message_begin(self) -> None:
         """A request behind one that is held: both take the ordinary path, which keeps their order."""
@@ -148,6 +176,7 @@ class PredictProtocol(Http1Protocol):
         """Lets the request that is held begin the ordinary path, as far as it has come."""
         body, self._held = self._held, None
         self._fast.turn.pop(self, None)
+        self._fast.line.leave(self)
         parser, self.parser = self.parser, _PLAIN_POST
         super().on_headers_complete()
         if body:

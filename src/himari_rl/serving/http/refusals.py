@@ -11,7 +11,7 @@ from starlette.types import Send
 
 from himari_rl.errors import BundleError, HimariError, StateError
 from himari_rl.policy.arrival import ArrivalError
-from himari_rl.serving.errors import FieldError, NotReadyError, OfferRefusedError, TooManyError
+from himari_rl.serving.errors import FieldError, NotJournalledError, NotReadyError, OfferRefusedError, TooManyError
 
 RETRY_AFTER, CLOSE = {"retry-after": "1"}, {"connection": "close"}
 JSON = (b"content-type", b"application/json")
@@ -41,6 +41,7 @@ REFUSALS: tuple[tuple[type[HimariError], Refusal], ...] = (
     (ArrivalError, Refusal(422, "arrival")),
     (StateError, Refusal(422, "state")),
     (NotReadyError, Refusal(503, "no_policy", RETRY_AFTER)),
+    (NotJournalledError, Refusal(503, "journal", RETRY_AFTER)),
     (BundleError, Refusal(503, "no_answer")),
     (TooManyError, Refusal(429, "sessions", RETRY_AFTER)),
     (UnauthorisedError, Refusal(401, "unauthorised", {"www-authenticate": "Bearer"})),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request, Response
 from himari_rl import __version__
 from himari_rl.errors import StateError
 from himari_rl.monitoring.page import HEADERS, render_page
-from himari_rl.serving.errors import within
+from himari_rl.serving.errors import NotJournalledError, within
 from himari_rl.serving.http.middleware import client_of
 from himari_rl.serving.http.refusals import ForbiddenError
 from himari_rl.serving.live import server_page
@@ -22,6 +22,7 @@ from himari_rl.serving.messages import (
     DecideRequest,
     ErrorAnswer,
     Health,
+    Journalling,
     Offer,
     PredictAnswer,
     PredictRequest,
@@ -31,6 +32,9 @@ from himari_rl.serving.messages import (
 )
 from himari_rl.serving.service import Service
 from himari_rl.serving.slot import Follower, Slot
+
+if TYPE_CHECKING:
+    from himari_rl.serving.answer_journal import AnswerJournal
 
 ENDPOINTS = {
     "GET /": "this page",
@@ -53,7 +57,7 @@ _MEANING = {
     415: "The body is compressed",
     422: "The request is wrong: field and cure",
     429: "Too many sessions",
-    503: "No valid policy is loaded, or too many requests at once",
+    503: "No valid policy is loaded, the journal cannot be written, or too many requests at once",
 }
 
 
@@ -64,7 +68,7 @@ def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
 _POST = _refusals(408, 413, 415, 422, 429)
 
 
-def add_routes(app: FastAPI, service: Service) -> None:
+def add_routes(app: FastAPI, service: Service, journal: AnswerJournal | None = None) -> None:
     """Everything in ENDPOINTS."""
 
     @app.get("/", responses=_refusals())
@@ -81,7 +85,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
     @app.get("/ready", responses={503: {"model": ErrorAnswer, "description": _MEANING[503]}})
     async def ready() -> Ready:
         """Which policy answers, and why not what its source offers now; 503 with the reason while there is none."""
-        return _ready(service)
+        return _ready(service, journal)
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}, **_refusals()})
     async def metrics() -> Response:
@@ -90,8 +94,11 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/ui", response_class=Response, responses={200: {"content": {"text/html": {}}}, **_refusals()})
     async def ui() -> Response:
-        """The live page: policy, verdict, requests, latency, drift. Self-contained."""
-        return Response(render_page(server_page(service)), headers=HEADERS)
+        """The live page: policy, verdict, requests, latency, drift; from the journal, decisions and equity."""
+        if journal is None:
+            return Response(render_page(server_page(service)), headers=HEADERS)
+        page = server_page(service, await journal.view.shown(service.slot), journal.trouble)
+        return Response(render_page(page), headers=HEADERS)
 
     @app.post("/predict", response_model=PredictAnswer, responses=_POST)
     async def predict(body: PredictRequest, request: Request) -> Response:
@@ -141,8 +148,10 @@ def _answer(service: Service, path: str, answer: dict[str, Any]) -> Response:
     return Response(orjson.dumps(answer), media_type="application/json")
 
 
-def _ready(service: Service) -> Ready:
+def _ready(service: Service, journal: AnswerJournal | None) -> Ready:
     slot = service.ready()
+    if journal is not None and journal.trouble:
+        raise NotJournalledError(f"no decision is answered without the journal: {journal.trouble}")
     manifest, challenger = slot.policy.manifest, service.challenger
     data = manifest.training_data
     return Ready(
@@ -153,6 +162,7 @@ def _ready(service: Service) -> Ready:
         first_bar=data.start,
         ledger=manifest.ledger.model_dump(mode="json"),
         state_dim=manifest.state_dim,
+        features=list(manifest.own_features),
         encoder_hash=manifest.encoder_hash,
         members=len(manifest.seeds),
         trained_on=f"{data.source}, {data.rows} bars, {data.start} to {data.end}",
@@ -161,6 +171,7 @@ def _ready(service: Service) -> Ready:
         champion=_offer(service.follower, slot, service.refused),
         looked_s_ago=None if service.looked_at is None else round(monotonic() - service.looked_at, 3),
         failing=service.jobs.failing,
+        journal=None if journal is None else Journalling(place=journal.place, written=journal.written),
         challenger=None
         if challenger is None
         else _offer(

@@ -4,12 +4,15 @@ Java's HttpClient asks for h2c with its first request by default. httptools then
 leaves the body to the protocol that was asked for; uvicorn speaks HTTP/1.1 on, so it answered a POST without its body
 and dropped what came behind it. Here the head goes through the parser again without the offer, and the body after it.
 
-It also counts what connections.py bounds: the bytes of a head, and the heads.
+It also counts what connections.py bounds: the bytes of a head, and the heads. And it bounds how many requests of one
+connection wait behind the one that is being answered: uvicorn makes an object of each, and reads on after each answer.
 """
 
 from __future__ import annotations
 
+import asyncio
 from array import array
+from collections.abc import Callable
 from contextlib import suppress
 from fcntl import ioctl
 from termios import TIOCOUTQ
@@ -17,6 +20,7 @@ from typing import Any, cast
 
 import httptools
 import orjson
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from himari_rl.serving.http.app import Api
@@ -25,6 +29,22 @@ from himari_rl.serving.http.refusals import HEAD_LARGE, HEAD_SLOW, Refusal
 
 _OFFERS = (b"upgrade", b"http2-settings")
 _INVALID = "Invalid HTTP request received."
+MOST_BEHIND = 16
+"""Requests that may wait behind the one that is being answered before no more is read of the connection."""
+PIECE = 4_096
+"""Bytes that the parser gets at once; the requests of one piece may wait too, some 230 at most."""
+
+
+class _Flow(FlowControl):
+    """As uvicorn's, but nothing is read on while requests wait behind the one that is being answered."""
+
+    def __init__(self, transport: asyncio.Transport, behind: Callable[[], bool]) -> None:
+        super().__init__(transport)
+        self._behind = behind
+
+    def resume_reading(self) -> None:
+        if not self._behind():
+            super().resume_reading()
 
 
 class Http1Protocol(HttpToolsProtocol):
@@ -40,19 +60,35 @@ class Http1Protocol(HttpToolsProtocol):
     """Bytes since the chunk in which the last request ended; with `_slack`, which that chunk had, no head has more."""
     _chunk = _slack = 0
     """Bytes that came at once: just now, and with the end of the last request."""
+    _later = b""
+    """What came behind more requests than may wait."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """As uvicorn's."""
+        super().connection_made(transport)
+        self.flow = _Flow(transport, lambda: bool(self.pipeline or self._later))
 
     def data_received(self, data: bytes) -> None:
-        """As uvicorn's, but for a request that offers an upgrade or has too many headers."""
+        """As uvicorn's, but for a request that offers an upgrade, has too many headers or stands behind many."""
         self._unset_keepalive_if_required()
         self._chunk = len(data)
         self._unread += self._chunk
-        while data:
+        if self._later:
+            self._put_off(data)
+            return
+        at = 0
+        while at < len(data):
+            if len(self.pipeline) >= MOST_BEHIND:
+                self._put_off(data[at:])
+                return
             try:
-                self.parser.feed_data(data)
+                self.parser.feed_data(data if len(data) <= PIECE else data[at : at + PIECE])
+                at += PIECE
+                continue
             except httptools.HttpParserUpgrade as upgrade:
                 self._offered = False
                 if self.parser.get_method() != b"CONNECT":
-                    data = self._without_offer() + data[upgrade.args[0] :]
+                    data, at = self._without_offer() + data[at + upgrade.args[0] :], 0
                     continue
                 self._refuse()
             except httptools.HttpParserError as error:
@@ -60,10 +96,28 @@ class Http1Protocol(HttpToolsProtocol):
                     self._answer_head(HEAD_LARGE, f"the head of the request has more than {MOST_HEAD} bytes")
                 else:
                     self._refuse()
-            else:
-                if self._unread > MOST_HEAD and self._in_head():
-                    self._answer_head(HEAD_LARGE, f"the head of the request has more than {MOST_HEAD} bytes")
             return
+        if self._unread > MOST_HEAD and self._in_head():
+            self._answer_head(HEAD_LARGE, f"the head of the request has more than {MOST_HEAD} bytes")
+
+    def on_response_complete(self) -> None:
+        """As uvicorn's; what is here already comes before what is read next."""
+        super().on_response_complete()
+        if self._later and not self.transport.is_closing():
+            self.loop.call_soon(self._go_on)
+
+    def _put_off(self, data: bytes) -> None:
+        """Keeps what is not parsed yet, and stops reading: nothing of it has been seen."""
+        self._later += data
+        self._unread -= len(data)
+        self.flow.pause_reading()
+
+    def _go_on(self) -> None:
+        """Parses what was kept, as if it came now."""
+        if self._later and len(self.pipeline) < MOST_BEHIND and not self.transport.is_closing():
+            data, self._later = self._later, b""
+            self.data_received(data)
+            self.flow.resume_reading()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._answering = cycle
