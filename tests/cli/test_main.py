@@ -22,7 +22,7 @@ LEDGER = (
 )
 AGENT = "--recipe --hidden-dim --learning-rate --weight-decay"
 TRAIN = (
-    f"{SHARED} {LEDGER} {AGENT} --accept --data --device --num-episodes --out --overwrite --resume --save-interval "
+    f"{SHARED} {LEDGER} {AGENT} --accept --data --device --features --num-episodes --out --overwrite --resume --save-interval "
     "--seed --seeds --tensorboard --test-fraction --max-cost --usd-per-hour"
 )
 CONTRACT = {
@@ -52,7 +52,9 @@ CONTRACT = {
     "report": f"{SHARED} --accept-implausible --accept-leak --champion --external-code --new-ledger --out --rules "
     "--signer",
     "judge": "--json --per-year --seed --trials",
-    "verify": "--beliefs-from --data --external-code --funding --jobs --json --symbol --symbols --train",
+    "verify": "--beliefs-from --certificate --data --external-code --funding --jobs --json --key --symbol --symbols "
+    "--train",
+    "certificate": "--json --run --signer",
     "runs": "--html --json",
     "rollback": "--folder --json --reason",
     "export": "--json --out",
@@ -72,7 +74,7 @@ CONTRACT = {
     "train base": f"{TRAIN} --beliefs-from --symbol",
     "train multi": f"{TRAIN} --funding --interval --symbols",
     "train lstm": f"{TRAIN} --symbol --gap-rule --lstm-hidden-dim --lstm-num-layers",
-    "tune": f"{SHARED} {LEDGER} {AGENT} --accept --num-episodes --data --funding --out --seed --symbol --symbols "
+    "tune": f"{SHARED} {LEDGER} {AGENT} --accept --num-episodes --data --features --funding --out --seed --symbol --symbols "
     "--test-fraction --trials",
     "walk-forward": f"{SHARED} {LEDGER} {AGENT} --accept --expanding --no-expanding --num-episodes --bootstrap-paths "
     "--data --beliefs-from --embargo-bars --features --folds --funding --jobs --key --out --overwrite --rules "
