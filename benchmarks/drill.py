@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -38,7 +39,10 @@ import drill_server  # noqa: E402
 
 PAGE = ROOT / "docs" / "RELIABILITY.md"
 BEGIN, END = "<!-- drill: begin -->", "<!-- drill: end -->"
+CONTROLS_BEGIN, CONTROLS_END = "<!-- controls: begin -->", "<!-- controls: end -->"
 SMALL = 1 / 20
+LIMIT_S = 7_200.0
+"""For the tests of a line: none takes so long, on whatever machine; one that does hangs, and is named."""
 
 
 class Outcome(NamedTuple):
@@ -197,7 +201,7 @@ def main() -> int:
     arguments = parser.parse_args()
     chosen = [line for line in LINES if not arguments.line or line.number in arguments.line]
     if arguments.controls:
-        return controls(chosen)
+        return controls(chosen, recorded=arguments.record)
     size = 1.0 if arguments.full else arguments.size
     rows = []
     for line in chosen:
@@ -215,14 +219,17 @@ def main() -> int:
     return int(any(found.lost != "nothing" for _, found in rows))
 
 
-def controls(lines: list[Line]) -> int:
+def controls(lines: list[Line], *, recorded: bool) -> int:
     """Each own line without its guard; 1 where one of them sees nothing."""
     blind = 0
     for line in lines:
         if line.control is not None:
             lost = line.control()
             blind += not lost
-            print(f"{line.number:>3}  {line.drill:<52} guard removed, lost: {lost or 'nothing, so the line is blind'}")
+            said = lost or "nothing, so the line is blind"
+            print(f"{line.number:>3}  {line.drill:<52} guard removed, lost: {said}", flush=True)
+            if recorded:
+                record_control(line, said)
     return int(blind > 0)
 
 
@@ -248,22 +255,46 @@ def tested(line: Line, size: float) -> Outcome:
         return Outcome("not there yet", "not tried", note)
     variables = line.variables(size)
     threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *there]
-    done = subprocess.run(
-        [*command, *(["-k", line.only] if line.only else [])],
-        cwd=ROOT,
-        env=os.environ | threads | variables,
-        capture_output=True,
-        text=True,
-    )
-    counts = {name: int(number) for number, name in re.findall(r"(\d+) (passed|failed|skipped|error)", done.stdout)}
+    command = [sys.executable, "-m", "pytest", "-v", "--tb=short", "-p", "no:cacheprovider", *there]
+    command += ["-k", line.only] if line.only else []
+    code, stdout, stderr = ended(command, os.environ | threads | variables, LIMIT_S)
+    counts = {name: int(number) for number, name in re.findall(r"(\d+) (passed|failed|skipped|error)", stdout)}
     tried = f"{counts.get('passed', 0)} tests" + "".join(f", {name}={value}" for name, value in variables.items())
-    if done.returncode in (0, 5):
+    if code in (0, 5):
         return Outcome(tried, "nothing", note)
-    print(done.stdout[-4000:], file=sys.stderr)
-    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-    what = ", ".join(failed) or f"exit code {done.returncode}: {done.stderr[-300:].strip()}"
-    return Outcome(tried, f"failed: {what}", note)
+    print(stdout[-4000:], file=sys.stderr)
+    return Outcome(tried, f"failed: {blamed(code, stdout, stderr)}", note)
+
+
+def ended(command: list[str], environment: dict[str, str], limit_s: float) -> tuple[int | None, str, str]:
+    """Exit code, stdout and stderr of a command; None for one that did not end."""
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        stdout, stderr = process.communicate(timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # and the servers that it started
+        return None, *process.communicate()
+    return process.returncode, stdout, stderr
+
+
+def blamed(code: int | None, stdout: str, stderr: str) -> str:
+    """Which tests failed; where pytest itself did not come to say so, how it ended and the test that was running."""
+    if failed := re.findall(r"^(?:FAILED|ERROR) (\S+)", stdout, re.MULTILINE):
+        return ", ".join(failed)
+    how = f"did not end within {LIMIT_S:.0f} s" if code is None else f"exit code {code}"
+    if code is not None and code < 0:
+        how = f"ended by {signal.Signals(-code).name}"
+    begun = re.findall(r"^(tests/\S+::.*?)(?: (?:PASSED|FAILED|ERROR|SKIPPED|XFAIL)\b.*)?$", stdout, re.MULTILINE)
+    last = f" in {begun[-1].strip()}" if begun else ""
+    return f"{how}{last}: {' '.join(stderr.split())[-200:]}".rstrip(": ")
 
 
 def record(rows: list[tuple[Line, Outcome]], size: float) -> None:
@@ -288,6 +319,17 @@ def record(rows: list[tuple[Line, Outcome]], size: float) -> None:
     ]
     table += [kept[number] for number in sorted(kept)] + ([""] if notes else []) + [notes[n] for n in sorted(notes)]
     PAGE.write_text(before + "\n".join([BEGIN, *table, END]) + after)
+
+
+def record_control(line: Line, lost: str) -> None:
+    """Writes what a line lost without its guard into the second table; the other rows stay."""
+    before, _, rest = PAGE.read_text().partition(CONTROLS_BEGIN)
+    old, _, after = rest.partition(CONTROLS_END)
+    kept = {int(number): text for text, number in re.findall(r"^(\| (\d+) \|.*)$", old, re.MULTILINE)}
+    kept[line.number] = f"| {line.number} | {line.drill} | {lost} | {date.today()} |"
+    table = ["| # | drill | lost with the guard removed | run |", "|---|---|---|---|"]
+    table += [kept[number] for number in sorted(kept)]
+    PAGE.write_text(before + "\n".join([CONTROLS_BEGIN, *table, CONTROLS_END]) + after)
 
 
 if __name__ == "__main__":

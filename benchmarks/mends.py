@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,7 +32,7 @@ from mends_table import MENDS, Mend  # noqa: E402
 
 PAGE = ROOT / "docs" / "RELIABILITY.md"
 BEGIN, END = "<!-- mends: begin -->", "<!-- mends: end -->"
-LIMIT_S, PATIENCE_S = 120, 40
+LIMIT_S, PATIENCE_S = 120.0, 40
 """A test that hangs without the mend has failed; and for how long one waits for what must come."""
 
 
@@ -47,21 +48,54 @@ def without(mend: Mend, source: Path) -> str:
 
 
 def failed(mend: Mend, source: Path) -> str:
-    """What the test said against that copy: how it failed; empty where it passed."""
+    """What the test said against that copy: how it failed; empty where it passed.
+
+    A test that does not end has failed where the same test with its mend, run beside it, takes an eighth of that time
+    at most: on a busy machine every test is slow, and that is no failure.
+    """
+    limit_s = LIMIT_S
+    while True:
+        code, said = tested(mend, source, limit_s)
+        if code is not None:
+            break
+        if f"{mend.test} " not in said and f"{mend.test}[" not in said:
+            return f"not run: it did not begin within {limit_s:.0f} s"
+        begun = time.perf_counter()
+        if tested(mend, ROOT / "src", 10 * limit_s)[0] != 0:
+            return "not run: it fails with the mend, too"
+        beside_s = time.perf_counter() - begun
+        if 8 * beside_s <= limit_s:
+            return f"hung for {limit_s:.0f} s, with the mend {beside_s:.0f} s"
+        limit_s = 10 * beside_s
+    if code == 0:
+        return ""
+    if code != 1:
+        return f"not run: {said[-200:]}"
+    errors = [text[1:].strip() for text in said.splitlines() if text.startswith("E  ")]
+    return " ".join((errors or ["failed"])[0].split())[:90]
+
+
+def tested(mend: Mend, source: Path, limit_s: float) -> tuple[int | None, str]:
+    """pytest's exit code against that copy, None where it did not end, and what it said so far."""
     threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
-    line = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/{mend.test}"]
+    line = [sys.executable, "-m", "pytest", "-v", "-x", "-p", "no:cacheprovider", f"tests/{mend.test}"]
     environment = os.environ | threads | {"PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
     environment |= {"HIMARI_PATIENCE_S": str(PATIENCE_S)}
+    process = subprocess.Popen(
+        line,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
     try:
-        done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
+        said = process.communicate(timeout=limit_s)[0]
     except subprocess.TimeoutExpired:
-        return f"hung for {LIMIT_S} s"
-    if done.returncode == 0:
-        return ""
-    if done.returncode != 1:
-        return f"not run: {done.stdout[-200:]}"
-    errors = [text[1:].strip() for text in done.stdout.splitlines() if text.startswith("E  ")]
-    return " ".join((errors or ["failed"])[0].split())[:90]
+        os.killpg(process.pid, signal.SIGKILL)  # and the servers that it started
+        return None, process.communicate()[0]
+    return process.returncode, said
 
 
 def main() -> int:

@@ -12,11 +12,14 @@ import pytest
 from helpers.bundle import make_bundle
 from helpers.pages import DRAWN, chromium, faults
 from himari_rl.card.blocks import Cell, Grid, Page, Prose, Section, number, percent
+from himari_rl.card.robustness import folds
 from himari_rl.card.template import render
 from himari_rl.certification.histories import HistoryGrade
 from himari_rl.certification.history_certificates import HistoryAttempt, HistoryCertificate
 from himari_rl.certification.page import certificate_page
 from himari_rl.data.synthetic_panel import synthetic_panel
+from himari_rl.evaluation.backtest import SEED
+from himari_rl.evaluation.baselines import ONE
 from himari_rl.experiments.evaluate import Evaluation, evaluate
 from himari_rl.experiments.evaluation_page import evaluation_html
 from himari_rl.policy.runtime import load_policy
@@ -83,6 +86,18 @@ def test_the_page_of_certificates_is_whole_in_a_browser(tab: Any, tmp_path: Path
     found = faults(tab, place, width, scheme)
     assert found == {name: [] for name in found}
     assert len(tab.run("[...document.querySelectorAll('svg .bar')].map(each => each.getBBox().height)")) == 6
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_folds_of_few_and_of_many_seeds_fit(tab: Any, tmp_path: Path, width: int) -> None:
+    for seeds in (1, 3, 4, 5, 12):
+        growth = {"policy": -0.425, ONE: 0.1} | {f"{SEED}{k}": -0.5 + 0.01 * k for k in range(seeds)}
+        fold = {"test": ["2024-10-01T01:00Z", ""], "growth": growth, "sharpe": -12.3, "training_gain": -1.425}
+        page = Page(what="run card", title="folds", sections=[folds([fold] * 6)])
+        place = tmp_path / f"{seeds}.html"
+        place.write_text(render(page))
+        found = faults(tab, place, width)
+        assert found == {name: [] for name in found}, seeds
 
 
 def test_what_others_wrote_is_text_and_never_markup() -> None:

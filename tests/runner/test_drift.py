@@ -15,7 +15,7 @@ from himari_rl.features.encoder import StateEncoder
 from himari_rl.journal.entry import HALT, RESUME
 from himari_rl.journal.store import open_journal
 from himari_rl.policy.bundle import read_manifest
-from himari_rl.policy.drift import reference_of
+from himari_rl.policy.drift_reference import reference_of
 from himari_rl.policy.runtime import load_policy
 from himari_rl.runner.config import HaltConfig
 from himari_rl.runner.replay import replay

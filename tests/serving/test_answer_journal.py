@@ -39,10 +39,16 @@ PLAIN = {"path", "client", "request_id", "cause", "source", "symbols", "version"
 
 @contextmanager
 def journalled(tmp_path: Path, kind: str = "base", **settings: Any) -> Iterator[tuple[Api, httpx.Client]]:
+    settings = {"journal_wait_s": PATIENCE_S} | settings  # an fsync may take seconds on a busy machine
     app = create_app(make_bundle(tmp_path, kind, hidden=(8,)), ServeSettings(**settings))
     app.state.service.clock = lambda: 2e9
     with running(app) as client:
         yield app, client
+
+
+def environment(place: Path | str) -> dict[str, str]:
+    """Of a container that journals."""
+    return {"HIMARI_JOURNAL": str(place), "HIMARI_JOURNAL_WAIT_S": str(PATIENCE_S), "HIMARI_ALLOW_ANONYMOUS": "1"}
 
 
 def entries(place: Path | str) -> list[Any]:
@@ -157,7 +163,7 @@ def test_requests_that_come_together_share_a_write_and_the_loop_goes_on(
         going.wait(PATIENCE_S)
         return append(journal, group)
 
-    with journalled(tmp_path, journal=str(place), journal_wait_s=PATIENCE_S) as (app, client):
+    with journalled(tmp_path, journal=str(place)) as (app, client):
         monkeypatch.setattr(DecisionJournal, "append", held)
         found: list[int] = []
         first = threading.Thread(target=lambda: found.append(client.post("/predict", json=STATE).status_code))
@@ -212,7 +218,7 @@ def test_a_disk_that_hangs_refuses_and_names_it_and_comes_back(tmp_path: Path, m
 
 def test_more_than_may_wait_are_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place, append, going, groups = tmp_path / "j.sqlite", DecisionJournal.append, threading.Event(), []
-    settings = {"journal": str(place), "journal_queue": 2, "journal_wait_s": PATIENCE_S}
+    settings = {"journal": str(place), "journal_queue": 2}
     with journalled(tmp_path, **settings) as (app, client):
 
         def held(journal: DecisionJournal, group: Any) -> Any:
@@ -241,7 +247,7 @@ def test_more_than_may_wait_are_refused_at_once(tmp_path: Path, monkeypatch: pyt
 def test_a_full_disk_refuses_until_there_is_room(tmp_path: Path) -> None:
     """The operating system refuses a file that grows beyond a limit, as a full disk does."""
     place, bundle = tmp_path / "j.sqlite", make_bundle(tmp_path, hidden=(8,))
-    with cloud_run_server(bundle, HIMARI_JOURNAL=str(place), HIMARI_ALLOW_ANONYMOUS="1") as (process, client):
+    with cloud_run_server(bundle, **environment(place)) as (process, client):
         told = {int(client.post("/predict", json=STATE).headers["x-journal-entry"])}
         limit = place.with_name("j.sqlite-wal").stat().st_size + 20_000
         unlimited = resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
@@ -314,7 +320,7 @@ def test_a_server_killed_under_load_loses_and_doubles_no_answer(tmp_path: Path, 
 
     for _ in range(KILLS):
         before = len(told)
-        with cloud_run_server(bundle, HIMARI_JOURNAL=place, HIMARI_ALLOW_ANONYMOUS="1") as (process, client):
+        with cloud_run_server(bundle, **environment(place)) as (process, client):
             wait_for(lambda: client.get("/ready").status_code == 200)
             clients = [threading.Thread(target=ask, args=(str(client.base_url), n)) for n in range(8)]
             for each in clients:

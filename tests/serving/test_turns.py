@@ -17,7 +17,7 @@ from helpers.wire import GOOD, HEALTH, Wire, post
 from helpers.wires import Wires, documents, until
 from himari_rl.serving.http import fast_path, protocol, upgrade
 from himari_rl.serving.http.app import create_app
-from himari_rl.serving.http.turns import LONG, Line
+from himari_rl.serving.http.turns import LONG, Turns
 from himari_rl.serving.settings import ServeSettings
 
 COUNT = 24
@@ -201,7 +201,7 @@ def test_more_batches_than_there_are_places_do_not_wait_in_the_line(folder: Path
 
 def test_a_line_that_everybody_leaves_is_empty_and_takes_the_next_one_alone() -> None:
     async def run() -> None:
-        line, done = Line(), []
+        line, done = Turns(), []
         line.join("a", lambda: done.append("a"))
         line.leave("a")
         line.join("b", lambda: done.append("b"))

@@ -24,6 +24,8 @@ from himari_rl.card.source import Source
 from himari_rl.evaluation.backtest import POLICY, is_seed
 from himari_rl.evaluation.baselines import ONE
 
+SIDE_BY_SIDE = 4  # policy and seeds, with which a row of a fold still has room on a telephone
+
 
 def controls(source: Source) -> Section:
     """Every control with its sentence, the Sharpe ratio by costs, and how the edge fades with a lag."""
@@ -107,7 +109,7 @@ def folds(document: Sequence[Mapping[str, Any]]) -> Section:
     ]
     note = f"Columns 0 to {seeds - 1} are single seeds. " if seeds > 1 else ""
     note += "In training: utility a year over multiplier 1.0 on the fold's own training rows."
-    table = Grid(head=head, rows=rows, look="heat", note=note)
+    table = Grid(head=head, rows=rows, look="heat" if len(names) <= SIDE_BY_SIDE else "many", note=note)
     strip = _strip(names, gains, reach, [fold["test"][0][:10] for fold in document])
     found: list[Any] = [Prose(lines=lines), strip, Folded(summary="Every fold", blocks=[table])]
     searched = [fold["search"] for fold in document if "search" in fold]

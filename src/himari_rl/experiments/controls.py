@@ -165,7 +165,7 @@ def _planted(
     if planted is None:
         raise RefusedError("the planted twin has no stated edge", "a plan with twins")
     known = {"edge": planted.edge, "power": planted.power, "honest": planted.honest}
-    return control("planted", _twin(result, rng) | known | known_of_it)
+    return control("planted", {**_twin(result, rng), **known, **known_of_it})
 
 
 def _shuffled(there: Backtest, result: Backtest, rng: np.random.Generator, risk_aversion: float) -> Control:

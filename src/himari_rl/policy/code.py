@@ -202,11 +202,16 @@ def _require_same(code: CodeReference, sha256: str, modules: Mapping[str, str] |
 
 def packages_of(code: CodeReference) -> dict[str, str]:
     """Distributions and versions that the code runs on here, as far as its own modules import them."""
-    adapter, _, rest = code.name.partition(":")
+    return dict(_packages(code.key))
+
+
+@functools.cache
+def _packages(key: tuple[str, ...]) -> dict[str, str]:
+    adapter, _, rest = key[0].partition(":")
     if adapter in ADAPTERS and adapter != "rule":
         return versions(PACKAGES.get(adapter, set()))
     try:
-        return versions(own_modules((rest if adapter == "rule" else code.name).rpartition(":")[0]).packages)
+        return versions(own_modules((rest if adapter == "rule" else key[0]).rpartition(":")[0]).packages)
     except ImportError:  # of a notebook, or run under a name of its own
         return {}
 

@@ -9,6 +9,7 @@ remember the hours before, how far a window of `window` bars strayed from it wit
     run        bars in a row with the very same value: a feed that has died
     size       its size, or its mean, in units of the limit (drift_size.py)
     step       the same against the window before: what changed from one bar to the next, and stays
+    rise, fall of the size of returns, by the hour of the week, where training's times are known (drift_week.py)
 
 An alarm is one of them beyond the largest of training, with a margin for what training happened not to meet: the less
 it has seen, and the less alike its parts are, the wider; sizes have limits of their own. A value that a number often
@@ -21,26 +22,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Annotated, Any, NamedTuple, Protocol
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from himari_rl.errors import BundleError
-from himari_rl.features.contract import (
-    ACCOUNT_COLUMNS,
-    ACTION_BUY,
-    ACTION_SELL,
-    POSITION_SIDE,
-    POSITION_SIZE,
-    WIDTH,
-    WIN_RATE,
-    state_dim,
-    state_features,
-)
-from himari_rl.policy.drift_size import SizeReference, SizeScores, base_name, fit_size
+from himari_rl.policy.drift_size import BESIDE_WEEK, SUPERSEDED, SizeReference, SizeScores, base_name, fit_size
+from himari_rl.policy.drift_week import WATCHED, WeekReference, fit_week
 from himari_rl.policy.manifest_part import ManifestPart
-from himari_rl.schema import HOUR_MS, BoolArray, FloatArray
+from himari_rl.schema import HOUR_MS, FloatArray, IntArray
 
 WINDOW = 100
 MARGIN = 1.75  # of psi and distance: the next year's worst window is worse than those before, of a dozen numbers one's
@@ -48,18 +39,19 @@ MARGIN_OF = {"momentum_1h": 1.5, "momentum_4h": 1.5, "volatility": 2.5}  # where
 MARGIN_PSI, MARGIN_DISTANCE = 0.8, 0.1  # and so much, where training hardly strayed at all
 PARTS = 8  # of the training data: how much their worst windows differ is added, once at ENOUGH rows, more at fewer
 ENOUGH = 20_000
-ANSWERED, LANES = 50_000, 32  # newest training rows that the policy is asked, in so many stretches at once
 RUN_MARGIN, OFTEN_MARGIN = 2.0, 3.0  # of the longest run of training; at a value that it often stands at
 LEAST_RUN = 12  # bars: fewer equal ones in a row are chance in a number with few values
 PROBABILITIES = (0.0, 0.001, 0.01, 0.05, *(i / 10 for i in range(1, 10)), 0.95, 0.99, 0.999, 1.0)
 EMPTY = 0.5  # observations that an empty bin counts as
-PSI, DISTANCE, RUN, SIZE, STEP = "psi", "distance", "run", "size", "step"
+PSI, DISTANCE, RUN, SIZE, STEP, RISE, FALL = "psi", "distance", "run", "size", "step", "rise", "fall"
 MEASURES = {
     PSI: "PSI",
     DISTANCE: "distance",
     RUN: "equal bars in a row",
     SIZE: "size in units of the limit",
     STEP: "step against the bars before, in units of the limit",
+    RISE: "size rose for good, in units of the limit",
+    FALL: "size fell for good, in units of the limit",
 }
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -75,6 +67,7 @@ class DriftFeature(ManifestPart):
     longest_run: Annotated[int, Field(ge=0)]  # 0: it never moved
     longest_elsewhere: Annotated[int, Field(ge=0)] | None = None  # of values that it does not often stand at
     size: SizeReference | None = None  # older bundles, and numbers with few values: none
+    week: WeekReference | None = None  # returns, where training's times are known
 
     @model_validator(mode="after")
     def _increasing(self) -> DriftFeature:
@@ -95,7 +88,7 @@ class Strayed(NamedTuple):
     """One number that is no longer as in training."""
 
     feature: str
-    measure: str  # psi, distance, run, size or step
+    measure: str  # one of MEASURES
     value: float
     limit: float
 
@@ -147,12 +140,18 @@ def _mean(quantiles: FloatArray) -> FloatArray:
     return found
 
 
-def fit_drift(columns: Mapping[str, FloatArray], window: int = WINDOW, interval_ms: int = HOUR_MS) -> DriftSpec | None:
+def fit_drift(
+    columns: Mapping[str, FloatArray],
+    window: int = WINDOW,
+    interval_ms: int = HOUR_MS,
+    times: IntArray | None = None,
+) -> DriftSpec | None:
     """The reference that goes into a manifest; None where there are fewer rows than ten windows.
 
     Args:
         columns: each number's values (N,) in the order of time.
         interval_ms: of the bars, as what is rare is so in years.
+        times: (N,) opening times, ms UTC; None: nothing is known of the hour of the week.
 
     Raises:
         BundleError: a value is not finite.
@@ -182,6 +181,7 @@ def fit_drift(columns: Mapping[str, FloatArray], window: int = WINDOW, interval_
             longest_run=longest_run(values[:, f]),
             longest_elsewhere=longest_run(values[:, f], often_at(quantiles[f])),
             size=fit_size(name, values[:, f], window, interval_ms),
+            week=None if times is None else fit_week(name, values[:, f], times, window, interval_ms),
         )
         for f, name in enumerate(columns)
     }
@@ -211,85 +211,6 @@ def longest_run(values: FloatArray, but_at: FloatArray | None = None) -> int:
     return int(kept.max(initial=0))
 
 
-class AnswersRows(Protocol):
-    """A policy that is asked the states of several streams at once, or a whole history where its answers allow it."""
-
-    def along(self, rows: FloatArray, side: FloatArray, lanes: int) -> tuple[FloatArray, FloatArray] | None:
-        """(T, A) multipliers and (T,) confidences on rows in order; None where it has to be asked one by one."""
-        ...
-
-    def steps(self, states: Sequence[Sequence[float]], memories: Sequence[Any]) -> Sequence[Any]:
-        """Of each an answer with `multipliers`, `confidence` and the new `memory`."""
-        ...
-
-
-def reference_of(
-    policy: AnswersRows,
-    rows: FloatArray,
-    symbols: Sequence[str],
-    allow_short: bool,
-    interval_ms: int = HOUR_MS,
-    own: Sequence[str] = (),
-) -> DriftSpec | None:
-    """The reference of a policy on its training rows (N, F), in the order of time; None where they are too few.
-
-    Args:
-        own: its own features; they are watched by their names like the contract's.
-    """
-    names = [feature.name for feature in state_features(symbols, own)]
-    market = {names[f]: rows[:, f] for f in range(len(names)) if f not in _account_columns(len(symbols))}
-    answers = _answers(policy, rows[-ANSWERED:, : len(names)], symbols, allow_short)
-    met, did = fit_drift(market, interval_ms=interval_ms), fit_drift(answers)
-    if met is None or did is None:
-        return None
-    return DriftSpec(window=met.window, features=met.features | did.features)
-
-
-def _account_columns(assets: int) -> set[int]:
-    """Columns of a state that are the account's; of several assets also the last, its concentration."""
-    own = {WIDTH * asset + column for asset in range(assets) for column in ACCOUNT_COLUMNS}
-    return own | ({state_dim(assets) - 1} if assets > 1 else set())
-
-
-def _answers(policy: AnswersRows, rows: FloatArray, symbols: Sequence[str], allow_short: bool) -> dict[str, FloatArray]:
-    """Multipliers and confidence on rows in order; the account holds what was decided the bar before."""
-    assets, lanes = len(symbols), min(LANES, len(rows))
-    states = np.array(rows[len(rows) % lanes :], np.float64)
-    blocks = states[:, : WIDTH * assets].reshape(len(states), assets, WIDTH)  # a view: what is written there is a state
-    blocks[..., WIN_RATE] = 0.5  # of an account without a closed trade
-    sides = _sides(blocks[..., ACTION_BUY] > 0.0, blocks[..., ACTION_SELL] > 0.0, allow_short)
-    found = policy.along(states, sides, lanes)
-    columns = np.column_stack(found) if found is not None else _one_by_one(policy, states, sides, lanes)
-    named = {multiplier_name(symbol): columns[:, asset] for asset, symbol in enumerate(symbols)}
-    return named | {ANSWER_CONFIDENCE: columns[:, assets]}
-
-
-def _sides(bought: BoolArray, sold: BoolArray, allow_short: bool) -> FloatArray:
-    """(T, A) direction of the base position after each row: as last asked, 0 before."""
-    when = np.where(bought | sold, np.arange(len(bought))[:, None], -1)
-    last = np.maximum.accumulate(when, axis=0)
-    asked = np.where(bought, 1.0, -1.0 if allow_short else 0.0)
-    return np.where(last >= 0, np.take_along_axis(asked, np.maximum(last, 0), axis=0), 0.0)
-
-
-def _one_by_one(policy: AnswersRows, states: FloatArray, sides: FloatArray, lanes: int) -> FloatArray:
-    """(T, A + 1) multipliers and confidence: `lanes` stretches side by side, each with a memory of its own."""
-    assets = sides.shape[1]
-    states, sides = (each.reshape(lanes, -1, each.shape[1]) for each in (states, sides))  # each in order of time
-    blocks = states[..., : WIDTH * assets].reshape(lanes, -1, assets, WIDTH)
-    told = np.empty((*states.shape[:2], assets + 1))
-    held = np.zeros((lanes, assets))
-    memories: list[Any] = [None] * lanes
-    for t in range(states.shape[1]):
-        blocks[:, t, :, POSITION_SIZE], blocks[:, t, :, POSITION_SIDE] = np.abs(held) / 2.0, np.sign(held)
-        answers = policy.steps(states[:, t].tolist(), memories)
-        memories = [answer.memory if len(answer.memory) else None for answer in answers]
-        told[:, t, :assets] = [answer.multipliers for answer in answers]
-        told[:, t, assets] = [answer.confidence for answer in answers]
-        held = told[:, t, :assets] * sides[:, t]
-    return told.reshape(-1, assets + 1)
-
-
 ANSWER_CONFIDENCE = "confidence"
 
 
@@ -317,6 +238,10 @@ class DriftMonitor:
         self._sizes = SizeScores([feature.size for feature in features], spec.window)
         self._size = spec.window
         self._window: deque[list[float]] = deque(maxlen=2 * spec.window)  # a step is seen against the window before
+        self._times: deque[int | None] = deque(maxlen=2 * spec.window)
+        self._weeks = {f: feature.week for f, feature in enumerate(features) if feature.week is not None}
+        known = {name.removesuffix(WATCHED[0]) for name, feature in own.items() if feature.week is not None}
+        stepped = [name.removesuffix(base) in known and base in SUPERSEDED for name, base in self._bases()]
         self._runs = np.zeros(len(features), int)
         self._often = [often_at(np.array(feature.quantiles)) for feature in features]
         self._limits = {
@@ -324,20 +249,26 @@ class DriftMonitor:
             DISTANCE: np.array([feature.distance_limit for feature in features]),
             RUN: np.array([_run_limits(feature)[0] for feature in features]),
             SIZE: np.ones(len(features)),
-            STEP: np.ones(len(features)),
+            STEP: np.where(stepped, BESIDE_WEEK, 1.0),
+            RISE: np.ones(len(features)),
+            FALL: np.ones(len(features)),
         }
         self._run_limits = [_run_limits(feature) for feature in features]
         self.values = {name: np.zeros(len(features)) for name in self._limits}
         """The measures of the newest window, (F,) each; 0 before it is full."""
 
-    def add(self, numbers: Mapping[str, float]) -> list[Strayed]:
-        """Takes one bar; what strays now, the farthest beyond its limit first."""
+    def _bases(self) -> list[tuple[str, str]]:
+        return [(name, base_name(name)) for name in self.names]
+
+    def add(self, numbers: Mapping[str, float], timestamp: int | None = None) -> list[Strayed]:
+        """Takes one bar, opened at `timestamp` (ms UTC); what strays now, the farthest beyond its limit first."""
         values = [numbers[name] for name in self.names]
         same = np.array(values) == np.array(self._window[-1] if self._window else [np.nan] * len(values))
         self._runs = np.where(same, self._runs + 1, 1)
         for f in np.flatnonzero(~same).tolist():
             self._limits[RUN][f] = self._run_limits[f][int(values[f] in self._often[f])]
         self._window.append(values)
+        self._times.append(timestamp)
         self.values[RUN] = self._runs.astype(np.float64)
         if len(self._window) >= self._size:
             kept = np.array(self._window)
@@ -346,12 +277,21 @@ class DriftMonitor:
             self.values[SIZE] = self._sizes.size(kept[-self._size :])[0]
             if len(kept) == 2 * self._size:
                 self.values[STEP] = self._sizes.step(kept)[0]
+                self._by_week(kept)
         found = []
         for measure, limits in self._limits.items():
             beyond = self.values[measure] > limits
             for f in np.flatnonzero(beyond).tolist():
                 found.append(Strayed(self.names[f], measure, float(self.values[measure][f]), float(limits[f])))
         return sorted(found, key=lambda each: each.value / each.limit, reverse=True)
+
+    def _by_week(self, kept: FloatArray) -> None:
+        if None in self._times:
+            return
+        times = np.array(self._times, np.int64)
+        for f, week in self._weeks.items():
+            rise, fall = week.scores(kept[:, f], times, self._size)
+            self.values[RISE][f], self.values[FALL][f] = rise[0], fall[0]
 
     def fill(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Takes bars of before, as after a restart."""

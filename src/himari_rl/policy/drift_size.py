@@ -36,6 +36,8 @@ from himari_rl.schema import HOUR_MS, YEAR_MS, FloatArray
 LOG_SIZE, MEAN = "log_size", "mean"
 CHANNELS = {"momentum_1h": LOG_SIZE, "momentum_4h": LOG_SIZE, "volatility": LOG_SIZE, "signal_confidence": MEAN}
 """What is looked at of a number: the logarithm of its mean size, or its mean. Numbers with few values have no entry."""
+SUPERSEDED, BESIDE_WEEK = frozenset({"momentum_1h", "momentum_4h", "volatility"}), 1.2
+"""Numbers whose step has so much wider a limit where drift_week.py can look at the returns themselves."""
 LIMITS = {LOG_SIZE: 4.0, MEAN: 5.0}  # standard deviations; a confidence has the fatter tails
 WIDER = {"volatility": 1.15}  # of a step: one storm stays in twenty of its values
 PRIOR, KNOWN = 1.0, {"momentum_1h": 0.28, "momentum_4h": 0.33, "volatility": 0.29}

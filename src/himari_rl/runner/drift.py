@@ -24,9 +24,9 @@ class DriftWatch:
         """What drifts now, the farthest first."""
         self._told: list[Strayed] = []  # of the answers before
 
-    def met(self, state: FloatArray) -> tuple[Strayed, ...]:
-        """Takes the state of a close; what strays now."""
-        found = self._features.add(dict(zip(self._names, state.tolist(), strict=True)))
+    def met(self, state: FloatArray, timestamp: int | None) -> tuple[Strayed, ...]:
+        """Takes the state at the close of a bar that opened at `timestamp`, ms UTC; what strays now."""
+        found = self._features.add(dict(zip(self._names, state.tolist(), strict=True)), timestamp)
         self.strayed = tuple(sorted([*found, *self._told], key=lambda each: each.value / each.limit, reverse=True))
         return self.strayed
 
@@ -41,7 +41,7 @@ class DriftWatch:
         for said, each in zip(last, rows, strict=False):
             if said.get("state") is None:
                 continue
-            self.met(np.array(said["state"], np.float64))
+            self.met(np.array(said["state"], np.float64), each[-1].entry.bar)
             wanted = [row.entry.said.get("wanted") for row in each]
             if all(value is not None for value in wanted):
                 self.answered([float(value) for value in wanted if value is not None], said["confidence"])

@@ -136,7 +136,7 @@ def _replayed(strategy: str, log: _Log, policy: Policy) -> Replayed:
         given = [row["account"] for row in rows] if rows[0]["account"] is not None else None
         seen, equity = account.observe(t, float(log.start["equity_usd"]), given)
         if watch is not None and last["cause"] != FEW_BARS:
-            names_now = {each.feature for each in watch.met(seen)}
+            names_now = {each.feature for each in watch.met(seen, log.times[t])}
             drift.update(names_now)
             days |= {log.times[t] // DAY_MS} if names_now else set()
         listed = _lister(differences, strategy, log.times[t])

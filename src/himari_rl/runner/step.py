@@ -219,7 +219,7 @@ class Runner:
         last, signals = desk.book.last, [part.signal for part in parts]
         seen = desk.book.close(desk.closed(parts), signals, _given(parts, desk))
         gap = self._gap(desk, seen, last) if seen.missing else None
-        strayed = desk.drift.met(seen.state) if desk.drift is not None and seen.warm else ()
+        strayed = desk.drift.met(seen.state, timestamp) if desk.drift is not None and seen.warm else ()
         judged = self.switch.judge(desk.strategy, desk.name, seen, desk.watch, strayed)
         if judged:
             self._entries += judged

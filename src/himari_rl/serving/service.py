@@ -317,9 +317,7 @@ class Service:
         answer = self._answer(slot, given, slot.policy.step(state, given.before))
         if name is not None:
             self._streams.put(name, stream, client)
-        answer = self._finish(slot, {"state": state}, answer, started)
-        answer["state"] = state
-        return answer
+        return self._finish(slot, {"state": state}, answer, started) | {"state": state}
 
     # ---- the steps of every answer: _prepare, Policy.step, _answer (limits, memory), _finish (shadow, record)
 

@@ -23,10 +23,10 @@ from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy import confidence
 from himari_rl.policy.beliefs import Beliefs
 from himari_rl.policy.bundle import Manifest, Tensors, new_manifest
-from himari_rl.policy.drift import reference_of
+from himari_rl.policy.drift_reference import reference_of
 from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.policy.runtime import Policy
-from himari_rl.schema import FloatArray
+from himari_rl.schema import FloatArray, IntArray
 from himari_rl.training.record import code_version, now
 
 PARITY = 1e-5
@@ -43,7 +43,7 @@ def bundled(
     run: Mapping[str, Any],
     beliefs: Beliefs | None = None,
     *,
-    drift: bool = False,
+    drift: IntArray | None = None,
 ) -> tuple[Manifest, Tensors]:
     """The manifest, without digests yet, and the tensors of a bundle: one member for each agent.
 
@@ -52,7 +52,7 @@ def bundled(
             confidence and check the parity.
         training_data: the manifest's field: sha256, source, start, end, rows, interval_ms, synthetic.
         run: how it was trained, for people: budget, seconds.
-        drift: the states are in the order of time, and live ones are to be held against them.
+        drift: (N,) opening times of the states, ms UTC, where live ones are to be held against them.
 
     Raises:
         BundleError: numpy and torch disagree by more than 1e-5 on any state.
@@ -82,9 +82,9 @@ def bundled(
     tensors = {f"{i}.{name}": array for i, agent in enumerate(agents) for name, array in agent.tensors().items()}
     policy = Policy(draft, tensors)
     check_parity(policy, agents, states)
-    if drift:
-        interval_ms = training_data["interval_ms"]
-        found = reference_of(policy, states, encoder.symbols, environment.allow_short, interval_ms, encoder.own)
+    if drift is not None:
+        interval_ms, own = training_data["interval_ms"], encoder.own
+        found = reference_of(policy, states, encoder.symbols, environment.allow_short, interval_ms, own, drift)
         draft = draft.model_copy(update={"drift": found})
     return draft, tensors
 

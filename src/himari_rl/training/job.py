@@ -199,7 +199,8 @@ def run_job(
     run |= {"accepted": said["accepted"]} if said and said["accepted"] else {}
     run |= {"beliefs_from": [other.symbol for other in others]} if beliefs is not None and others else {}
     agents = [trainer.agent for trainer in trainers]
-    made = bundled(agents, job.seeds, encoder, job.environment, data, rows, run, beliefs, drift=True)
+    times = train.timestamp[: len(rows)]
+    made = bundled(agents, job.seeds, encoder, job.environment, data, rows, run, beliefs, drift=times)
     manifest = write_bundle(out / BUNDLE, *made)
     return TrainingResult(out / BUNDLE, manifest, stepped, seconds, trainers[-1].state.metrics)
 

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from himari_rl.errors import HimariError
 from himari_rl.serving.http.middleware import BODY, CLIENT
 from himari_rl.serving.http.refusals import JSON
-from himari_rl.serving.http.turns import BATCH, LONG, Line
+from himari_rl.serving.http.turns import BATCH, LONG, Turns
 from himari_rl.serving.service import Service
 
 TOGETHER = 8
@@ -45,7 +45,7 @@ class FastPath:
         """The same for protocol.py, which does not know the names that Vertex AI gives our routes."""
         self.turn: dict[Any, bytes] = {}
         """Connections and the bodies that wait for the end of this turn of the event loop; only protocol.py has any."""
-        self.line = Line()
+        self.line = Turns()
         """Long requests, which take turns."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -17,7 +17,7 @@ LONG = 8_192
 BATCH = "/v1/batch"
 
 
-class Line:
+class Turns:
     """Who waits for a turn, first come, first served; by whoever waits, who may leave."""
 
     def __init__(self) -> None:
