@@ -279,8 +279,10 @@ def ended(command: list[str], environment: dict[str, str], limit_s: float) -> tu
     )
     try:
         stdout, stderr = process.communicate(timeout=limit_s)
-    except subprocess.TimeoutExpired:
+    except BaseException as error:  # a Ctrl-C, too: it does not reach another session
         os.killpg(process.pid, signal.SIGKILL)  # and the servers that it started
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
         return None, *process.communicate()
     return process.returncode, stdout, stderr
 
