@@ -72,6 +72,18 @@ def test_the_readme_is_shorter_than_150_lines_and_shows_both_pictures() -> None:
     assert re.findall(r"!\[[^\]]+\]\((.*?)\)", README) == ["docs/img/run_card-1280-light.png", "docs/img/house.svg"]
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "himari walk-forward sb3:PPO:total_timesteps=20000 --data BARS --out runs/sb3",  # how to judge one's SB3 agent
+        "himari gate runs/walk/bundle` asks [every rule](docs/verdict.md#the-gate)",  # what a promotion asks
+        'himari rollback champion --reason "drawdown"',  # how to roll back
+    ],
+)
+def test_the_readme_alone_answers_what_a_stranger_asks_first(answer: str) -> None:
+    assert answer in README
+
+
 def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, as Markdown's makers write them."""
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
