@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from helpers import hearing_ctrl_c
+from himari_rl.certification.solvers.optimum import solution
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
@@ -38,8 +39,6 @@ def _a_ledger_for_what_many_tests_share(tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture(scope="module")
 def cold_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """An empty cache of solved optima: what is tested is solved here, not on an earlier day."""
-    from himari_rl.certification.solvers.optimum import solution  # scipy and torch, which most rooms do without
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HIMARI_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         solution.cache_clear()
