@@ -70,7 +70,7 @@ curve: $(DEV)
 
 kill: $(DEV)
 	@$(ONE_THREAD) HIMARI_KILLS=100 $(BIN)/pytest -q tests/journal/test_kill.py tests/journal/test_postgres.py \
-	  tests/runner/test_kill.py tests/runner/test_replay.py
+	  tests/runner/test_kill.py tests/runner/test_replay.py tests/serving/test_answer_journal.py
 
 peers: $(DEV)
 	@$(ONE_THREAD) $(BIN)/python benchmarks/time_to_optimum.py --seeds 3

@@ -279,8 +279,10 @@ def ended(command: list[str], environment: dict[str, str], limit_s: float) -> tu
     )
     try:
         stdout, stderr = process.communicate(timeout=limit_s)
-    except subprocess.TimeoutExpired:
+    except BaseException as error:  # a Ctrl-C, too: it does not reach another session
         os.killpg(process.pid, signal.SIGKILL)  # and the servers that it started
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
         return None, *process.communicate()
     return process.returncode, stdout, stderr
 
@@ -297,6 +299,11 @@ def blamed(code: int | None, stdout: str, stderr: str) -> str:
     return f"{how}{last}: {' '.join(stderr.split())[-200:]}".rstrip(": ")
 
 
+def when() -> str:
+    """The day, and how busy the machine was with all that ran on it."""
+    return f"{date.today()}, load {os.getloadavg()[0]:.0f}"
+
+
 def record(rows: list[tuple[Line, Outcome]], size: float) -> None:
     """Writes the rows between the marks in docs/RELIABILITY.md; a line that was not run now keeps the row it has."""
     before, _, rest = PAGE.read_text().partition(BEGIN)
@@ -305,7 +312,7 @@ def record(rows: list[tuple[Line, Outcome]], size: float) -> None:
     notes = {int(number): text for text, number in re.findall(r"^(- (\d+): .*(?:\n  .*)*)$", old, re.MULTILINE)}
     how = "full" if size == 1.0 else f"{size:g}"
     for line, found in rows:
-        cells = (line.number, line.drill, how, found.tried, found.lost, f"{found.seconds:.0f}", date.today())
+        cells = (line.number, line.drill, how, found.tried, found.lost, f"{found.seconds:.0f}", when())
         kept[line.number] = f"| {' | '.join(map(str, cells))} |"
         notes.pop(line.number, None)
         if found.note:
@@ -314,7 +321,7 @@ def record(rows: list[tuple[Line, Outcome]], size: float) -> None:
     table = [
         f"Machine: {machine}.",
         "",
-        "| # | drill | size | how often | lost | seconds | date |",
+        "| # | drill | size | how often | lost | seconds | date, load of the machine |",
         "|---|---|---|---|---|---|---|",
     ]
     table += [kept[number] for number in sorted(kept)] + ([""] if notes else []) + [notes[n] for n in sorted(notes)]
@@ -326,7 +333,7 @@ def record_control(line: Line, lost: str) -> None:
     before, _, rest = PAGE.read_text().partition(CONTROLS_BEGIN)
     old, _, after = rest.partition(CONTROLS_END)
     kept = {int(number): text for text, number in re.findall(r"^(\| (\d+) \|.*)$", old, re.MULTILINE)}
-    kept[line.number] = f"| {line.number} | {line.drill} | {lost} | {date.today()} |"
+    kept[line.number] = f"| {line.number} | {line.drill} | {lost} | {when()} |"
     table = ["| # | drill | lost with the guard removed | run |", "|---|---|---|---|"]
     table += [kept[number] for number in sorted(kept)]
     PAGE.write_text(before + "\n".join([CONTROLS_BEGIN, *table, CONTROLS_END]) + after)

@@ -15,8 +15,10 @@ from typing import Any
 import httpx
 
 from drill_server import FULL_SOAK_S, FULL_TERMS, LEAST_SOAK_S, ORDERLY, Found, said, server_on, small_bundle, states
+from helpers import PATIENCE_S
 
 PACE_S = 0.05
+MOST_EXIT_S = 8.0
 """Between two rounds of the soak: what grows with requests is seen, and the machine is free for something else."""
 
 
@@ -26,16 +28,18 @@ def terminated(size: float) -> Found:
     lost, slowest, asked = Counter[str](), 0.0, 0
     with tempfile.TemporaryDirectory() as name:
         folder = small_bundle(Path(name), "m")
+        idle = _terminate(folder, signal.SIGTERM, clients=0)[1]
         for _ in range(count):
             more, took, answered = _terminate(folder, signal.SIGTERM)
             lost += more
             slowest, asked = max(slowest, took), asked + answered
-    if slowest > 8.0:
-        lost["slow exits"] += 1
-    return f"{count} servers, {asked} requests", said(+lost), f"slowest exit {slowest:.2f} s (bar 8)"
+    # an idle server's exit is what this machine adds today: on one that is busy with something else, seconds
+    lost["slow exits"] += slowest > MOST_EXIT_S + 3.0 * idle
+    note = f"slowest exit {slowest:.2f} s (bar {MOST_EXIT_S:g}), of an idle server {idle:.2f} s"
+    return f"{count} servers, {asked} requests", said(+lost), note
 
 
-def _terminate(folder: Path, how: signal.Signals) -> tuple[Counter[str], float, int]:
+def _terminate(folder: Path, how: signal.Signals, clients: int = 4) -> tuple[Counter[str], float, int]:
     lost, stop, answered = Counter[str](), threading.Event(), 0
     head = b"POST /v1/batch HTTP/1.1\r\nhost: t\r\ncontent-length: %d\r\n\r\n%b"
     body = json.dumps({"instances": states(100)}).encode()
@@ -47,7 +51,7 @@ def _terminate(folder: Path, how: signal.Signals) -> tuple[Counter[str], float, 
         nonlocal answered
         while not stop.is_set():
             try:
-                with socket.create_connection(("127.0.0.1", port), timeout=20) as wire:
+                with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as wire:
                     while not stop.is_set():
                         wire.sendall(head % (len(body), body))
                         got = b""
@@ -67,13 +71,13 @@ def _terminate(folder: Path, how: signal.Signals) -> tuple[Counter[str], float, 
                 continue
 
     with server_on(folder) as (process, port):
-        threads = [threading.Thread(target=client, args=(port,)) for _ in range(4)]
+        threads = [threading.Thread(target=client, args=(port,)) for _ in range(clients)]
         for thread in threads:
             thread.start()
         time.sleep(0.5)
         begun = time.monotonic()
         process.send_signal(how)
-        process.wait(30)
+        process.wait(PATIENCE_S)
         took = time.monotonic() - begun
         stop.set()
         for thread in threads:
@@ -110,7 +114,7 @@ def _soak(seconds: float, leak: bool = False) -> Found:
             watched = psutil.Process(process.pid)
             state, hour = states(1)[0], int(time.time() * 1e3) // HOUR_MS * HOUR_MS
             start = time.monotonic()
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client:
                 number = 0
                 while (now := time.monotonic() - start) < seconds:
                     number += 1

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from drill_server import ORDERLY, Found, _ask, said, server_on, small_bundle, states
+from helpers import PATIENCE_S
 
 FULL_WIRE, FULL_BYTES, FULL_REQUESTS, FULL_MEMORIES = 100_000, 900_000, 70_000, 100_000
 TOGETHER = 200
@@ -38,7 +39,7 @@ def raw_http(size: float) -> Found:
             lost += asyncio.run(_raw(port, wire))
             lost["no answer afterwards"] += _ask(port, "/health") != {"status": "alive"}
             process.send_signal(signal.SIGTERM)
-            _, stderr = process.communicate(timeout=30)
+            _, stderr = process.communicate(timeout=PATIENCE_S)
             lost["tracebacks"] += stderr.count("Traceback")
             lost[f"exit code {process.returncode}"] += process.returncode not in ORDERLY
         rng = random.Random(6)
@@ -194,7 +195,7 @@ async def _in_process(folder: Path, sent: Iterator[bytes], planted: str = "") ->
                 for protocol, _ in open_ones:
                     protocol.connection_lost(None)
         if state.tasks:
-            await asyncio.wait(set(state.tasks), timeout=20)
+            await asyncio.wait(set(state.tasks), timeout=PATIENCE_S)
             lost["requests that never end"] += len(state.tasks)
         for _, wire in open_ones:
             lost.update(_wrong(bytes(wire.written)))

@@ -24,6 +24,8 @@ from typing import Any
 
 import httpx
 
+from helpers import PATIENCE_S
+
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 Found = tuple[str, str, str]  # tried, lost, note
 RATE = 200.0  # requests/s
@@ -54,7 +56,7 @@ def server_on(source: Path, **environment: str) -> Iterator[tuple[subprocess.Pop
 
 
 def _ask(port: int, path: str, **more: Any) -> Any:
-    return httpx.get(f"http://127.0.0.1:{port}{path}", timeout=20, **more).json()
+    return httpx.get(f"http://127.0.0.1:{port}{path}", timeout=PATIENCE_S, **more).json()
 
 
 def states(count: int) -> list[list[float]]:
@@ -161,10 +163,10 @@ def _swaps(count: int, spoil: bool = False) -> Found:
             wanted = answer.get("risk", {}).get("wanted", {}).get("BTC-USDT", answer["position_multiplier"])
             return "" if abs(wanted - expected) < 1e-9 else "mixed version"
 
-        reloads, lost = 0, Counter[str]()
+        reloads, lost, patience_s = 0, Counter[str](), 20.0 if spoil else PATIENCE_S
         with (
             server_on(Path(alias), HIMARI_RELOAD_S="0.05") as (_, port),
-            httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as asked,
+            httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as asked,
             Load(port, judge) as load,
         ):
             time.sleep(max(2.0, min(20.0, count / 20)))
@@ -177,11 +179,18 @@ def _swaps(count: int, spoil: bool = False) -> Found:
                     data[-1] ^= 1
                     (bad / WEIGHTS).write_bytes(data)  # before it is offered: whole for a moment, it could be taken
                     point(alias, str(bad))
-                    _until(lambda: asked.get("/ready").json()["champion"]["refused"], lost, "a bad model taken")
+                    _until(
+                        lambda: asked.get("/ready").json()["champion"]["refused"], lost, "a bad model taken", patience_s
+                    )
                 else:
                     point(alias, str(folders[(spoil and 1) or number % 2]))
                     wanted = versions[number % 2]
-                    _until(lambda w=wanted: asked.get("/ready").json()["model_version"] == w, lost, "a swap not made")
+                    _until(
+                        lambda w=wanted: asked.get("/ready").json()["model_version"] == w,
+                        lost,
+                        "a swap not made",
+                        patience_s,
+                    )
                     reloads += 1
                 if spoil and lost:
                     break
@@ -193,7 +202,7 @@ def _swaps(count: int, spoil: bool = False) -> Found:
         return tried, said(lost), note
 
 
-def _until(found: Callable[[], object], lost: Counter[str], what: str, seconds: float = 20.0) -> None:
+def _until(found: Callable[[], object], lost: Counter[str], what: str, seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if found():
@@ -242,7 +251,7 @@ def _floods(seconds: float, **environment: str) -> Found:
             if grown > 60.0:
                 lost[f"memory grew by {grown:.0f} MB"] += 1
             begun = time.monotonic()
-            answer = httpx.post(f"http://127.0.0.1:{port}/predict", json={"state": states(1)[0]}, timeout=20)
+            answer = httpx.post(f"http://127.0.0.1:{port}/predict", json={"state": states(1)[0]}, timeout=PATIENCE_S)
             notes.append(f"recovery {time.monotonic() - begun:.2f} s, memory +{grown:.0f} MB")
             lost["no answer afterwards"] += answer.status_code != 200
             overload = asyncio.run(_overload(port, seconds))
@@ -272,7 +281,9 @@ async def _flood(port: int, first: bytes, drip: bytes, seconds: float, count: in
 
     tasks = [asyncio.create_task(hold()) for _ in range(count)]
     while time.monotonic() < end:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:  # as a probe: anew
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S
+        ) as client:  # as a probe: anew
             begun = time.monotonic()
             assert (await client.get("/health")).status_code == 200
             slowest = max(slowest, time.monotonic() - begun)

@@ -92,8 +92,10 @@ def tested(mend: Mend, source: Path, limit_s: float) -> tuple[int | None, str]:
     )
     try:
         said = process.communicate(timeout=limit_s)[0]
-    except subprocess.TimeoutExpired:
+    except BaseException as error:  # a Ctrl-C, too: it does not reach another session
         os.killpg(process.pid, signal.SIGKILL)  # and the servers that it started
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
         return None, process.communicate()[0]
     return process.returncode, said
 

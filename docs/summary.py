@@ -155,6 +155,11 @@ def cents(seconds: float, usd_per_hour: float) -> str:
     return f"{100.0 * seconds * usd_per_hour / 3600.0:.1f} cents"
 
 
+def wrapped(line: str) -> str:
+    """A line in the house's width."""
+    return textwrap.fill(line, 120, break_on_hyphens=False, break_long_words=False)
+
+
 def between(name: str, scale: float = 100.0, unit: str = " %") -> str:
     """A figure that the owner expects."""
     of = EXPECTED[name]
@@ -188,12 +193,12 @@ def page() -> str:
     ]
     costs = []
     for kind, seconds in zip(SCRIPTS, jobs, strict=True):
-        told = estimated(kind, WorkSize(), "t4", machines.t4, known, False)
+        job = estimated(kind, WorkSize(), "t4", machines.t4, known, False)
         costs.append(
             (
                 kind,
                 f"${budget.planned(kind):g}",
-                f"{100 * told.usd:.1f} cents, {told.minutes:.0f} minutes",
+                f"{100 * job.usd:.1f} cents, {job.minutes:.0f} minutes",
                 f"{seconds:.0f} s: {cents(seconds, t4)}",
             )
         )
@@ -214,12 +219,9 @@ def page() -> str:
         ("multi", f"each share above {100 * gates['min_asset_share']:g} %", value(earlier, "share of", column) + OLD),
         ("all", f"deepest fall below {100 * gates['max_drawdown']:g} %", each(found, "drawdown")),
     ]  # fmt: skip
-    lead = textwrap.fill(
-        LEAD.format(**{name: surely(found, name) for name in ("over_one", "over_best", "over_cash")}),
-        120,
-        break_on_hyphens=False,
-    )
-    return TEXT.format(
+    told = {name: surely(found, name) for name in ("over_one", "over_best", "over_cash")}
+    lead = wrapped(" ".join(LEAD.format(**told).split()))
+    text = TEXT.format(
         models=grid(("model", "script", "folder in the bucket", "numbers in", "multipliers out"), models),
         figures=grid(
             ("policy", "Sharpe, planned", "measured", "its seeds alone", "drawdown, planned", "measured"), figures
@@ -236,6 +238,7 @@ def page() -> str:
         cpu=f"${cpu}",
         prices=f"{config['machines']['price_date']}, {config['machines']['price_source']}",
     )
+    return "\n".join(line if line.startswith("|") else wrapped(line) for line in text.splitlines()) + "\n"
 
 
 LEAD = """**No model has passed its gate on these bars.** Surely above multiplier 1.0 (the interval lies above 0):

@@ -87,7 +87,7 @@ def test_json_is_one_document_and_the_story_goes_to_stderr(
 def test_it_ends_with_the_path_of_the_run_card(walked: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, result = walked
     page = json.loads(result.stdout)["page"]
-    assert f"the run card: {page}" in result.stderr.splitlines()[-2]
+    assert f"the run card: {page}" in result.stderr.splitlines()[-1]
     assert (folder / page).read_text().startswith("<!doctype html>")
 
 

@@ -23,8 +23,8 @@ LEDGER = (
 )
 AGENT = "--recipe --hidden-dim --learning-rate --weight-decay"
 TRAIN = (
-    f"{SHARED} {LEDGER} {AGENT} --accept --data --device --num-episodes --out --overwrite --resume --save-interval "
-    "--seed --seeds --tensorboard --test-fraction --max-cost --usd-per-hour"
+    f"{SHARED} {LEDGER} {AGENT} --accept --data --device --features --num-episodes --out --overwrite --resume "
+    "--save-interval --seed --seeds --tensorboard --test-fraction --max-cost --usd-per-hour"
 )
 CONTRACT = {
     "certify": f"{SHARED} {AGENT} --num-episodes --device --html --jobs --market --max-cost --seed --seeds "
@@ -75,8 +75,8 @@ CONTRACT = {
     "train base": f"{TRAIN} --beliefs-from --symbol",
     "train multi": f"{TRAIN} --funding --interval --symbols",
     "train lstm": f"{TRAIN} --symbol --gap-rule --lstm-hidden-dim --lstm-num-layers",
-    "tune": f"{SHARED} {LEDGER} {AGENT} --accept --num-episodes --data --funding --out --seed --symbol --symbols "
-    "--test-fraction --trials",
+    "tune": f"{SHARED} {LEDGER} {AGENT} --accept --num-episodes --data --features --funding --out --seed --symbol "
+    "--symbols --test-fraction --trials",
     "walk-forward": f"{SHARED} {LEDGER} {AGENT} --accept --expanding --no-expanding --num-episodes --bootstrap-paths "
     "--data --beliefs-from --embargo-bars --features --folds --funding --jobs --key --out --overwrite --rules "
     "--scheduler --seed --seeds --step --symbol --symbols --synthetic-paths --task --test --train --tune-trials "

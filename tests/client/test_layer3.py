@@ -12,11 +12,14 @@ import pytest
 from helpers import ROOT
 from helpers.bundle import SYMBOLS, make_bundle
 from helpers.faulty import faulty_server
+from helpers.own import NAMES, history_of, markets, trained
 from helpers.serving import running
 from himari_rl.client import ClientConfig, ClosedBar, Layer3, Signal
 from himari_rl.data.panel import panel_of
 from himari_rl.data.synthetic import synthetic_bars
+from himari_rl.errors import ConfigError, StateError
 from himari_rl.evaluation.backtest import backtest, stage
+from himari_rl.features.own import with_features
 from himari_rl.features.signals import with_signals
 from himari_rl.policy.protocol import OneByOne
 from himari_rl.policy.runtime import load_policy
@@ -91,3 +94,36 @@ def test_the_example_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5
     assert all("USD" in line for line in lines)
+
+
+@pytest.mark.parametrize("kind", ["base", "recurrent", "multi"])
+def test_it_passes_own_features_by_name_and_refuses_a_bar_without_them(tmp_path: Path, kind: str) -> None:
+    every = {bars.symbol: bars for bars in markets(kind, 900)}
+    folder = trained(tmp_path / "run", kind, list(every.values()))
+    policy, symbols = load_policy(folder), tuple(every)
+    history = with_features(history_of(list(every.values())), NAMES)
+    on, ledger = stage(history, policy.manifest.ledger, WARM), policy.manifest.ledger
+    rng = np.random.default_rng(0)
+    run = backtest({"policy": OneByOne(policy)}, on, ledger, rng=rng).run("policy")
+
+    def bar(symbol: str, row: int) -> ClosedBar:
+        own = {name: float(every[symbol].extra[name][row]) for name in reversed(NAMES)}
+        rates = every[symbol].funding_rate
+        assert rates is not None
+        return closed(every[symbol], row)._replace(features=own, funding=float(rates[row]))
+
+    with running(create_app(folder)) as server:
+        url = str(server.base_url)
+        with pytest.raises(ConfigError, match="features x; expected x, y, which the policy behind"):
+            Layer3(url, symbols, features=["x"])
+        with Layer3(url, symbols, features=NAMES, config=PATIENT) as layer3:
+            layer3.begin([{s: closed(every[s], row) for s in symbols} for row in range(WARM)])
+            signals = {s: said(every[s], WARM) for s in symbols}
+            lacking = {s: bar(s, WARM)._replace(features={"x": 1.0}) for s in symbols}
+            with pytest.raises(StateError, match=f"{symbols[0]} lacks y"):
+                layer3.decide(lacking, signals)
+            for t, row in enumerate(range(WARM, WARM + 60)):
+                signals = {s: said(every[s], row) for s in symbols}
+                sized = layer3.decide({s: bar(s, row) for s in symbols}, signals)
+                assert sized.cause == ""
+                np.testing.assert_allclose(list(sized.multipliers.values()), run.multiplier[t], rtol=0, atol=1e-6)

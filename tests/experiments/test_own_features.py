@@ -20,14 +20,16 @@ from himari_rl.data.panel import panel_of
 from himari_rl.data.table import write_bars
 from himari_rl.envs.config import MultiAssetEnvConfig, TradingEnvConfig
 from himari_rl.envs.multi_asset_env import MultiAssetTradingEnv
-from himari_rl.errors import DataError
+from himari_rl.errors import BundleError, DataError
 from himari_rl.experiments.adapters import RuleFactory
 from himari_rl.experiments.evaluate import evaluate
+from himari_rl.experiments.evaluation_page import evaluation_html
 from himari_rl.experiments.run import walk_forward
 from himari_rl.experiments.verify import verify
 from himari_rl.features.own import with_features
 from himari_rl.journal.store import open_journal
 from himari_rl.policy.believer import Believer
+from himari_rl.policy.manifest import new_manifest
 from himari_rl.policy.runtime import load_policy
 from himari_rl.release.gate import gate
 from himari_rl.runner.replay import replay
@@ -58,6 +60,23 @@ def test_the_beliefs_find_the_edge_that_only_x_knows_and_say_nothing_without(ass
     assert abs(np.corrcoef(drifts[()], x)[0, 1]) < 0.3 or np.ptp(drifts[()]) == 0.0
 
 
+def test_evidence_of_other_symbols_has_the_same_columns() -> None:
+    bars, other = with_features(market_of_x(90), ["x"]), market_of_x(90, seed=1)
+    _, _, beliefs = prepared([bars], PPOConfig(), TradingEnvConfig(), others=[other])
+    assert beliefs is not None
+    assert beliefs.own == 1
+    with pytest.raises(DataError, match="no numeric column x"):
+        prepared([bars], PPOConfig(), TradingEnvConfig(), others=[replace(other, extra={})])
+
+
+def test_a_manifest_whose_beliefs_are_about_other_features_is_refused(tmp_path: Path) -> None:
+    every = markets("base", 900)
+    ours, theirs = (load_policy(trained(tmp_path / name, "base", every, list(name))).manifest for name in ("x", "xy"))
+    assert theirs.beliefs is not None
+    with pytest.raises(BundleError, match="beliefs about 2 own features, the state has 1"):
+        new_manifest(**ours.model_dump(mode="json") | {"beliefs": theirs.beliefs.model_dump(mode="json")})
+
+
 def test_a_drift_net_reads_them_too() -> None:
     bars = with_features(market_of_x(90), ["x", "y"])
     _, _, beliefs = prepared([bars], LSTMPPOConfig(), TradingEnvConfig())
@@ -77,6 +96,8 @@ def test_what_train_makes_is_evaluated_on_the_same_columns(tmp_path: Path, kind:
     assert all(keep[dim - 2 * len(every) : dim])  # the net reads them, whichever column they stand in
     found = evaluate(folder, history_of(every))
     assert len(found.controls) == 5
+    assert found.document["data"]["features"] == list(NAMES)
+    assert "BTC-USDT" in evaluation_html(policy, history_of(every), found)
     without = [replace(bars, extra={"x": bars.extra["x"]}) for bars in every]
     with pytest.raises(DataError, match="no numeric column y"):
         evaluate(folder, history_of(without))

@@ -19,7 +19,7 @@ from helpers.stream import REPLAYED, runner_of
 from himari_rl.errors import StateError
 from himari_rl.evaluation.backtest import backtest, stage
 from himari_rl.features.own import with_features
-from himari_rl.journal.entry import DECISION, REJECTION
+from himari_rl.journal.entry import ANSWER, DECISION, REJECTION
 from himari_rl.journal.store import DecisionJournal, open_journal
 from himari_rl.policy.protocol import OneByOne
 from himari_rl.policy.runtime import load_policy
@@ -27,8 +27,10 @@ from himari_rl.runner.ab import Experiment, outcomes
 from himari_rl.runner.config import AbConfig, RunConfig
 from himari_rl.runner.policies import CloudPolicy, LocalPolicy
 from himari_rl.runner.replay import replay
+from himari_rl.runner.replay_answers import replay_answers
 from himari_rl.schema import HOUR_MS, Bars
 from himari_rl.serving.http.app import create_app
+from himari_rl.serving.settings import ServeSettings
 
 ROWS, WARM = 900, 240
 
@@ -197,3 +199,35 @@ def test_drift_names_a_feature_that_is_not_as_in_training(tmp_path: Path) -> Non
         assert "x" in {name for _, _, name, *_ in runner.drifts}
         [found] = replay(journal, load_policy(folder))
         assert found.drift["x"] > 0
+
+
+@pytest.mark.parametrize("kind", ["base", "multi"])
+def test_a_server_s_journal_replays_with_features(tmp_path: Path, kind: str) -> None:
+    every = markets(kind, ROWS)
+    folder, place = trained(tmp_path / "run", kind, every), tmp_path / "served.sqlite"
+    settings = ServeSettings(journal=str(place), journal_wait_s=60.0)
+    with running(create_app(folder, settings)) as client:
+        for row in range(WARM, WARM + 12):
+            assets = {}
+            for bars in every:
+                line = line_of(bars, row)
+                assets[bars.symbol] = {
+                    "bar": {name: line["bar"][name] for name in ("timestamp", "close")},
+                    "signal": line["signal"],
+                    "account": {"exposure": 0.1, "unrealised_pnl": 0.0, "win_rate": 0.5},
+                    "features": line["features"],
+                }
+                if row == WARM:
+                    past = range(row - 30, row)
+                    assets[bars.symbol]["history"] = [[int(bars.timestamp[i]), float(bars.close[i])] for i in past]
+            body = {"assets": assets} if kind == "multi" else next(iter(assets.values()))
+            answer = client.post("/v1/decide", json={"session_id": "s", **body})
+            assert answer.status_code == 200, answer.text
+    with open_journal(place, create=False) as journal:
+        number = max(row.number for row in journal.entries(kinds=[ANSWER]))
+        [found] = replay_answers(journal, load_policy(folder))
+        assert (found.compared, found.encoded, found.differences, found.left_out) == (12, 12, (), {})
+    changed(place, number, lambda said: said["state"].__setitem__(-1, 9.0))
+    with open_journal(place, create=False) as journal:
+        [found] = replay_answers(journal, load_policy(folder))
+        assert [each.what for each in found.differences] == ["y" if kind == "base" else "ETH-USDT.y"]

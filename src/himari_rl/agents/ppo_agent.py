@@ -13,11 +13,7 @@ from himari_rl.agents.config import PPOConfig
 from himari_rl.agents.distributions import Band, band_of, first_bias, outputs_of
 from himari_rl.agents.networks import Critic, Memory, MLPTrunk, Trunk, orthogonal
 from himari_rl.errors import ConfigError, StateError
-from himari_rl.features.contract import (
-    ACCOUNT_COLUMNS,
-    FEATURES,
-    state_dim,
-)
+from himari_rl.features.contract import account_mask
 from himari_rl.policy.network import held_multipliers
 from himari_rl.schema import BoolArray, FloatArray
 
@@ -34,14 +30,14 @@ class Normaliser(nn.Module):
     visible: Tensor  # (F,) 1 where the critic may read it
 
     def __init__(
-        self, features: int, clip: float, state_dim: int | None = None, anchors: int = 0, own: int = 0
+        self, features: int, clip: float, state_dim: int | None = None, anchors: int = 0, assets: int = 1
     ) -> None:
-        """Of `features` numbers, the first `state_dim` are a state, whose last `own` are features of the data's; the
-        `anchors` after them stay as they are."""
+        """Of `features` numbers, the first `state_dim` are a state of `assets`; the `anchors` after them stay as they
+        are."""
         super().__init__()
         self.clip = clip
         self._state_dim = features if state_dim is None else state_dim
-        self._anchors, self._own = anchors, own
+        self._anchors, self._assets = anchors, assets
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("std", torch.ones(features))
         self.register_buffer("keep", torch.ones(features))
@@ -50,8 +46,7 @@ class Normaliser(nn.Module):
     def fit(self, rows: FloatArray, visible: BoolArray, account_inputs: bool) -> None:
         """Fits on training rows (D, F). `visible` (F,) marks the features that anything may read."""
         state = self._state_dim
-        last = state - self._own  # what stands behind is nobody's account
-        account = np.array([i < last and i % len(FEATURES) in ACCOUNT_COLUMNS for i in range(rows.shape[1])])
+        account = np.array(account_mask(rows.shape[1], self._assets))
         unit = np.zeros(rows.shape[1], bool)
         unit[state : state + self._anchors] = True
         mean, std = rows.mean(0), rows.std(0)
@@ -96,8 +91,7 @@ class PPOAgent(nn.Module):
             if generator is not None:  # nn.init draws from the global generator; seed it from ours and give it back
                 torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator).item()))
             anchors = config.action_dim if config.anchored else 0
-            own = max(config.state_dim - state_dim(config.action_dim), 0)
-            self.normaliser = Normaliser(config.inputs, config.input_clip, config.state_dim, anchors, own)
+            self.normaliser = Normaliser(config.inputs, config.input_clip, config.state_dim, anchors, config.action_dim)
             self.trunk = self._build_trunk()
             self.out = orthogonal(nn.Linear(self.trunk.outputs, outputs_of(config.head, config.action_dim)), 0.01)
             with torch.no_grad():

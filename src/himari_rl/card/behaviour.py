@@ -67,7 +67,7 @@ def behaviour(policy: DecidesBatch, states: FloatArray, assets: int, own: Sequen
     """Asks a policy about recorded states (N, F); None where there are too few to say anything.
 
     Args:
-        own: names of features that stand after the contract's own columns.
+        own: names of features that stand after the contract's own columns, each asset's in turn.
     """
     if len(states) < 2:
         return None
@@ -89,11 +89,11 @@ def behaviour(policy: DecidesBatch, states: FloatArray, assets: int, own: Sequen
             one = slice(column, column + 1)
             found.append(_asked(policy, some, assets, feature.name, one, grid[:, None]))
     for k, name in enumerate(own, start=state_dim(assets)):
-        grid = _grid(some[:, k])
+        grid = _grid(np.concatenate([some[:, k + len(own) * i] for i in range(assets)]))
         if grid is None:
             constant.append(name)
         else:
-            found.append(_asked(policy, some, assets, name, slice(k, k + 1), grid[:, None], shared=True))
+            found.append(_asked(policy, some, assets, name, slice(k, k + 1), grid[:, None], stride=len(own)))
     held = _held(policy, some, assets)
     return Behaviour(
         features=tuple(sorted(found, key=lambda each: -each.reach)),
@@ -121,20 +121,19 @@ def _asked(
     values: FloatArray,
     labels: Sequence[str] = (),
     *,
-    shared: bool = False,
+    stride: int = WIDTH,
 ) -> Dependence:
     """The answer over `values` (G, columns), each asset's own in turn and then all of them together.
 
     Args:
-        shared: the columns are of the whole state, not of one asset's block.
+        stride: from an asset's columns to those of the next one.
     """
     answers = []
-    for i in range(1 if shared else assets):
-        block = columns if shared else slice(columns.start + WIDTH * i, columns.stop + WIDTH * i)
+    for i in range(assets):
+        block = slice(columns.start + stride * i, columns.stop + stride * i)
         varied = np.repeat(some[None], len(values), axis=0)  # (G, N, F)
         varied[:, :, block] = values[:, None]
-        multiplier = _multipliers(policy, varied)
-        answers.append(multiplier.reshape(len(values), -1) if shared else multiplier[..., i])
+        answers.append(_multipliers(policy, varied)[..., i])
     return _dependence(
         name, values[:, 0] if not labels else np.arange(len(labels), dtype=float), labels, np.hstack(answers)
     )

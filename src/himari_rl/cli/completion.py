@@ -38,9 +38,7 @@ def completion(shell: Annotated[Shell, typer.Argument(help="bash, zsh or fish.")
 
     Example: himari completion bash >> ~/.bashrc
     """
-    from typer.completion import get_completion_script
-
-    typer.echo(get_completion_script(prog_name="himari", complete_var=ASKED, shell=shell.value))
+    raise typer.Exit(_ask([], f"source_{shell.value}"))
 
 
 def words_of(environment: Mapping[str, str]) -> list[str]:
@@ -54,10 +52,13 @@ def words_of(environment: Mapping[str, str]) -> list[str]:
 
 def answer(environment: Mapping[str, str]) -> int:
     """Tells the shell what may follow; only the area that is being typed is loaded."""
-    from typer.completion import completion_init, shell_complete
+    return _ask(words_of(environment), environment[ASKED])
+
+
+def _ask(words: list[str], instruction: str) -> int:
+    from typer.completion import get_completion_inspect_parameters, shell_complete
 
     from himari_rl import cli
 
-    completion_init()
-    command = cli.command_for(words_of(environment))
-    return shell_complete(command, {}, "himari", ASKED, environment[ASKED])
+    get_completion_inspect_parameters()  # enters the shells that typer knows
+    return shell_complete(cli.command_for(words), {}, "himari", ASKED, instruction)

@@ -15,7 +15,6 @@ from rich.markup import escape
 if TYPE_CHECKING:
     from himari_rl.serving.log_lines import LogLines
 
-WHOLE_WORDS = {"break_long_words": False, "break_on_hyphens": False}
 WAIT_S = 0.5
 """For lines to be written before the next one, so that they keep their order among others on the same stderr."""
 
@@ -87,8 +86,12 @@ def print_words(text: str, *, mark: str = "", indent: int = 0, style: str | None
     console = Console(highlight=False)
     lead = f"{mark}  " if mark else ""
     room = 9 if mark else 0  # of a mark of seven columns
-    lines = textwrap.wrap(text, console.width - room, subsequent_indent=" " * max(indent - room, 0), **WHOLE_WORDS) or [
-        ""
-    ]
+    whole = textwrap.TextWrapper(
+        console.width - room,
+        subsequent_indent=" " * max(indent - room, 0),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    lines = whole.wrap(text) or [""]
     body = ("\n" + " " * room).join(lines)
     console.print(f"{lead}{escape(body)}", soft_wrap=True, style=style)

@@ -1,4 +1,4 @@
-"""himari cost: what the card planned, what a job will cost, what it did cost, and what is left.
+"""himari cost: what was planned, what a job will cost, what it did cost, and what is left.
 
 himari cost
 himari cost --profile cpu --costs gs://himari-rl-models/costs --json

@@ -116,9 +116,9 @@ def _walk(data: list[str] | None, symbol: str | None, out: Path, num_episodes: i
     verdict = json.loads(read_bytes(out / "bundle" / SUMMARY))["verdict"]
     console.print(f"\n[bold]Done.[/] {verdict['sentence']}")
     console.print(f"The policy is in {bundle}. Serve it: himari serve {bundle} --port 8080", markup=False)
-    console.print(f"All of it on one page, the run card: {page}", markup=False)
     if bars.synthetic:
         console.print(f"That was a synthetic market. Real bars: {REAL_BARS}", style="yellow", markup=False)
+    console.print(f"All of it on one page, the run card: {page}", markup=False)
     return {
         "bundle": bundle,
         "page": page,

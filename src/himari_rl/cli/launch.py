@@ -253,7 +253,7 @@ def advice(found: list[JobEstimate], profile: str, planned_usd: float | None) ->
             f"{best} does the same for ${costs[best]:.4f}, a {share:.0f}th of {profile}'s ${costs[profile]:.4f}"
         )
     if planned_usd and (least := costs[best]) < planned_usd / 10:
-        lines.append(f"the card planned ${planned_usd:g} for it, {planned_usd / max(least, 1e-9):,.0f} times {best}'s")
+        lines.append(f"the plan gave ${planned_usd:g} for it, {planned_usd / max(least, 1e-9):,.0f} times {best}'s")
     return "; ".join(lines)
 
 
@@ -286,5 +286,5 @@ def page(plan: dict[str, Any]) -> str:
         )
     lines += ["", f"  prices: {plan['prices']}", f"  minutes: scaled from {plan['measured']}; no GPU has been timed"]
     if plan["planned_usd"]:
-        lines.append(f"  the card planned ${plan['planned_usd']:g} of ${plan['total_usd']:g} for this model")
+        lines.append(f"  the plan gave ${plan['planned_usd']:g} of ${plan['total_usd']:g} for this model")
     return "\n".join([*lines, *([f"  {plan['advice']}."] if plan["advice"] else [])]) + "\n"

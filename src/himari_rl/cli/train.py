@@ -197,8 +197,11 @@ def _run(
 
 def print_facts(found: Sequence[Fact], console: Console) -> None:
     """What the data says of itself, one line each."""
+    from himari_rl.evaluation.terminal import wrapped
+
     for fact in found:
-        console.print(fact.sentence, style="dim" if fact.level == "note" else "yellow", markup=False)
+        style = "dim" if fact.level == "note" else "yellow"
+        console.print(wrapped(fact.sentence), style=style, markup=False, soft_wrap=True)
 
 
 def _report(trained: TrainingResult, bundle: str, data: list[str], console: Console, as_json: bool) -> None:

@@ -194,20 +194,20 @@ class LaunchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetConfig:
-    """What the card planned to spend, and what this run may."""
+    """What was planned to be spent, and what this run may."""
 
     max_cost: float = float("inf")
     """US dollars after which a run stops by itself, with a checkpoint that the same command goes on from."""
     usd_per_hour: float = 0.0
     """Price of the machine that a run is on; 0: nobody pays, nothing is metered."""
     total_usd: float = 400.0
-    """All that the card grants."""
+    """All that the plan grants."""
     base_usd: float = 30.0
-    """Planned by the card for the base policy."""
+    """Planned for the base policy."""
     lstm_usd: float = 40.0
-    """Planned by the card for the recurrent policy."""
+    """Planned for the recurrent policy."""
     multi_usd: float = 60.0
-    """Planned by the card for the portfolio policy."""
+    """Planned for the portfolio policy."""
 
     def __post_init__(self) -> None:
         require_ranges(self, {"max_cost": (1e-9, float("inf")), "usd_per_hour": (0, 1e4), "total_usd": (0, 1e9)})

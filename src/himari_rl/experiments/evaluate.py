@@ -252,7 +252,7 @@ def _described(test: Bars | Panel) -> dict[str, Any]:
         "sha256": test.fingerprint,
         "symbol": ", ".join(test.symbols),
         "rows": len(test),
-    }
+    } | ({"features": list(test.features)} if test.features else {})
 
 
 def _elsewhere(test: Bars | Panel, manifest: Manifest) -> tuple[str, ...]:

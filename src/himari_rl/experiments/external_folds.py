@@ -18,7 +18,7 @@ from himari_rl.evaluation import metrics
 from himari_rl.evaluation.backtest import BASE, MIN_DECISIONS, POLICY, backtest, stage
 from himari_rl.evaluation.baselines import ONE
 from himari_rl.experiments.fold_files import FoldTask, TrainedFold, packed
-from himari_rl.features.contract import ACCOUNT_COLUMNS, WIDTH
+from himari_rl.features.contract import account_mask
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy import confidence
 from himari_rl.policy.bundle import new_manifest
@@ -151,7 +151,7 @@ def _remembers(policy: DecidesBatch, rows: FloatArray, assets: int) -> bool:
 
 def _manifest(task: FoldTask, tensors: Arrays, way: Way, rows: FloatArray, ships: bool) -> Manifest:
     encoder, environment = StateEncoder.of(task.train), task.recipe.environment
-    normaliser = fitted_normaliser(rows, len(encoder.own) * len(encoder.symbols))
+    normaliser = fitted_normaliser(rows, len(encoder.symbols))
     data = training_data(task.train)
     return new_manifest(
         kind="external",
@@ -177,16 +177,11 @@ def _manifest(task: FoldTask, tensors: Arrays, way: Way, rows: FloatArray, ships
     )
 
 
-def fitted_normaliser(rows: FloatArray, own: int = 0) -> NormaliserSpec:
-    """How far a state is from the training rows (D, F) is measured in; what the policy itself reads is its affair.
-
-    Args:
-        own: features of its own, which are the last columns.
-    """
+def fitted_normaliser(rows: FloatArray, assets: int = 1) -> NormaliserSpec:
+    """How far a state is from the training rows (D, F) is measured in; what the policy itself reads is its affair."""
     mean, std = rows.mean(0), rows.std(0)
     plain = std < CONSTANT
-    blocks = np.arange(rows.shape[1])
-    account = np.isin(blocks % WIDTH, ACCOUNT_COLUMNS) & (blocks < len(blocks) - own)
+    account = np.array(account_mask(rows.shape[1], assets))
     keep = ~plain & ~account
     return NormaliserSpec(
         mean=tuple(np.where(plain, 0.0, mean).tolist()),

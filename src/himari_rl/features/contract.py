@@ -84,6 +84,11 @@ def state_dim(assets: int, own: int = 0) -> int:
     return (WIDTH if assets == 1 else WIDTH * assets + assets * (assets - 1) // 2 + 1) + own * assets
 
 
+def account_mask(columns: int, assets: int) -> tuple[bool, ...]:
+    """Which of a state's `columns` are an asset's account: in its block of 16, never among the correlations behind."""
+    return tuple(i < WIDTH * assets and i % WIDTH in ACCOUNT_COLUMNS for i in range(columns))
+
+
 def own_columns(assets: int, own: int) -> tuple[slice, ...]:
     """Where each asset's own features stand: the first one's, then the second one's, ... at the end of the state."""
     first = state_dim(assets)

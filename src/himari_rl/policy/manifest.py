@@ -226,6 +226,8 @@ class Manifest(ManifestPart):
             raise ValueError("normaliser.keep hides every feature")
         if self.beliefs is not None and self.beliefs.drift_net is not None and self.kind != "lstm":
             raise ValueError(f"a drift net in a policy of kind {self.kind}")
+        if self.beliefs is not None and self.beliefs.own != len(self.own_features):
+            raise ValueError(f"beliefs about {self.beliefs.own} own features, the state has {len(self.own_features)}")
         if self.beliefs is not None and (self.network.head != "band" or len(self.beliefs.usual) != self.action_dim):
             raise ValueError("beliefs belong to a band head, with one usual volatility an asset")
         return self

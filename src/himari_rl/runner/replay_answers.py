@@ -27,6 +27,7 @@ from himari_rl.journal.entry import ANSWER
 from himari_rl.journal.store import DecisionJournal
 from himari_rl.policy.runtime import Policy
 from himari_rl.runner.replay import FEATURE, MULTIPLIER, Difference
+from himari_rl.runner.signals import FEATURES, own_numbers
 from himari_rl.schema import ACTIONS, Bars, FloatArray, Layer2
 from himari_rl.serving.answered import assets_of
 from himari_rl.serving.messages import DecideRequest
@@ -209,11 +210,16 @@ def _grown(
 
 
 def _compare(own: _Found, strategy: str, stream: _Stream, policy: Policy) -> None:
-    """What was journalled of a stream's states against the offline encoder; the policy's own features were told."""
+    """What was journalled of a stream's states against the offline encoder, and the policy's own features as sent.
+
+    Raises:
+        SignalError: a request of the journal lacks one of them.
+    """
     if not stream.decided:
         return
     manifest = policy.manifest
-    symbols, names = manifest.symbols, [feature.name for feature in state_features(manifest.symbols)]
+    symbols, own_names = manifest.symbols, manifest.own_features
+    names = [feature.name for feature in state_features(symbols, own_names)]
     encoder = StateEncoder(symbols)
     panel = [
         _bars(symbol, bars, manifest.ledger.interval_ms) for symbol, bars in zip(symbols, stream.bars, strict=True)
@@ -223,7 +229,8 @@ def _compare(own: _Found, strategy: str, stream: _Stream, policy: Policy) -> Non
     else:
         times, rows = encoder.panel_rows(panel)
     for time, (told, assets) in stream.decided.items():
-        state = rows[np.searchsorted(times, time)].copy()
+        named = [own_numbers(a.get(FEATURES) or {}, own_names, s) for s, a in zip(symbols, assets, strict=True)]
+        state = np.append(rows[np.searchsorted(times, time)], np.array(named, np.float64).ravel())
         held = [np.array([asset["account"][n] for asset in assets]) for n in ("exposure", "unrealised_pnl", "win_rate")]
         write_account(state, held[0], held[1], held[2], manifest.ledger.max_position_pct)
         own.encoded += 1

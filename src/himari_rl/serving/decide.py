@@ -197,8 +197,7 @@ def encode(stream: Stream, arrived: Arrived, slot: Slot) -> tuple[Stream, list[f
     volatilities = state[VOLATILITY : WIDTH * len(slot.symbols) : WIDTH]
     if 0.0 in volatilities:
         note["flat"] = [s for s, volatility in zip(slot.symbols, volatilities, strict=True) if volatility == 0.0]
-    unit, start = slot.unit, 0
-    own: object = slot.own
+    unit, own, start = slot.unit, bool(slot.own), 0
     for asset in arrived.assets:
         signal, held = asset["signal"], asset["account"]
         size, side, pnl, wins = account_numbers(held["exposure"], held["unrealised_pnl"], held["win_rate"], unit)
@@ -206,7 +205,7 @@ def encode(stream: Stream, arrived: Arrived, slot: Slot) -> tuple[Stream, list[f
         state[start + CONFIDENCE], state[start + CASCADE_RISK] = signal["confidence"], signal["cascade_risk"]
         state[start + _ACTION + ACTIONS[signal["action"]]] = 1.0
         state[start + _TIERS[signal["tier"]]] = 1.0
-        own = own or asset.get("features")
+        own = own or bool(asset.get("features"))
         start += WIDTH
     if own:
         _own_features(state, arrived, slot)

@@ -277,7 +277,10 @@ def fit_beliefs(
 
 
 def thinned(parts: Sequence[Rows], most: int = MOST_ROWS) -> list[Rows]:
-    """The parts, or every k-th row of each where they have more rows than that together."""
+    """The parts, or every k-th row of each where they have more rows than that together; of own features fewer, as
+    each makes more columns."""
+    columns = parts[0].seen.continuous.shape[1]
+    most = most * len(bent_forms()) // len(bent_forms(columns))
     step = -(-sum(len(part.day) for part in parts) // most)
     if step <= 1:
         return list(parts)
