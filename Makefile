@@ -69,8 +69,8 @@ curve: $(DEV)
 	@$(ONE_THREAD) $(BIN)/python benchmarks/gate_curve.py --runs 200 --picture docs/gate_curve.svg
 
 kill: $(DEV)
-	@$(ONE_THREAD) HIMARI_KILLS=100 $(BIN)/pytest -q tests/journal/test_kill.py tests/journal/test_postgres.py tests/runner/test_kill.py \
-	  tests/serving/test_answer_journal.py
+	@$(ONE_THREAD) HIMARI_KILLS=100 $(BIN)/pytest -q tests/journal/test_kill.py tests/journal/test_postgres.py \
+	  tests/runner/test_kill.py tests/runner/test_replay.py tests/serving/test_answer_journal.py
 
 peers: $(DEV)
 	@$(ONE_THREAD) $(BIN)/python benchmarks/time_to_optimum.py --seeds 3

@@ -198,7 +198,8 @@ def test_a_certificate_of_a_history_is_printed_within_eighty_columns_and_drawn()
     assert found.to_dict()["worst"] == 0.86
 
 
-def test_every_history_of_the_suite_exists_and_a_small_run_goes_the_whole_way() -> None:
+def test_every_history_of_the_suite_exists_and_a_small_run_goes_the_whole_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certification, "local_pool", lambda jobs: None)  # pools are test_certify.py's
     assert all(is_history(name) for name in suite_for("base").histories)
     assert set(OF_EVERY_RUN) <= set(suite_for("base").histories)
     found = certification.certify(["L0-one-year", "M6"], [0, 1], suite_for("base", 20), jobs=1, history_seeds=1)

@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from helpers import run_himari
+from helpers import himari_here
 from helpers.certification import made_up
 from himari_rl.agents.config import LSTMPPOConfig
 from himari_rl.certification import attempts, certificates
+from himari_rl.certification import certify as certification
 from himari_rl.certification.attempts import attempt, config_for, market_for
 from himari_rl.certification.certificates import Certificate, interval, judged
 from himari_rl.certification.certify import _median_of
@@ -148,9 +149,11 @@ def test_of_several_rivals_seeds_the_median_counts(monkeypatch) -> None:
     assert _median_of(seeds)["r"].share == 0.5
 
 
-def test_the_command_shows_the_base_agent_beside_the_recurrent_one_and_its_interval() -> None:
+def test_the_command_shows_the_base_agent_beside_the_recurrent_one_and_its_interval(monkeypatch) -> None:
+    """The command as a process, with its workers, is test_certify.py's."""
+    monkeypatch.setattr(certification, "local_pool", lambda jobs: None)
     asked = ["certify", "lstm", "--market", "M2", "--seeds", "1", "--num-episodes", "200", "--jobs", "1", "--json"]
-    done = run_himari(*asked)
+    done = himari_here(*asked)
     assert done.returncode == 1  # far too few bars
     market = json.loads(done.stdout)["markets"][0]
     assert np.isfinite(market["naive"][BASE_AGENT])

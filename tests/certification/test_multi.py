@@ -113,7 +113,8 @@ def test_the_heads_are_base_policies_each_trained_on_its_own_asset_with_the_whol
     assert asked == [(f"M5-corner/{asset}", 3, PPOConfig(), budget) for asset in range(3)]
 
 
-def test_rivals_are_trained_beside_the_attempts_and_reach_the_certificate() -> None:
+def test_rivals_are_trained_beside_the_attempts_and_reach_the_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certify, "local_pool", lambda jobs: None)  # pools are test_certify.py's
     suite = Suite(config=PPOConfig(), budget=Budget(bars=100_000), thresholds={}, rivals=named_rival)
     (certificate,) = certify.certify(["M2"], [4, 5], suite, jobs=1)
     assert certificate.naive["a rival on M2 with seed 4"] == 0.1  # million bars

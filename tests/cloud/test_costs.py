@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import ROOT, hearing_ctrl_c, load_script, run_himari
+from helpers import ROOT, hearing_ctrl_c, himari_here, load_script, run_himari
 from helpers.vertex import SMALL, SYMBOLS
 from himari_rl.cloud.costs import ENDED, RUNNING, STOPPED_BY_COST, CostLedger, JobAttempt, measured, spent
 from himari_rl.cloud.jobs import WorkSize, estimated, tasks_of, time_out_s
@@ -161,8 +161,8 @@ def test_train_stopped_at_its_cost_names_the_option_without_which_it_does_not_go
     stopped = run_himari(*words, *price, "--max-cost", "0.0001", cwd=tmp_path)
     assert stopped.returncode == 1
     assert "the same command with --resume and a larger --max-cost goes on" in stopped.stderr
-    assert run_himari(*words, *price, "--max-cost", "100", cwd=tmp_path).returncode == 2, "the control: without it"
-    done = run_himari(*words, *price, "--max-cost", "100", "--resume", cwd=tmp_path)
+    assert himari_here(*words, *price, "--max-cost", "100", cwd=tmp_path).returncode == 2, "the control: without it"
+    done = himari_here(*words, *price, "--max-cost", "100", "--resume", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "bundle" / "manifest.json").exists()
 
@@ -208,6 +208,6 @@ def test_himari_cost_shows_plan_estimate_measured_spent_and_what_is_left(tmp_pat
     assert (said["spent_usd"], said["total_usd"], said["left_usd"]) == (3.5, 400.0, 396.5)
     assert MachinesConfig().price_date in said["prices"]
     ledger.write(attempt("3", "base", "r3", 400.0))
-    over = run_himari(*words)
+    over = himari_here(*words)
     assert (over.returncode, "spent $403.5000 of $400" in over.stdout) == (1, True), over.stdout
-    assert run_himari("cost", "--offline").returncode == 0
+    assert himari_here("cost", "--offline").returncode == 0

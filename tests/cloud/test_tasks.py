@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import PATIENCE_S, ROOT, run_himari
+from helpers import PATIENCE_S, ROOT, himari_here
 from helpers.bucket import QUIET
 from helpers.cloud import Cloud, cloud_server
 from helpers.vertex import put_market
@@ -94,9 +94,9 @@ def test_tasks_in_empty_folders_say_what_one_machine_says(cloud: Cloud, tmp_path
         assert first == second, name
     assert looks(f"gs://{BUCKET}/trials") == looks(f"gs://{BUCKET}/own") != []
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
-    gated = run_himari("gate", f"{one}/bundle", "--json", cwd=tmp_path, **own)
+    gated = himari_here("gate", f"{one}/bundle", "--json", cwd=tmp_path, **own)
     assert json.loads(gated.stdout)["bundle"] == f"{one}/bundle"
-    report = run_himari("report", one, cwd=tmp_path, **own)
+    report = himari_here("report", one, cwd=tmp_path, **own)
     assert report.returncode == 0, report.stderr
     assert read_bytes(f"{one}/report.html").startswith(b"<!doctype html>")
 
@@ -120,5 +120,5 @@ def test_the_shares_are_all_pieces_each_once_and_what_belongs_together_stays_tog
 
 @pytest.mark.parametrize("task", ["8/8", "a/b", "3", "-1/8"])
 def test_a_task_that_cannot_be_is_refused(cloud: Cloud, tmp_path: Path, task: str) -> None:
-    done = run_himari(*WALK, "--out", f"gs://{BUCKET}/no", f"--task={task}", cwd=tmp_path)
+    done = himari_here(*WALK, "--out", f"gs://{BUCKET}/no", f"--task={task}", cwd=tmp_path)
     assert (done.returncode, "INDEX/COUNT" in done.stderr) == (2, True), done.stderr

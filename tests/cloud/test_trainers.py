@@ -9,12 +9,13 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from helpers import PATIENCE_S, load_script, run_himari
+from helpers import PATIENCE_S, himari_here, load_script, run_himari
 from helpers.bucket import QUIET
 from helpers.cloud import Cloud, cloud_server
 from helpers.serving import cloud_run_server, wait_for
@@ -36,6 +37,12 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     with cloud_server(BUCKET) as server:
         put_market(BUCKET, tmp_path_factory.mktemp("bars"))
         yield server
+
+
+@pytest.fixture(scope="module")
+def nursery(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    with Nursery(BUCKET, tmp_path_factory.mktemp("nursery")) as begun:
+        yield begun
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +86,10 @@ def test_the_server_starts_from_the_alias_that_promote_moved_and_answers(
 ) -> None:
     alias, bundle = f"gs://{BUCKET}/aliases/champion.json", f"{MODELS}/himari-rl/bundle"
     ledger = {"HIMARI_TRIALS": f"gs://{BUCKET}/trials"}
-    refused = run_himari("gate", bundle, "--json", cwd=tmp_path, **ledger)
+    refused = himari_here("gate", bundle, "--json", cwd=tmp_path, **ledger)
     assert (refused.returncode, json.loads(refused.stdout)["bundle"]) == (1, bundle)
     words = ("promote", alias, bundle)
-    assert run_himari(*words, cwd=tmp_path, **ledger).returncode == 1
+    assert himari_here(*words, cwd=tmp_path, **ledger).returncode == 1
     moved = run_himari(*words, "--override", "a test of the road", cwd=tmp_path, **ledger)
     assert moved.returncode == 0, moved.stderr
     assert len(gcs.names(f"gs://{BUCKET}/aliases/audit/")) == 2
@@ -91,7 +98,7 @@ def test_the_server_starts_from_the_alias_that_promote_moved_and_answers(
         wait_for(lambda: client.get("/ready").status_code == 200)
         answer = client.post("/predict", json={"state": EXAMPLE_STATE})
         assert answer.json()["model_version"] == load_policy(bundle).manifest.version
-    back = run_himari("rollback", alias, cwd=tmp_path, **ledger)
+    back = himari_here("rollback", alias, cwd=tmp_path, **ledger)
     assert (back.returncode, "has no earlier bundle" in back.stderr) == (2, True)
 
 
@@ -109,28 +116,28 @@ def test_a_bundle_of_a_bucket_is_evaluated_again_by_the_command_and_counted_in_t
 
 
 def test_the_same_command_again_does_nothing_and_new_bars_begin_beside_the_old(
-    trained: Path, tmp_path: Path, cloud: Cloud
+    trained: Path, tmp_path: Path, nursery: Nursery
 ) -> None:
     words = ("--model-dir", DIRS["base"], "--num-episodes", "10", *SMALL)
-    assert "finished already" in finished(trainer("base", *words, bucket=BUCKET, cwd=tmp_path / "a"))
+    assert "finished already" in nursery.finished("base", *words, cwd=tmp_path / "a")
     before = {each.name: each.generation for each in gcs.listing(f"{MODELS}/himari-rl/bundle/")}
     put_market(BUCKET, tmp_path, rows=2300, start=1600)  # the second month
-    said = finished(trainer("base", *words, bucket=BUCKET, cwd=tmp_path / "b"))
+    said = nursery.finished("base", *words, cwd=tmp_path / "b")
     assert {each.name: each.generation for each in gcs.listing(f"{MODELS}/himari-rl/bundle/")} == before
     place = said.partition("run ")[2].partition("\n")[0]
     assert place.startswith(f"{MODELS}/himari-rl.")
     old, new = (load_policy(f"{run}/bundle").manifest.training_data for run in (f"{MODELS}/himari-rl", place))
     assert (new.start, new.rows > old.rows, new.end > old.end) == (old.start, True, True)
     assert read_alias(f"{MODELS}/himari-rl/latest.json").bundle == f"{place}/bundle"
-    fresh = finished(trainer("base", *words, "--fresh", bucket=BUCKET, cwd=tmp_path / "c", CLOUD_ML_JOB_ID="77"))
+    fresh = nursery.finished("base", *words, "--fresh", cwd=tmp_path / "c", CLOUD_ML_JOB_ID="77")
     assert f"run {place}-77\n" in fresh
 
 
-def test_the_places_of_the_platform_are_honoured(trained: Path, tmp_path: Path) -> None:
+def test_the_places_of_the_platform_are_honoured(trained: Path, nursery: Nursery, tmp_path: Path) -> None:
     job = f"gs://{BUCKET}/jobs/7"
     aip = {"AIP_MODEL_DIR": f"{job}/model/", "AIP_CHECKPOINT_DIR": f"{job}/checkpoints/"}
     aip["AIP_TENSORBOARD_LOG_DIR"] = f"{job}/logs/"
-    finished(trainer("base", "--num-episodes", "10", *SMALL, bucket=BUCKET, cwd=tmp_path, **aip))
+    nursery.finished("base", "--num-episodes", "10", *SMALL, cwd=tmp_path, **aip)
     names = gcs.names(f"{job}/")
     assert {"model/bundle/manifest.json", "model/gate.json", "checkpoints/model/checkpoint-0.json"} <= set(names)
     assert any(name.startswith("logs/seed-0/events") for name in names)
@@ -141,48 +148,62 @@ def weights(run: str) -> bytes:
     return read_bytes(f"{MODELS}/{run}/bundle/weights.safetensors")
 
 
-def test_sigterm_leaves_a_checkpoint_from_which_the_same_command_goes_on(trained: Path, tmp_path: Path) -> None:
-    words = ("--num-episodes", "60", "--save-interval", "2", *SMALL)
-    finished(trainer("base", "--model-dir", "models/unstopped", *words, bucket=BUCKET, cwd=tmp_path))
+WORDS = ("--num-episodes", "60", "--save-interval", "2", *SMALL)
+
+
+@pytest.fixture(scope="module")
+def whole(nursery: Nursery) -> Callable[[str], tuple[bytes, float]]:
+    """The weights of a run of a kind that nobody stopped, and the seconds that it took."""
+
+    @cache
+    def run(kind: str) -> tuple[bytes, float]:
+        began = time.monotonic()
+        assert nursery.run(kind, "--model-dir", f"models/{kind}-whole", *WORDS) == 0, nursery.said
+        return weights(f"{kind}-whole"), time.monotonic() - began
+
+    return run
+
+
+def test_sigterm_leaves_a_checkpoint_from_which_the_same_command_goes_on(
+    trained: Path, whole: Callable[[str], tuple[bytes, float]], nursery: Nursery, tmp_path: Path
+) -> None:
     pointer = f"{MODELS}/stopped/checkpoints/checkpoint-0.json"
-    process = trainer("base", "--model-dir", "models/stopped", *words, bucket=BUCKET, cwd=tmp_path)
+    process = trainer("base", "--model-dir", "models/stopped", *WORDS, bucket=BUCKET, cwd=tmp_path)
     wait_for(lambda: is_file(pointer) or process.poll() is not None)
     process.send_signal(signal.SIGTERM)
     assert "goes on from the last checkpoint" in finished(process, 143)
     assert is_file(f"{MODELS}/stopped/checkpoints/{json.loads(read_bytes(pointer))['object']}")
     assert gcs.names(f"{MODELS}/stopped/bundle/") == []
-    finished(trainer("base", "--model-dir", "models/stopped", *words, bucket=BUCKET, cwd=tmp_path))
-    assert weights("stopped") == weights("unstopped")
+    nursery.finished("base", "--model-dir", "models/stopped", *WORDS, cwd=tmp_path)
+    assert weights("stopped") == whole("base")[0]
 
 
 @pytest.mark.parametrize("kind", SCRIPTS if "HIMARI_KILLS" in os.environ else ["base"])
-def test_kill_nine_at_random_changes_not_one_bit(cloud: Cloud, kind: str, tmp_path: Path) -> None:
+def test_kill_nine_at_random_changes_not_one_bit(
+    nursery: Nursery, whole: Callable[[str], tuple[bytes, float]], kind: str
+) -> None:
     """HIMARI_KILLS=20 is the promise, for each kind; a few are enough to find a road that is not resumed.
 
     A kill may come at any moment: while bars are read, between a checkpoint and its pointer, among the files of the
     bundle, at the gate. A run that comes to its end is compared, and the next kills are of another one.
     """
-    words = ("--num-episodes", "60", "--save-interval", "2", *SMALL)
     kills, rng = int(os.environ.get("HIMARI_KILLS", "2")), random.Random(0)
     killed, resumed, runs = 0, 0, 1
-    with Nursery(BUCKET, tmp_path) as nursery:
-        began = time.monotonic()
-        assert nursery.run(kind, "--model-dir", f"models/{kind}-whole", *words) == 0, nursery.said
-        took = time.monotonic() - began
-        while killed < kills:
-            run = f"{kind}-killed-{runs}"
-            going_on = is_file(f"{MODELS}/{run}/checkpoints/checkpoint-0.json")
-            began = time.monotonic()
-            code = nursery.run(kind, "--model-dir", f"models/{run}", *words, kill_after_s=rng.uniform(0, took))
-            if code is None:
-                killed, resumed = killed + 1, resumed + going_on
-                continue
-            assert code == 0, nursery.said
-            assert weights(run) == weights(f"{kind}-whole")
-            runs, took = runs + 1, min(took, time.monotonic() - began)  # the first one may have been slow
+    expected, took = whole(kind)
+    while killed < kills:
         run = f"{kind}-killed-{runs}"
-        assert nursery.run(kind, "--model-dir", f"models/{run}", *words) == 0, nursery.said
-    assert weights(run) == weights(f"{kind}-whole")
+        going_on = is_file(f"{MODELS}/{run}/checkpoints/checkpoint-0.json")
+        began = time.monotonic()
+        code = nursery.run(kind, "--model-dir", f"models/{run}", *WORDS, kill_after_s=rng.uniform(0, took))
+        if code is None:
+            killed, resumed = killed + 1, resumed + going_on
+            continue
+        assert code == 0, nursery.said
+        assert weights(run) == expected
+        runs, took = runs + 1, min(took, time.monotonic() - began)  # the first one may have been slow
+    run = f"{kind}-killed-{runs}"
+    assert nursery.run(kind, "--model-dir", f"models/{run}", *WORDS) == 0, nursery.said
+    assert weights(run) == expected
     assert load_policy(f"{MODELS}/{run}/bundle").manifest.gate is not None
     assert len(gcs.names(f"{MODELS}/{run}/checkpoints/checkpoint-0/")) <= 2
     sys.stdout.write(f"{kind}: {killed} kills, {resumed} after a checkpoint, {runs} runs of {took:.1f} s compared\n")

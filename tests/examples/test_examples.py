@@ -33,8 +33,9 @@ def test_a_rule_is_judged(bars: str, tmp_path: Path, capsys: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_an_sb3_agent_is_judged(bars: str, tmp_path: Path, capsys: Any) -> None:
+def test_an_sb3_agent_is_judged(bars: str, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("stable_baselines3")
+    monkeypatch.setattr("himari_rl.experiments.sb3.ROLLOUT", 256)  # bars between two updates
     script = load_script("examples/judge_sb3.py")
     assert script.main(bars, out=str(tmp_path / "run"), total_timesteps=64, **SMALL | {"folds": 1}) is False
     assert "planted" in capsys.readouterr().out

@@ -129,11 +129,21 @@ def test_what_the_command_line_says_of_an_sb3_agent_becomes_its_settings() -> No
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("algorithm", ["PPO", "SAC", "RecurrentPPO"])
-def test_an_sb3_agent_is_trained_in_the_ledger_kept_as_arrays_and_comes_back(tmp_path: Path, algorithm: str) -> None:
+@pytest.mark.parametrize(
+    ("algorithm", "network", "more"),
+    [
+        ("PPO", {}, {"n_steps": 32}),
+        ("SAC", {}, {}),
+        ("RecurrentPPO", {"lstm_hidden_size": 8}, {"n_steps": 32}),
+    ],
+)
+def test_an_sb3_agent_is_trained_in_the_ledger_kept_as_arrays_and_comes_back(
+    algorithm: str, network: dict[str, int], more: dict[str, int]
+) -> None:
     pytest.importorskip("stable_baselines3")
     pytest.importorskip("sb3_contrib")
-    factory = Sb3Factory(algorithm, total_timesteps=64, num_envs=2, options={"policy_kwargs": {"net_arch": [8]}})
+    options = {"policy_kwargs": {"net_arch": [8], **network}, **more}
+    factory = Sb3Factory(algorithm, total_timesteps=64, num_envs=2, options=options)
     trained = factory(small_bars(), 3)
     back = factory.restore(trained.arrays())
     states = np.random.default_rng(0).uniform(0.0, 1.0, (1, 16))

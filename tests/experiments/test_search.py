@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,8 +33,8 @@ def two_splits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "purged_splits", lambda rows, recipe: purged_splits(rows, recipe)[:2])
 
 
-def searching(bars: Bars, controls: bool = False) -> WalkForwardPlan:
-    settings = small_settings(train="40d", seeds=(0,), tune_trials=TRIALS, num_episodes=10)
+def searching(bars: Bars, controls: bool = False, **more: Any) -> WalkForwardPlan:
+    settings = small_settings(train="40d", seeds=(0,), tune_trials=TRIALS, num_episodes=10, **more)
     return plan(bars, settings, controls=controls)
 
 
@@ -92,7 +93,7 @@ def test_a_pool_finds_the_same_settings_and_what_is_done_is_not_searched_again(
 def test_the_run_says_what_was_chosen_and_pays_for_every_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HIMARI_TRIALS", str(tmp_path / "trials.sqlite"))
     bars = small_bars(62)
-    work = searching(bars)
+    work = searching(bars, folds=1)
     document = run_walk_forward(bars, work.settings, tmp_path / "run", None)
     for fold in document["folds"]:
         assert set(fold["search"]["settings"]) == {
@@ -102,7 +103,7 @@ def test_the_run_says_what_was_chosen_and_pays_for_every_trial(tmp_path: Path, m
             "analytic_gradient_fraction",
         }
         assert fold["search"]["trials"] == TRIALS
-    # the searches of fold 1 and of the shipped bundle read rows that were judged, fold 0's only rows before all of them
+    # the search of the shipped bundle reads rows that were judged, the fold's only rows before all of them
     judged = span_of(bars[work.start_row : work.stop_row])
     with Trials() as ledger:
         looks = [t for t in ledger.history(*judged) if t.purpose == "tune"]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import io
 import os
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import FrameType, ModuleType
 
@@ -66,6 +67,21 @@ def run_himari(*arguments: str, cwd: Path | None = None, **environment: str) -> 
         check=False,
         env={**os.environ, "COLUMNS": "120", **environment},
     )
+
+
+def himari_here(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """What `run_himari` says, from this process: for a command that some other test starts as a shell would."""
+    from himari_rl.cli import main
+
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        for name, value in {"COLUMNS": "120", **environment}.items():
+            patch.setenv(name, value)
+        if cwd is not None:
+            patch.chdir(cwd)
+        code = main(list(arguments))
+    said = (stream.buffer.getvalue().decode() for stream in (out, err))  # type: ignore[attr-defined]
+    return subprocess.CompletedProcess(arguments, code, *said)
 
 
 def calls_of(work: Callable[[], object]) -> int:

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+import types
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -60,14 +62,18 @@ _NURSERY = """
 import json, os, sys, traceback
 sys.path.insert(0, sys.argv[1])
 import torch
+import google.cloud.storage
 from himari_rl.cloud import markets, training_run
+from himari_rl.training import job
 from himari_rl.data.sources import load_bars
 import importlib
 for line in sys.stdin:
-    script, *words = json.loads(line)
+    script, cwd, environment, *words = json.loads(line)
     child = os.fork()
     if not child:
         try:
+            os.chdir(cwd)
+            os.environ.update(environment)
             os._exit(importlib.import_module(script).main(words))
         except BaseException:
             traceback.print_exc()
@@ -81,7 +87,7 @@ class Nursery:
     """Trainers as processes that have their imports behind them: twenty that are killed cost no twenty starts."""
 
     def __init__(self, bucket: str, cwd: Path) -> None:
-        self._bucket, self._said = bucket, cwd / "stderr.txt"
+        self._bucket, self._said, self._cwd = bucket, cwd / "stderr.txt", cwd
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("HIMARI_", "AIP_", "CLOUD_"))}
         with self._said.open("wb") as said:
             self._process = self._begun(kept, cwd, said)
@@ -110,13 +116,30 @@ class Nursery:
         self._process.kill()
         self._process.communicate()
 
-    def run(self, kind: str, *words: str, kill_after_s: float | None = None) -> int | None:
+    def finished(self, kind: str, *words: str, cwd: Path, **environment: str) -> str:
+        """What a trainer said until its end, in a folder of its own, as `finished` of one that begins from nothing."""
+        cwd.mkdir(parents=True, exist_ok=True)
+        before = self._said.stat().st_size
+        code = self.run(kind, *words, cwd=cwd, environment=environment)
+        said = self._said.read_bytes()[before:].decode(errors="replace")
+        assert code == 0, said
+        return said
+
+    def run(
+        self,
+        kind: str,
+        *words: str,
+        kill_after_s: float | None = None,
+        cwd: Path | None = None,
+        environment: Mapping[str, str] = types.MappingProxyType({}),
+    ) -> int | None:
         """A trainer's exit code; None where it was killed with -9, so long after its beginning, before its end."""
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
         name = SCRIPTS[kind].removesuffix(".py")
-        stdin.write(json.dumps([name, "--bucket-name", self._bucket, *words]) + "\n")
+        place = [name, str(cwd or self._cwd), dict(environment)]
+        stdin.write(json.dumps([*place, "--bucket-name", self._bucket, *words]) + "\n")
         stdin.flush()
         child = int(stdout.readline())
         if kill_after_s is not None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from helpers import PATIENCE_S, run_himari
+from helpers import PATIENCE_S, himari_here, run_himari
 from helpers.training import train_small
 from himari_rl.data.synthetic import synthetic_bars
 
@@ -198,7 +198,7 @@ def test_two_trainings_in_one_folder_are_refused(bars_file: Path, tmp_path: Path
     process.send_signal(signal.SIGSTOP)
     try:
         for more in ((), ("--resume",), ("--overwrite",)):
-            second = run_himari(*command(bars_file, tmp_path, *more))
+            second = himari_here(*command(bars_file, tmp_path, *more))
             assert second.returncode == 2, more
             assert "another run is writing in" in second.stderr
     finally:
@@ -209,7 +209,7 @@ def test_two_trainings_in_one_folder_are_refused(bars_file: Path, tmp_path: Path
 def test_resuming_with_other_flags_is_one_line_and_code_2(bars_file: Path, reference: dict) -> None:
     out = Path(reference["bundle"]).parent
     record = (out / RECORD).read_text()
-    other = run_himari(*command(bars_file, out, "--resume", "--learning-rate", "0.1"), OMP_NUM_THREADS="1")
+    other = himari_here(*command(bars_file, out, "--resume", "--learning-rate", "0.1"))
     assert other.returncode == 2
     assert other.stdout == ""
     line = other.stderr.strip().splitlines()[-1]
