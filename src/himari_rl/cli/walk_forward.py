@@ -163,7 +163,8 @@ def walk_forward(
     else:
         show(document, console, f"Ledger: {environment.describe()}.")
         console.print(f"gate: {answer.reason}", markup=False)
-        console.print(f"next: himari gate {out}/{BUNDLE}    himari report {out}", markup=False)
+        told = " --external-code" if ":" in kind else ""
+        console.print(f"next: himari gate {out}/{BUNDLE}{told}    himari report {out}{told}", markup=False)
     if document["judgement"]["verdict"]["answer"] == LOOK_AHEAD:
         raise typer.Exit(1)
 

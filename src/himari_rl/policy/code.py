@@ -179,7 +179,9 @@ def resolved(code: CodeReference, folder: str = "", *, told: bool = False, resto
             _, factory = named(code.name)
     except (ConfigError, ImportError) as error:
         raise BundleError(
-            f"the code {code.name} is not here: {error}", "the module that was judged", "put it on the path"
+            f"the code {code.name} is not here: {error}",
+            "the module that was judged",
+            "name the folder it lies in: PYTHONPATH=FOLDER himari ...",
         ) from error
     _KNOWN[code.key] = factory
     return factory
