@@ -22,6 +22,7 @@ from helpers.postgres import Postgres
 from helpers.stream import lines, market, runner_of
 from himari_rl.cli import main
 from himari_rl.errors import StorageError
+from himari_rl.journal import store
 from himari_rl.journal.database import without_password
 from himari_rl.journal.entry import DECISION, HALT, OUTCOME, Entry, entry_of
 from himari_rl.journal.store import DecisionJournal, open_journal
@@ -134,8 +135,11 @@ def test_a_server_that_is_killed_while_a_journal_is_opened_is_waited_for(
         assert (journal.verify(), kills) == (1, [])
 
 
-def test_a_server_that_is_killed_and_comes_back_loses_and_doubles_nothing(server: Postgres, place: str) -> None:
+def test_a_server_that_is_killed_and_comes_back_loses_and_doubles_nothing(
+    server: Postgres, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A writer goes on as if nothing had been; entries that are not unique by a bar are not doubled either."""
+    monkeypatch.setattr(store, "BUSY_S", PATIENCE_S)  # how long a server takes to come back is the machine's affair
     acknowledged: list[int] = []
     ending = threading.Event()
 

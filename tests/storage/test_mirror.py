@@ -15,6 +15,7 @@ from helpers.cloud import Cloud, cloud_server
 from himari_rl.errors import ConflictError, StorageError
 from himari_rl.storage import exchange, gcs, read_bytes, set_aside, write_atomic, write_folder
 from himari_rl.storage.mirror import INDEX, fetched, shown, workplace
+from himari_rl.storage.snapshots import Snapshots
 
 pytestmark = pytest.mark.filterwarnings(*QUIET)
 BUNDLE = {"manifest.json": b"{}", "weights.safetensors": b"w" * 1000}
@@ -224,3 +225,24 @@ def test_a_checkpoint_s_pointer_names_its_own_file_alone(place: str, field: dict
     write_atomic(pointer, json.dumps(json.loads(read_bytes(pointer)) | field).encode())
     with pytest.raises(StorageError, match="a file called checkpoint-0"), workplace(place):
         pass
+
+
+def test_what_a_killed_process_left_behind_goes_also_when_the_next_one_has_nothing_new(
+    cloud: Cloud, place: str
+) -> None:
+    """It moved the pointer and was killed before it deleted: three objects, of which the pointer names two."""
+    first = Snapshots(place)
+    for content in (b"one", b"two", b"three"):
+        first.put("checkpoint-0.bin", content)
+    left = f"{place}/checkpoint-0/000001-left.bin"
+    gcs.create(left, b"one")
+    second = Snapshots(place)
+    assert second.fetch() == {"checkpoint-0.bin": b"three"}
+    assert f"checkpoint-0/{left.rpartition('/')[2]}" in gcs.names(place + "/"), (
+        "the control: reading takes nothing away"
+    )
+    second.put("checkpoint-0.bin", b"three")
+    kept = [name for name in gcs.names(place + "/") if name.endswith(".bin")]
+    assert len(kept) == 2
+    assert all("left" not in name for name in kept)
+    assert Snapshots(place).fetch() == {"checkpoint-0.bin": b"three"}

@@ -67,6 +67,7 @@ class Snapshots:
         last = self._at.get(name, _Pointer(0, {"step": 0, "object": "", "before": "", "sha256": ""}))
         digest, transaction = digest_of(data), secrets.token_hex(8)
         if digest == last.said["sha256"]:
+            self._tidy(name)
             return
         stem, _, ending = name.rpartition(".")
         step = int(last.said["step"]) + 1
@@ -84,7 +85,11 @@ class Snapshots:
                 "the same command again goes on from what is there",
             ) from error
         self._at[name] = _Pointer(moved, said)
-        for old in [*self._old.pop(name, []), str(last.said["before"])]:
+        self._tidy(name, str(last.said["before"]))
+
+    def _tidy(self, name: str, *more: str) -> None:
+        """Deletes what no pointer names, also what a process that was killed before its own deletion left."""
+        for old in [*self._old.pop(name, []), *more]:
             if old:
                 with contextlib.suppress(StorageError):  # it costs a cent, and the next one tries no more
                     gcs.delete(f"{self._place}/{old}")
