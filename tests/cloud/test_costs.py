@@ -156,7 +156,7 @@ def test_a_training_that_stops_at_its_cost_leaves_a_checkpoint_and_the_same_comm
 def test_train_stopped_at_its_cost_names_the_option_without_which_it_does_not_go_on(tmp_path: Path) -> None:
     """The cure cures: whatever the moment of the stop, also before there is a checkpoint."""
     write_bars(synthetic_bars(1600, 0), tmp_path / "bars.csv")
-    words = ("train", "base", "--data", "bars.csv", "--out", "run", "--seeds", "1", "--num-episodes", "4")
+    words = ("train", "base", "--data", "bars.csv", "--out", "run", "--seeds", "1", "--num-episodes", "1000")
     price = ("--set", "budget.usd_per_hour=3.6")  # a cent is ten seconds
     stopped = run_himari(*words, *price, "--max-cost", "0.0001", cwd=tmp_path)
     assert stopped.returncode == 1

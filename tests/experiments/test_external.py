@@ -51,6 +51,7 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
 def learned(theirs: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> WalkForwardRun:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+        patch.setenv("HIMARI_TRIALS", str(tmp_path_factory.mktemp("trials") / "trials.sqlite"))  # its own looks alone
         return walk_forward(theirs.learns, small_bars(), out=tmp_path_factory.mktemp("run") / "run", **SMALL)
 
 

@@ -102,7 +102,7 @@ def test_too_little_data_fails_the_control_even_where_the_edge_was_found() -> No
     on = stage(twin, spec, 4000)
     result = backtest({POLICY: KnownLaw(edge, sigma, spec, 8.0)}, on, spec, rng=np.random.default_rng(0))
     for stated in (0.99, 0.4):
-        control = _planted(result, Power(edge, stated), np.random.default_rng(0))
+        control = _planted(result, Power(edge, stated), np.random.default_rng(0), {})
         assert control.passed == (stated > 0.95)
         assert ("TOO LITTLE DATA" in control.sentence) == (stated < 0.95)
         assert control.numbers["power"] == stated
