@@ -10,7 +10,8 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,14 @@ class Postgres:
             self._server.send_signal(signal.SIGINT)  # fast shutdown
             self._server.wait(PATIENCE_S)
         self._place.cleanup()
+
+
+@contextmanager
+def journal_place(kind: str, folder: Path) -> Iterator[str]:
+    """Where a journal may be, by kind: a file of `folder`, or a PostgreSQL server of its own."""
+    if kind == "sqlite":
+        yield str(folder / "j.sqlite")
+        return
+    (folder / "server").mkdir()
+    with closing(Postgres(folder / "server")) as server:
+        yield server.url

@@ -14,14 +14,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from helpers import PATIENCE_S
 from helpers.bundle import make_bundle
-from helpers.postgres import Postgres
+from helpers.postgres import journal_place
 from helpers.stream import lines, market, runner_of
 from himari_rl.journal.entry import DECISION
 from himari_rl.journal.store import open_journal
@@ -54,13 +53,8 @@ print("ended", flush=True)
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A journal."""
-    if request.param == "sqlite":
-        yield str(tmp_path / "j.sqlite")
-        return
-    (tmp_path / "server").mkdir()
-    with closing(Postgres(tmp_path / "server")) as server:
-        yield server.url
+    with journal_place(request.param, tmp_path) as made:
+        yield made
 
 
 def test_a_runner_killed_at_any_moment_loses_and_doubles_nothing(tmp_path: Path, place: str) -> None:

@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import pytest
 
 from helpers import PATIENCE_S
 from helpers.bundle import make_bundle
-from helpers.postgres import Postgres
+from helpers.postgres import journal_place
 from helpers.serving import Connection, cloud_run_server, running, wait_for
 from himari_rl.cli import main
 from himari_rl.journal.entry import ANSWER
@@ -288,12 +288,8 @@ def test_a_journal_that_cannot_be_opened_refuses_and_a_command_does_not_start(
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield str(tmp_path / "j.sqlite")
-        return
-    (tmp_path / "server").mkdir()
-    with closing(Postgres(tmp_path / "server")) as server:
-        yield server.url
+    with journal_place(request.param, tmp_path) as made:
+        yield made
 
 
 def test_a_server_killed_under_load_loses_and_doubles_no_answer(tmp_path: Path, place: str) -> None:

@@ -111,6 +111,18 @@ def _size(level: FloatArray, most: float) -> Score:
     return Score(weights=(1.0,), centre=centre, lowest=-down, highest=up)
 
 
+def step_weights(blocks: FloatArray) -> FloatArray | None:
+    """The matched filter of a step against the noise of `blocks` (N, B): weights (B,), 1 for a step of 1; None where a
+    block never moves."""
+    covariance = np.cov(blocks.T)
+    spread = np.diag(covariance)
+    if not (spread > 0.0).all():
+        return None
+    weights: FloatArray = np.linalg.solve((1.0 - SHRINK) * covariance + SHRINK * np.diag(spread), STEPS)
+    weights /= weights @ STEPS
+    return weights
+
+
 def fit_size(name: str, values: FloatArray, window: int, interval_ms: int = HOUR_MS) -> SizeReference | None:
     """The scores of one number's training values (N,), in the order of time; None where nothing can step."""
     channel = CHANNELS.get(base_name(name))
@@ -118,12 +130,9 @@ def fit_size(name: str, values: FloatArray, window: int, interval_ms: int = HOUR
     if channel is None or (values == values[0]).all():
         return None
     blocks = _seen(values, channel, floor, block_lengths(window))
-    covariance = np.cov(blocks.T)
-    spread = np.diag(covariance)
-    if not (spread > 0.0).all():
+    weights = step_weights(blocks)
+    if weights is None:
         return None
-    weights = np.linalg.solve((1.0 - SHRINK) * covariance + SHRINK * np.diag(spread), STEPS)
-    weights /= weights @ STEPS
     level = _seen(values, channel, floor, (window,))
     base, years = base_name(name), len(values) * interval_ms / YEAR_MS
     scores = blocks @ weights

@@ -18,7 +18,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from himari_rl.policy.drift_size import PRIOR, SHRINK, STEPS, base_name, block_lengths, block_means
+from himari_rl.policy.drift_size import PRIOR, base_name, block_lengths, block_means, step_weights
 from himari_rl.policy.manifest_part import ManifestPart
 from himari_rl.schema import DAY_MS, HOUR_MS, YEAR_MS, FloatArray, IntArray
 
@@ -83,12 +83,9 @@ def fit_week(name: str, values: FloatArray, times: IntArray, window: int, interv
     before = np.column_stack([np.ones(len(means)), means[:, :BEFORE]])
     forecast = np.linalg.lstsq(before, means[:, BEFORE:].mean(axis=1), rcond=None)[0]
     blocks = block_means(np.log(sizes + LOG_FLOOR * mean), lengths)
-    covariance = np.cov(blocks.T)
-    spread = np.diag(covariance)
-    if not (spread > 0.0).all():
+    weights = step_weights(blocks)
+    if weights is None:
         return None
-    weights = np.linalg.solve((1.0 - SHRINK) * covariance + SHRINK * np.diag(spread), STEPS)
-    weights /= weights @ STEPS
     rise, fall = _scores(sizes, mean, forecast, weights, window)
     years = len(values) * interval_ms / YEAR_MS
     limits = [
