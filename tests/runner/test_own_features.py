@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import pytest
 from helpers.bundle import make_bundle
 from helpers.own import KINDS, NAMES, history_of, line_of, markets, trained
 from helpers.serving import running
-from helpers.stream import REPLAYED, runner_of
+from helpers.stream import REPLAYED, changed, runner_of
 from himari_rl.errors import StateError
 from himari_rl.evaluation.backtest import backtest, stage
 from himari_rl.features.own import with_features
@@ -111,18 +109,7 @@ def test_a_policy_of_the_contract_s_numbers_takes_no_feature(tmp_path: Path) -> 
         assert "BTC-USDT has the feature x, which no policy reads; expected none" in told["why"]
 
 
-def changed(place: Path, number: int, edit: Callable[[dict[str, Any]], object]) -> None:
-    with closing(sqlite3.connect(place)) as connection:
-        [(body,)] = connection.execute("SELECT body FROM entries WHERE number = ?", (number,))
-        document = json.loads(body)
-        edit(document)
-        connection.execute("UPDATE entries SET body = ? WHERE number = ?", (json.dumps(document), number))
-        connection.commit()
-
-
 def test_replay_names_a_feature_that_a_journal_changed_or_lost(tmp_path: Path) -> None:
-    from tests.runner.test_replay import changed  # type: ignore[import-not-found,unused-ignore]
-
     every = markets("base", ROWS)
     folder = trained(tmp_path / "run", "base", every)
     place = tmp_path / "j.sqlite"

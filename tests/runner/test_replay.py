@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from helpers import shared_data
 from helpers.bundle import DRIFT, SYMBOLS, make_bundle
 from helpers.drift_nets import bundle_of
 from helpers.serving import running
-from helpers.stream import lines, market, runner_of, said
+from helpers.stream import changed, lines, market, runner_of, said
 from himari_rl.cli import main
 from himari_rl.data.panel import panel_of
 from himari_rl.data.sources import load_bars
@@ -116,16 +114,6 @@ def equity_is_the_backtest_s(tmp_path: Path, kind: str, every: Sequence[Bars]) -
     ends = np.log(equity[1:-1] / start)  # the last bar has no fill that the backtest knows
     np.testing.assert_allclose(ends, run.marked_log_equity, rtol=0, atol=1e-9)
     assert np.ptp(ends) > 0.01
-
-
-def changed(place: Path, number: int, edit: Any) -> None:
-    """Edits one decision of a journal as somebody would who may write the file; `replay` does not look at the chain."""
-    with closing(sqlite3.connect(place)) as connection:
-        [(body,)] = connection.execute("SELECT body FROM entries WHERE number = ?", (number,))
-        document = json.loads(body)
-        edit(document)
-        connection.execute("UPDATE entries SET body = ? WHERE number = ?", (json.dumps(document), number))
-        connection.commit()
 
 
 def set_state(document: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ import pytest
 from helpers.bundle import DRIFT, SYMBOLS, make_bundle
 from helpers.drift_nets import bundle_of
 from helpers.serving import running
-from helpers.stream import market, said
+from helpers.stream import changed, market, said
 from himari_rl.cli import main
 from himari_rl.journal.store import open_journal
 from himari_rl.policy.runtime import load_policy
@@ -115,16 +115,6 @@ def test_states_replay_in_all_ways_to_carry_memory_and_have_no_bars(tmp_path: Pa
     with open_journal(place, create=False) as journal:
         left = [each.left_out for each in replay_answers(journal, load_policy(folder))]
     assert sum(each.get(OLDER_MEMORY, 0) for each in left) > 0
-
-
-def changed(place: Path, number: int, edit: Any) -> None:
-    """Edits one answer as somebody would who may write the file."""
-    with closing(sqlite3.connect(place)) as connection:
-        [(body,)] = connection.execute("SELECT body FROM entries WHERE number = ?", (number,))
-        document = json.loads(body)
-        edit(document)
-        connection.execute("UPDATE entries SET body = ? WHERE number = ?", (json.dumps(document), number))
-        connection.commit()
 
 
 def test_what_was_changed_or_answered_by_another_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
