@@ -163,7 +163,7 @@ lock:
 	$(COMPILE) $(UPGRADE) --extra train --extra judge --extra serve --build-deps-for editable -c requirements.lock \
 	  -o requirements-demo.lock pyproject.toml
 	$(PORTABLE) requirements-demo.lock
-	$(COMPILE) $(UPGRADE) --generate-hashes --extra serve --extra gcs -c requirements.lock \
+	$(COMPILE) $(UPGRADE) --generate-hashes --extra serve --extra fast --extra gcs -c requirements.lock \
 	  -o requirements-serve.txt pyproject.toml
 	rm -f requirements*.bak
 

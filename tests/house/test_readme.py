@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from helpers import PATIENCE_S, README, ROOT, blocks, load_script, run_himari
 from himari_rl import cli
@@ -83,7 +82,7 @@ def test_every_make_command_is_a_target() -> None:
 
 def named(words: list[str]) -> tuple[str, Any]:
     """The command's full name, and the command."""
-    command: Any = typer.main.get_command(cli.build_app())
+    command: Any = cli.build_app()
     path = []
     for word in words[1:]:
         if word not in getattr(command, "commands", {}):
