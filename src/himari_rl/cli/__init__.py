@@ -168,7 +168,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except click.ClickException as error:
         path = getattr(getattr(error, "ctx", None), "command_path", "himari")
-        return _say(f"{path}: {error.format_message().rstrip('.')}; see {path} --help", error.exit_code)
+        said = error.format_message().rstrip(".")
+        return _say(f"{path}: {said}{'' if said.endswith('?') else ';'} see {path} --help", error.exit_code)
     return _say("himari: stopped", STOPPED) if code == STOPPED else code
 
 
