@@ -88,8 +88,7 @@ cloud: $(DEV)
 
 docs: $(DEV)
 	@for page in house reference summary; do $(BIN)/python docs/$$page.py; done
-	[ -x .venv-docs/bin/mkdocs ] || { $(PYTHON) -m venv .venv-docs; .venv-docs/bin/pip install -q ".[docs]"; }
-	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	echo "build/site/index.html"
 
 PYTHONS ?= $(PYTHON)
@@ -168,4 +167,4 @@ lock:
 	rm -f requirements*.bak
 
 clean:
-	@rm -rf .venv .venv-lock .venv-audit .venv-docs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	@rm -rf .venv .venv-lock .venv-audit .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
