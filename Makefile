@@ -88,7 +88,7 @@ cloud: $(DEV)
 
 docs: $(DEV)
 	@for page in house reference summary; do $(BIN)/python docs/$$page.py; done
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict # --quiet would hide its own warnings from --strict
 	echo "build/site/index.html"
 
 PYTHONS ?= $(PYTHON)

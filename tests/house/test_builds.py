@@ -72,7 +72,7 @@ def test_the_wheel_says_what_it_needs_and_which_command_it_brings(wheel: Path) -
 
 
 def built(place: Path, configuration: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-f", configuration, "-d", place]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", configuration, "-d", place]
     env = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S, env=env)
 
