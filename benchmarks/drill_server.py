@@ -8,6 +8,7 @@ Each server is a process of its own, cloud_run/api_server.py, as a container sta
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import shutil
 import signal
@@ -138,9 +139,19 @@ def swaps(size: float) -> Found:
     return _swaps(max(10, round(FULL_SWAPS * size)))
 
 
+def spoiled(folder: Path, place: Path) -> None:
+    """A copy of a bundle with one bit of its weights flipped, in place of what was there."""
+    from himari_rl.policy.bundle import WEIGHTS
+
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(folder, place)
+    data = bytearray((place / WEIGHTS).read_bytes())
+    data[-1] ^= 1
+    (place / WEIGHTS).write_bytes(data)
+
+
 def _swaps(count: int, spoil: bool = False) -> Found:
     from himari_rl.policy.alias import point
-    from himari_rl.policy.bundle import WEIGHTS
     from himari_rl.policy.runtime import load_policy
 
     with tempfile.TemporaryDirectory() as name:
@@ -169,15 +180,21 @@ def _swaps(count: int, spoil: bool = False) -> Found:
             httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as asked,
             Load(port, judge) as load,
         ):
-            time.sleep(max(2.0, min(20.0, count / 20)))
+            # the steady part writes and asks as much, at an alias that nobody follows: that costs this process, too
+            ends = time.monotonic() + max(2.0, min(20.0, count / 20))
+            for number in itertools.count():
+                if time.monotonic() > ends:
+                    break
+                if number % 10 == 9:
+                    spoiled(folders[number % 2], bad)
+                point(str(place / "aside.json"), str(folders[number % 2]))
+                for _ in range(3):
+                    asked.get("/ready")
+                    time.sleep(0.02)
             steady_end = time.monotonic()
             for number in range(count):
                 if number % 10 == 9:
-                    shutil.rmtree(bad, ignore_errors=True)
-                    shutil.copytree(folders[number % 2], bad)
-                    data = bytearray((bad / WEIGHTS).read_bytes())
-                    data[-1] ^= 1
-                    (bad / WEIGHTS).write_bytes(data)  # before it is offered: whole for a moment, it could be taken
+                    spoiled(folders[number % 2], bad)  # before it is offered: whole for a moment, it could be taken
                     point(alias, str(bad))
                     _until(
                         lambda: asked.get("/ready").json()["champion"]["refused"], lost, "a bad model taken", patience_s
