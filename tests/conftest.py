@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import compileall
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from helpers import hearing_ctrl_c
+from helpers import ROOT, hearing_ctrl_c
 from himari_rl.certification.solvers.optimum import solution
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where a container sets PYTHONDONTWRITEBYTECODE, each of hundreds of processes would compile the package anew."""
+    if not hasattr(config, "workerinput"):
+        compileall.compile_dir(ROOT / "src", quiet=1)
 
 
 @pytest.fixture(autouse=True, scope="session")
