@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import compileall
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,17 @@ def _ctrl_c_is_heard() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def _ledgers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder of its own for each test, under one: pytest's would look through all its thousands for the next name."""
+    place = tmp_path_factory.mktemp("ledgers")
+    return (place / str(number) for number in count())
+
+
 @pytest.fixture(autouse=True)
-def _own_trial_ledger(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder: Path = tmp_path_factory.mktemp("trials")
+def _own_trial_ledger(_ledgers: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = next(_ledgers)
+    folder.mkdir()
     monkeypatch.setenv("HIMARI_TRIALS", str(folder / "trials.sqlite"))
 
 
