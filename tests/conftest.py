@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from helpers import ROOT, hearing_ctrl_c
+from helpers.warm import Warm, warm_processes
 from himari_rl.certification.solvers.optimum import solution
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -59,3 +60,10 @@ def cold_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("HIMARI_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         solution.cache_clear()
         yield
+
+
+@pytest.fixture(scope="session")
+def warm(_ctrl_c_is_heard: None) -> Iterator[Warm]:
+    """Processes that begin in milliseconds, with torch imported."""
+    with warm_processes() as server:
+        yield server
