@@ -53,9 +53,9 @@ def _a_ledger_for_what_many_tests_share(tmp_path_factory: pytest.TempPathFactory
         yield
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def cold_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """An empty cache of solved optima: what is tested is solved here, not on an earlier day."""
+    """A cache of solved optima that begins empty: what is tested is solved in this session, not on an earlier day."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HIMARI_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         solution.cache_clear()
