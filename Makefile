@@ -92,8 +92,7 @@ cloud: $(DEV)
 
 docs: $(DEV)
 	@for page in house reference summary; do $(BIN)/python docs/$$page.py; done
-	[ -x .venv-docs/bin/mkdocs ] || { $(PYTHON) -m venv .venv-docs; .venv-docs/bin/pip install -q ".[docs]"; }
-	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict # --quiet would hide its own warnings from --strict
 	echo "build/site/index.html"
 
 PYTHONS ?= $(PYTHON)
@@ -167,9 +166,9 @@ lock:
 	$(COMPILE) $(UPGRADE) --extra train --extra judge --extra serve --build-deps-for editable -c requirements.lock \
 	  -o requirements-demo.lock pyproject.toml
 	$(PORTABLE) requirements-demo.lock
-	$(COMPILE) $(UPGRADE) --generate-hashes --extra serve --extra gcs -c requirements.lock \
+	$(COMPILE) $(UPGRADE) --generate-hashes --extra serve --extra fast --extra gcs -c requirements.lock \
 	  -o requirements-serve.txt pyproject.toml
 	rm -f requirements*.bak
 
 clean:
-	@rm -rf .venv .venv-lock .venv-audit .venv-docs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	@rm -rf .venv .venv-lock .venv-audit .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from himari_rl import cli
 from himari_rl.cli.settings import COMMANDS, KINDS, SECTIONS, section_type
 from himari_rl.config import Setting, settings_of
@@ -85,7 +83,7 @@ def commands(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 def cli_page() -> str:
     """Every command with its arguments, options and example."""
     parts = [WRITTEN, CLI_HEAD]
-    for path, command in commands(typer.main.get_command(cli.build_app())):
+    for path, command in commands(cli.build_app()):
         text, _, example = (command.help or "").partition("Example:")
         parts.append(f"\n## himari {path}\n\n{prose(text)}\n\n```bash\n{shell(' '.join(example.split()))}\n```\n\n")
         rows: list[tuple[object, ...]] = []

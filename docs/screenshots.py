@@ -1,6 +1,6 @@
 """Pictures of the pages for docs/img, made by a headless Chromium.
 
-    python docs/screenshots.py                              every page, of synthetic bars that it makes itself
+    make docs && python docs/screenshots.py                 every page, of synthetic bars that it makes itself
     python docs/screenshots.py RUN/report.html [NAME] [FOLDER]      one page, at both widths and in both schemes
 
 Run card, `evaluate --html`, `certify --html`, the index of runs and the runner's live page come from the commands that
@@ -38,6 +38,8 @@ SHOWN = {  # which pictures stand in docs/img: both widths, and both schemes
 }
 ROWS, LIVE_ROWS = 9_000, 200  # synthetic hours: a year, and the last of them as a stream
 PLACE = Path(__file__).resolve().parent / "img"
+HOME, HOME_SHOWN = PLACE.parents[1] / "build" / "site" / "index.html", ((1280, "light"), (400, "light"))
+"""Of the documentation, as `make docs` builds it."""
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update "
     "--disable-sync --hide-scrollbars --remote-debugging-pipe"
@@ -254,8 +256,12 @@ def told(address: str, market: Any, row: int) -> None:
         answer.read()
 
 
-def shoot(tab: Browser, page: Path | str, name: str, place: Path, shown: Any) -> list[str]:
-    """Writes PLACE/NAME-WIDTH-SCHEME.png; what is wrong with the page, a line each."""
+def shoot(tab: Browser, page: Path | str, name: str, place: Path, shown: Any, cut_off: str = CUT_OFF) -> list[str]:
+    """Writes PLACE/NAME-WIDTH-SCHEME.png; what is wrong with the page, a line each.
+
+    Args:
+        cut_off: a script that lists what is wider than its place.
+    """
     found = []
     for width, scheme in shown:
         tab.said.clear()
@@ -263,7 +269,7 @@ def shoot(tab: Browser, page: Path | str, name: str, place: Path, shown: Any) ->
         tab.open(page, width, scheme)
         (place / f"{name}-{width}-{scheme}.png").write_bytes(squeezed(tab.picture(MOST)))
         others = [each for each in tab.asked if each != page]
-        found += [f"{name} {width} {scheme}: {line}" for line in (*tab.run(CUT_OFF), *tab.said, *others)]
+        found += [f"{name} {width} {scheme}: {line}" for line in (*tab.run(cut_off), *tab.said, *others)]
     return found
 
 
@@ -286,6 +292,10 @@ def main(argv: list[str] | None = None) -> int:
             with pages(Path(folder)) as made:
                 for name, shown in SHOWN.items():
                     found += shoot(tab, made[name], name, place, shown)
+            if HOME.is_file():  # its theme scrolls within a page, by design
+                found += shoot(tab, HOME, "docs_home", place, HOME_SHOWN, "[]")
+            else:
+                found.append("docs_home: make docs builds it first")
     total = sum(each.stat().st_size for each in place.glob("*.png"))
     found += [f"{total:,} bytes of pictures; at most {BUDGET:,}"] if total > BUDGET and not asked else []
     sys.stdout.write("".join(f"{line}\n" for line in found))

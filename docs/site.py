@@ -55,6 +55,8 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Rewrites a page's links."""
+    """Rewrites a page's links, and takes the room of an empty table of contents."""
     name = page.file.src_uri
+    if "\n## " not in markdown:  # a list of nothing would take a fifth of the page
+        page.meta["hide"] = ["toc"]
     return moved(markdown, name if name in BROUGHT else f"docs/{name}")

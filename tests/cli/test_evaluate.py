@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
 
 from helpers.bundle import make_bundle
 from helpers.evaluation import bars_from, walk
 from himari_rl.cli import evaluate as area
+from himari_rl.cli.signature import make_group
 from himari_rl.errors import BundleError, ConfigError, DataError, HimariError
 from himari_rl.schema import HOUR_MS
 
@@ -44,11 +44,9 @@ def bundle(tmp_path: Path) -> Path:
 
 def run(*arguments: str | Path) -> int:
     """The command on an app of its own; raises what the root command would print as one line."""
-    app = typer.Typer()
+    app = make_group("himari")
     area.register(app)
-    app.callback()(lambda: None)
-    command = typer.main.get_command(app)
-    code = command.main([str(a) for a in ("evaluate", *arguments)], standalone_mode=False)
+    code = app.main([str(a) for a in ("evaluate", *arguments)], standalone_mode=False)
     return int(code or 0)
 
 

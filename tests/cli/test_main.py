@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from helpers import run_himari, run_python
 from himari_rl import cli
+from himari_rl.cli.signature import make_command, make_group
 from himari_rl.errors import DataError, RefusedError
 
 # Adding a flag is a line here; taking one away breaks somebody's script.
@@ -86,7 +86,7 @@ CONTRACT = {
 
 
 def commands(command: Any = None, path: str = "") -> Iterator[tuple[str, Any]]:
-    command = command or typer.main.get_command(cli.build_app())
+    command = command or cli.build_app()
     inner = getattr(command, "commands", None)
     if inner is None:
         yield path, command
@@ -174,13 +174,11 @@ def test_no_command_at_all_shows_the_help() -> None:
 @pytest.fixture
 def app_that_raises(monkeypatch: pytest.MonkeyPatch) -> Any:
     def install(error: BaseException) -> None:
-        app = typer.Typer()
-        app.callback()(lambda: None)
-
-        @app.command()
         def go() -> None:
             raise error
 
+        app = make_group("himari")
+        app.add_command(make_command(go))
         monkeypatch.setattr(cli, "build_app", lambda *_, **__: app)
 
     return install
@@ -221,14 +219,12 @@ def test_a_reader_that_leaves_early_gets_no_traceback() -> None:
 
 @pytest.fixture
 def list_command() -> Any:
-    app = typer.Typer()
-    app.callback()(lambda: None)
-
-    @app.command()
-    def take(bundle: str, data: list[str] = typer.Option([]), seed: int = 0) -> None:  # noqa: B008 - typer's way
+    def take(bundle: str, data: list[str] | None = None, seed: int = 0) -> None:
         """Takes a list."""
 
-    return typer.main.get_command(app)
+    app = make_group("himari")
+    app.add_command(make_command(take))
+    return app
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 import pytest
-import typer
 
 from helpers import ROOT, run_python
 from himari_rl import cli
@@ -119,7 +118,7 @@ def test_the_library_and_the_command_line_have_the_same_defaults() -> None:
 
 
 def test_no_option_is_made_twice_and_every_made_one_is_a_field() -> None:
-    command = typer.main.get_command(cli.build_app())
+    command = cli.build_app()
     tree = {name: each for name, each in command.commands.items() if name != "train"}
     tree |= {f"train {name}": each for name, each in command.commands["train"].commands.items()}
     for name, each in tree.items():

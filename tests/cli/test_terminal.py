@@ -94,11 +94,11 @@ def test_the_shell_is_told_what_may_follow(
 ) -> None:
     words = typed.split()
     count = len(words) if typed.endswith(" ") else len(words) - 1
-    environment = {completion.ASKED: "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(count)}
+    environment = {completion.ASKED: "bash_complete", "COMP_WORDS": typed, "COMP_CWORD": str(count)}
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert completion.answer(environment) == 0
-    found = set(capsys.readouterr().out.split())
+    found = {line.partition(",")[2] for line in capsys.readouterr().out.splitlines()}  # "plain,doctor"
     assert offered <= found
     assert not never & found
 
@@ -120,4 +120,4 @@ echo "${{COMPREPLY[*]}}"
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_the_other_shells_get_a_script_that_asks_himari(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", shell]) == 0
-    assert f"{completion.ASKED}=complete_{shell}" in capsys.readouterr().out
+    assert f"{completion.ASKED}={shell}_complete" in capsys.readouterr().out

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from helpers.data import HEADER, bars_at, csv_file, row, shared
 from himari_rl.cli import data as data_cli
+from himari_rl.cli.signature import make_group
 from himari_rl.data.audit import audit, audit_files
 from himari_rl.data.sources import load_bars
 from himari_rl.data.table import write_bars
@@ -21,7 +21,7 @@ from himari_rl.errors import DataError, RefusedError
 
 def himari(*arguments: str) -> tuple[int, str, BaseException | None]:
     """Exit code, stdout and the error that reached main."""
-    app = typer.Typer()
+    app = make_group("himari")
     data_cli.register(app)
     result = CliRunner().invoke(app, ["data", *arguments])
     return result.exit_code, result.stdout, result.exception

@@ -12,11 +12,11 @@ from urllib.parse import parse_qs, urlparse
 
 import ccxt
 import pytest
-import typer
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from helpers.data import START, bars_at
 from himari_rl.cli import data as data_cli
+from himari_rl.cli.signature import make_group
 from himari_rl.data import fetch as fetching
 from himari_rl.data.fetch import fetch, open_exchange
 from himari_rl.data.sources import load_bars
@@ -315,7 +315,7 @@ def test_the_command_downloads_prints_one_json_document_and_the_next_step(
     exchange: Exchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetching, "open_exchange", lambda name: client(exchange, name))
-    app = typer.Typer()
+    app = make_group("himari")
     data_cli.register(app)
     words = ["data", "fetch", "BTC-USD", "--since", SINCE, "--until", UNTIL, "--out", str(tmp_path)]
     result = CliRunner().invoke(app, [*words, "--json"])

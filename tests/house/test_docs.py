@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
 
 from helpers import README, ROOT, load_script
@@ -170,7 +169,7 @@ def commands_in(text: str) -> Iterator[list[str]]:
 
 @cache
 def whole_command() -> Any:
-    return typer.main.get_command(cli.build_app())
+    return cli.build_app()
 
 
 def unknown(words: list[str]) -> list[str]:

@@ -11,13 +11,15 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
-from helpers import PATIENCE_S, README, ROOT, blocks, load_script, run_himari
+from helpers import PATIENCE_S, README, ROOT, blocks, himari_here, load_script, run_himari
+from helpers.bundle import make_bundle
 from himari_rl import cli
 from himari_rl.data.synthetic import synthetic_bars
 from himari_rl.data.table import write_bars
@@ -83,7 +85,7 @@ def test_every_make_command_is_a_target() -> None:
 
 def named(words: list[str]) -> tuple[str, Any]:
     """The command's full name, and the command."""
-    command: Any = typer.main.get_command(cli.build_app())
+    command: Any = cli.build_app()
     path = []
     for word in words[1:]:
         if word not in getattr(command, "commands", {}):
@@ -160,6 +162,65 @@ def test_the_commands_run_in_the_order_they_are_shown(workplace: Path) -> None:
         "model_version",
     }
     assert 0.0 <= reply["position_multiplier"] <= 2.0
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("bundles")
+    return {f"--{kind}": str(make_bundle(folder / kind, kind, hidden=(4,))) for kind in ("base", "lstm", "multi")}
+
+
+INLINE = {
+    "init": (0, "next: cd mine"),
+    "doctor": (0, "Fit."),
+    "data audit": (0, "usable"),
+    "data join": (0, "next: himari data audit"),
+    "features check": (0, "ok   "),
+    "walk-forward": (0, "next: himari gate runs/walk/bundle"),
+    "gate": (1, "REFUSE"),
+    "promote": (1, "himari: refused by"),
+    "rollback": (0, "champion"),
+    "decide": (1, "1.0"),
+    "run": (0, "0 decisions"),
+    "launch": (0, "nothing was asked of Google"),
+}
+"""Command within the README's prose -> its exit code on a synthetic market of a few months, and a part of its words."""
+FURTHER = {
+    "walk-forward": "--num-episodes 4 --seeds 1 --train 3mo --test 1mo --folds 2 --bootstrap-paths 0 --synthetic-paths 0",
+    "doctor": "--data data",
+    "launch": "--model base --dry-run",
+}
+"""The same road, fewer steps; `himari launch` is named there with its dry run."""
+
+
+def inline() -> Iterator[list[str]]:
+    """Every `himari ...` with something to do in the prose and tables, with files in the places of its capitals."""
+    files = {"FOLDER": "mine", "FILE": DOWNLOADED, "BARS": DOWNLOADED, "SIGNALS": "signals.csv"}
+    for code in re.findall(r"`himari ([^`]+)`", README):
+        words = [files.get(word, word) for word in shlex.split(code)]
+        if not any(word.startswith("sb3:") for word in words):  # minutes: tests/experiments/test_adapters.py
+            yield words
+
+
+def test_every_command_in_the_prose_runs_too(workplace: Path, bundles: dict[str, str]) -> None:
+    (workplace / "signals.csv").write_text("timestamp,signal_action\n2020-03-01T00:10:00Z,BUY\n")
+    (workplace / "mine.py").write_text("def build(frame):\n    return {'up': frame['close'].diff().fillna(0.0)}\n")
+    make_bundle(workplace / "runs" / "mine", hidden=(4,), symbols=("BTC-USD",))
+    ran = []
+    for words in inline():
+        path, _ = named(["himari", *words])
+        words = [bundles[before] if word == "RUN/bundle" else word for before, word in pairwise(["", *words])]
+        if path == "rollback":  # a champion and one before it, which the gate would not have let through
+            for bundle in (bundles["--base"], bundles["--lstm"]):
+                forced = ["promote", "champion", bundle, "--override", "a test of the way back"]
+                assert himari_here(*forced, cwd=workplace).returncode == 0
+        ask = run_himari if path == "run" else himari_here  # the runner reads a real stdin
+        done = ask(*words, *FURTHER.get(path, "").split(), cwd=workplace, OMP_NUM_THREADS="1")
+        code, said = INLINE[path]
+        assert done.returncode == code, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
+        assert said in done.stdout + done.stderr, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
+        ran.append(path)
+    assert set(ran) == set(INLINE)
 
 
 def test_the_shown_end_of_the_tests_is_pytests() -> None:

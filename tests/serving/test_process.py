@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -115,6 +116,30 @@ def test_himari_serve_says_in_json_where_it_listens(tmp_path: Path) -> None:
     assert said["model_version"] == ready["model_version"] == load_policy(folder).manifest.version
     assert said["symbols"] == ready["symbols"]
     assert (said["state_dim"], said["keys"], said["synthetic"]) == (52, False, True)
+
+
+def test_a_connection_sends_at_once_whatever_the_event_loop(tmp_path: Path) -> None:
+    with listen("127.0.0.1", 0) as sock, socket.create_connection(sock.getsockname(), DEADLINE_S):
+        accepted, _ = sock.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_an_install_without_uvloop_serves_on_the_loop_of_asyncio(tmp_path: Path, loop: str) -> None:
+    """[serve] alone; with [fast] beside it the loop is uvloop's."""
+    code = f"""
+import asyncio, sys
+if {loop!r} == "asyncio":
+    sys.modules["uvloop"] = None
+from himari_rl.serving.http.app import create_app
+from himari_rl.serving.http.run import make_server
+loop = make_server(create_app({str(make_bundle(tmp_path, hidden=(4,)))!r})).config.get_loop_factory()()
+print(type(loop).__module__.partition(".")[0])
+loop.close()
+"""
+    done = run_python(code)
+    assert done.stdout == f"{loop}\n", done.stderr
 
 
 def test_an_option_of_himari_serve_wins_over_its_variable_and_leaves_the_others(

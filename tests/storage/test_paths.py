@@ -70,11 +70,11 @@ def test_the_parts_of_a_path(path: str, folder: str, name: str) -> None:
 
 
 def typed_as_path(text: str) -> list[str]:
-    """Options of a command that typer makes a Path of: gs:// would be broken before anybody sees it."""
+    """Options of a command that would be made a Path of: gs:// would be broken before anybody sees it."""
     found = []
     for node in ast.walk(ast.parse(text)):
         said = getattr(node, "annotation", None) or (node.value if isinstance(node, ast.Assign) else None)
-        if said is not None and re.match(r"Annotated\[[^,]*\bPath\b.*typer\.", ast.unparse(said)):
+        if said is not None and re.match(r"Annotated\[[^,]*\bPath\b.*\b(Option|Argument)\(", ast.unparse(said)):
             found.append(ast.unparse(said).partition(",")[0].removeprefix("Annotated["))
     return found
 
@@ -85,4 +85,4 @@ def test_no_command_makes_a_path_of_an_option(file: Path) -> None:
 
 
 def test_such_an_option_is_noticed() -> None:
-    assert typed_as_path("def f(out: Annotated[Path, typer.Option()]): ...") == ["Path"]
+    assert typed_as_path("def f(out: Annotated[Path, Option()]): ...") == ["Path"]

@@ -5,10 +5,9 @@ Turnover and the shares of agents and naive policies are measured by `himari cer
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
 
 import numpy as np
-import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -66,7 +65,7 @@ def visible_drifts(market: PortfolioMarket, nodes: int = 9) -> tuple[FloatArray,
     return states, chances.prod(-1)
 
 
-def main(names: Annotated[list[str] | None, typer.Argument(help="Markets; all of them by default.")] = None) -> None:
+def main(names: Sequence[str] = ()) -> None:
     """Prints the optimum of each market and the policy that earns it."""
     table = Table("market", "x1e-4 a bar", "optimal exposure: a number, or the edges of a no-trade band", box=None)
     table.columns[1].justify = "right"
@@ -82,4 +81,8 @@ def main(names: Annotated[list[str] | None, typer.Argument(help="Markets; all of
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    import argparse
+
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("names", nargs="*", metavar="MARKET", help="all of them by default")
+    main(parser.parse_args().names)

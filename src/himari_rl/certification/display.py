@@ -33,11 +33,11 @@ def render_certificates(
         console.print(_histories(kind, histories))
     for c in found:
         naive = ", ".join(f"{name} {share:.3f}" for name, share in c.naive.items())
-        print_check(console, c.passed, c.market, f"{c.reason}\nwithout learning: {naive}")
+        print_check(c.passed, c.market, f"{c.reason}\nwithout learning: {naive}", console.file)
     for h in histories:
-        print_check(console, h.passed, h.market, h.reason)
+        print_check(h.passed, h.market, h.reason, console.file)
     for trap in traps:
-        print_check(console, trap.passed, trap.market, trap.reason)
+        print_check(trap.passed, trap.market, trap.reason, console.file)
 
 
 def _histories(kind: str, found: Sequence[HistoryCertificate]) -> Table:

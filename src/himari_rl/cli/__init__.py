@@ -19,14 +19,13 @@ from functools import cache
 from importlib import import_module
 from typing import Annotated, Any
 
-import typer
-from rich.markup import escape
-from typer.exceptions import TyperException
+import click
 
 from himari_rl import __version__
 from himari_rl.cli import completion
 from himari_rl.cli.extras import missing_extra
 from himari_rl.cli.options import checking, listing
+from himari_rl.cli.signature import Option, make_group
 from himari_rl.config import Resolved
 from himari_rl.errors import HimariError
 from himari_rl.training.slim_torch import import_later
@@ -65,55 +64,32 @@ STOPPED = 130  # 128 + SIGINT, what a shell expects of a program stopped by Ctrl
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"himari {__version__}")
-        raise typer.Exit
+        click.echo(f"himari {__version__}")
+        raise click.exceptions.Exit
 
 
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
-    ] = False,
-) -> None:
+def _root(version: Annotated[bool, Option("--version", help="Print the version.", then=_version)] = False) -> None:
     """Sizes crypto positions: trains policies, proves them, judges them honestly and serves them.
 
     Example: himari demo
     """
 
 
-class _InOrder(typer.core.TyperGroup):
-    """Lists commands in the order of the road instead of functions first."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        road = {name: place for place, name in enumerate(name for names in AREAS.values() for name in names)}
-        return sorted(self.commands, key=lambda name: road.get(name, len(road)))
-
-
 @cache
-def build_app(area: str | None = None, bare: bool = False) -> typer.Typer:
-    """The root app with one area on it, or with all; bare without the options that are made of settings."""
-    app = typer.Typer(cls=_InOrder, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-    app.callback()(_root)
+def build_app(area: str | None = None, bare: bool = False) -> click.Group:
+    """The root command with one area on it, or with all; bare without the options that are made of settings."""
+    app = make_group("himari", function=_root)
     with listing() if bare else nullcontext():
         for name in [area] if area else AREAS:
             import_module(f"himari_rl.cli.{name}").register(app)
     return app
 
 
-def command_for(argv: Sequence[str]) -> Any:
+def command_for(argv: Sequence[str]) -> click.Group:
     """The command tree that these words need: of one area alone, or of all but without their options, to list them."""
     areas = {name: area for area, names in AREAS.items() for name in names}
     area = areas.get(argv[0]) if argv else None
-    return with_brackets(typer.main.get_command(build_app(area, bare=area is None)))
-
-
-def with_brackets(command: Any) -> Any:
-    """Help texts are shown as they are written: `himari-rl[onnx]` is no markup."""
-    for each in [command, *command.params]:
-        if getattr(each, "help", None):
-            each.help = escape(each.help)
-    for inner in getattr(command, "commands", {}).values():
-        with_brackets(inner)
-    return command
+    return build_app(area, bare=area is None)
 
 
 def spread_lists(command: Any, argv: Sequence[str]) -> list[str]:
@@ -146,10 +122,13 @@ def run(argv: Sequence[str]) -> int:
 
     Raises:
         HimariError: bad input, or a refusal.
-        TyperException: bad usage.
+        ClickException: bad usage.
     """
     command = command_for(argv)
-    code = command.main(args=spread_lists(command, argv), prog_name="himari", standalone_mode=False)
+    try:
+        code = command.main(args=spread_lists(command, argv), prog_name="himari", standalone_mode=False)
+    except click.Abort:  # what click makes of Ctrl-C
+        return STOPPED
     return code if isinstance(code, int) else 0
 
 
@@ -157,7 +136,7 @@ def check(argv: Sequence[str]) -> Resolved:
     """The settings of a command with these words, which is not run: what a launcher asks before anything is paid for.
 
     Raises:
-        HimariError: a setting that cannot be. TyperException: bad usage.
+        HimariError: a setting that cannot be. ClickException: bad usage.
     """
     command = command_for(argv)
     with checking():
@@ -184,12 +163,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not line:
             raise
         return _say(line, HimariError.exit_code)
-    except TyperException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return error.exit_code
+    except click.ClickException as error:
         path = getattr(getattr(error, "ctx", None), "command_path", "himari")
-        message = error.format_message()
-        if not message:  # a group without a command has printed its help
-            return error.exit_code
-        return _say(f"{path}: {message.rstrip('.')}; see {path} --help", error.exit_code)
+        said = error.format_message().rstrip(".")
+        return _say(f"{path}: {said}{'' if said.endswith('?') else ';'} see {path} --help", error.exit_code)
     return _say("himari: stopped", STOPPED) if code == STOPPED else code
 
 

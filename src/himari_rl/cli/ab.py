@@ -10,27 +10,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+import click
 
 from himari_rl.cli.options import Json, configured
+from himari_rl.cli.signature import Argument, Option, make_command, make_group
 from himari_rl.config import Resolved
 
 if TYPE_CHECKING:
     from himari_rl.runner.verdict import AbReport, Shown
 
 PLAIN = ("ab.mode", "ab.measure", "ab.alpha")
-Kept = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="What --out of `himari ab run` named.")]
+Kept = Annotated[str, Argument(metavar="EXPERIMENT", help="What --out of `himari ab run` named.")]
 
 
 @configured("ab", *PLAIN)
 def plan(
     settings: Resolved,
-    experiment: Annotated[str, typer.Option(help="An experiment whose own deviations are used.")] = "",
-    sharpe: Annotated[float, typer.Option(min=0.001, help="Difference in Sharpe ratio that is to be seen.")] = 0.2,
-    correlation: Annotated[float, typer.Option(min=-1.0, max=1.0, help="Of both policies on the same signals.")] = 0.95,
-    accounts: Annotated[int, typer.Option(min=1, help="Strategies times symbols.")] = 6,
-    between: Annotated[float, typer.Option(min=0.0, max=1.0, help="Correlation of two accounts.")] = 0.6,
-    interval: Annotated[str, typer.Option(help="Of the bars.")] = "1h",
+    experiment: Annotated[str, Option(help="An experiment whose own deviations are used.")] = "",
+    sharpe: Annotated[float, Option(min=0.001, help="Difference in Sharpe ratio that is to be seen.")] = 0.2,
+    correlation: Annotated[float, Option(min=-1.0, max=1.0, help="Of both policies on the same signals.")] = 0.95,
+    accounts: Annotated[int, Option(min=1, help="Strategies times symbols.")] = 6,
+    between: Annotated[float, Option(min=0.0, max=1.0, help="Correlation of two accounts.")] = 0.6,
+    interval: Annotated[str, Option(help="Of the bars.")] = "1h",
     as_json: Json = False,
 ) -> None:
     """How many weeks show a difference with a power of 80 %: on the same signals, and split.
@@ -52,10 +53,10 @@ def plan(
     weeks = dict(zip(("paired_weeks", "split_weeks"), found.weeks, strict=True))
     if as_json:
         finite = {name: value if value < float("inf") else None for name, value in weeks.items()}
-        typer.echo(json.dumps({"sharpe": sharpe} | finite | given))
+        click.echo(json.dumps({"sharpe": sharpe} | finite | given))
         return
-    typer.echo(str(found))
-    typer.echo(
+    click.echo(str(found))
+    click.echo(
         f"policies correlate {given['correlation']:.3f}, {given['accounts']} accounts {given['between']:.2f}; "
         f"alpha {settings['ab'].alpha:g}, power 80 %"
     )
@@ -64,11 +65,11 @@ def plan(
 @configured("ab", *PLAIN)
 def run(
     settings: Resolved,
-    journal: Annotated[str, typer.Argument(metavar="JOURNAL", help="The runner's journal.")],
-    challenger: Annotated[str, typer.Option(help="The challenger's bundle or alias.")],
-    champion: Annotated[str, typer.Option(help="Split: the champion's bundle, to compare on every signal too.")] = "",
-    out: Annotated[str, typer.Option(help="The experiment's own journal.")] = "runs/live/ab.sqlite",
-    follow: Annotated[bool, typer.Option("--follow", help="Goes on until a verdict, Ctrl-C or SIGTERM.")] = False,
+    journal: Annotated[str, Argument(metavar="JOURNAL", help="The runner's journal.")],
+    challenger: Annotated[str, Option(help="The challenger's bundle or alias.")],
+    champion: Annotated[str, Option(help="Split: the champion's bundle, to compare on every signal too.")] = "",
+    out: Annotated[str, Option(help="The experiment's own journal.")] = "runs/live/ab.sqlite",
+    follow: Annotated[bool, Option("--follow", help="Goes on until a verdict, Ctrl-C or SIGTERM.")] = False,
     as_json: Json = False,
 ) -> None:
     """Sizes every signal of a runner's journal with both policies and keeps what came of it.
@@ -93,7 +94,7 @@ def run(
             found = follow_until_stopped(experiment, found)
     _tell(found, as_json)
     if found.verdict == WORSE:
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
 
 
 def status(experiment: Kept, as_json: Json = False) -> None:
@@ -107,7 +108,7 @@ def status(experiment: Kept, as_json: Json = False) -> None:
     if as_json:
         _tell(found, as_json)
     else:
-        typer.echo(sentence(found))
+        click.echo(sentence(found))
 
 
 def report(experiment: Kept, as_json: Json = False) -> None:
@@ -134,18 +135,18 @@ def _tell(found: AbReport, as_json: bool) -> None:
     from himari_rl.runner.verdict import sentence
 
     if as_json:
-        typer.echo(json.dumps(_finite(asdict(found) | {"sentence": sentence(found)})))
+        click.echo(json.dumps(_finite(asdict(found) | {"sentence": sentence(found)})))
         return
-    typer.echo(sentence(found))
-    typer.echo(f"{'':<12} {'growth a year':>14} {'Sharpe':>8}  version")
+    click.echo(sentence(found))
+    click.echo(f"{'':<12} {'growth a year':>14} {'Sharpe':>8}  version")
     for name, version in (("champion", found.champion or "as journalled"), ("challenger", found.challenger)):
-        typer.echo(f"{name:<12} {found.growth[name]:>+14.2%} {found.sharpe[name]:>8.2f}  {version}")
+        click.echo(f"{name:<12} {found.growth[name]:>+14.2%} {found.sharpe[name]:>8.2f}  {version}")
     for name, shown in (("same signals", found.paired), ("split", found.split)):
         if shown is not None:
-            typer.echo(_line(name, shown))
+            click.echo(_line(name, shown))
     fallbacks = ", ".join(f"{count} {cause}" for cause, count in sorted(found.fallbacks.items())) or "none"
-    typer.echo(f"bars that neither sized: {fallbacks}")
-    typer.echo("assumed: stationary differences of finite variance that are forgotten within the longest blocks")
+    click.echo(f"bars that neither sized: {fallbacks}")
+    click.echo("assumed: stationary differences of finite variance that are forgotten within the longest blocks")
 
 
 def _line(name: str, shown: Shown) -> str:
@@ -161,11 +162,11 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not abs(value) < float("inf") else value
 
 
-def register(app: typer.Typer) -> None:
+def register(app: click.Group) -> None:
     """Adds `himari ab`."""
-    group = typer.Typer(help="Two policies on one stream: plan, run, status, report.", no_args_is_help=True)
+    group = make_group("ab", "Two policies on one stream: plan, run, status, report.")
     for command in (plan(), run()):
-        group.command(command.__name__)(command)
+        group.add_command(make_command(command))
     for plain in (status, report):
-        group.command(plain.__name__)(plain)
-    app.add_typer(group, name="ab")
+        group.add_command(make_command(plain))
+    app.add_command(group)

@@ -9,20 +9,21 @@ from __future__ import annotations
 import json
 from typing import Annotated
 
-import typer
+import click
 
 from himari_rl.cli.options import Json
+from himari_rl.cli.signature import Argument, Option, make_command
 
 
-def register(app: typer.Typer) -> None:
+def register(app: click.Group) -> None:
     """Adds `himari export` and `himari sign`."""
-    app.command()(export)
-    app.command()(sign)
+    app.add_command(make_command(export))
+    app.add_command(make_command(sign))
 
 
 def export(
-    bundle: Annotated[str, typer.Argument(help="Folder of the policy bundle.")],
-    out: Annotated[str, typer.Option(help="The ONNX file.")] = "policy.onnx",
+    bundle: Annotated[str, Argument(help="Folder of the policy bundle.")],
+    out: Annotated[str, Option(help="The ONNX file.")] = "policy.onnx",
     as_json: Json = False,
 ) -> None:
     """Writes a bundle as one ONNX graph, memory in and memory out, after checking it against our own runtime.
@@ -37,12 +38,12 @@ def export(
     difference = write_onnx(bundle, out)
     version = read_manifest(bundle).version
     found = {"onnx": out, "model_version": version, "largest_difference": difference}
-    typer.echo(json.dumps(found) if as_json else f"{out}: {version}, at most {difference:.1e} from our own runtime")
+    click.echo(json.dumps(found) if as_json else f"{out}: {version}, at most {difference:.1e} from our own runtime")
 
 
 def sign(
-    bundle: Annotated[str, typer.Argument(help="Folder of the policy bundle.")],
-    key: Annotated[str, typer.Option(help="PEM file of an Ed25519 private key.")],
+    bundle: Annotated[str, Argument(help="Folder of the policy bundle.")],
+    key: Annotated[str, Option(help="PEM file of an Ed25519 private key.")],
     as_json: Json = False,
 ) -> None:
     """Signs a bundle; `himari serve --signer public.pem` serves no other. Sign before you promote: an alias pins bytes.
@@ -55,4 +56,4 @@ def sign(
 
     manifest = put(bundle, key)
     found = {"bundle": bundle, "model_version": manifest.version, "manifest_sha256": manifest.manifest_sha256}
-    typer.echo(json.dumps(found) if as_json else f"{bundle}: {manifest.version} is signed")
+    click.echo(json.dumps(found) if as_json else f"{bundle}: {manifest.version} is signed")

@@ -11,16 +11,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
 
-import typer
+import click
 
 from himari_rl.cli.console import stderr_console
 from himari_rl.cli.options import AGENT, BUDGET, Json, Kind, configured, told_on
+from himari_rl.cli.signature import Option, make_command
 from himari_rl.config import Resolved
 
 
-def register(app: typer.Typer) -> None:
+def register(app: click.Group) -> None:
     """Adds `himari certify` to the root app."""
-    app.command("certify")(certify())
+    app.add_command(make_command(certify(), "certify"))
 
 
 @configured("certify", "certify.seeds", "certify.num_episodes", "certify.device", *AGENT, *BUDGET)
@@ -29,10 +30,10 @@ def certify(
     settings: Resolved,
     market: Annotated[
         list[str] | None,
-        typer.Option(help="Markets; all of this kind by default. Other numbers: M2:sigma=0.04,cost=0.001; M5x8"),
+        Option(help="Markets; all of this kind by default. Other numbers: M2:sigma=0.04,cost=0.001; M5x8"),
     ] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; one a core by default.")] = None,
-    html: Annotated[str | None, typer.Option(help="Write the page with the learned bands here.")] = None,
+    jobs: Annotated[int | None, Option(min=1, help="Processes; one a core by default.")] = None,
+    html: Annotated[str | None, Option(help="Write the page with the learned bands here.")] = None,
     as_json: Json = False,
 ) -> None:
     """Trains on markets whose optimum is solved and grades the bundles. Exit 1 if a threshold is missed.

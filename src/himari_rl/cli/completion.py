@@ -14,10 +14,12 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated
 
-import typer
+import click
+
+from himari_rl.cli.signature import Argument, make_command
 
 ASKED = "_HIMARI_COMPLETE"
-"""The variable in which a shell's script asks: complete_bash, complete_zsh, complete_fish."""
+"""The variable in which a shell's script asks: bash_complete, zsh_complete, fish_complete."""
 
 
 class Shell(StrEnum):
@@ -28,22 +30,22 @@ class Shell(StrEnum):
     fish = "fish"
 
 
-def register(app: typer.Typer) -> None:
+def register(app: click.Group) -> None:
     """Adds `himari completion`."""
-    app.command()(completion)
+    app.add_command(make_command(completion))
 
 
-def completion(shell: Annotated[Shell, typer.Argument(help="bash, zsh or fish.")]) -> None:
+def completion(shell: Annotated[Shell, Argument(help="bash, zsh or fish.")]) -> None:
     """Prints what makes a shell complete himari's commands and options.
 
     Example: himari completion bash >> ~/.bashrc
     """
-    raise typer.Exit(_ask([], f"source_{shell.value}"))
+    raise click.exceptions.Exit(_ask([], f"{shell.value}_source"))
 
 
 def words_of(environment: Mapping[str, str]) -> list[str]:
     """The words after `himari` that a shell has so far, the unfinished one too."""
-    line = environment.get("COMP_WORDS") or environment.get("_TYPER_COMPLETE_ARGS", "")
+    line = environment.get("COMP_WORDS", "")
     try:
         return shlex.split(line)[1:]
     except ValueError:  # a quote is open
@@ -56,9 +58,8 @@ def answer(environment: Mapping[str, str]) -> int:
 
 
 def _ask(words: list[str], instruction: str) -> int:
-    from typer.completion import get_completion_inspect_parameters, shell_complete
+    from click.shell_completion import shell_complete
 
     from himari_rl import cli
 
-    get_completion_inspect_parameters()  # enters the shells that typer knows
     return shell_complete(cli.command_for(words), {}, "himari", ASKED, instruction)

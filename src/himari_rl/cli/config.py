@@ -8,23 +8,23 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
+import click
 
 from himari_rl.cli.options import Assignments, ConfigFile, Json
 from himari_rl.cli.settings import COMMANDS, KINDS
+from himari_rl.cli.signature import Argument, make_command, make_group
 from himari_rl.config import DEFAULT, Resolved
 
 INDENT = 4
 
-config_app = typer.Typer(no_args_is_help=True, help="Every setting: its value, where it was set, what it means.")
 
-
-def register(app: typer.Typer) -> None:
+def register(app: click.Group) -> None:
     """Adds `himari config`."""
-    app.add_typer(config_app, name="config")
+    group = make_group("config", function=_config)
+    group.add_command(make_command(show))
+    app.add_command(group)
 
 
-@config_app.callback()
 def _config() -> None:
     """Every setting of every command: its value, where it was set, what it means.
 
@@ -32,10 +32,9 @@ def _config() -> None:
     """
 
 
-@config_app.command()
 def show(
-    command: Annotated[str | None, typer.Argument(help=f"{', '.join(COMMANDS)}; all of them by default.")] = None,
-    kind: Annotated[str, typer.Argument(help="Of the agent: base, lstm or multi.")] = KINDS[0],
+    command: Annotated[str | None, Argument(help=f"{', '.join(COMMANDS)}; all of them by default.")] = None,
+    kind: Annotated[str, Argument(help="Of the agent: base, lstm or multi.")] = KINDS[0],
     config_file: ConfigFile = None,
     assignments: Assignments = None,
     as_json: Json = False,
@@ -52,7 +51,7 @@ def show(
     found = {name: resolved(name, kind, config_file, _of(name, assignments or [], command), ()) for name in names}
     if as_json:
         documents = {name: _document(config) for name, config in found.items()}
-        typer.echo(json.dumps(documents[command] if command else documents))
+        click.echo(json.dumps(documents[command] if command else documents))
         return
     seen: set[str] = set()
     for name, config in found.items():
@@ -75,21 +74,18 @@ def _document(config: Resolved) -> dict[str, object]:
 
 def _print(name: str, config: Resolved, seen: set[str]) -> None:
     """Two lines a setting, section by section, of those that were not printed already; fits eighty columns."""
-    from rich.console import Console
-    from rich.markup import escape
-
     from himari_rl.cli.console import print_words
+    from himari_rl.evaluation.terminal import say, styled
 
-    console = Console(highlight=False)
     for section in config.sections:
         if section in seen:
             continue
-        console.print(f"\n[bold cyan]{section}[/]  [dim]himari {name}[/]")
+        say(f"\n{styled(section, 'bold cyan')}  {styled(f'himari {name}', 'dim')}")
         for key, each in config.settings.items():
             if key.startswith(f"{section}."):
                 value = each.shown()
                 text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
                 style = "" if each.origin == DEFAULT else "bold"
-                console.print(f"{key:<39} {escape(text):<16} {escape(each.origin)}", style=style, soft_wrap=True)
+                say(f"{key:<39} {text:<16} {each.origin}", style)
                 print_words(" " * INDENT + each.help, indent=INDENT, style="dim")
-    console.print(f"\nhimari {name}: settings {config.hash}", style="dim")
+    say(f"\nhimari {name}: settings {config.hash}", "dim")

@@ -9,10 +9,11 @@ import io
 from collections import Counter
 from typing import TYPE_CHECKING, TextIO, cast
 
-from rich.console import Console
-from rich.markup import escape
+from himari_rl.evaluation.terminal import say, styled, width
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from himari_rl.serving.log_lines import LogLines
 
 WAIT_S = 0.5
@@ -71,27 +72,28 @@ def stderr_console(*, highlight: bool = True) -> Console:
     """A console on stderr that no full disk and no dead pipe can stop."""
     import sys
 
+    from rich.console import Console
+
     return Console(file=cast(TextIO, Unfailing(sys.stderr)), highlight=highlight)
 
 
-def print_words(text: str, *, mark: str = "", indent: int = 0, style: str | None = None) -> None:
+def print_words(text: str, *, mark: tuple[str, str] | None = None, indent: int = 0, style: str = "") -> None:
     """A line on stdout in the terminal's width: broken between words, never inside one, so that it can be copied.
 
     Args:
-        mark: goes before it, in rich's markup.
+        mark: goes before it: a text and its style.
         indent: of the second and later lines.
     """
     import textwrap
 
-    console = Console(highlight=False)
-    lead = f"{mark}  " if mark else ""
-    room = 9 if mark else 0  # of a mark of seven columns
+    lead = f"{styled(*mark)}  " if mark else ""
+    room = len(mark[0]) + 2 if mark else 0
     whole = textwrap.TextWrapper(
-        console.width - room,
+        width() - room,
         subsequent_indent=" " * max(indent - room, 0),
         break_long_words=False,
         break_on_hyphens=False,
     )
     lines = whole.wrap(text) or [""]
     body = ("\n" + " " * room).join(lines)
-    console.print(f"{lead}{escape(body)}", soft_wrap=True, style=style)
+    say(f"{lead}{styled(body, style)}")

@@ -8,29 +8,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+import click
 
 from himari_rl.cli.options import CLOUD_FILE, Json, configured
+from himari_rl.cli.signature import Option, make_command
 from himari_rl.config import Resolved
 
 if TYPE_CHECKING:
     from himari_rl.cloud.costs import JobAttempt
 
 
-def register(app: typer.Typer) -> None:
+def register(app: click.Group) -> None:
     """Adds `himari cost`."""
-    app.command("cost")(cost())
+    app.add_command(make_command(cost(), "cost"))
 
 
 @configured("cost", "launch.profile", "launch.spot", usual=CLOUD_FILE)
 def cost(
     settings: Resolved,
     costs: Annotated[
-        str | None, typer.Option(help="The cost ledger: a folder, local or gs:// (default: cloud.costs of the bucket).")
+        str | None, Option(help="The cost ledger: a folder, local or gs:// (default: cloud.costs of the bucket).")
     ] = None,
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Only plan and estimate; the bucket is not asked.")
-    ] = False,
+    offline: Annotated[bool, Option("--offline", help="Only plan and estimate; the bucket is not asked.")] = False,
     as_json: Json = False,
 ) -> None:
     """Plan, estimate, measured cost and money spent of each model, and the total against the budget. Exit 1 above it.
@@ -48,7 +47,7 @@ def cost(
     found = table(settings, attempts) | {"ledger": "not asked" if offline else place or "none"}
     sys.stdout.write(json.dumps(found) + "\n" if as_json else page(found))
     if found["spent_usd"] > found["total_usd"]:
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
 
 
 def table(settings: Resolved, attempts: list[JobAttempt]) -> dict[str, Any]:

@@ -11,29 +11,31 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+import click
+
+from himari_rl.cli.signature import Argument, Option, make_command, make_group
 
 if TYPE_CHECKING:
     from himari_rl.data.audit import AuditReport
     from himari_rl.schema import Bars
 
-data = typer.Typer(no_args_is_help=True, help="Download bars, and see what is in them.")
 
-
-def register(app: typer.Typer) -> None:
+def register(app: click.Group) -> None:
     """Adds `himari data`."""
-    app.add_typer(data, name="data")
+    group = make_group("data", "Download bars, and see what is in them.")
+    for command in (fetch, audit, join):
+        group.add_command(make_command(command))
+    app.add_command(group)
 
 
-@data.command()
 def fetch(
-    symbol: Annotated[str, typer.Argument(help="As the exchange trades it: BTC-USD, BTC-USDT.")],
-    since: Annotated[str, typer.Option(help="First bar, ISO date or time, UTC.")],
-    until: Annotated[str | None, typer.Option(help="Up to, not including; now if not given.")] = None,
-    exchange: Annotated[str, typer.Option(help="A ccxt exchange: coinbase, binance, bitstamp ...")] = "coinbase",
-    timeframe: Annotated[str, typer.Option(help="Length of a bar: 1h, 1d, 15m ...")] = "1h",
-    out: Annotated[str, typer.Option(help="Folder; the file is OUT/EXCHANGE/SYMBOL_1h.parquet.")] = "data",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    symbol: Annotated[str, Argument(help="As the exchange trades it: BTC-USD, BTC-USDT.")],
+    since: Annotated[str, Option(help="First bar, ISO date or time, UTC.")],
+    until: Annotated[str | None, Option(help="Up to, not including; now if not given.")] = None,
+    exchange: Annotated[str, Option(help="A ccxt exchange: coinbase, binance, bitstamp ...")] = "coinbase",
+    timeframe: Annotated[str, Option(help="Length of a bar: 1h, 1d, 15m ...")] = "1h",
+    out: Annotated[str, Option(help="Folder; the file is OUT/EXCHANGE/SYMBOL_1h.parquet.")] = "data",
+    as_json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Downloads candles from a public exchange; run it again to continue or to bring it up to date.
 
@@ -58,7 +60,7 @@ def fetch(
             progress=lambda now, total: bar.update(task, completed=now, total=total),
         )
     if as_json:
-        typer.echo(json.dumps(dataclasses.asdict(done)))
+        click.echo(json.dumps(dataclasses.asdict(done)))
         return
     console = Console(soft_wrap=True, highlight=False)
     console.print(
@@ -69,13 +71,12 @@ def fetch(
     console.print(f"next: himari data audit {done.path}", markup=False)
 
 
-@data.command()
 def audit(
-    paths: Annotated[list[str], typer.Argument(help="Files or folders: .csv, .csv.gz, .parquet.")],
-    symbol: Annotated[str | None, typer.Option(help="Only this symbol.")] = None,
-    interval: Annotated[str | None, typer.Option(help="Only this interval: 1h, 1d ...")] = None,
-    accept: Annotated[list[str] | None, typer.Option(help="A finding to go on with, by its name.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    paths: Annotated[list[str], Argument(help="Files or folders: .csv, .csv.gz, .parquet.")],
+    symbol: Annotated[str | None, Option(help="Only this symbol.")] = None,
+    interval: Annotated[str | None, Option(help="Only this interval: 1h, 1d ...")] = None,
+    accept: Annotated[list[str] | None, Option(help="A finding to go on with, by its name.")] = None,
+    as_json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Shows gaps, duplicates, outliers, broken rows, suspected leaks, what the data says of itself, and fingerprint.
 
@@ -103,12 +104,12 @@ def audit(
             "reports": [report.as_json() for report in reports],
             "together": [fact.as_json() for fact in shared],
         }
-        typer.echo(json.dumps(document, allow_nan=False))
+        click.echo(json.dumps(document, allow_nan=False))
     else:
         for report in reports:
             _print(report)
         for fact in shared:
-            print_words(fact.sentence, style="yellow" * (fact.level != "note") or None)
+            print_words(fact.sentence, style="yellow" * (fact.level != "note"))
     if len(usable) < len(reports):
         refused = next(report for report in reports if not report.usable)
         raise RefusedError(
@@ -124,14 +125,13 @@ def audit(
         )
 
 
-@data.command()
 def join(
-    bars: Annotated[str, typer.Argument(help="Bars of one symbol: a file or a folder.")],
-    signals: Annotated[str, typer.Argument(help="Signals at any times: timestamp and signal_action, more if known.")],
-    max_age: Annotated[str | None, typer.Option(help="How long a signal is held: 4h, 30m (default: 4 bars).")] = None,
-    symbol: Annotated[str | None, typer.Option(help="Which symbol, where the bars have several.")] = None,
-    out: Annotated[str | None, typer.Option(help="File (default: SYMBOL_1h_signals.parquet beside SIGNALS).")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    bars: Annotated[str, Argument(help="Bars of one symbol: a file or a folder.")],
+    signals: Annotated[str, Argument(help="Signals at any times: timestamp and signal_action, more if known.")],
+    max_age: Annotated[str | None, Option(help="How long a signal is held: 4h, 30m (default: 4 bars).")] = None,
+    symbol: Annotated[str | None, Option(help="Which symbol, where the bars have several.")] = None,
+    out: Annotated[str | None, Option(help="File (default: SYMBOL_1h_signals.parquet beside SIGNALS).")] = None,
+    as_json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Puts signals that come as events onto bars: each counts from the close of the bar in which it came.
 
@@ -159,7 +159,7 @@ def join(
     write_bars(joined.bars, path)
     if as_json:
         told = {key: value for key, value in vars(joined).items() if key != "bars"}
-        typer.echo(json.dumps({"path": path, "bars": len(loaded)} | told))
+        click.echo(json.dumps({"path": path, "bars": len(loaded)} | told))
         return
     console = Console(soft_wrap=True, highlight=False)
     for line in described(joined):
@@ -181,8 +181,8 @@ def _print(report: AuditReport) -> None:
     lines = _lines(report)
     width = max(len(name) for name, _, _ in lines)
     for name, value, alarm in lines:
-        print_words(f"{f'  {name}':<{width + 2}}  {value}", indent=width + 4, style="yellow" if alarm else None)
-    typer.echo()
+        print_words(f"{f'  {name}':<{width + 2}}  {value}", indent=width + 4, style="yellow" * alarm)
+    click.echo()
 
 
 def _lines(report: AuditReport) -> list[tuple[str, str, bool]]:

@@ -18,9 +18,10 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+import click
 
 from himari_rl.cli.options import told_on
+from himari_rl.cli.signature import Option, make_command
 from himari_rl.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -39,21 +40,19 @@ ROWS = 35_000  # four years of hours
 START_S = 30.0  # the server's time to listen
 
 
-def register(app: typer.Typer) -> None:
+def register(app: click.Group) -> None:
     """Adds `himari demo`."""
-    app.command()(demo)
+    app.add_command(make_command(demo))
 
 
 def demo(
-    data: Annotated[list[str] | None, typer.Option(help="Files or a folder of bars (default: synthetic).")] = None,
-    symbol: Annotated[str | None, typer.Option(help="Which symbol, where the data has several.")] = None,
-    out: Annotated[str, typer.Option(help="Folder for bars, bundle and verdict.")] = "runs/demo",
-    num_episodes: Annotated[
-        int, typer.Option(help="Training budget, in episodes of 500 bars.")
-    ] = TrainConfig.num_episodes,
-    seed: Annotated[int, typer.Option(help="Of the market, the training and the evaluation.")] = 0,
-    real: Annotated[bool, typer.Option("--real", help="Only say how it is walked on real bars.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, the story on stderr.")] = False,
+    data: Annotated[list[str] | None, Option(help="Files or a folder of bars (default: synthetic).")] = None,
+    symbol: Annotated[str | None, Option(help="Which symbol, where the data has several.")] = None,
+    out: Annotated[str, Option(help="Folder for bars, bundle and verdict.")] = "runs/demo",
+    num_episodes: Annotated[int, Option(help="Training budget, in episodes of 500 bars.")] = TrainConfig.num_episodes,
+    seed: Annotated[int, Option(help="Of the market, the training and the evaluation.")] = 0,
+    real: Annotated[bool, Option("--real", help="Only say how it is walked on real bars.")] = False,
+    as_json: Annotated[bool, Option("--json", help="One JSON document on stdout, the story on stderr.")] = False,
 ) -> None:
     """Walks the whole road once: bars, audit, features, PPO, bundle, verdict, one answer over HTTP.
 
@@ -62,12 +61,12 @@ def demo(
     from himari_rl.storage import local_path
 
     if real:
-        typer.echo(json.dumps({"commands": REAL.splitlines()[:2]}) if as_json else REAL)
+        click.echo(json.dumps({"commands": REAL.splitlines()[:2]}) if as_json else REAL)
         return
     with redirect_stdout(sys.stderr) if as_json else nullcontext():
         document = _walk(data, symbol, local_path(out), num_episodes, seed)
     if as_json:
-        typer.echo(json.dumps(document, allow_nan=False))
+        click.echo(json.dumps(document, allow_nan=False))
 
 
 def _walk(data: list[str] | None, symbol: str | None, out: Path, num_episodes: int, seed: int) -> dict[str, Any]:
@@ -152,7 +151,7 @@ def _command(console: Console, *words: str) -> None:
     console.print(f"$ himari {shlex.join(words)}", style="dim", markup=False)
     code = cli.run(words)
     if code:
-        raise typer.Exit(code)
+        raise click.exceptions.Exit(code)
 
 
 def _last_state(bars: Bars) -> list[float]:

@@ -8,26 +8,27 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
+import click
 
 from himari_rl.cli.options import CLOUD_FILE, ROOT, Json, configured
+from himari_rl.cli.signature import Option, make_command
 from himari_rl.config import Resolved
 
 
-def register(app: typer.Typer) -> None:
+def register(app: click.Group) -> None:
     """Adds `himari deploy`."""
-    app.command("deploy")(deploy())
+    app.add_command(make_command(deploy(), "deploy"))
 
 
 @configured("deploy", "monitoring.profile", usual=CLOUD_FILE)
 def deploy(
     settings: Resolved,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands, and run none.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Print the commands, and run none.")] = False,
     write: Annotated[
-        bool, typer.Option("--write", help="Write config/service.yaml and terraform's variables from the config.")
+        bool, Option("--write", help="Write config/service.yaml and terraform's variables from the config.")
     ] = False,
     render: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write the service file with the project's id in it.")
+        str | None, Option(metavar="FILE", help="Write the service file with the project's id in it.")
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -11,24 +11,25 @@ import json
 import os
 from typing import Annotated
 
-import typer
+import click
 
 from himari_rl.cli.extras import EXTRAS
+from himari_rl.cli.signature import Argument, Option, make_command
 
-MARKS = {"ok": "[green]ok     [/]", "absent": "[yellow]-      [/]", "missing": "[red]MISSING[/]"}
+MARKS = {"ok": ("ok     ", "green"), "absent": ("-      ", "yellow"), "missing": ("MISSING", "red")}
 
 
-def register(app: typer.Typer) -> None:
+def register(app: click.Group) -> None:
     """Adds `himari doctor`."""
-    app.command()(doctor)
+    app.add_command(make_command(doctor))
 
 
 def doctor(
     needed: Annotated[
-        list[str] | None, typer.Argument(metavar="[EXTRA]...", help=f"What must be there: {', '.join(EXTRAS)}.")
+        list[str] | None, Argument(metavar="[EXTRA]...", help=f"What must be there: {', '.join(EXTRAS)}.")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Folder or file of bars that must be there (default: data).")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    data: Annotated[str | None, Option(help="Folder or file of bars that must be there (default: data).")] = None,
+    as_json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Says what is here and what is missing: versions, machine, extras, data, credentials. No network is asked.
 
@@ -46,11 +47,11 @@ def doctor(
     found = findings(needed or (), data, os.environ)
     bad = [finding for finding in found if finding.state == BAD]
     if as_json:
-        typer.echo(json.dumps({"fit": not bad, "findings": [finding._asdict() for finding in found]}))
+        click.echo(json.dumps({"fit": not bad, "findings": [finding._asdict() for finding in found]}))
     else:
         for finding in found:
             cure = f"; {finding.cure}" if finding.cure else ""
             print_words(f"{finding.name:<17} {finding.said}{cure}", mark=MARKS[finding.state], indent=26)
         print_words(f"{len(bad)} to mend" if bad else "Fit. What is marked - is absent and was not asked for.")
     if bad:
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)

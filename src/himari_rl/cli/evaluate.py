@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+import click
 
 from himari_rl.cli.options import ACCEPT, ExternalCode, Json, configured
+from himari_rl.cli.signature import Argument, Option, make_command
 from himari_rl.config import Resolved
 
 if TYPE_CHECKING:
@@ -21,24 +22,24 @@ if TYPE_CHECKING:
 PLAIN = ("test_fraction", "costs", "trials", "risk_aversion", "seed", "allow_seen")
 
 
-def register(app: typer.Typer) -> None:
+def register(app: click.Group) -> None:
     """Adds `himari evaluate`."""
-    app.command("evaluate")(evaluate())
+    app.add_command(make_command(evaluate(), "evaluate"))
 
 
 @configured("evaluate", *(f"evaluate.{name}" for name in PLAIN), ACCEPT)
 def evaluate(
-    bundle: Annotated[str, typer.Argument(help="Folder of the policy bundle.")],
-    data: Annotated[list[str], typer.Option(help="Files or a folder of bars, of the bundle's symbols.")],
+    bundle: Annotated[str, Argument(help="Folder of the policy bundle.")],
+    data: Annotated[list[str], Option(help="Files or a folder of bars, of the bundle's symbols.")],
     settings: Resolved,
-    symbol: Annotated[str | None, typer.Option(help="Which symbol, where the data has several.")] = None,
-    funding: Annotated[str | None, typer.Option(help="Folder of funding files, for a bundle of several.")] = None,
+    symbol: Annotated[str | None, Option(help="Which symbol, where the data has several.")] = None,
+    funding: Annotated[str | None, Option(help="Folder of funding files, for a bundle of several.")] = None,
     beliefs_from: Annotated[
         list[str] | None,
-        typer.Option("--beliefs-from", help="The files that the policy was trained with under the same name."),
+        Option("--beliefs-from", help="The files that the policy was trained with under the same name."),
     ] = None,
     external_code: ExternalCode = False,
-    html: Annotated[str | None, typer.Option(help="Write the page of this evaluation to this file.")] = None,
+    html: Annotated[str | None, Option(help="Write the page of this evaluation to this file.")] = None,
     as_json: Json = False,
 ) -> None:
     """Judges a bundle on held-out bars against multiplier 1.0, with controls; writes evaluation.json into the bundle.
@@ -77,7 +78,7 @@ def evaluate(
     if html is not None:
         write_atomic(html, evaluation_html(policy, bars, found).encode())
     if as_json:
-        typer.echo(json.dumps(found.document, indent=2, allow_nan=False))
+        click.echo(json.dumps(found.document, indent=2, allow_nan=False))
     else:
         console = Console(highlight=False)
         for note in found.notes:
@@ -88,4 +89,4 @@ def evaluate(
         if found.portfolio is not None:
             render_portfolio(found.portfolio, console)
     if found.verdict.answer == LOOK_AHEAD:
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)

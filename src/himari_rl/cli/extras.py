@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 EXTRAS = {
-    "data": ("ccxt", "pandas", "pyarrow", "scipy", "tenacity"),
+    "data": ("ccxt", "pandas", "pyarrow", "rich", "scipy", "tenacity"),
     "train": ("gymnasium", "tensorboard", "torch"),
     "judge": ("jinja2", "optuna", "skfolio", "sqlalchemy"),
-    "serve": ("fastapi", "httptools", "orjson", "prometheus_client", "starlette", "uvicorn", "uvloop"),
+    "serve": ("fastapi", "httptools", "orjson", "prometheus_client", "starlette", "uvicorn"),
+    "fast": ("uvloop",),
     "client": ("httpx",),
     "postgres": ("psycopg",),
     "sign": ("cryptography",),

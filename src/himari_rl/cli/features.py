@@ -9,21 +9,21 @@ from __future__ import annotations
 import json
 from typing import Annotated
 
-import typer
+import click
 
 from himari_rl.cli.options import Json
+from himari_rl.cli.signature import Argument, Option, make_command, make_group
 
 ROWS = 2000  # of the synthetic bars: two months of hours and more, as weekly and monthly statistics need
 
-features = typer.Typer(no_args_is_help=True, help="Does your own feature code know the future?")
 
-
-def register(app: typer.Typer) -> None:
+def register(app: click.Group) -> None:
     """Adds `himari features`."""
-    app.add_typer(features, name="features")
+    group = make_group("features", function=_features)
+    group.add_command(make_command(check))
+    app.add_command(group)
 
 
-@features.callback()
 def _features() -> None:
     """Does your own feature code know the future?
 
@@ -31,13 +31,12 @@ def _features() -> None:
     """
 
 
-@features.command()
 def check(
-    function: Annotated[str, typer.Argument(help="MODULE:FUNCTION or FILE.py:FUNCTION; takes a DataFrame or Bars.")],
-    data: Annotated[list[str] | None, typer.Option(help="Bars to try it on; synthetic ones by default.")] = None,
-    symbol: Annotated[str | None, typer.Option(help="Which symbol, where the data has several.")] = None,
-    rows: Annotated[int, typer.Option(help="Bars to try it on, the newest of the data; 0 is all.")] = ROWS,
-    cuts: Annotated[int, typer.Option(help="At how many places the history is cut; each costs a call.")] = 8,
+    function: Annotated[str, Argument(help="MODULE:FUNCTION or FILE.py:FUNCTION; takes a DataFrame or Bars.")],
+    data: Annotated[list[str] | None, Option(help="Bars to try it on; synthetic ones by default.")] = None,
+    symbol: Annotated[str | None, Option(help="Which symbol, where the data has several.")] = None,
+    rows: Annotated[int, Option(help="Bars to try it on, the newest of the data; 0 is all.")] = ROWS,
+    cuts: Annotated[int, Option(help="At how many places the history is cut; each costs a call.")] = 8,
     as_json: Json = False,
 ) -> None:
     """Asks a feature function about the whole history and about its first rows only, and compares: the prefix test.
@@ -64,7 +63,7 @@ def check(
     leaks = [report for report in reports if report.leaks]
     if as_json:
         document = {"function": function, "rows": len(bars), "source": bars.source, "passed": not leaks}
-        typer.echo(json.dumps(document | {"columns": [report.to_dict() for report in reports]}, allow_nan=False))
+        click.echo(json.dumps(document | {"columns": [report.to_dict() for report in reports]}, allow_nan=False))
     else:
         console = Console(soft_wrap=True, highlight=False)
         console.print(f"{function} on {len(bars):,} bars of {bars.source}, cut at {cuts} places", markup=False)

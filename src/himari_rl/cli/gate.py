@@ -10,25 +10,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
-import typer
+import click
 
 from himari_rl.cli.options import ExternalCode, Json, configured
+from himari_rl.cli.signature import Argument, Option, make_command
 from himari_rl.config import Resolved
 
 if TYPE_CHECKING:
     from himari_rl.release.gate import GateAnswer
 
 ALIASES = "aliases"
-Champion = Annotated[str | None, typer.Option(help="Bundle of another walk-forward to compare with.")]
-Run = Annotated[str | None, typer.Option(help="Folder of the walk-forward (default: the bundle's parent).")]
-AcceptLeak = Annotated[str | None, typer.Option(help="Why a suspected leak is none; it is written down.")]
-NewLedger = Annotated[bool, typer.Option("--new-ledger", help="Begin a trial ledger where there is none.")]
+Champion = Annotated[str | None, Option(help="Bundle of another walk-forward to compare with.")]
+Run = Annotated[str | None, Option(help="Folder of the walk-forward (default: the bundle's parent).")]
+AcceptLeak = Annotated[str | None, Option(help="Why a suspected leak is none; it is written down.")]
+NewLedger = Annotated[bool, Option("--new-ledger", help="Begin a trial ledger where there is none.")]
 AcceptImplausible = Annotated[
     str | None,
-    typer.Option(help="Why a result that is too good is true; written down, passes no named leak."),
+    Option(help="Why a result that is too good is true; written down, passes no named leak."),
 ]
-Signer = Annotated[str | None, typer.Option(help="PEM file of a public key: evidence that it did not sign is refused.")]
-Folder = Annotated[str, typer.Option(help="Where the aliases are: a folder, local or gs://.")]
+Signer = Annotated[str | None, Option(help="PEM file of a public key: evidence that it did not sign is refused.")]
+Folder = Annotated[str, Option(help="Where the aliases are: a folder, local or gs://.")]
 
 
 class Taken(TypedDict):
@@ -40,17 +41,17 @@ class Taken(TypedDict):
     new_ledger: bool
 
 
-def register(app: typer.Typer) -> None:
+def register(app: click.Group) -> None:
     """Adds `himari gate`, `promote`, `rollback` and `decide`."""
-    app.command("gate")(gate())
-    app.command("promote")(promote())
-    app.command()(rollback)
-    app.command("decide")(decide())
+    app.add_command(make_command(gate(), "gate"))
+    app.add_command(make_command(promote(), "promote"))
+    app.add_command(make_command(rollback))
+    app.add_command(make_command(decide(), "decide"))
 
 
 @configured("gate")
 def gate(
-    bundle: Annotated[str, typer.Argument(help="The bundle of a walk-forward, RUN/bundle.")],
+    bundle: Annotated[str, Argument(help="The bundle of a walk-forward, RUN/bundle.")],
     settings: Resolved,
     champion: Champion = None,
     run: Run = None,
@@ -74,19 +75,19 @@ def gate(
     taken = Taken(leak_reason=accept_leak, implausible_reason=accept_implausible, signer=signer, new_ledger=new_ledger)
     answer = ask(bundle, settings["gate"], champion=champion, run=run, **taken)
     if as_json:
-        typer.echo(json.dumps(answer.to_dict() | {"config": settings.to_dict()}, allow_nan=False))
+        click.echo(json.dumps(answer.to_dict() | {"config": settings.to_dict()}, allow_nan=False))
     else:
         _show(answer)
     if not answer.passed:
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
 
 
 @configured("gate")
 def promote(
-    alias: Annotated[str, typer.Argument(help="Which alias: champion, candidate, another name, or its gs:// path.")],
-    bundle: Annotated[str, typer.Argument(help="The bundle of a walk-forward, RUN/bundle.")],
+    alias: Annotated[str, Argument(help="Which alias: champion, candidate, another name, or its gs:// path.")],
+    bundle: Annotated[str, Argument(help="The bundle of a walk-forward, RUN/bundle.")],
     settings: Resolved,
-    override: Annotated[str | None, typer.Option(help="The reason to promote in spite of a refusal.")] = None,
+    override: Annotated[str | None, Option(help="The reason to promote in spite of a refusal.")] = None,
     champion: Champion = None,
     run: Run = None,
     accept_leak: AcceptLeak = None,
@@ -112,12 +113,12 @@ def promote(
     answer = ask(bundle, settings["gate"], champion=champion, run=run, **taken)
     moved = move(_path(folder, alias), bundle, answer, override=override)
     document = {"alias": alias, "bundle": moved.bundle, "step": moved.step, "gate": answer.to_dict()}
-    typer.echo(json.dumps(document) if as_json else f"{alias} is {moved.bundle} (step {moved.step}); {answer.reason}")
+    click.echo(json.dumps(document) if as_json else f"{alias} is {moved.bundle} (step {moved.step}); {answer.reason}")
 
 
 def rollback(
-    alias: Annotated[str, typer.Argument(help="Which alias: its name or gs:// path.")],
-    reason: Annotated[str | None, typer.Option(help="Why, for the log.")] = None,
+    alias: Annotated[str, Argument(help="Which alias: its name or gs:// path.")],
+    reason: Annotated[str | None, Option(help="Why, for the log.")] = None,
     folder: Folder = ALIASES,
     as_json: Json = False,
 ) -> None:
@@ -131,15 +132,15 @@ def rollback(
 
     moved = step_back(_path(folder, alias), reason)
     document = {"alias": alias, "bundle": moved.bundle, "step": moved.step}
-    typer.echo(json.dumps(document) if as_json else f"{alias} is {moved.bundle} (step {moved.step})")
+    click.echo(json.dumps(document) if as_json else f"{alias} is {moved.bundle} (step {moved.step})")
 
 
 @configured("gate")
 def decide(
     settings: Resolved,
-    base: Annotated[str | None, typer.Option(help="Bundle of the base walk-forward.")] = None,
-    lstm: Annotated[str | None, typer.Option(help="Bundle of the LSTM walk-forward, same bars.")] = None,
-    multi: Annotated[str | None, typer.Option(help="Bundle of the multi-asset walk-forward.")] = None,
+    base: Annotated[str | None, Option(help="Bundle of the base walk-forward.")] = None,
+    lstm: Annotated[str | None, Option(help="Bundle of the LSTM walk-forward, same bars.")] = None,
+    multi: Annotated[str | None, Option(help="Bundle of the multi-asset walk-forward.")] = None,
     accept_leak: AcceptLeak = None,
     new_ledger: NewLedger = False,
     accept_implausible: AcceptImplausible = None,
@@ -171,13 +172,13 @@ def decide(
     }
     choice = choose(answers)
     if as_json:
-        typer.echo(json.dumps(asdict(choice)))
+        click.echo(json.dumps(asdict(choice)))
     else:
         for step in choice.steps:
-            typer.echo(step)
-        typer.echo(f"Use {choice.use}{f' ({choice.bundle})' if choice.bundle else ''}.")
+            click.echo(step)
+        click.echo(f"Use {choice.use}{f' ({choice.bundle})' if choice.bundle else ''}.")
     if choice.bundle is None:
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
 
 
 def _path(folder: str, alias: str) -> str:
@@ -192,16 +193,14 @@ def _path(folder: str, alias: str) -> str:
 
 
 def _show(answer: GateAnswer) -> None:
-    from rich.console import Console
-
+    from himari_rl.cli.console import print_words
     from himari_rl.evaluation.terminal import print_check
 
-    console = Console(highlight=False)
-    console.print(f"ledger: {answer.ledger}", style="dim", markup=False)
+    print_words(f"ledger: {answer.ledger}", style="dim")
     for line in answer.lines:
-        print_check(console, line.passed, line.head, line.why)
+        print_check(line.passed, line.head, line.why)
     for said in answer.statements:
-        console.print(said, markup=False)
+        print_words(said)
     for exception in answer.exceptions:
-        console.print(f"by hand {exception}", style="yellow", markup=False)
-    console.print(f"{answer.version}: {answer.reason}", style="bold green" if answer.passed else "bold red")
+        print_words(f"by hand {exception}", style="yellow")
+    print_words(f"{answer.version}: {answer.reason}", style="bold green" if answer.passed else "bold red")

@@ -10,7 +10,9 @@ import json
 import textwrap
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+import click
+
+from himari_rl.cli.signature import Argument, Option, make_command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,16 +58,16 @@ Real bars: himari data fetch BTC-USD --since 2020-01-01
 IGNORED = "runs/\ndata/\naliases/\n.venv/\n"
 
 
-def register(app: typer.Typer) -> None:
+def register(app: click.Group) -> None:
     """Adds `himari init`."""
-    app.command()(init)
+    app.add_command(make_command(init))
 
 
 def init(
-    folder: Annotated[str, typer.Argument(help="A new folder, or one in which none of these files is yet.")],
-    rows: Annotated[int, typer.Option(min=2000, help="Hours of sample bars.")] = ROWS,
-    seed: Annotated[int, typer.Option(min=0, help="Of the synthetic market.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    folder: Annotated[str, Argument(help="A new folder, or one in which none of these files is yet.")],
+    rows: Annotated[int, Option(min=2000, help="Hours of sample bars.")] = ROWS,
+    seed: Annotated[int, Option(min=0, help="Of the synthetic market.")] = 0,
+    as_json: Annotated[bool, Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Makes a project folder: run.yaml with every line explained, synthetic sample bars, README.md, .gitignore.
 
@@ -89,10 +91,10 @@ def init(
         write_atomic(place / name, text.encode())
     write_bars(synthetic_bars(rows, seed), place / BARS)
     if as_json:
-        typer.echo(json.dumps({"folder": str(place), "files": [*texts, BARS], "rows": rows, "seed": seed}))
+        click.echo(json.dumps({"folder": str(place), "files": [*texts, BARS], "rows": rows, "seed": seed}))
         return
-    typer.echo(f"{place}: {', '.join(texts)} and {BARS}, a SYNTHETIC market of {rows:,} hours (seed {seed})")
-    typer.echo(f"next: cd {place} && himari train base --config run.yaml --data {BARS} --out runs/first")
+    click.echo(f"{place}: {', '.join(texts)} and {BARS}, a SYNTHETIC market of {rows:,} hours (seed {seed})")
+    click.echo(f"next: cd {place} && himari train base --config run.yaml --data {BARS} --out runs/first")
 
 
 def run_yaml() -> str:

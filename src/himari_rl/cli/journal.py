@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+import click
 
 from himari_rl.cli.options import Json
+from himari_rl.cli.signature import Argument, Option, make_command, make_group
 
 if TYPE_CHECKING:
     from himari_rl.journal.entry import Stored
 
-Place = Annotated[str, typer.Argument(metavar="JOURNAL", help="An SQLite file, or postgresql://...")]
+Place = Annotated[str, Argument(metavar="JOURNAL", help="An SQLite file, or postgresql://...")]
 
 
 def verify(place: Place, as_json: Json = False) -> None:
@@ -33,18 +34,16 @@ def verify(place: Place, as_json: Json = False) -> None:
         count = journal.verify()
         kinds = dict(Counter(row.entry.kind for row in journal.entries()))
     if as_json:
-        typer.echo(json.dumps({"entries": count, "kinds": kinds, "whole": True}))
+        click.echo(json.dumps({"entries": count, "kinds": kinds, "whole": True}))
     else:
         parts = ", ".join(f"{number:,} {kind}" for kind, number in sorted(kinds.items()))
-        typer.echo(f"{count:,} entries, the chain is whole ({parts or 'nothing yet'})")
+        click.echo(f"{count:,} entries, the chain is whole ({parts or 'nothing yet'})")
 
 
 def tail(
     place: Place,
-    count: Annotated[int, typer.Option(min=1, help="How many entries.")] = 10,
-    kind: Annotated[
-        str, typer.Option(help="Only entries of one kind: decision, rejection, halt, resume, answer.")
-    ] = "",
+    count: Annotated[int, Option(min=1, help="How many entries.")] = 10,
+    kind: Annotated[str, Option(help="Only entries of one kind: decision, rejection, halt, resume, answer.")] = "",
     as_json: Json = False,
 ) -> None:
     """Shows the newest entries, the newest last.
@@ -64,14 +63,14 @@ def tail(
     for row in rows:
         if as_json:
             whole = {"number": row.number, **row.entry._asdict(), "body": row.entry.said, "chain": row.chain}
-            typer.echo(json.dumps(whole))
+            click.echo(json.dumps(whole))
         else:
-            typer.echo(_line(row))
+            click.echo(_line(row))
 
 
 def export(
     place: Place,
-    out: Annotated[str, typer.Option(help="The Parquet file to write.")],
+    out: Annotated[str, Option(help="The Parquet file to write.")],
     as_json: Json = False,
 ) -> None:
     """Writes every entry to a Parquet file.
@@ -86,7 +85,7 @@ def export(
     with open_journal(place, create=False) as journal:
         journal.verify()
         count = write(journal, out)
-    typer.echo(json.dumps({"entries": count, "out": out}) if as_json else f"{count:,} entries in {out}")
+    click.echo(json.dumps({"entries": count, "out": out}) if as_json else f"{count:,} entries in {out}")
 
 
 def _line(row: Stored) -> str:
@@ -104,9 +103,9 @@ def _line(row: Stored) -> str:
     return f"{head}{at} {said.get('reason', '')} {said.get('why', '')}".rstrip()
 
 
-def register(app: typer.Typer) -> None:
+def register(app: click.Group) -> None:
     """Adds `himari journal`."""
-    group = typer.Typer(help="Decisions of runner and server: verify, tail, export.", no_args_is_help=True)
+    group = make_group("journal", "Decisions of runner and server: verify, tail, export.")
     for command in (verify, tail, export):
-        group.command(command.__name__)(command)
-    app.add_typer(group, name="journal")
+        group.add_command(make_command(command))
+    app.add_command(group)

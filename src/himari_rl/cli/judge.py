@@ -11,22 +11,23 @@ from __future__ import annotations
 import json
 from typing import Annotated
 
-import typer
+import click
 
 from himari_rl.cli.options import ExternalCode, Json
+from himari_rl.cli.signature import Argument, Option, make_command
 
 
-def register(app: typer.Typer) -> None:
+def register(app: click.Group) -> None:
     """Adds `himari judge`, `verify`, `certificate` and `runs`."""
     for command in (judge, verify, certificate, runs):
-        app.command(command.__name__)(command)
+        app.add_command(make_command(command))
 
 
 def judge(
-    returns: Annotated[str, typer.Argument(metavar="RETURNS.csv", help="Columns `time` and `return` (simple).")],
-    trials: Annotated[int, typer.Option(min=1, help="Everything that was tried before these were chosen.")] = 1,
-    per_year: Annotated[float | None, typer.Option(help="Periods a year, where the file has no time.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    returns: Annotated[str, Argument(metavar="RETURNS.csv", help="Columns `time` and `return` (simple).")],
+    trials: Annotated[int, Option(min=1, help="Everything that was tried before these were chosen.")] = 1,
+    per_year: Annotated[float | None, Option(help="Periods a year, where the file has no time.")] = None,
+    seed: Annotated[int, Option(min=0, help="Of the bootstrap.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Says what can be said of a strategy from its returns alone, and what cannot. Exit code 1 where no edge is shown.
@@ -36,27 +37,27 @@ def judge(
     from himari_rl.experiments.returns import judge_returns
 
     found = judge_returns(returns, trials, per_year=per_year, seed=seed)
-    typer.echo(json.dumps(found.to_dict(), allow_nan=False) if as_json else str(found))
+    click.echo(json.dumps(found.to_dict(), allow_nan=False) if as_json else str(found))
     if found.answer != "shown":
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
 
 
 def verify(
-    run: Annotated[str, typer.Argument(help="Folder of a walk-forward.")],
-    data: Annotated[list[str], typer.Option(help="The files or folder of bars that it was judged on.")],
-    symbol: Annotated[str | None, typer.Option(help="Which symbol, where the data has several.")] = None,
-    symbols: Annotated[list[str] | None, typer.Option(help="Of a panel: its symbols, in its order.")] = None,
-    funding: Annotated[str | None, typer.Option(help="Of a panel: folder of funding files.")] = None,
+    run: Annotated[str, Argument(help="Folder of a walk-forward.")],
+    data: Annotated[list[str], Option(help="The files or folder of bars that it was judged on.")],
+    symbol: Annotated[str | None, Option(help="Which symbol, where the data has several.")] = None,
+    symbols: Annotated[list[str] | None, Option(help="Of a panel: its symbols, in its order.")] = None,
+    funding: Annotated[str | None, Option(help="Of a panel: folder of funding files.")] = None,
     beliefs_from: Annotated[
-        list[str] | None, typer.Option("--beliefs-from", help="The files that it was given under the same name.")
+        list[str] | None, Option("--beliefs-from", help="The files that it was given under the same name.")
     ] = None,
-    train: Annotated[bool, typer.Option("--train", help="Train every fold again and compare the weights.")] = False,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes, with --train.")] = 1,
+    train: Annotated[bool, Option("--train", help="Train every fold again and compare the weights.")] = False,
+    jobs: Annotated[int, Option(min=1, help="Processes, with --train.")] = 1,
     external_code: ExternalCode = False,
     certificate: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write down what was found, signed; needs --key.")
+        str | None, Option(metavar="FILE", help="Write down what was found, signed; needs --key.")
     ] = None,
-    key: Annotated[str | None, typer.Option(help="PEM file of an Ed25519 private key, for --certificate.")] = None,
+    key: Annotated[str | None, Option(help="PEM file of an Ed25519 private key, for --certificate.")] = None,
     as_json: Json = False,
 ) -> None:
     """Recomputes a run's verdict from its folds, its bundle and the data. Exit code 0 where it is equal, 1 where not.
@@ -91,15 +92,15 @@ def verify(
         found = ask(run, bars, beliefs_from=others, train=train, pool=pool, progress=progress)
     if certificate and key:
         write_certificate(certificate, found, run, files, key)
-    typer.echo(json.dumps(found.to_dict(), allow_nan=False) if as_json else str(found))
+    click.echo(json.dumps(found.to_dict(), allow_nan=False) if as_json else str(found))
     if not found.equal:
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
 
 
 def certificate(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A certificate that himari verify wrote.")],
-    signer: Annotated[str | None, typer.Option(help="PEM file of the public key that must have signed it.")] = None,
-    run: Annotated[str | None, typer.Option(help="Folder of the walk-forward, held against it file by file.")] = None,
+    file: Annotated[str, Argument(metavar="FILE", help="A certificate that himari verify wrote.")],
+    signer: Annotated[str | None, Option(help="PEM file of the public key that must have signed it.")] = None,
+    run: Annotated[str | None, Option(help="Folder of the walk-forward, held against it file by file.")] = None,
     as_json: Json = False,
 ) -> None:
     """Reads a certificate: its signature, what it says, and whether a run is still the one that was verified.
@@ -116,14 +117,14 @@ def certificate(
 
         owner = public_key(signer)
     found = check_certificate(file, owner, run)
-    typer.echo(json.dumps(found.to_dict(), allow_nan=False) if as_json else str(found))
+    click.echo(json.dumps(found.to_dict(), allow_nan=False) if as_json else str(found))
     if not found.holds:
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
 
 
 def runs(
-    folder: Annotated[str, typer.Argument(help="Folder of runs, searched below too.")] = "runs",
-    html: Annotated[str | None, typer.Option(help="Write one index page to this file.")] = None,
+    folder: Annotated[str, Argument(help="Folder of runs, searched below too.")] = "runs",
+    html: Annotated[str | None, Option(help="Write one index page to this file.")] = None,
     as_json: Json = False,
 ) -> None:
     """Lists walk-forwards side by side: verdict, gate, figures, cost, and the settings in which they differ.
@@ -138,4 +139,4 @@ def runs(
         from himari_rl.storage import write_atomic
 
         write_atomic(html, index_page(found, folder, html).encode())
-    typer.echo(json.dumps(found, allow_nan=False) if as_json else table(found, folder))
+    click.echo(json.dumps(found, allow_nan=False) if as_json else table(found, folder))

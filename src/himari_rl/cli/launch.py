@@ -13,35 +13,36 @@ import secrets
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+import click
 
-from himari_rl.cli.options import CLOUD_FILE, ROOT, Json, configured, told_on
+from himari_rl.cli.options import CLOUD_FILE, ROOT, Json, configured
+from himari_rl.cli.signature import Option, make_command
 from himari_rl.config import Resolved
 
 if TYPE_CHECKING:
     from himari_rl.cloud.jobs import CloudJob, JobEstimate, WorkSize
 
 
-def register(app: typer.Typer) -> None:
+def register(app: click.Group) -> None:
     """Adds `himari launch`."""
     passing = {"allow_extra_args": True, "ignore_unknown_options": True}
-    app.command("launch", context_settings=passing)(launch())
+    app.add_command(make_command(launch(), "launch", context_settings=passing))
 
 
 @configured("launch", "launch.profile", "launch.spot", "launch.max_cost", usual=CLOUD_FILE, launches=True)
 def launch(
-    ctx: typer.Context,
-    model: Annotated[str, typer.Option(help="base, lstm, multi, walk-forward or certify.")],
+    ctx: click.Context,
+    model: Annotated[str, Option(help="base, lstm, multi, walk-forward or certify.")],
     settings: Resolved,
     others: tuple[list[str], str | None],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, and ask nothing of anybody.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Print the plan, and ask nothing of anybody.")] = False,
     local: Annotated[
-        bool, typer.Option("--local", help="Run the container's command as a process here; with run-job every task.")
+        bool, Option("--local", help="Run the container's command as a process here; with run-job every task.")
     ] = False,
     launch_id: Annotated[
-        str | None, typer.Option(help="Of a launch that was cut off: goes on with the job that it has begun.")
+        str | None, Option(help="Of a launch that was cut off: goes on with the job that it has begun.")
     ] = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Do not follow the job to its end.")] = False,
+    detach: Annotated[bool, Option("--detach", help="Do not follow the job to its end.")] = False,
     as_json: Json = False,
 ) -> None:
     """Begins a training job on Vertex AI (Gemini Enterprise Agent Platform) or Cloud Run, once, and follows it.
@@ -53,21 +54,21 @@ def launch(
     import json
     import re
     import sys
-
-    from rich.console import Console
+    from functools import partial
 
     from himari_rl.cloud.launch import launch as begun
     from himari_rl.cloud.local import run_here
     from himari_rl.errors import ConfigError
+    from himari_rl.evaluation.terminal import say
 
-    tell = told_on(Console(stderr=True, highlight=False))
+    tell = partial(say, stream=sys.stderr)
     identity = launch_id or secrets.token_hex(6)
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", identity):
         raise ConfigError(f"--launch-id {identity!r}", "up to 40 small letters, digits and dashes")
     try:
         job = planned(model, list(ctx.args), settings, *others, identity, local=local)
     except SystemExit as refused:  # the trainer's own parser has said why
-        raise typer.Exit(2) from refused
+        raise click.exceptions.Exit(2) from refused
     how, machines = settings["launch"], settings["machines"]
     machine = machines.profile(how.profile)
     if dry_run:
@@ -77,7 +78,7 @@ def launch(
     if local:
         code = run_here(job, machine, ROOT, tell=tell)
         if code:
-            raise typer.Exit(code)
+            raise click.exceptions.Exit(code)
         return
     if job.output and not job.output.startswith("gs://"):
         raise ConfigError(f"{job.output} is on this machine", "a place in a bucket", "--bucket-name, or --local")

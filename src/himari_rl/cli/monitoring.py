@@ -10,25 +10,24 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
+import click
 
-from himari_rl.cli.options import CLOUD_FILE, Json, configured, told_on
+from himari_rl.cli.options import CLOUD_FILE, Json, configured
+from himari_rl.cli.signature import Option, make_command
 from himari_rl.config import Resolved
 
 
-def register(app: typer.Typer) -> None:
+def register(app: click.Group) -> None:
     """Adds `himari monitoring`."""
-    app.command("monitoring")(monitoring())
+    app.add_command(make_command(monitoring(), "monitoring"))
 
 
 @configured("monitoring", "monitoring.profile", "monitoring.email", usual=CLOUD_FILE)
 def monitoring(
     settings: Resolved,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be changed, and change nothing.")
-    ] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Print what would be changed, and change nothing.")] = False,
     offline: Annotated[
-        bool, typer.Option("--offline", help="Print the documents themselves as JSON; nobody is asked.")
+        bool, Option("--offline", help="Print the documents themselves as JSON; nobody is asked.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -38,16 +37,16 @@ def monitoring(
     """
     import json
     import sys
-
-    from rich.console import Console
+    from functools import partial
 
     from himari_rl.cloud.dashboard import alerts, dashboard
     from himari_rl.cloud.monitor import apply_all, changes
     from himari_rl.cloud.patience import Patience
     from himari_rl.cloud.signals import log_metrics
+    from himari_rl.evaluation.terminal import say
 
     config, service, cloud = settings["monitoring"], settings["deploy"].service, settings["cloud"]
-    tell = told_on(Console(stderr=True, highlight=False))
+    tell = partial(say, stream=sys.stderr)
     if offline:
         documents = {
             "dashboard": dashboard(config, service),

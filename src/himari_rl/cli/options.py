@@ -17,9 +17,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
 
-import typer
-
 from himari_rl.cli.settings import COMMANDS, KINDS, resolved, sections_of
+from himari_rl.cli.signature import Argument, Option
 from himari_rl.config import Given, Setting, settings_of
 from himari_rl.errors import ConfigError
 
@@ -50,21 +49,17 @@ NAMES = {"serve.challenger_share": "--share"}  # where an option was called othe
 
 ConfigFile = Annotated[
     str | None,
-    typer.Option("--config", metavar="FILE", help="YAML of settings by section; one file may serve every command."),
+    Option("--config", metavar="FILE", help="YAML of settings by section; one file may serve every command."),
 ]
 Assignments = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Any other setting, again and again; `himari config show` lists them."
-    ),
+    Option("--set", metavar="KEY=VALUE", help="Any other setting, again and again; `himari config show` lists them."),
 ]
-Rules = Annotated[
-    str | None, typer.Option(help="YAML of thresholds (default: config/gates.yaml, else those built in).")
-]
-Kind = Annotated[str, typer.Argument(help="base, lstm or multi.")]
+Rules = Annotated[str | None, Option(help="YAML of thresholds (default: config/gates.yaml, else those built in).")]
+Kind = Annotated[str, Argument(help="base, lstm or multi.")]
 KindOrCode = Annotated[
     str,
-    typer.Argument(
+    Argument(
         metavar="KIND|CODE",
         help="base, lstm or multi; or code of your own: MODULE:FACTORY, FILE.py:FACTORY, rule:MODULE:FUNCTION, "
         "table:FILE.csv, onnx:FILE, sb3:ALGORITHM.",
@@ -72,13 +67,13 @@ KindOrCode = Annotated[
 ]
 ExternalCode = Annotated[
     bool,
-    typer.Option(
+    Option(
         "--external-code",
         envvar="HIMARI_EXTERNAL_CODE",
         help="Import the code that a bundle of kind external names; its hash is checked before.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Json = Annotated[bool, Option("--json", help="One JSON document on stdout.")]
 
 
 def told_on(console: Console) -> Callable[[str], None]:
@@ -109,7 +104,7 @@ def checking() -> Iterator[None]:
 def configured(
     command: str, *keys: str, kind: str | None = None, usual: Path | None = None, launches: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[[], Callable[..., Any]]]:
-    """Makes a factory of the command that typer is given: its own parameters, then an option for each of `keys`.
+    """Makes a factory of the command that make_command is given: its own parameters, then an option for each of `keys`.
 
     Args:
         command: whose sections it has.
@@ -161,7 +156,7 @@ def _command(
 
     run.__name__, run.__doc__ = function.__name__, function.__doc__
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*first, *made, *rest, *common]]
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what make_command reads
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     return run
 
@@ -187,8 +182,8 @@ def _options(command: str, key: str, kind: str | None) -> list[inspect.Parameter
     setting = next(iter(found.values()))
     if key.endswith(".seeds"):
         count, first = len(setting.value), setting.value[0]
-        many = typer.Option("--seeds", min=1, help=setting.help, show_default=str(count), metavar="COUNT")
-        one = typer.Option("--seed", min=0, help="First of the seeds.", show_default=str(first))
+        many = Option("--seeds", min=1, help=setting.help, show_default=str(count), metavar="COUNT")
+        one = Option("--seed", min=0, help="First of the seeds.", show_default=str(first))
         return [
             _parameter(_dest(key), Annotated[int | None, many]),
             _parameter(_dest(key) + "__first", Annotated[int | None, one]),
@@ -198,10 +193,10 @@ def _options(command: str, key: str, kind: str | None) -> list[inspect.Parameter
     default += "".join(f"; {k} {text}" for k, text in shown.items() if text != default)
     name = option_name(key)
     on = any(each.value is True for each in found.values())
-    option = typer.Option(name, help=setting.help, show_default=default or ("on" if on else False))
+    option = Option(name, help=setting.help, show_default=default or ("on" if on else False))
     made = [_parameter(_dest(key), Annotated[_option_type(setting.annotation), option])]
     if on:  # a line of its own: beside its option it would take the width of every option's name
-        off = typer.Option(_off(name), help=f"Without {name}.", show_default=False)
+        off = Option(_off(name), help=f"Without {name}.", show_default=False)
         made.append(_parameter(_dest(key) + "__off", Annotated[bool | None, off]))
     return made
 

@@ -8,27 +8,28 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
+import click
 
 from himari_rl.cli.options import Json, configured
+from himari_rl.cli.signature import Option, make_command
 from himari_rl.config import Resolved
 
 
-def register(app: typer.Typer) -> None:
+def register(app: click.Group) -> None:
     """Adds `himari register`."""
-    app.command("register")(register_span())
+    app.add_command(make_command(register_span(), "register"))
 
 
 @configured("register")
 def register_span(
-    span: Annotated[str, typer.Option(help="What will be judged: 2024-07-01..2024-12-31, both days included.")],
+    span: Annotated[str, Option(help="What will be judged: 2024-07-01..2024-12-31, both days included.")],
     settings: Resolved,
-    kind: Annotated[str, typer.Option(help="base, lstm or multi.")] = "base",
+    kind: Annotated[str, Option(help="base, lstm or multi.")] = "base",
     data: Annotated[
-        list[str] | None, typer.Option(help="Bars of the market; without it the span of any market is registered.")
+        list[str] | None, Option(help="Bars of the market; without it the span of any market is registered.")
     ] = None,
-    symbol: Annotated[str | None, typer.Option(help="Which symbol, where the data has several.")] = None,
-    symbols: Annotated[list[str] | None, typer.Option(help="multi: which symbols.")] = None,
+    symbol: Annotated[str | None, Option(help="Which symbol, where the data has several.")] = None,
+    symbols: Annotated[list[str] | None, Option(help="multi: which symbols.")] = None,
     as_json: Json = False,
 ) -> None:
     """Freezes span, settings and rules in the trial ledger; one judged look at the span is then a test of them.
@@ -59,8 +60,8 @@ def register_span(
         made = freeze(trials, frozen, market, first, last, paths)
     document = made.to_dict() | {"span": [first, last], "market": market, "ledger": ledger_place()}
     if as_json:
-        typer.echo(json.dumps(document))
+        click.echo(json.dumps(document))
         return
-    typer.echo(f"{'any market' if market == ANY_MARKET else market}, {span}: registered as {made.hash}")
+    click.echo(f"{'any market' if market == ANY_MARKET else market}, {span}: registered as {made.hash}")
     if made.looks_before:
-        typer.echo(f"{made.looks_before} looks at this span came before: what they showed is no longer news")
+        click.echo(f"{made.looks_before} looks at this span came before: what they showed is no longer news")

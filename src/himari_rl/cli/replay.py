@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+import click
 
 from himari_rl.cli.options import Json
+from himari_rl.cli.signature import Argument, Option, make_command
 
 if TYPE_CHECKING:
     from himari_rl.runner.replay import Difference
@@ -19,8 +20,8 @@ SHOWN = 20
 
 
 def replay(
-    journal: Annotated[str, typer.Argument(metavar="JOURNAL", help="An SQLite file, or postgresql://...")],
-    bundle: Annotated[str, typer.Option(help="The bundle that answered.")],
+    journal: Annotated[str, Argument(metavar="JOURNAL", help="An SQLite file, or postgresql://...")],
+    bundle: Annotated[str, Option(help="The bundle that answered.")],
     as_json: Json = False,
 ) -> None:
     """Computes every decision again with the offline encoder, bundle and ledger; exit code 1 where a number differs.
@@ -51,38 +52,38 @@ def replay(
             if not answered:
                 raise
     if as_json:
-        typer.echo(json.dumps([*map(asdict, found), *map(asdict, answered)]))
+        click.echo(json.dumps([*map(asdict, found), *map(asdict, answered)]))
     for session in [] if as_json else answered:
-        typer.echo(
+        click.echo(
             f"{session.strategy} on {', '.join(session.symbols)}: {session.answers:,} answers of a server, "
             f"{session.compared:,} multipliers and {session.encoded:,} states computed again; "
             f"{len(session.differences)} differences"
         )
         for reason, count in sorted(session.left_out.items()):
-            typer.echo(f"  not replayed, {count:,}: {reason}")
+            click.echo(f"  not replayed, {count:,}: {reason}")
         _show(session.differences)
     for each in [] if as_json else found:
         fallbacks = ", ".join(f"{count} {cause}" for cause, count in sorted(each.fallbacks.items())) or "no"
-        typer.echo(
+        click.echo(
             f"{each.strategy} on {', '.join(each.symbols)}: {each.decisions:,} bars, {each.answered:,} answered, "
             f"{fallbacks} fallbacks; {len(each.differences)} differences; "
             f"equity {each.equity_usd:,.2f} USD, within {each.equity_gap:.1e} of the live one"
         )
         if each.drift:
             named = ", ".join(f"{name} {bars}" for name, bars in each.drift.items())
-            typer.echo(f"  drift on {each.drift_days} days, bars: {named}")
+            click.echo(f"  drift on {each.drift_days} days, bars: {named}")
         _show(each.differences)
     if any(each.differences for each in found) or any(session.differences for session in answered):
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
 
 
 def _show(differences: Sequence[Difference]) -> None:
     for one in differences[:SHOWN]:
-        typer.echo(f"  {one.bar} {one.symbol} {one.what}: live {one.live:.9g}, offline {one.offline:.9g}: {one.cause}")
+        click.echo(f"  {one.bar} {one.symbol} {one.what}: live {one.live:.9g}, offline {one.offline:.9g}: {one.cause}")
     if len(differences) > SHOWN:
-        typer.echo(f"  and {len(differences) - SHOWN:,} more")
+        click.echo(f"  and {len(differences) - SHOWN:,} more")
 
 
-def register(app: typer.Typer) -> None:
+def register(app: click.Group) -> None:
     """Adds `himari replay`."""
-    app.command("replay")(replay)
+    app.add_command(make_command(replay, "replay"))

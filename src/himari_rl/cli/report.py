@@ -7,25 +7,26 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
+import click
 
 from himari_rl.cli.gate import AcceptImplausible, AcceptLeak, Champion, NewLedger, Signer, Taken
 from himari_rl.cli.options import ExternalCode, Json, configured
+from himari_rl.cli.signature import Argument, Option, make_command
 from himari_rl.config import Resolved
 
 PAGE = "report.html"
 
 
-def register(app: typer.Typer) -> None:
+def register(app: click.Group) -> None:
     """Adds `himari report`."""
-    app.command("report")(report())
+    app.add_command(make_command(report(), "report"))
 
 
 @configured("gate")
 def report(
-    run: Annotated[str, typer.Argument(help="Folder of a walk-forward.")],
+    run: Annotated[str, Argument(help="Folder of a walk-forward.")],
     settings: Resolved,
-    out: Annotated[str | None, typer.Option(help="The HTML file (default: RUN/report.html).")] = None,
+    out: Annotated[str | None, Option(help="The HTML file (default: RUN/report.html).")] = None,
     champion: Champion = None,
     accept_leak: AcceptLeak = None,
     new_ledger: NewLedger = False,
@@ -55,4 +56,4 @@ def report(
         write_atomic(out or folder / PAGE, report_page(folder, answer).encode())
     place = out or join(run, PAGE)
     document = {"report": place, "passed": answer.passed, "reason": answer.reason}
-    typer.echo(json.dumps(document) if as_json else f"{place}: {answer.reason}")
+    click.echo(json.dumps(document) if as_json else f"{place}: {answer.reason}")

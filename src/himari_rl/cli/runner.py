@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+import click
 
 from himari_rl.cli.options import Json, configured
+from himari_rl.cli.signature import Option, make_command, make_group
 from himari_rl.config import DEFAULT, Resolved
 
 if TYPE_CHECKING:
@@ -21,24 +22,24 @@ if TYPE_CHECKING:
 
 JOURNAL = "runs/live/journal.sqlite"
 PLAIN = ("run.rl_timeout_ms", "run.clock", "run.external_code", "portfolio.account", "portfolio.equity_usd")
-Journal = Annotated[str, typer.Option(help="The journal: an SQLite file, or postgresql://user@host/database.")]
-Why = Annotated[str, typer.Option(help="The reason, which the journal keeps.")]
+Journal = Annotated[str, Option(help="The journal: an SQLite file, or postgresql://user@host/database.")]
+Why = Annotated[str, Option(help="The reason, which the journal keeps.")]
 
 
 @configured("run", *PLAIN)
 def stream(
-    context: typer.Context,
+    context: click.Context,
     settings: Resolved,
-    bundle: Annotated[list[str] | None, typer.Option(help="Bundles or aliases in this process.")] = None,
-    url: Annotated[str, typer.Option(help="A policy server instead; needs --symbols.")] = "",
-    symbols: Annotated[list[str] | None, typer.Option(help="With --url: the policy's symbols, in its order.")] = None,
-    interval: Annotated[str, typer.Option(help="With --url: the interval of its bars.")] = "1h",
-    signals: Annotated[str, typer.Option(help="A file of JSON lines; - is standard input.")] = "-",
-    port: Annotated[int | None, typer.Option(help="Takes signals over HTTP instead; 0: a free port.")] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    reference: Annotated[str, typer.Option(help="With --url: the bundle whose training data drift is against.")] = "",
-    challenger: Annotated[list[str] | None, typer.Option(help="Bundles that size their ab.share of accounts.")] = None,
-    history: Annotated[list[str] | None, typer.Option(help="Closed bars of before, so that windows are full.")] = None,
+    bundle: Annotated[list[str] | None, Option(help="Bundles or aliases in this process.")] = None,
+    url: Annotated[str, Option(help="A policy server instead; needs --symbols.")] = "",
+    symbols: Annotated[list[str] | None, Option(help="With --url: the policy's symbols, in its order.")] = None,
+    interval: Annotated[str, Option(help="With --url: the interval of its bars.")] = "1h",
+    signals: Annotated[str, Option(help="A file of JSON lines; - is standard input.")] = "-",
+    port: Annotated[int | None, Option(help="Takes signals over HTTP instead; 0: a free port.")] = None,
+    host: Annotated[str, Option(help="Address to listen on.")] = "127.0.0.1",
+    reference: Annotated[str, Option(help="With --url: the bundle whose training data drift is against.")] = "",
+    challenger: Annotated[list[str] | None, Option(help="Bundles that size their ab.share of accounts.")] = None,
+    history: Annotated[list[str] | None, Option(help="Closed bars of before, so that windows are full.")] = None,
     journal: Journal = JOURNAL,
 ) -> None:
     """Sizes every signal: checked, asked within the deadline, limited, journalled, and only then told as a JSON line.
@@ -87,7 +88,7 @@ def stream(
         if port is not None:
             endpoint = Endpoint(loop, runner, host, port)
             stack.callback(endpoint.server_close)
-            typer.echo(f"Listening  {endpoint.url}/signals  (journal {journal}, stop with Ctrl-C)", err=True)
+            click.echo(f"Listening  {endpoint.url}/signals  (journal {journal}, stop with Ctrl-C)", err=True)
         elif signals == "-":
             loop.feed(sys.stdin.fileno())
         else:
@@ -96,7 +97,7 @@ def stream(
             loop.feed(descriptor)
         began = monotonic()
         loop.run()
-        typer.echo(_summary(runner, monotonic() - began), err=True)
+        click.echo(_summary(runner, monotonic() - began), err=True)
 
 
 def halt(why: Why, journal: Journal = JOURNAL, as_json: Json = False) -> None:
@@ -127,10 +128,10 @@ def _switch(kind: str, why: str, place: str, as_json: bool) -> None:
         switch = Switch(journal, HaltConfig())
         switch.refresh()
     if as_json:
-        typer.echo(json.dumps({"halted": [vars(each) for each in switch.active]}))
+        click.echo(json.dumps({"halted": [vars(each) for each in switch.active]}))
     else:
         now = "; ".join(f"{each.strategy} {each.cause}: {each.why}" for each in switch.active)
-        typer.echo(f"halted: {now}" if now else "nothing is halted")
+        click.echo(f"halted: {now}" if now else "nothing is halted")
 
 
 def _policies(settings: Resolved, bundles: list[str], url: str, symbols: list[str], interval: str) -> list[AsksPolicy]:
@@ -148,9 +149,9 @@ def _policies(settings: Resolved, bundles: list[str], url: str, symbols: list[st
         raise ConfigError("--url without --symbols", "the policy's symbols", "give them in its order, as /ready does")
     made = CloudPolicy(url, symbols, interval_ms(interval), settings["run"])
     if made.trouble:
-        typer.echo(f"himari run: {made.trouble}", err=True)
+        click.echo(f"himari run: {made.trouble}", err=True)
     elif not settings["run"].keep_warm_s:
-        typer.echo("himari run: a server that scales to zero makes the first call after a pause fall back", err=True)
+        click.echo("himari run: a server that scales to zero makes the first call after a pause fall back", err=True)
     return [made]
 
 
@@ -200,10 +201,9 @@ def _summary(runner: Runner, elapsed_s: float) -> str:
     return f"himari run: {decided}; answers {answers}; fallbacks: {fallbacks}; refused: {refused}"
 
 
-def register(app: typer.Typer) -> None:
+def register(app: click.Group) -> None:
     """Adds `himari run`."""
-    group = typer.Typer()
-    group.callback(invoke_without_command=True)(stream())
+    group = make_group("run", function=stream(), invoke_without_command=True)
     for command in (halt, resume):
-        group.command(command.__name__)(command)
-    app.add_typer(group, name="run")
+        group.add_command(make_command(command))
+    app.add_command(group)

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+import click
 
 from himari_rl.cli.options import Json, configured
+from himari_rl.cli.signature import Argument, Option, make_command
 from himari_rl.config import Resolved
 
 if TYPE_CHECKING:
@@ -25,12 +26,12 @@ PLAIN = (
 
 @configured("serve", *(f"serve.{name}" for name in PLAIN))
 def serve(
-    source: Annotated[str, typer.Argument(metavar="BUNDLE|ALIAS", help="A bundle's folder, or an alias (.json).")],
+    source: Annotated[str, Argument(metavar="BUNDLE|ALIAS", help="A bundle's folder, or an alias (.json).")],
     settings: Resolved,
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8080,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is every interface.")] = "127.0.0.1",
+    port: Annotated[int, Option(help="Port to listen on; 0 takes a free one.")] = 8080,
+    host: Annotated[str, Option(help="Address to listen on; 0.0.0.0 is every interface.")] = "127.0.0.1",
     allow_anonymous: Annotated[
-        bool, typer.Option("--allow-anonymous", help="Serve other machines without asking for a key.")
+        bool, Option("--allow-anonymous", help="Serve other machines without asking for a key.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -44,9 +45,8 @@ def serve(
     import gc
 
     gc.disable()  # until `run`: see there
-    from rich.console import Console
-
     from himari_rl.errors import BundleError
+    from himari_rl.evaluation.terminal import say
     from himari_rl.serving.http.app import create_app
     from himari_rl.serving.http.run import listen, url_of
     from himari_rl.serving.http.run import serve as run
@@ -70,10 +70,9 @@ def serve(
             raise BundleError(f"there is no policy bundle at {source}", expected, cure)
         raise BundleError(service.reason)
     sock = listen(host, port)
-    console = Console(highlight=False, markup=False, soft_wrap=True)
     policy, url = service.slot.policy, url_of(host, sock)
     for line in [facts(policy, url, asked.guarded)] if as_json else greeting(policy, url, asked.guarded):
-        console.print(line)
+        say(line)
     run(app, sock)
 
 
@@ -106,6 +105,6 @@ def greeting(policy: Policy, url: str, guarded: bool = False) -> list[str]:
     ]
 
 
-def register(app: typer.Typer) -> None:
+def register(app: click.Group) -> None:
     """Adds `himari serve`."""
-    app.command("serve")(serve())
+    app.add_command(make_command(serve(), "serve"))

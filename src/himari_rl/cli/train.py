@@ -7,49 +7,47 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-from rich.console import Console
+import click
 
 from himari_rl.cli.console import stderr_console
 from himari_rl.cli.options import ACCEPT, AGENT, BUDGET, LEDGER, Json, configured, told_on
+from himari_rl.cli.signature import Option, make_command, make_group
 from himari_rl.config import Resolved
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from himari_rl.data.facts import Fact
     from himari_rl.data.panel import Panel
     from himari_rl.schema import Bars
     from himari_rl.training.job import TrainingResult
 
-Data = Annotated[
-    list[str], typer.Option("--data", help="Bars: CSV, CSV.gz, Parquet files or a folder; local or gs://.")
-]
-Symbol = Annotated[str | None, typer.Option(help="Which symbol, where the data has several.")]
-Symbols = Annotated[list[str], typer.Option(help="2 to 100 symbols, in the order of the policy's state and answer.")]
-Interval = Annotated[str | None, typer.Option(help="Which bars, where the data has several: 1h, 1d.")]
-Funding = Annotated[str | None, typer.Option(help="Folder of SYMBOL_funding_8h files, one for each symbol.")]
+Data = Annotated[list[str], Option("--data", help="Bars: CSV, CSV.gz, Parquet files or a folder; local or gs://.")]
+Symbol = Annotated[str | None, Option(help="Which symbol, where the data has several.")]
+Symbols = Annotated[list[str], Option(help="2 to 100 symbols, in the order of the policy's state and answer.")]
+Interval = Annotated[str | None, Option(help="Which bars, where the data has several: 1h, 1d.")]
+Funding = Annotated[str | None, Option(help="Folder of SYMBOL_funding_8h files, one for each symbol.")]
 Features = Annotated[
     str | None,
-    typer.Option(
+    Option(
         metavar="A,B", help="Columns of the data that the policy sees too, in this order; of a panel every symbol's."
     ),
 ]
-Out = Annotated[str, typer.Option(help="Folder of the run, local or gs://.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue from the run's last checkpoint.")]
+Out = Annotated[str, Option(help="Folder of the run, local or gs://.")]
+Resume = Annotated[bool, Option("--resume", help="Continue from the run's last checkpoint.")]
 Overwrite = Annotated[
     bool,
-    typer.Option(
+    Option(
         "--overwrite",
         help="Set a run that is in the folder aside, renamed with the date. Without it another run there is refused; "
         "of the same settings and data, a finished one is not trained again, one that was cut off asks for --resume.",
     ),
 ]
-TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard events to OUT/tensorboard.")]
+TensorBoard = Annotated[bool, Option("--tensorboard", help="Also write TensorBoard events to OUT/tensorboard.")]
 
 BeliefsFrom = Annotated[
     list[str] | None,
-    typer.Option(
-        "--beliefs-from", help="Bars of other symbols, a file each: evidence for the beliefs (docs/beliefs.md)."
-    ),
+    Option("--beliefs-from", help="Bars of other symbols, a file each: evidence for the beliefs (docs/beliefs.md)."),
 ]
 
 RUN = (
@@ -64,13 +62,12 @@ RUN = (
 MEMORY = ("agent.lstm_hidden_dim", "agent.lstm_num_layers", "agent.gap_rule")
 
 
-def register(app: typer.Typer) -> None:
+def register(app: click.Group) -> None:
     """Adds `himari train` to the root app."""
-    train_app = typer.Typer(no_args_is_help=True, help="Trains a policy and writes its bundle.")
-    train_app.callback()(_train)
+    train_app = make_group("train", function=_train)
     for name, command in (("base", train_base), ("lstm", train_lstm), ("multi", train_multi)):
-        train_app.command(name)(command())
-    app.add_typer(train_app, name="train")
+        train_app.add_command(make_command(command(), name))
+    app.add_command(train_app)
 
 
 def _train() -> None:

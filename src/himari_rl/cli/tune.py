@@ -7,31 +7,30 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
+import click
 
 from himari_rl.cli.console import stderr_console
 from himari_rl.cli.options import ACCEPT, AGENT, LEDGER, Json, Kind, configured
+from himari_rl.cli.signature import Option, make_command
 from himari_rl.cli.train import Features
 from himari_rl.config import Resolved
 
 
-def register(app: typer.Typer) -> None:
+def register(app: click.Group) -> None:
     """Adds `himari tune`."""
-    app.command("tune")(tune())
+    app.add_command(make_command(tune(), "tune"))
 
 
 @configured("tune", "tune.trials", "tune.num_episodes", "tune.test_fraction", "tune.seed", ACCEPT, *AGENT, *LEDGER)
 def tune(
     kind: Kind,
-    data: Annotated[list[str], typer.Option(help="Files or a folder of bars.")],
+    data: Annotated[list[str], Option(help="Files or a folder of bars.")],
     settings: Resolved,
-    symbol: Annotated[str | None, typer.Option(help="Which symbol, where the data has several.")] = None,
-    symbols: Annotated[
-        list[str] | None, typer.Option(help="multi: which symbols, for example BTC-USDT ETH-USDT.")
-    ] = None,
-    funding: Annotated[str | None, typer.Option(help="multi: folder of funding files.")] = None,
+    symbol: Annotated[str | None, Option(help="Which symbol, where the data has several.")] = None,
+    symbols: Annotated[list[str] | None, Option(help="multi: which symbols, for example BTC-USDT ETH-USDT.")] = None,
+    funding: Annotated[str | None, Option(help="multi: folder of funding files.")] = None,
     features: Features = None,
-    out: Annotated[str, typer.Option(help="Folder of the study.")] = "runs/tune",
+    out: Annotated[str, Option(help="Folder of the study.")] = "runs/tune",
     as_json: Json = False,
 ) -> None:
     """Searches settings by combinatorial purged cross-validation inside the training span, and says how much is luck.
@@ -67,7 +66,7 @@ def tune(
             progress=progress,
         )
     if as_json:
-        typer.echo(json.dumps(vars(tuned)))
+        click.echo(json.dumps(vars(tuned)))
         return
     luck = "" if tuned.overfitting is None else f"; probability of overfitting {tuned.overfitting:.2f}"
     console.print(f"{tuned.settings}: {100 * tuned.gain:+.1f} % a year over 1.0 in {tuned.trials} trials{luck}")

@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+import click
 
 from himari_rl.cli.console import stderr_console
 from himari_rl.cli.options import ACCEPT, AGENT, BUDGET, LEDGER, Json, KindOrCode, configured, told_on
+from himari_rl.cli.signature import Option, make_command
 from himari_rl.cli.train import Features
 from himari_rl.config import Resolved
 
@@ -45,43 +46,41 @@ WALK = tuple(
 )
 
 
-def register(app: typer.Typer) -> None:
+def register(app: click.Group) -> None:
     """Adds `himari walk-forward`."""
-    app.command("walk-forward")(walk_forward())
+    app.add_command(make_command(walk_forward(), "walk-forward"))
 
 
 @configured("walk-forward", *WALK, ACCEPT, *AGENT, *LEDGER, *BUDGET)
 def walk_forward(
     kind: KindOrCode,
-    data: Annotated[list[str], typer.Option(help="Files or a folder of bars.")],
+    data: Annotated[list[str], Option(help="Files or a folder of bars.")],
     settings: Resolved,
-    symbol: Annotated[str | None, typer.Option(help="Which symbol, where the data has several.")] = None,
-    symbols: Annotated[
-        list[str] | None, typer.Option(help="multi: which symbols, for example BTC-USDT ETH-USDT.")
-    ] = None,
-    funding: Annotated[str | None, typer.Option(help="multi: folder of funding files.")] = None,
+    symbol: Annotated[str | None, Option(help="Which symbol, where the data has several.")] = None,
+    symbols: Annotated[list[str] | None, Option(help="multi: which symbols, for example BTC-USDT ETH-USDT.")] = None,
+    funding: Annotated[str | None, Option(help="multi: folder of funding files.")] = None,
     features: Features = None,
     beliefs_from: Annotated[
         list[str] | None,
-        typer.Option("--beliefs-from", help="base: bars of other symbols, a file each, evidence for the beliefs."),
+        Option("--beliefs-from", help="base: bars of other symbols, a file each, evidence for the beliefs."),
     ] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; one a core by default.")] = None,
-    scheduler: Annotated[str | None, typer.Option(help="A Dask scheduler, tcp://HOST:8786, instead.")] = None,
-    out: Annotated[str, typer.Option(help="Folder of the run; a killed one continues.")] = "runs/walk-forward",
+    jobs: Annotated[int | None, Option(min=1, help="Processes; one a core by default.")] = None,
+    scheduler: Annotated[str | None, Option(help="A Dask scheduler, tcp://HOST:8786, instead.")] = None,
+    out: Annotated[str, Option(help="Folder of the run; a killed one continues.")] = "runs/walk-forward",
     overwrite: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--overwrite",
             help="Set a run that is in the folder aside, renamed with the date. Without it another run there is "
             "refused; the same one continues, or if it has finished is judged again from its folds.",
         ),
     ] = False,
     key: Annotated[
-        str | None, typer.Option(help="PEM file of an Ed25519 private key: signs bundle, judgement and curves.")
+        str | None, Option(help="PEM file of an Ed25519 private key: signs bundle, judgement and curves.")
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="INDEX/COUNT",
             help="Train this share of the folds and seeds, from 0; the task that ends last judges. A Cloud Run job's "
             "CLOUD_RUN_TASK_INDEX and CLOUD_RUN_TASK_COUNT say it too.",
@@ -159,14 +158,14 @@ def walk_forward(
         if key is not None:  # last: the signature is over all of the manifest, the digests of the judgement in it
             sign(folder / BUNDLE, key)
     if as_json:
-        typer.echo(json.dumps(document, allow_nan=False))
+        click.echo(json.dumps(document, allow_nan=False))
     else:
         show(document, console, f"Ledger: {environment.describe()}.")
         console.print(f"gate: {answer.reason}", markup=False)
         told = " --external-code" if ":" in kind else ""
         console.print(f"next: himari gate {out}/{BUNDLE}{told}    himari report {out}{told}", markup=False)
     if document["judgement"]["verdict"]["answer"] == LOOK_AHEAD:
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
 
 
 def _share(task: str | None, environment: Mapping[str, str]) -> tuple[int, int] | None:
