@@ -8,6 +8,7 @@
 # make kill    runner, journal and PostgreSQL killed with -9 a hundred times: nothing acknowledged is lost
 # make peers   CPU seconds to the optimum on M2 beside tuned peers (jax where it is installed): 5 minutes
 # make drill   what fails, how often, what was lost: a small round, under 10 minutes (drill-full: hours)
+# make drill-own  the same without the lines that `make test` runs: 3 minutes, in CI
 # make cloud   trainers killed and aliases contested in a bucket, at full size
 # make docs    the site, with every warning an error, into build/site; its pages are made anew before
 # make wheel   the wheel alone in clean environments: size, doctor, a served bundle; PYTHONS="python3.11 python3.13"
@@ -36,7 +37,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .PHONY: help venv demo test lint certify noise leaks curve \
-  kill peers drill drill-full cloud docs wheel scale format audit lock clean
+  kill peers drill drill-own drill-full cloud docs wheel scale format audit lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
@@ -77,6 +78,9 @@ peers: $(DEV)
 
 drill: $(DEV)
 	@$(ONE_THREAD) $(BIN)/python benchmarks/drill.py --record
+
+drill-own: $(DEV)
+	@$(ONE_THREAD) $(BIN)/python benchmarks/drill.py --own
 
 drill-full: $(DEV)
 	@$(ONE_THREAD) $(BIN)/python benchmarks/drill.py --full --record

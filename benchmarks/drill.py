@@ -1,6 +1,7 @@
 """The fault drill: what was tried, how often, and what was lost. The goal is nothing.
 
     python benchmarks/drill.py                 about a twentieth of the full size: under ten minutes on two cores
+    python benchmarks/drill.py --own           without the lines' tests, which `make test` runs: minutes; CI does this
     python benchmarks/drill.py --full          hours; once, on a quiet machine
     python benchmarks/drill.py --line 5 --line 7 --size 0.01
     python benchmarks/drill.py --controls      the guards of the lines written here, removed: each line must then fail
@@ -16,6 +17,7 @@ are said beside it and fail nothing, because a drill also runs on a machine that
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import signal
@@ -23,7 +25,8 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -70,6 +73,8 @@ class Line:
     variables: Callable[[float], dict[str, str]] = lambda size: {}
     """What tells the tests how often, by the size."""
     own: Own | None = None
+    share: float = 0.0
+    """Of the whole drill's time, roughly: which line begins first where several run at once."""
     control: Callable[[], str] | None = None
     """The own line with its guard removed: what was lost then; empty where the line did not see it."""
 
@@ -83,6 +88,7 @@ LINES = (
     Line(
         number=1,
         drill="training killed with -9, and resumed",
+        share=0.8,
         tests=(
             "tests/training/test_process.py",
             "tests/cloud/test_trainers.py",
@@ -94,6 +100,7 @@ LINES = (
     Line(
         number=2,
         drill="bundles and checkpoints damaged",
+        share=0.3,
         tests=("tests/policy/test_bundle.py", "tests/policy/test_absurd.py", "tests/training/test_checkpoint.py"),
         own=drill_files.damaged,
         control=drill_files.damaged_without_digests,
@@ -107,6 +114,7 @@ LINES = (
     Line(
         number=4,
         drill="alias moved by 8 writers",
+        share=0.2,
         tests=("tests/policy/test_alias.py", "tests/storage/test_bucket_faults.py"),
         only="test_alias or writers or move",
         variables=often("HIMARI_ALIAS_MOVES", 1000),
@@ -128,6 +136,7 @@ LINES = (
     Line(
         number=7,
         drill="fuzz: schemathesis, parsers, raw HTTP",
+        share=0.2,
         tests=("tests/serving/test_schema.py", "tests/serving/test_predict.py", "tests/data/test_properties.py"),
         variables=often("HIMARI_SCHEMA_EXAMPLES", 1000),
         own=drill_raw.raw_http,
@@ -136,6 +145,7 @@ LINES = (
     Line(
         number=8,
         drill="SIGTERM under load; trainer pre-empted",
+        share=0.3,
         tests=("tests/training/test_process.py",),
         only="sigterm or interrupted",
         own=drill_endurance.terminated,
@@ -157,23 +167,27 @@ LINES = (
     Line(
         number=11,
         drill="journal, runner, kill switch",
+        share=0.2,
         tests=("tests/journal/test_kill.py", "tests/runner/test_kill.py", "tests/runner/test_halt.py"),
         variables=often("HIMARI_KILLS", 250),
     ),
     Line(
         number=12,
         drill="launcher under every gRPC code and lost answers",
+        share=0.3,
         tests=("tests/cloud/test_launch.py", "tests/cloud/test_run_jobs.py"),
     ),
     Line(
         number=13,
         drill="soak: requests, swaps, sessions, streams",
+        share=1.0,
         own=drill_endurance.soak,
         control=drill_endurance.soak_with_a_leak,
     ),
     Line(
         number=14,
         drill="bad data: every defect in every combination of two",
+        share=0.6,
         tests=(
             "tests/data/test_defects.py",
             "tests/data/test_audit.py",
@@ -184,6 +198,7 @@ LINES = (
     Line(
         number=15,
         drill="environment faults: folders, disk, log, mount, clock",
+        share=0.4,
         tests=("tests/serving/test_faults.py", "tests/serving/test_environment.py", "tests/training/test_process.py"),
         only="test_faults or test_environment or stderr",
     ),
@@ -196,6 +211,8 @@ def main() -> int:
     parser.add_argument("--size", type=float, default=SMALL, help="share of the full size")
     parser.add_argument("--line", type=int, action="append", help="only this line; may be repeated")
     parser.add_argument("--own", action="store_true", help="not the tests: only the parts that are written here")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="lines at once, each a process; 1 for times")
+    parser.add_argument("--json", action="store_true", help="what the last line found, as JSON")
     parser.add_argument("--controls", action="store_true", help="with the guards removed: every own line must fail")
     parser.add_argument("--record", action="store_true", help="write the table to docs/RELIABILITY.md")
     arguments = parser.parse_args()
@@ -203,10 +220,10 @@ def main() -> int:
     if arguments.controls:
         return controls(chosen, recorded=arguments.record)
     size = 1.0 if arguments.full else arguments.size
+    if arguments.own:
+        chosen = [line for line in chosen if line.own]
     rows = []
-    for line in chosen:
-        begun = time.perf_counter()
-        found = run(line, size, own=arguments.own)._replace(seconds=time.perf_counter() - begun)
+    for line, found in found_of(chosen, size, own=arguments.own, jobs=1 if arguments.json else arguments.jobs):
         rows.append((line, found))
         print(
             f"{line.number:>3}  {line.drill:<52} {found.tried:<44} lost: {found.lost}  ({found.seconds:.0f} s)",
@@ -216,6 +233,8 @@ def main() -> int:
             print(f"     {found.note}")
     if arguments.record:
         record(rows, size)
+    if arguments.json:
+        print(json.dumps(rows[-1][1]._asdict()))
     return int(any(found.lost != "nothing" for _, found in rows))
 
 
@@ -231,6 +250,31 @@ def controls(lines: list[Line], *, recorded: bool) -> int:
             if recorded:
                 record_control(line, said)
     return int(blind > 0)
+
+
+def found_of(lines: list[Line], size: float, *, own: bool, jobs: int) -> Iterator[tuple[Line, Outcome]]:
+    """What each line found, as soon as it is known; of several at once each is a process, the longest begins first."""
+    if jobs <= 1 or len(lines) <= 1:
+        for line in lines:
+            begun = time.perf_counter()
+            yield line, run(line, size, own=own)._replace(seconds=time.perf_counter() - begun)
+        return
+    with ThreadPoolExecutor(jobs) as pool:
+        ordered = sorted(lines, key=lambda line: -line.share)
+        asked = {pool.submit(apart, line, size, own=own): line for line in ordered}
+        for done in as_completed(asked):
+            yield asked[done], done.result()
+
+
+def apart(line: Line, size: float, *, own: bool) -> Outcome:
+    """What a line found in a process of its own."""
+    command = [sys.executable, __file__, "--line", str(line.number), "--size", str(size), "--json"]
+    code, stdout, stderr = ended([*command, "--own"] if own else command, dict(os.environ), LIMIT_S)
+    sys.stderr.write(stderr)
+    try:
+        return Outcome(**json.loads(stdout.splitlines()[-1]))
+    except (IndexError, ValueError):
+        return Outcome("not tried to its end", blamed(code, stdout, stderr))
 
 
 def run(line: Line, size: float, *, own: bool = False) -> Outcome:

@@ -8,6 +8,8 @@ Each server is a process of its own, cloud_run/api_server.py, as a container sta
 from __future__ import annotations
 
 import asyncio
+import itertools
+import multiprocessing
 import os
 import shutil
 import signal
@@ -16,8 +18,9 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -138,9 +141,19 @@ def swaps(size: float) -> Found:
     return _swaps(max(10, round(FULL_SWAPS * size)))
 
 
+def spoiled(folder: Path, place: Path) -> None:
+    """A copy of a bundle with one bit of its weights flipped, in place of what was there."""
+    from himari_rl.policy.bundle import WEIGHTS
+
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(folder, place)
+    data = bytearray((place / WEIGHTS).read_bytes())
+    data[-1] ^= 1
+    (place / WEIGHTS).write_bytes(data)
+
+
 def _swaps(count: int, spoil: bool = False) -> Found:
     from himari_rl.policy.alias import point
-    from himari_rl.policy.bundle import WEIGHTS
     from himari_rl.policy.runtime import load_policy
 
     with tempfile.TemporaryDirectory() as name:
@@ -169,15 +182,21 @@ def _swaps(count: int, spoil: bool = False) -> Found:
             httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as asked,
             Load(port, judge) as load,
         ):
-            time.sleep(max(2.0, min(20.0, count / 20)))
+            # the steady part writes and asks as much, at an alias that nobody follows: that costs this process, too
+            ends = time.monotonic() + max(2.0, min(20.0, count / 20))
+            for number in itertools.count():
+                if time.monotonic() > ends:
+                    break
+                if number % 10 == 9:
+                    spoiled(folders[number % 2], bad)
+                point(str(place / "aside.json"), str(folders[number % 2]))
+                for _ in range(3):
+                    asked.get("/ready")
+                    time.sleep(0.02)
             steady_end = time.monotonic()
             for number in range(count):
                 if number % 10 == 9:
-                    shutil.rmtree(bad, ignore_errors=True)
-                    shutil.copytree(folders[number % 2], bad)
-                    data = bytearray((bad / WEIGHTS).read_bytes())
-                    data[-1] ^= 1
-                    (bad / WEIGHTS).write_bytes(data)  # before it is offered: whole for a moment, it could be taken
+                    spoiled(folders[number % 2], bad)  # before it is offered: whole for a moment, it could be taken
                     point(alias, str(bad))
                     _until(
                         lambda: asked.get("/ready").json()["champion"]["refused"], lost, "a bad model taken", patience_s
@@ -254,7 +273,11 @@ def _floods(seconds: float, **environment: str) -> Found:
             answer = httpx.post(f"http://127.0.0.1:{port}/predict", json={"state": states(1)[0]}, timeout=PATIENCE_S)
             notes.append(f"recovery {time.monotonic() - begun:.2f} s, memory +{grown:.0f} MB")
             lost["no answer afterwards"] += answer.status_code != 200
-            overload = asyncio.run(_overload(port, seconds))
+            overload, waited = asyncio.run(_overload(port, seconds))
+            for answered, what in ((True, "answered"), (False, "refused")):
+                times = sorted(waited[answered])
+                late = f"P99 {times[len(times) * 99 // 100] * 1e3:.0f} ms" if times else "none"
+                notes.append(f"at 400 clients {what} {late} of {len(times)}")
             lost += Counter({f"overload: status {s}": n for s, n in overload.items() if s not in (200, 429, 503)})
     tried = f"3 floods of 300 connections, {seconds:.0f} s each; {sum(overload.values())} requests at once"
     return tried, said(+lost), "; ".join(notes)
@@ -264,9 +287,26 @@ def _served(_: list[float], status: int, __: Any) -> str:
     return "" if status == 200 else f"good client: status {status}"
 
 
-async def _flood(port: int, first: bytes, drip: bytes, seconds: float, count: int = 300) -> float:
-    """Holds `count` connections, opened again where the server ends them; the slowest /health meanwhile, seconds."""
+async def _flood(port: int, first: bytes, drip: bytes, seconds: float) -> float:
+    """The slowest /health, seconds, while another process floods: in this one it would slow down what is measured."""
     end, slowest = time.monotonic() + seconds, 0.0
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        flood = pool.submit(_hold_many, port, first, drip, seconds)
+        while time.monotonic() < end or not flood.done():
+            async with httpx.AsyncClient(
+                base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S
+            ) as client:  # as a probe: anew
+                begun = time.monotonic()
+                assert (await client.get("/health")).status_code == 200
+                slowest = max(slowest, time.monotonic() - begun)
+            await asyncio.sleep(0.1)
+        flood.result()
+    return slowest
+
+
+def _hold_many(port: int, first: bytes, drip: bytes, seconds: float, count: int = 300) -> None:
+    """Holds `count` connections, opened again where the server ends them."""
+    end = time.monotonic() + seconds
 
     async def hold() -> None:
         while time.monotonic() < end:
@@ -279,36 +319,52 @@ async def _flood(port: int, first: bytes, drip: bytes, seconds: float, count: in
                         await asyncio.wait_for(reader.read(1000), 0.2)
                 writer.close()
 
-    tasks = [asyncio.create_task(hold()) for _ in range(count)]
-    while time.monotonic() < end:
-        async with httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S
-        ) as client:  # as a probe: anew
-            begun = time.monotonic()
-            assert (await client.get("/health")).status_code == 200
-            slowest = max(slowest, time.monotonic() - begun)
-        await asyncio.sleep(0.1)
-    await asyncio.gather(*tasks)
-    return slowest
+    async def all_of_them() -> None:
+        await asyncio.gather(*(hold() for _ in range(count)))
+
+    asyncio.run(all_of_them())
 
 
-async def _overload(port: int, seconds: float, count: int = 400) -> Counter[int]:
-    """Many clients that ask the slow way as fast as they can: statuses."""
+async def _overload(port: int, seconds: float) -> tuple[Counter[int], dict[bool, list[float]]]:
+    """Many clients of another process ask the slow way as fast as they can: their statuses, and the seconds that one
+    more client of this one waited for an answer (True) or a refusal."""
     from helpers.serving import Connection
 
-    statuses, end, many = Counter[int](), time.monotonic() + seconds, states(50)
+    end, waited, body = time.monotonic() + seconds, defaultdict[bool, list[float]](list), {"instances": states(50)}
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        others = pool.submit(_ask_many, port, seconds)
+        connection = None
+        while time.monotonic() < end or not others.done():
+            begun = time.monotonic()
+            try:
+                connection = connection or await Connection.to(port)
+                status, _ = await connection.post("/v1/batch", body)
+                waited[status == 200].append(time.monotonic() - begun)
+            except (OSError, asyncio.IncompleteReadError):
+                connection = None
+            await asyncio.sleep(0.02)
+        return others.result(), waited
+
+
+def _ask_many(port: int, seconds: float, count: int = 400) -> Counter[int]:
+    from helpers.serving import Connection
+
+    statuses, end, body = Counter[int](), time.monotonic() + seconds, {"instances": states(50)}
 
     async def client() -> None:
         connection = None
         while time.monotonic() < end:
             try:
                 connection = connection or await Connection.to(port)
-                status, _ = await connection.post("/v1/batch", {"instances": many})
+                status, _ = await connection.post("/v1/batch", body)
                 statuses[status] += 1
             except (OSError, asyncio.IncompleteReadError):
                 connection = None
 
-    await asyncio.gather(*(client() for _ in range(count)))
+    async def all_of_them() -> None:
+        await asyncio.gather(*(client() for _ in range(count)))
+
+    asyncio.run(all_of_them())
     return +statuses
 
 

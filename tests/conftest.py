@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import compileall
+import sys
+from collections.abc import Generator, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from helpers import hearing_ctrl_c
+from helpers import ROOT, hearing_ctrl_c
+from helpers.warm import Warm, warm_processes
 from himari_rl.certification.solvers.optimum import solution
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where a container sets PYTHONDONTWRITEBYTECODE, each process that a test begins would compile the package."""
+    if not hasattr(config, "workerinput"):
+        compileall.compile_dir(ROOT / "src", quiet=1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """And each worker all tests, with every assert rewritten: 11 CPU seconds. What tests import stays unwritten."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "dont_write_bytecode", False)
+        return (yield)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -22,9 +40,17 @@ def _ctrl_c_is_heard() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def _ledgers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder of its own for each test, under one: pytest's would look through all its thousands for the next name."""
+    place = tmp_path_factory.mktemp("ledgers")
+    return (place / str(number) for number in count())
+
+
 @pytest.fixture(autouse=True)
-def _own_trial_ledger(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder: Path = tmp_path_factory.mktemp("trials")
+def _own_trial_ledger(_ledgers: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = next(_ledgers)
+    folder.mkdir()
     monkeypatch.setenv("HIMARI_TRIALS", str(folder / "trials.sqlite"))
 
 
@@ -36,10 +62,17 @@ def _a_ledger_for_what_many_tests_share(tmp_path_factory: pytest.TempPathFactory
         yield
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def cold_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """An empty cache of solved optima: what is tested is solved here, not on an earlier day."""
+    """A cache of solved optima that begins empty: what is tested is solved in this session, not on an earlier day."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HIMARI_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         solution.cache_clear()
         yield
+
+
+@pytest.fixture(scope="session")
+def warm(_ctrl_c_is_heard: None) -> Iterator[Warm]:
+    """Processes that begin in milliseconds, with torch imported."""
+    with warm_processes() as server:
+        yield server

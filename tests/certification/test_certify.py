@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from helpers import run_himari
+from helpers import himari_here
 from helpers.certification import made_up
 from himari_rl.agents.config import PPOConfig
 from himari_rl.certification import certify as certification
@@ -160,7 +160,7 @@ def test_sb3_is_graded_by_the_same_grader() -> None:
 
 def test_the_command_prints_one_json_document_and_exits_1_when_a_threshold_is_missed(tmp_path: Path) -> None:
     small = "--market M2 --seeds 1 --num-episodes 200 --jobs 1 --json"
-    done = run_himari("certify", "base", *small.split())
+    done = himari_here("certify", "base", *small.split())
     assert done.returncode == 1
     document = json.loads(done.stdout)
     assert document["passed"] is False

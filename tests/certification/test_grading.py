@@ -210,9 +210,10 @@ def test_fewer_bars_than_the_edge_needs_are_refused_with_the_number_needed() -> 
 
 def test_a_solution_is_read_back_from_disk_and_a_torn_file_is_solved_again(monkeypatch: pytest.MonkeyPatch) -> None:
     market = market_named("M4")
+    path = cache_path(market)
+    path.unlink(missing_ok=True)
     solution.cache_clear()
     fresh = solution(market)
-    path = cache_path(market)
     whole = path.read_bytes()
     solution.cache_clear()
     with monkeypatch.context() as patch:

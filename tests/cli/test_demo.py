@@ -7,13 +7,13 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from helpers import PATIENCE_S, blocks, run_himari, shared_data
+from helpers import PATIENCE_S, blocks, himari_here, run_himari, shared_data
+from helpers.warm import Warm
 from himari_rl.cli import demo
 from himari_rl.data.sources import load_bars
 from himari_rl.data.table import write_bars
@@ -172,34 +172,29 @@ def test_a_missing_file_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
 def test_real_bars_walk_the_same_road(tmp_path: Path) -> None:
     path = tmp_path / "BTC-USDT_1h.parquet"
     write_bars(load_bars(shared_data("binance-spot", path.name))[-9_000:], path)  # a year
-    result = run_himari("demo", "--data", str(path), *SMALL, cwd=tmp_path, OMP_NUM_THREADS="1")
+    result = himari_here("demo", "--data", str(path), *SMALL, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "SYNTHETIC" not in result.stdout
     assert "BTC-USDT" in result.stdout
     assert '"position_multiplier"' in result.stdout
 
 
-def test_ctrl_c_stops_it_with_one_line_and_exit_130(tmp_path: Path) -> None:
-    himari = str(Path(sys.executable).with_name("himari"))
-    with subprocess.Popen(
-        [himari, "demo", "--num-episodes", "200000"],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    ) as process:
-        try:
-            deadline = time.monotonic() + PATIENCE_S
-            while not (tmp_path / "runs" / "demo" / "training.json").exists():
-                assert time.monotonic() < deadline
-                assert process.poll() is None, process.communicate()
-                time.sleep(0.05)
-            time.sleep(1.0)  # somewhere in the training, wherever this machine is by then
-            process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=PATIENCE_S)
-        finally:
-            process.kill()
+def test_ctrl_c_stops_it_with_one_line_and_exit_130(
+    warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    process = warm.himari(["demo", "--num-episodes", "200000"])
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while not (tmp_path / "runs" / "demo" / "training.json").exists():
+            assert time.monotonic() < deadline
+            assert process.poll() is None, process.said
+            time.sleep(0.05)
+        time.sleep(1.0)  # somewhere in the training, wherever this machine is by then
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+    finally:
+        process.kill()
     assert process.returncode == 130, err
     assert err.splitlines()[-1].startswith("himari: stopped")
     assert "Traceback" not in err

@@ -69,9 +69,9 @@ def looks(place: str) -> list[tuple[str, str, int, int]]:
 def test_tasks_in_empty_folders_say_what_one_machine_says(cloud: Cloud, tmp_path: Path) -> None:
     one = f"gs://{BUCKET}/one"
     own = {"HIMARI_TRIALS": f"gs://{BUCKET}/own"}
-    alone = begin(tmp_path / "alone", "--jobs", "1", "--out", one, **own)
-    _, said = alone.communicate(timeout=2 * PATIENCE_S)
-    assert alone.returncode == 0, said
+    (tmp_path / "alone").mkdir()
+    alone = himari_here(*WALK, *SMALL, *MORE, "--jobs", "1", "--out", one, cwd=tmp_path / "alone", **own)
+    assert alone.returncode == 0, alone.stderr
     tasks = [
         begin(
             tmp_path / str(i),

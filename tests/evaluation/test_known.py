@@ -21,7 +21,7 @@ from himari_rl.policy.manifest import LedgerSpec
 from himari_rl.policy.risk import RiskLimits
 from himari_rl.schema import BUY, HOLD, SELL, Bars
 
-ROWS = 420
+ROWS = 260  # ten days
 LIMITS = RiskLimits(daily_loss_stop=0.01, high_vol_volatility=0.008, crisis_volatility=0.02)
 
 

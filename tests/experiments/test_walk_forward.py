@@ -7,8 +7,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from helpers import PATIENCE_S
 from helpers.cluster import cluster
 from helpers.evaluation import Rule, bars_from, ledger, walk
 from helpers.verdict import run_small, small_bars, small_settings
+from helpers.warm import Warm
 from himari_rl.cli import main
 from himari_rl.data.table import write_bars
 from himari_rl.errors import ConfigError, RefusedError, StorageError
@@ -79,14 +78,10 @@ def test_each_fold_names_its_one_liner_and_the_gate_finds_every_figure_again(fin
     assert lines["not below the best one-liner"].number == pytest.approx(best["upper"], abs=0.5 * error)
 
 
-def test_a_run_killed_at_random_ends_in_the_same_bytes(finished: Path, tmp_path: Path) -> None:
+def test_a_run_killed_at_random_ends_in_the_same_bytes(warm: Warm, finished: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     code = f"from pathlib import Path; from helpers import verdict; verdict.run_small(Path({str(run)!r}))"
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(Path(__file__).parents[1]),
-        "HIMARI_TRIALS": str(tmp_path / "t.sqlite"),
-    }
+    environment = {"PYTHONPATH": str(Path(__file__).parents[1]), "HIMARI_TRIALS": str(tmp_path / "t.sqlite")}
     rng, killed, ended = random.Random(0), 0, 0
 
     def same() -> None:
@@ -94,7 +89,7 @@ def test_a_run_killed_at_random_ends_in_the_same_bytes(finished: Path, tmp_path:
             assert (run / name).read_bytes() == (finished / name).read_bytes(), name
 
     while killed < KILLS:
-        process = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL)
+        process = warm.python(code, **environment)
         count = len(list((run / "folds").rglob("*.fold")))
         deadline = time.monotonic() + PATIENCE_S
         while process.poll() is None and len(list((run / "folds").rglob("*.fold"))) == count:

@@ -61,6 +61,8 @@ def trainer(kind: str, *words: str, bucket: str, cwd: Path, **environment: str) 
 _NURSERY = """
 import json, os, sys, traceback
 sys.path.insert(0, sys.argv[1])
+from himari_rl.training.slim_torch import import_later
+import_later()
 import torch
 import google.cloud.storage
 from himari_rl.cloud import markets, training_run

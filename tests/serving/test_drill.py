@@ -64,3 +64,14 @@ def test_tests_that_do_not_end_are_ended_and_the_one_that_hangs_is_named(drill: 
     assert drill.ended([sys.executable, "-c", "import time; time.sleep(600)"], dict(os.environ), 0.5)[0] is None
     lines = "tests/a/test_x.py::test_one PASSED  [ 50%]\ntests/a/test_x.py::test_two[a b] "
     assert drill.blamed(None, lines, "") == "did not end within 7200 s in tests/a/test_x.py::test_two[a b]"
+
+
+def test_a_line_that_does_not_come_to_its_end_is_lost_and_says_how(drill: ModuleType) -> None:
+    nowhere = drill.Line(number=99, drill="no such line")
+    [(line, found)] = drill.found_of([nowhere], 0.05, own=True, jobs=1)
+    assert (line, found.lost) == (nowhere, "nothing")
+    apart = dict(drill.found_of([nowhere, drill.Line(number=98, drill="nor this")], 0.05, own=True, jobs=2))
+    assert {line.number for line in apart} == {98, 99}
+    for found in apart.values():
+        assert found.lost.startswith("exit code 1: ")
+        assert found.lost.endswith("list index out of range")

@@ -126,6 +126,13 @@ def test_a_net_that_is_wrong_out_of_fold_is_not_believed_upside_down() -> None:
     assert (wrong.directions[-1].kept, wrong.net_coefficient) == (0.0, 0.0)
 
 
+@pytest.fixture
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A net that is heard, for tests that ask only whether it is the same one: a sixth of the steps."""
+    monkeypatch.setattr(drift_net, "STEPS", 100)
+
+
+@pytest.mark.usefixtures("few_steps")
 def test_a_killed_run_is_resumed_with_the_same_net_and_ends_in_the_same_bytes(tmp_path: Path) -> None:
     bars = latent_bars(5000, 0, edge=0.6)
     job = Job(agent=SMALL, environment=LEDGER, num_episodes=12, save_interval=1, seeds=(0,))
@@ -258,6 +265,7 @@ def answers(tasks: list[FoldTask]) -> list[tuple[bytes, Beliefs]]:
     return found
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_together_or_alone_the_same_bytes() -> None:
     """Seeds of one place, another fold and a base agent on the same rows: 1, 2 and 5 together."""
     long, short = latent_bars(5000, 0, edge=0.6), latent_bars(4800, 1, edge=0.6)

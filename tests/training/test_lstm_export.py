@@ -20,6 +20,7 @@ from himari_rl.errors import BundleError, ConfigError
 from himari_rl.evaluation.backtest import BASE, LAGGED, POLICY, Variant, backtest, stage
 from himari_rl.features.encoder import StateEncoder
 from himari_rl.policy.bundle import read_bundle, write_bundle
+from himari_rl.policy.network import held_multipliers
 from himari_rl.policy.runtime import Policy, load_policy
 from himari_rl.schema import FloatArray
 from himari_rl.serving.slot import Slot
@@ -62,12 +63,21 @@ def walk_torch(agent: LSTMPPOAgent, states: FloatArray) -> FloatArray:
     return np.array(answers)
 
 
+@torch.no_grad()
+def unrolled(agent: LSTMPPOAgent, states: FloatArray) -> FloatArray:
+    """(T,) decided in one pass over the sequence, as training walks it: a fifth of the time."""
+    rows = torch.as_tensor(states, dtype=torch.float32)[:, None]
+    band, _ = agent.band(rows)
+    return np.asarray(band.mean(held_multipliers(rows, 1))[:, 0, 0].double())
+
+
 @pytest.mark.parametrize(("head", "layers", "hidden"), [("band", 2, 1), ("squash", 1, 0)])
 def test_numpy_and_torch_agree_over_ten_thousand_steps(head: str, layers: int, hidden: int, tmp_path: Path) -> None:
     agent = agent_of(head=head, lstm_num_layers=layers, hidden_layers=hidden)
     policy = exported(tmp_path / "bundle", [agent])
     states = valid_states(STEPS, seed=4)
-    expected = walk_torch(agent, states)
+    expected = unrolled(agent, states)
+    assert np.abs(walk_torch(agent, states[:1000]) - expected[:1000]).max() <= PARITY
     found, memory = np.empty(STEPS), None
     for t, state in enumerate(states):
         multipliers, _, memory, *_ = policy.decide(state, memory)

@@ -9,8 +9,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,6 +17,7 @@ import pytest
 
 from helpers import PATIENCE_S, himari_here, run_himari
 from helpers.training import train_small
+from helpers.warm import Begun, Warm
 from himari_rl.data.synthetic import synthetic_bars
 
 NAME = "checkpoint-0.safetensors"
@@ -83,17 +82,9 @@ def command(bars_file: Path, out: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def started(arguments: list[str], **more) -> subprocess.Popen:
-    return subprocess.Popen(
-        [str(Path(sys.executable).with_name("himari")), *arguments],
-        stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}, **{"stderr": subprocess.PIPE, **more},
-    )  # fmt: skip
-
-
-def wait_for(path: Path, process: subprocess.Popen, unlike: Path | None = None) -> None:
+def wait_for(path: Path, process: Begun, unlike: Path | None = None) -> None:
     while not path.exists() or (unlike is not None and path.samefile(unlike)):
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, process.said
         time.sleep(0.01)
 
 
@@ -111,9 +102,11 @@ def test_the_same_command_gives_the_same_weights_in_another_process(bars_file, r
     assert weights(tmp_path) == reference["weights"]
 
 
-def test_a_command_that_was_told_to_ignore_ctrl_c_goes_on(bars_file: Path, reference: dict, tmp_path: Path) -> None:
+def test_a_command_that_was_told_to_ignore_ctrl_c_goes_on(
+    warm: Warm, bars_file: Path, reference: dict, tmp_path: Path
+) -> None:
     """As under nohup; the one in the next test hears it and stops."""
-    process = started(command(bars_file, tmp_path), preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+    process = warm.himari(command(bars_file, tmp_path), deaf=True)
     wait_for(tmp_path / NAME, process)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=PATIENCE_S)
@@ -122,9 +115,9 @@ def test_a_command_that_was_told_to_ignore_ctrl_c_goes_on(bars_file: Path, refer
 
 
 def test_the_command_interrupted_and_then_killed_resumes_to_the_same_weights(
-    bars_file: Path, reference: dict, tmp_path: Path
+    warm: Warm, bars_file: Path, reference: dict, tmp_path: Path
 ) -> None:
-    process = started(command(bars_file, tmp_path))
+    process = warm.himari(command(bars_file, tmp_path))
     wait_for(tmp_path / NAME, process)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=PATIENCE_S)
@@ -135,24 +128,25 @@ def test_the_command_interrupted_and_then_killed_resumes_to_the_same_weights(
 
     (tmp_path / NAME).rename(tmp_path / "first")
     os.link(tmp_path / "first", tmp_path / NAME)  # a newer checkpoint has another inode
-    process = started(command(bars_file, tmp_path, "--resume"))
+    process = warm.himari(command(bars_file, tmp_path, "--resume"))
     wait_for(tmp_path / NAME, process, unlike=tmp_path / "first")
     process.kill()
     process.communicate(timeout=PATIENCE_S)
     assert not (tmp_path / "bundle").exists()
 
-    resumed = run_himari(*command(bars_file, tmp_path, "--resume"), OMP_NUM_THREADS="1")
-    assert resumed.returncode == 0, resumed.stderr
+    resumed = warm.himari(command(bars_file, tmp_path, "--resume"))
+    document, said = resumed.communicate()
+    assert resumed.returncode == 0, said
     assert weights(tmp_path) == reference["weights"]
-    assert json.loads(resumed.stdout)["bars"] == reference["bars"]
+    assert json.loads(document)["bars"] == reference["bars"]
 
 
 def test_sigterm_writes_a_checkpoint_from_which_the_run_goes_on(
-    bars_file: Path, reference: dict, tmp_path: Path
+    warm: Warm, bars_file: Path, reference: dict, tmp_path: Path
 ) -> None:
     """save_interval would write one only at the end: the one there is is the signal's."""
     late = ("--set", "train.save_interval=100000")
-    process = started(command(bars_file, tmp_path, *late))
+    process = warm.himari(command(bars_file, tmp_path, *late))
     wait_for(tmp_path / RECORD, process)
     process.terminate()
     _, said = process.communicate(timeout=PATIENCE_S)
@@ -160,14 +154,15 @@ def test_sigterm_writes_a_checkpoint_from_which_the_run_goes_on(
     assert "Traceback" not in said
     assert (tmp_path / NAME).exists()
     assert not (tmp_path / "bundle").exists()
-    resumed = run_himari(*command(bars_file, tmp_path, "--resume", *late), OMP_NUM_THREADS="1")
-    assert resumed.returncode == 0, resumed.stderr
+    resumed = warm.himari(command(bars_file, tmp_path, "--resume", *late))
+    _, said = resumed.communicate()
+    assert resumed.returncode == 0, said
     assert weights(tmp_path) == reference["weights"]
 
 
 @pytest.mark.parametrize("fault", ["full disk", "pipe that nobody reads", "closed pipe"])
 def test_a_stderr_that_cannot_be_written_does_not_end_a_run(
-    bars_file: Path, reference: dict, tmp_path: Path, fault: str
+    warm: Warm, bars_file: Path, reference: dict, tmp_path: Path, fault: str
 ) -> None:
     reading, writing = os.pipe()
     if fault == "closed pipe":
@@ -182,7 +177,7 @@ def test_a_stderr_that_cannot_be_written_does_not_end_a_run(
                 os.write(writing, b"x" * 65_536)
         os.set_blocking(writing, True)
     try:
-        process = started(command(bars_file, tmp_path), stderr=writing)
+        process = warm.himari(command(bars_file, tmp_path), stderr=writing)
         process.communicate(timeout=PATIENCE_S)
     finally:
         os.close(writing)
@@ -192,8 +187,8 @@ def test_a_stderr_that_cannot_be_written_does_not_end_a_run(
     assert weights(tmp_path) == reference["weights"]
 
 
-def test_two_trainings_in_one_folder_are_refused(bars_file: Path, tmp_path: Path) -> None:
-    process = started(command(bars_file, tmp_path))
+def test_two_trainings_in_one_folder_are_refused(warm: Warm, bars_file: Path, tmp_path: Path) -> None:
+    process = warm.himari(command(bars_file, tmp_path))
     wait_for(tmp_path / RECORD, process)
     process.send_signal(signal.SIGSTOP)
     try:

@@ -7,7 +7,9 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from himari_rl.training.slim_torch import TRIED
+import pytest
+
+from himari_rl.training.slim_torch import TRIED, _Finder, import_later
 
 TESTS = Path(__file__).parents[1]
 SLIM = "from himari_rl.training.slim_torch import DELAYED, import_later, _Delayed; import_later()\n"
@@ -28,9 +30,11 @@ def test_weights_are_the_same_bits_and_no_compiler_ran() -> None:
         "print([p.double().sum().item().hex() for p in agent.parameters()])\n"
     )
     asleep = "print(sorted(n for n in DELAYED if isinstance(sys.modules.get(n), _Delayed)) == sorted(DELAYED))"
-    slim, whole = python(SLIM + train + asleep).splitlines(), python(train).splitlines()
+    awake = "import himari_rl.cli, himari_rl.training.job; print(type(sys.modules['torch.export']) is type(sys))"
+    slim, whole = python(SLIM + train + asleep).splitlines(), python(train + awake).splitlines()
     assert slim[0] == whole[0] != "[]"
     assert slim[1] == "True"
+    assert whole[1] == "True", "nobody asked"
 
 
 def test_what_was_left_out_is_there_when_it_is_used() -> None:
@@ -58,6 +62,14 @@ def test_the_installed_torch_is_one_that_this_was_tried_with() -> None:
     )
 
 
-def test_where_torch_is_already_there_or_nobody_asked_nothing_changes() -> None:
-    python(f"import sys, torch\n{SLIM}assert type(sys.modules['torch.export']) is type(sys)")
-    python("import sys, himari_rl.cli, himari_rl.training.job\nassert type(sys.modules['torch.export']) is type(sys)")
+def test_where_torch_is_already_there_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    others = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
+    monkeypatch.setattr(sys, "meta_path", list(others))
+    import_later()
+    assert sys.meta_path == others
+    assert type(sys.modules["torch.export"]) is type(torch)
+    monkeypatch.delitem(sys.modules, "torch")  # the control
+    import_later()
+    assert len(sys.meta_path) == len(others) + 1

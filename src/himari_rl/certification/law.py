@@ -13,7 +13,6 @@ from functools import cache
 from typing import ClassVar
 
 import numpy as np
-from scipy.signal import lfilter
 
 from himari_rl.errors import ConfigError
 from himari_rl.schema import FloatArray, IntArray
@@ -89,6 +88,8 @@ def lognormal_law(mu: FloatArray, sigma: FloatArray, count: int = NODES) -> tupl
 
 def autoregressive(paths: int, rows: int, phi: float, rng: np.random.Generator) -> FloatArray:
     """(P, T) stationary AR(1) with unit variance."""
+    from scipy.signal import lfilter  # more than a second, which whoever draws nothing need not wait
+
     shocks = rng.standard_normal((paths, rows))
     shocks[:, 1:] *= np.sqrt(1.0 - phi * phi)
     return np.asarray(lfilter([1.0], [1.0, -phi], shocks, axis=1))

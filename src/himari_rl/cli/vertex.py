@@ -20,6 +20,7 @@ from himari_rl.config import Given, Resolved
 from himari_rl.errors import HimariError
 from himari_rl.storage import is_remote, join, place_to_write
 from himari_rl.training.config import TrainConfig
+from himari_rl.training.slim_torch import import_later
 
 PLACE = Path("config") / "gcp_deployment.yaml"
 _FLAGS = {
@@ -68,6 +69,8 @@ def main(kind: str, parser: argparse.ArgumentParser, argv: Sequence[str] | None,
     Args:
         root: where the repository's own config lies, for a job that is started in another folder.
     """
+    if argv is None:  # the process is ours
+        import_later()
     try:
         return _run(kind, parser, *checked(kind, parser, argv, root))
     except HimariError as error:

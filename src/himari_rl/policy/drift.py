@@ -125,7 +125,9 @@ class _Reference:
         ordered = np.sort(windows, axis=1)
         seen = ordered[:, low] * (1.0 - part) + ordered[:, np.minimum(low + 1, count - 1)] * part  # (M, P, F)
         distance = np.einsum("mpf,p->mf", np.abs(seen - self.quantiles.T), _WEIGHTS) / self.scale
-        bins = (windows[..., None] > self.quantiles).sum(axis=-1)  # (M, W, F): edges below each value
+        bins = np.zeros(windows.shape, np.int64)  # edges below each value
+        for edges in self.quantiles.T:
+            bins += windows > edges
         width = self._shares.shape[1]
         place = (np.arange(many)[:, None, None] * features + np.arange(features)) * width
         counts = np.bincount((bins + place).ravel(), minlength=many * features * width)

@@ -88,12 +88,12 @@ def block_lengths(window: int) -> tuple[int, ...]:
 def block_means(values: FloatArray, lengths: Sequence[int]) -> FloatArray:
     """(N - sum + 1, K): of each position in (N,) values the means of K blocks, one after the other."""
     total = np.concatenate([[0.0], np.cumsum(values)])
-    starts = np.arange(len(values) - sum(lengths) + 1)
-    found, at = [], 0
-    for length in lengths:
-        found.append((total[starts + at + length] - total[starts + at]) / length)
+    count = len(values) - sum(lengths) + 1
+    found, at = np.empty((count, len(lengths))), 0
+    for k, length in enumerate(lengths):
+        found[:, k] = (total[at + length : at + length + count] - total[at : at + count]) / length
         at += length
-    return np.column_stack(found)
+    return found
 
 
 def _seen(values: FloatArray, channel: str, floor: float, lengths: Sequence[int]) -> FloatArray:

@@ -191,13 +191,13 @@ def candle_statistics(
     lags = np.arange(bars)
     even = _is_even(have & clock.y_known, 7 * DAY_MS // clock.interval_ms)
     ramp = _filtered(x, lags / bars) if even else np.zeros(size)
-    places = np.arange(bars - 1, size)
-    live = y[bars - 1 :]
+    pairs = np.zeros(bars) if even else _pairs(have, clock.y_known, bars)
+    live, behind = y[bars - 1 :], running[: size - bars + 1]
     z, r, count = np.zeros(len(phases)), np.zeros(len(phases)), np.zeros(len(phases), np.int64)
     for i, phase in enumerate(phases.tolist()):
-        weighted = ramp if even else _filtered(x, _other_share(have, clock.y_known, bars, phase))
-        start = places - (places - phase) % bars  # of the candle of each place, at most bars - 1 before it
-        products = live * (weighted[bars - 1 :] - (running[start] - running[places - bars + 1]))
+        weighted = ramp if even else _filtered(x, _other_share(have, clock.y_known, pairs, phase))
+        begun = np.repeat(running[phase:size:bars], bars)  # at the start of the candle of each place from `phase` on
+        products = live * (weighted[bars - 1 :] - (begun[bars - 1 - phase : size - phase] - behind))
         error = float(np.sqrt(np.sum(products**2)))
         z[i] = products.sum() / error if error > _ROUNDING * np.sqrt(size) else 0.0
         first = np.arange(phase, size - bars + 1, bars)
@@ -222,16 +222,22 @@ def _is_even(known: BoolArray, week: int) -> bool:
     return bool(whole.min() >= _EVEN * float(whole.mean()) > 0.0)
 
 
-def _other_share(have: BoolArray, y_known: BoolArray, bars: int, phase: int) -> FloatArray:
-    """(bars,) the share of pairs j bars apart that are not in the same candle, as counted; 0 for j = 0."""
+def _pairs(have: BoolArray, y_known: BoolArray, bars: int) -> FloatArray:
+    """(bars,) how many pairs of a known x and a known y are j bars apart."""
+    size = 1 << (2 * len(have)).bit_length()
+    found = np.fft.irfft(np.conj(np.fft.rfft(have, size)) * np.fft.rfft(y_known, size), size)[:bars]
+    return np.asarray(np.round(found))
+
+
+def _other_share(have: BoolArray, y_known: BoolArray, pairs: FloatArray, phase: int) -> FloatArray:
+    """(bars,) the share of `pairs` j bars apart that are not in the same candle, as counted; 0 for j = 0."""
+    bars = len(pairs)
     before = -phase % bars
     around = (before, -(before + len(have)) % bars)  # whole candles only
     rows, earned = (np.pad(part.astype(float), around).reshape(-1, bars) for part in (have, y_known))
     width = 2 * bars
     same = np.fft.irfft((np.conj(np.fft.rfft(rows, width)) * np.fft.rfft(earned, width)).sum(axis=0), width)[:bars]
-    size = 1 << (2 * len(have)).bit_length()
-    pairs = np.fft.irfft(np.conj(np.fft.rfft(have, size)) * np.fft.rfft(y_known, size), size)[:bars]
-    share = 1.0 - np.round(same) / np.maximum(np.round(pairs), 1.0)
+    share = 1.0 - np.round(same) / np.maximum(pairs, 1.0)
     share[0] = 0.0
     return np.clip(share, 0.0, 1.0)
 

@@ -35,12 +35,13 @@ def unexplained_return(bars: Bars) -> tuple[FloatArray, FloatArray]:
     target = normal_scores(earned / scale[:rows])
     span = bars.high - bars.low
     place = np.where(span > 0.0, (close - bars.low) / np.where(span > 0.0, span, 1.0), 0.5)
-    past = [_lagged(normal_scores(base), lag) for base in (bar_return / scale, place) for lag in range(4)]
+    moved, placed = normal_scores(bar_return / scale), normal_scores(place)
+    past = [_lagged(scores, lag) for scores in (moved, placed) for lag in range(4)]
     past += [normal_scores(_momentum(close, length) / scale) for length in (4, 24)]
     ago = (
         period // bars.interval_ms - 1 for period in (DAY_MS, 7 * DAY_MS)
     )  # the earned bar's hour, a day, a week ago
-    past += [_lagged(normal_scores(bar_return / scale), lag) for lag in ago if 4 <= lag < rows // 4]
+    past += [_lagged(moved, lag) for lag in ago if 4 <= lag < rows // 4]
     controls = np.column_stack([column[:rows] for column in past] + [np.ones(rows)])
     weights, *_ = np.linalg.lstsq(controls, target, rcond=None)
     residual = target - controls @ weights
@@ -76,9 +77,8 @@ def normal_scores(values: FloatArray) -> FloatArray:
     group = np.cumsum(new) - 1
     end = np.cumsum(np.bincount(group))
     middle = (np.r_[0, end[:-1]] + end) / 2.0
-    share = np.empty(len(values))
-    share[order] = middle[group] / len(values)
-    scores = np.interp(share, _GRID, _QUANTILES)
+    scores = np.empty(len(values))
+    scores[order] = np.interp(middle / len(values), _GRID, _QUANTILES)[group]  # one after the other, in rising order
     scores -= scores.mean()
     spread = float(scores.std())
     return np.asarray(scores / spread) if spread > 1e-9 else np.zeros(len(values))

@@ -45,6 +45,8 @@ _BATCH = BATCH.encode()
 class PredictProtocol(Http1Protocol):
     """One connection of an Api."""
 
+    __slots__ = ("_body_limit", "_concurrency", "_fast", "_head", "_headers", "_held", "_whole")
+
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         app = cast(Api, self.config.app)

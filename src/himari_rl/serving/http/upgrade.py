@@ -43,25 +43,31 @@ class _Flow(FlowControl):
         self._behind = behind
 
     def resume_reading(self) -> None:
-        if not self._behind():
+        if self.read_paused and not self._behind():
             super().resume_reading()
 
 
 class Http1Protocol(HttpToolsProtocol):
     """One connection on which every request is HTTP/1.1, whatever else its client could speak."""
 
-    _offered = False
-    """The request that the parser is in offers another protocol: it will come again without the offer."""
-    _answering: Any = None
-    """The request that is being answered: not uvicorn's `cycle`, where a client has sent the next ones already."""
-    heads = 0
-    """Requests whose head has come whole."""
-    _unread = 0
-    """Bytes since the chunk in which the last request ended; with `_slack`, which that chunk had, no head has more."""
-    _chunk = _slack = 0
-    """Bytes that came at once: just now, and with the end of the last request."""
-    _later = b""
-    """What came behind more requests than may wait."""
+    __slots__ = ("_answering", "_chunk", "_later", "_offered", "_slack", "_unread", "heads")
+    # beside uvicorn's attributes in the instance's dictionary they would be more than CPython shares the keys of (30)
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._offered = False
+        """The request that the parser is in offers another protocol: it will come again without the offer."""
+        self._answering: Any = None
+        """The request that is being answered: not uvicorn's `cycle`, where a client has sent the next ones already."""
+        self.heads = 0
+        """Requests whose head has come whole."""
+        self._unread = 0
+        """Bytes since the chunk in which the last request ended; with `_slack`, which that chunk had, no head has
+        more."""
+        self._chunk = self._slack = 0
+        """Bytes that came at once: just now, and with the end of the last request."""
+        self._later = b""
+        """What came behind more requests than may wait."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """As uvicorn's."""
@@ -71,24 +77,25 @@ class Http1Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """As uvicorn's, but for a request that offers an upgrade, has too many headers or stands behind many."""
         self._unset_keepalive_if_required()
-        self._chunk = len(data)
-        self._unread += self._chunk
+        size = self._chunk = len(data)
+        self._unread += size
         if self._later:
             self._put_off(data)
             return
         at = 0
-        while at < len(data):
+        while at < size:
             if len(self.pipeline) >= MOST_BEHIND:
                 self._put_off(data[at:])
                 return
             try:
-                self.parser.feed_data(data if len(data) <= PIECE else data[at : at + PIECE])
+                self.parser.feed_data(data if size <= PIECE else data[at : at + PIECE])
                 at += PIECE
                 continue
             except httptools.HttpParserUpgrade as upgrade:
                 self._offered = False
                 if self.parser.get_method() != b"CONNECT":
                     data, at = self._without_offer() + data[at + upgrade.args[0] :], 0
+                    size = len(data)
                     continue
                 self._refuse()
             except httptools.HttpParserError as error:
