@@ -163,7 +163,8 @@ def walk_forward(
         show(document, console, f"Ledger: {environment.describe()}.")
         console.print(f"gate: {answer.reason}", markup=False)
         told = " --external-code" if ":" in kind else ""
-        console.print(f"next: himari gate {out}/{BUNDLE}{told}    himari report {out}{told}", markup=False)
+        for line in (f"next: himari gate {out}/{BUNDLE}{told}", f"      himari report {out}{told}"):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)  # to be copied in one piece
     if document["judgement"]["verdict"]["answer"] == LOOK_AHEAD:
         raise click.exceptions.Exit(1)
 
