@@ -110,6 +110,7 @@ LINES = (
         drill="storage fault matrix",
         tests=("tests/storage/test_bucket_faults.py", "tests/storage/test_local.py", "tests/storage/test_mirror.py"),
         only="not writers and not move",
+        variables=often("HIMARI_FAULT_TURNS", 5),
     ),
     Line(
         number=4,
@@ -148,6 +149,7 @@ LINES = (
         share=0.3,
         tests=("tests/training/test_process.py",),
         only="sigterm or interrupted",
+        variables=often("HIMARI_PREEMPTIONS", 50),
         own=drill_endurance.terminated,
         control=drill_endurance.terminated_without_grace,
     ),
@@ -176,6 +178,7 @@ LINES = (
         drill="launcher under every gRPC code and lost answers",
         share=0.3,
         tests=("tests/cloud/test_launch.py", "tests/cloud/test_run_jobs.py"),
+        variables=often("HIMARI_LOST_ANSWERS", 500),
     ),
     Line(
         number=13,

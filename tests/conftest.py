@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import compileall
+import os
 import sys
 from collections.abc import Generator, Iterator
 from itertools import count
@@ -65,8 +66,11 @@ def _a_ledger_for_what_many_tests_share(tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture(scope="session")
 def cold_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A cache of solved optima that begins empty: what is tested is solved in this session, not on an earlier day."""
+    place = tmp_path_factory.getbasetemp()  # of a worker; what lies above it is all workers' and of this session too
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HIMARI_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv(
+            "HIMARI_CACHE_DIR", str((place.parent if "PYTEST_XDIST_WORKER" in os.environ else place) / "optima")
+        )
         solution.cache_clear()
         yield
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -208,12 +209,14 @@ def test_fewer_bars_than_the_edge_needs_are_refused_with_the_number_needed() -> 
         require_learnable(replace(market_named("M1"), up=0.5005), 1_000_000)
 
 
-def test_a_solution_is_read_back_from_disk_and_a_torn_file_is_solved_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_solution_is_read_back_from_disk_and_a_torn_file_is_solved_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HIMARI_CACHE_DIR", str(tmp_path))  # nobody else's
     market = market_named("M4")
-    path = cache_path(market)
-    path.unlink(missing_ok=True)
     solution.cache_clear()
     fresh = solution(market)
+    path = cache_path(market)
     whole = path.read_bytes()
     solution.cache_clear()
     with monkeypatch.context() as patch:

@@ -20,6 +20,7 @@ from helpers.bucket import QUIET
 from helpers.cloud import Cloud, cloud_server
 from helpers.serving import cloud_run_server, wait_for
 from helpers.vertex import DIRS, NO_FOLDER_RENAME, SCRIPTS, SMALL, SYMBOLS, Nursery, finished, put_market, trainer
+from himari_rl.experiments import controls
 from himari_rl.policy.alias import read_alias
 from himari_rl.policy.runtime import load_policy
 from himari_rl.serving.messages import EXAMPLE_STATE
@@ -228,10 +229,17 @@ def test_two_trainers_at_one_prefix_leave_one_whole_run(cloud: Cloud, tmp_path: 
     assert load_policy(f"{MODELS}/both/bundle").manifest.gate is not None
 
 
+@pytest.fixture
+def judged_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of the bootstrap, as in the nursery: nobody reads its intervals."""
+    monkeypatch.setattr(controls, "REPLICATIONS", 200)
+
+
 class Killed(BaseException):
     """As kill -9, for the program that is killed: nothing of it goes on."""
 
 
+@pytest.mark.usefixtures("judged_quickly")
 def test_a_kill_after_each_of_the_last_writes_is_resumed(
     cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,6 +273,7 @@ def test_a_kill_after_each_of_the_last_writes_is_resumed(
     assert load_policy(f"{place}/bundle").manifest.gate is not None
 
 
+@pytest.mark.usefixtures("judged_quickly")
 def test_a_fresh_run_that_was_killed_goes_on_by_its_own_launch_and_another_launch_begins_anew(
     cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -168,7 +168,7 @@ def test_standing_aside_is_no_edge_and_is_called_that() -> None:
 
 @pytest.mark.parametrize("level", [2.0, 1.3, 1.0])
 def test_a_constant_policy_has_collapsed_even_where_the_market_pays_it(level: float) -> None:
-    rising = bars_from(walk(ROWS, 3, sigma=0.005, drift=0.0005))
+    rising = bars_from(walk(1500, 3, sigma=0.005, drift=0.0005))
     _, found = judged(rising, Rule(lambda states, step: level))
     assert found.answer == "collapsed"
     assert f"answers {level:.2f} to every state" in found.sentence
@@ -269,8 +269,8 @@ def test_the_terminal_shows_every_strategy_whole_in_eighty_columns(wobbling: tup
     assert max(map(len, text.splitlines())) <= 80
 
 
-def test_a_printed_verdict_is_a_page_of_eighty_columns() -> None:
-    _, found = judged(persistent_edge(), Rule(follow_confidence))
+def test_a_printed_verdict_is_a_page_of_eighty_columns(honest: tuple[Backtest, Verdict]) -> None:
+    _, found = honest
     page = str(found)
     assert all(len(line) <= 80 for line in page.splitlines())
     assert " ".join(found.sentence.split()) in " ".join(page.split())
@@ -289,8 +289,8 @@ def test_a_printed_verdict_is_a_page_of_eighty_columns() -> None:
     assert repr(found) == f"Verdict({found.answer} on BTC-USDT, {found.decisions:,} decisions)"
 
 
-def test_a_printed_backtest_is_a_table_of_its_strategies() -> None:
-    result, found = judged(persistent_edge(), Rule(follow_confidence))
+def test_a_printed_backtest_is_a_table_of_its_strategies(honest: tuple[Backtest, Verdict]) -> None:
+    result, found = honest
     page = str(result).splitlines()
     assert all(len(line) <= 80 for line in page)
     assert page[0] == f"BTC-USDT: {len(result):,} decisions, {found.start} to {found.end}"
@@ -314,8 +314,8 @@ def test_a_printed_backtest_is_a_table_of_its_strategies() -> None:
     assert len(repr(result)) < 160
 
 
-def test_a_printed_judgement_shows_its_controls() -> None:
-    _, found = judged(persistent_edge(), Rule(follow_confidence))
+def test_a_printed_judgement_shows_its_controls(honest: tuple[Backtest, Verdict]) -> None:
+    _, found = honest
     controls = tuple(Control(name=n, passed=n != "lag", sentence=f"{n} was asked.", numbers={}) for n in NAMES)
     judgement = Judgement(
         verdict=found, own_deflated_sharpe=0.9, controls=controls, detectable=0.051, seeds={}, training_gain=0.1

@@ -40,6 +40,7 @@ from himari_rl.training.dask_cluster import dask_pool
 from himari_rl.training.fan_out import local_pool
 
 SMALL: dict[str, Any] = {"train": "20d", "test": "10d", "step": "10d", "purge_bars": 24, "seeds": 2}
+ONCE = SMALL | {"seeds": 1, "folds": 1}
 
 
 @pytest.fixture(scope="module")
@@ -118,10 +119,10 @@ def test_a_run_that_was_cut_off_and_a_pool_and_two_dask_workers_give_the_same_by
 
 def test_an_edited_factory_is_not_taken_for_the_old_one(theirs: ModuleType, tmp_path: Path) -> None:
     module = stranger(tmp_path / "edited", "edited_policy")
-    walk_forward(module.KEPT, small_bars(), out=tmp_path / "run", **SMALL)
+    walk_forward(module.KEPT, small_bars(), out=tmp_path / "run", **ONCE)
     (tmp_path / "edited" / "edited_policy.py").write_text(SOURCE + "# another rule\n")
     with pytest.raises(StorageError, match="holds a walk-forward of other settings"):
-        walk_forward(module.KEPT, small_bars(), out=tmp_path / "run", **SMALL)
+        walk_forward(module.KEPT, small_bars(), out=tmp_path / "run", **ONCE)
     one, other = ({"factor": factor} for factor in (0.15, 0.3))
 
     def enclosing(given: dict[str, float]) -> Any:
@@ -141,7 +142,7 @@ def test_a_changed_helper_of_the_factory_is_another_run_and_named_where_its_bund
     module = stranger(folder, "with_helper_policy")
     (folder / "sized_helper.py").write_text("SIZE = 1.0\n")
     (folder / "with_helper_policy.py").write_text("from sized_helper import SIZE\n" + SOURCE)
-    asked = settings_of(module.learns, None, TradingEnvConfig(), WalkForwardConfig(**(SMALL | {"seeds": (0,)})))
+    asked = settings_of(module.learns, None, TradingEnvConfig(), WalkForwardConfig(**(ONCE | {"seeds": (0,)})))
     run = tmp_path / "run"
     run_walk_forward(small_bars(), asked, run, None)
     spec = read_manifest(run / BUNDLE).external
@@ -149,7 +150,7 @@ def test_a_changed_helper_of_the_factory_is_another_run_and_named_where_its_bund
     assert set(spec.modules) == {"sized_helper"}
     assert spec.packages == {"numpy": np.__version__}
     (folder / "sized_helper.py").write_text("SIZE = 2.0\n")
-    again = settings_of(module.learns, None, TradingEnvConfig(), WalkForwardConfig(**(SMALL | {"seeds": (0,)})))
+    again = settings_of(module.learns, None, TradingEnvConfig(), WalkForwardConfig(**(ONCE | {"seeds": (0,)})))
     with pytest.raises(StorageError, match=r"of other settings \(factory\.modules\.sized_helper\)"):
         run_walk_forward(small_bars(), again, run, None)
     monkeypatch.setattr(code, "_KNOWN", {})
@@ -159,7 +160,7 @@ def test_a_changed_helper_of_the_factory_is_another_run_and_named_where_its_bund
 
 
 def test_arrays_of_its_own_come_back_and_the_answer_is_the_seeds_mean(tmp_path: Path, theirs: ModuleType) -> None:
-    run = walk_forward(theirs.KEPT, small_bars(), out=tmp_path / "run", **SMALL)
+    run = walk_forward(theirs.KEPT, small_bars(), out=tmp_path / "run", **(SMALL | {"folds": 1}))
     policy = load_policy(run.bundle)
     assert policy.manifest.external is not None
     assert policy.manifest.external.kept == "arrays"
@@ -236,7 +237,7 @@ def test_memory_is_its_own_affair_in_a_backtest_and_refused_where_a_server_would
 
 def test_a_rule_is_judged_as_the_backtest_plays_it(theirs: ModuleType, tmp_path: Path) -> None:
     bars = small_bars()
-    run = walk_forward(RuleFactory(theirs.steady), bars, out=tmp_path / "run", **SMALL)
+    run = walk_forward(RuleFactory(theirs.steady), bars, out=tmp_path / "run", **(SMALL | {"seeds": 1}))
     work = plan(
         bars,
         settings_of(

@@ -92,9 +92,8 @@ def test_an_edge_that_only_x_knows_is_promoted_with_it_and_refused_without(tmp_p
 
 def test_it_is_served_by_name_and_422_names_what_is_missing(tmp_path: Path) -> None:
     module = stranger(tmp_path / "code", "sizes_by_x")
-    run = walk_forward(
-        RuleFactory(module.by_x), with_features(with_x(small_bars()), ["x"]), out=tmp_path / "run", **SMALL
-    )
+    bars = with_features(with_x(small_bars()), ["x"])
+    run = walk_forward(RuleFactory(module.by_x), bars, out=tmp_path / "run", **(SMALL | {"folds": 1}))
     assert load_policy(run.bundle).manifest.own_features == ("x",)
     time = 1_767_225_600_000
     body = {

@@ -68,7 +68,9 @@ import google.cloud.storage
 from himari_rl.cloud import markets, training_run
 from himari_rl.training import job
 from himari_rl.data.sources import load_bars
+from himari_rl.experiments import controls
 import importlib
+controls.REPLICATIONS = 200  # of a bootstrap whose intervals nobody reads
 for line in sys.stdin:
     script, cwd, environment, *words = json.loads(line)
     child = os.fork()

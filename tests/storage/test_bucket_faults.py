@@ -27,6 +27,7 @@ from himari_rl.storage import gcs, read_bytes
 pytestmark = pytest.mark.filterwarnings(
     *QUIET, "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
 )
+TURNS = int(os.environ.get("HIMARI_FAULT_TURNS", "1"))  # of each fault in each operation
 SMALL, LARGE = b'{"a": 1}', bytes(range(256)) * (36 * 1024)  # the second is sent in a resumable session
 ALWAYS, NEVER_FATAL = 10**9, ("429", "500", "503", "reset", "stall", "cut", "corrupted", "lost answer", "other digest")
 SLACK_S = 10.0  # for a busy machine; a call that forgets its deadline waits for ever
@@ -98,14 +99,21 @@ def meant(folder: str) -> Callable[[str, str], bool]:
     return lambda method, path: part in path.replace("%2F", "/") or "upload" in path
 
 
+@pytest.mark.parametrize("turn", range(TURNS))
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("times", [1, ALWAYS], ids=["once", "always"])
 @pytest.mark.parametrize("kind", FAULTS)
 def test_a_fault_ends_in_the_right_result_or_in_one_typed_error_within_the_deadline(
-    cloud: Cloud, bundles: list[str], kind: str, times: int, operation: str, monkeypatch: pytest.MonkeyPatch
+    cloud: Cloud,
+    bundles: list[str],
+    kind: str,
+    times: int,
+    operation: str,
+    turn: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A fault that passes is waited out, however slow the machine; one that stays must end, and soon."""
-    folder = f"gs://models/{kind.replace(' ', '-')}-{times}-{operation.replace(' ', '-')}"
+    folder = f"gs://models/{kind.replace(' ', '-')}-{times}-{operation.replace(' ', '-')}-{turn}"
     doing = Doing(folder, bundles)
     timeout_s, deadline_s = (2.0, PATIENCE_S) if times == 1 else (0.4, 2.4)
     with monkeypatch.context() as patch:

@@ -141,8 +141,9 @@ def test_the_command_interrupted_and_then_killed_resumes_to_the_same_weights(
     assert json.loads(document)["bars"] == reference["bars"]
 
 
+@pytest.mark.parametrize("turn", range(int(os.environ.get("HIMARI_PREEMPTIONS", "1"))))
 def test_sigterm_writes_a_checkpoint_from_which_the_run_goes_on(
-    warm: Warm, bars_file: Path, reference: dict, tmp_path: Path
+    warm: Warm, bars_file: Path, reference: dict, tmp_path: Path, turn: int
 ) -> None:
     """save_interval would write one only at the end: the one there is is the signal's."""
     late = ("--set", "train.save_interval=100000")
