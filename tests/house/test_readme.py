@@ -186,7 +186,7 @@ INLINE = {
 }
 """Command within the README's prose -> its exit code on a synthetic market of a few months, and a part of its words."""
 FURTHER = {
-    "walk-forward": "--num-episodes 4 --seeds 1 --train 3mo --test 1mo --folds 2 --bootstrap-paths 0"
+    "walk-forward": "--num-episodes 4 --seeds 1 --train 3mo --test 1mo --folds 1 --bootstrap-paths 0"
     " --synthetic-paths 0",
     "doctor": "--data data",
     "launch": "--model base --dry-run",
