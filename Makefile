@@ -118,7 +118,7 @@ $(DEMO) $(DEV):
 	  n=0
 	  while read -r line; do
 	    case "$$line" in
-	      Collecting*|"Requirement already"*) n=$$((n + 1)); [ $$((n % 20)) != 0 ] || printf ' %s' "$$n" >&2 ;;
+	      Collecting*|Processing*|"Requirement already"*) n=$$((n + 1)); [ $$((n % 20)) != 0 ] || printf ' %s' "$$n" >&2 ;;
 	      "Installing collected"*) printf ' unpacking' >&2 ;;
 	    esac
 	  done

@@ -179,7 +179,14 @@ def test_the_demo_installs_less_and_the_tests_add_the_rest_and_the_progress_is_a
     assert re.findall(r"-r (\S+)", asked) == ["requirements-demo.lock", "requirements.lock"]
 
 
-def test_ci_runs_what_a_person_runs() -> None:
-    commands = [line for line in (ROOT / ".ci" / "run").read_text().splitlines() if line.startswith("make ")]
-    assert commands == ["make lint", "make test"]
-    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+@pytest.mark.parametrize("failing", ["", "venv", "drill-own", "lint", "test"])
+def test_ci_runs_what_a_person_runs_and_fails_where_any_of_it_does(tmp_path: Path, failing: str) -> None:
+    make = tmp_path / "make"
+    make.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\n[ "$*" != "{failing}" ]\n')
+    make.chmod(0o755)
+    done = subprocess.run([ROOT / ".ci" / "run"], env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    asked = (tmp_path / "asked").read_text().split()
+    assert (done.returncode == 0) == (not failing)
+    assert asked[0] == "venv"
+    expected = {"venv": {"venv"}, "lint": {"venv", "drill-own", "lint"}}
+    assert set(asked) == expected.get(failing, {"venv", "drill-own", "lint", "test"})
