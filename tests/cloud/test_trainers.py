@@ -108,7 +108,7 @@ def test_a_bundle_of_a_bucket_is_evaluated_again_by_the_command_and_counted_in_t
 ) -> None:
     bundle = f"{MODELS}/himari-rl/bundle"
     words = ("--data", f"gs://{BUCKET}/data", "--symbol", "BTC-USD", "--json")
-    done = run_himari("evaluate", bundle, *words, cwd=tmp_path, HIMARI_TRIALS="")
+    done = himari_here("evaluate", bundle, *words, cwd=tmp_path, HIMARI_TRIALS="")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert document["data"]["source"].startswith(f"gs://{BUCKET}/data/")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import warnings
@@ -71,26 +72,44 @@ def test_registering_again_changes_nothing() -> None:
     assert gymnasium.registry == before
 
 
-@pytest.mark.parametrize(
-    ("imports", "registered"),
-    [
-        ("import gymnasium, himari_rl", True),
-        ("from himari_rl import TradingEnv; import gymnasium", True),
-        ("import himari_rl, gymnasium; himari_rl.MultiAssetTradingEnv", True),
-        ("import gymnasium", False),  # the control
-    ],
-)
-def test_the_names_are_there_where_both_are_imported(imports: str, registered: bool) -> None:
-    told = run_python(f"{imports}; print(sorted(n for n in gymnasium.registry if n.startswith('himari/')))")
-    assert told.strip() == (str(sorted(IDS)) if registered else "[]")
+ORDERS = {
+    "import gymnasium, himari_rl": True,
+    "from himari_rl import TradingEnv; import gymnasium": True,
+    "import himari_rl, gymnasium; himari_rl.MultiAssetTradingEnv": True,
+    "import gymnasium": False,  # the control
+}
+EACH_ORDER = """
+import json, os, sys
+import torch  # most of what an environment imports, and neither of the two whose order is asked for
+assert not {"gymnasium", "himari_rl"} & set(sys.modules)
+for order in json.loads(sys.argv[1]):
+    sys.stdout.flush()
+    if not os.fork():
+        exec(order)
+        print(json.dumps(sorted(n for n in gymnasium.registry if n.startswith("himari/"))), flush=True)
+        os._exit(0)
+    assert os.wait()[1] == 0, order
+"""
+
+
+@pytest.fixture(scope="module")
+def registered() -> dict[str, list[str]]:
+    """What is registered after each order, in a process of its own; torch is imported once for all of them."""
+    told = run_python(EACH_ORDER, json.dumps(list(ORDERS))).splitlines()
+    return dict(zip(ORDERS, map(json.loads, told), strict=True))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_names_are_there_where_both_are_imported(registered: dict[str, list[str]], order: str) -> None:
+    assert registered[order] == (sorted(IDS) if ORDERS[order] else [])
 
 
 def test_importing_the_package_does_not_import_gymnasium() -> None:
     assert run_python("import sys, himari_rl; print('gymnasium' in sys.modules)").strip() == "False"
 
 
-def run_python(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+def run_python(code: str, *words: str) -> str:
+    return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.parametrize("check", [gymnasium_check, sb3_check], ids=["gymnasium", "sb3"])

@@ -87,9 +87,9 @@ def in_process(journal: DecisionJournal, folder: Path, every: Sequence[Bars], st
     return [each for i in range(0, len(stream), 60) for each in runner.handle(stream[i : i + 60])]
 
 
-@pytest.mark.parametrize(("kind", "rows"), [("base", 2_000), ("lstm", 800), (DRIFT, 800), ("multi", 1_000)])
+@pytest.mark.parametrize(("kind", "rows"), [("base", 700), ("lstm", 700), (DRIFT, 700), ("multi", 500)])
 def test_over_weeks_equity_is_the_backtest_s(tmp_path: Path, kind: str, rows: int) -> None:
-    """Of each kind; real hours are below."""
+    """Of each kind, a month; a quarter of real hours is below."""
     equity_is_the_backtest_s(tmp_path, kind, [made(symbol, WARM + rows) for symbol in SYMBOLS[kind]])
 
 

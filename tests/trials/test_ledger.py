@@ -169,7 +169,7 @@ def test_a_locked_ledger_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_evaluate_counts_its_own_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from helpers import run_himari
+    from helpers import himari_here, run_himari
     from helpers.bundle import make_bundle
     from himari_rl.data.table import write_bars
 
@@ -177,9 +177,9 @@ def test_evaluate_counts_its_own_looks(tmp_path: Path, monkeypatch: pytest.Monke
     training = {"sha256": "0" * 64, "source": "a test", "start": "2001-01-01T00:00:00Z", "end": "2001-02-01T00:00:00Z"}
     training |= {"rows": 100, "interval_ms": 3_600_000, "synthetic": True}
     counted = []
-    for seed in (0, 1, 1):
+    for seed, himari in ((0, run_himari), (1, himari_here), (1, himari_here)):  # the first from another process
         bundle = make_bundle(tmp_path / str(seed), hidden=(4,), training_data=training, weights_seed=seed)
-        found = run_himari(
+        found = himari(
             "evaluate", str(bundle), "--data", str(tmp_path / "bars.parquet"), "--json",
             HIMARI_TRIALS=str(tmp_path / "t.sqlite"),
         )  # fmt: skip
