@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,11 @@ def valid_state(symbols: int = 1, rng: np.random.Generator | None = None) -> lis
 
 def valid_states(count: int, symbols: int = 1, seed: int = 0) -> np.ndarray:
     """(count, F) of them."""
+    return _valid_states(count, symbols, seed).copy()
+
+
+@cache  # every manifest asks for the same five hundred, and there are a thousand manifests
+def _valid_states(count: int, symbols: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     return np.array([valid_state(symbols, rng) for _ in range(count)])
 
