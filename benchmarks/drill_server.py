@@ -8,30 +8,29 @@ Each server is a process of its own, cloud_run/api_server.py, as a container sta
 from __future__ import annotations
 
 import asyncio
-import itertools
 import multiprocessing
 import os
 import shutil
 import signal
-import statistics
 import subprocess
 import tempfile
-import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
+from drill_load import Known, Load, answered_or_refused, served
 from helpers import PATIENCE_S
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
+T = TypeVar("T")
 Found = tuple[str, str, str]  # tried, lost, note
-RATE = 200.0  # requests/s
 FULL_SWAPS, FULL_FLOOD_S, FULL_TERMS, FULL_SOAK_S = 1_000, 60.0, 200, 7_200.0
 ORDERLY = (0, -signal.SIGTERM)
 """Exit codes of a server that ended as asked; uvicorn raises the signal again when it is done."""
@@ -69,71 +68,8 @@ def states(count: int) -> list[list[float]]:
     return found
 
 
-CYCLE = states(50)
-"""What Load asks, over and over."""
-
-
-class Load:
-    """Requests at a rate, whatever the server does, but for `most` at once; each answer is judged.
-
-    What waits for one of the `most` counts from when it was due.
-    """
-
-    def __init__(
-        self, port: int, judge: Callable[[list[float], int, Any], str], rate: float = RATE, most: int = 10**6
-    ) -> None:
-        self.seconds: list[tuple[float, float]] = []  # when it was due, and how long it took
-        self.wrong: Counter[str] = Counter()
-        self._port, self._judge, self._rate, self._most = port, judge, rate, most
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
-
-    def __enter__(self) -> Load:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def p99_ms(self, begin: float = 0.0, end: float = float("inf")) -> float:
-        taken = [took for due, took in self.seconds if begin <= due < end]
-        return statistics.quantiles(taken, n=100)[98] * 1e3 if len(taken) > 100 else float("nan")
-
-    async def _run(self) -> None:
-        from helpers.serving import Connection
-
-        idle: list[Connection] = []
-        tasks: set[asyncio.Task[None]] = set()
-
-        async def one(number: int, due: float) -> None:
-            state = CYCLE[number % len(CYCLE)]
-            try:
-                connection = idle.pop() if idle else await Connection.to(self._port)
-                try:
-                    status, answer = await connection.post("/predict", {"state": state})
-                except (OSError, asyncio.IncompleteReadError):  # closed while it was idle: as every client, once more
-                    connection = await Connection.to(self._port)
-                    status, answer = await connection.post("/predict", {"state": state})
-                if problem := self._judge(state, status, answer):
-                    self.wrong[problem] += 1
-                idle.append(connection)
-            except (OSError, asyncio.IncompleteReadError, ValueError) as error:
-                self.wrong[type(error).__name__] += 1
-            self.seconds.append((due, time.monotonic() - due))
-
-        number, due = 0, time.monotonic()
-        while not self._stop.is_set():
-            due += 1.0 / self._rate
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
-            while len(tasks) >= self._most:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            tasks.add(task := asyncio.create_task(one(number, due)))
-            task.add_done_callback(tasks.discard)
-            number += 1
-        await asyncio.gather(*tasks)
-        for connection in idle:
-            connection.close()
+CYCLE = [{"state": state} for state in states(50)]
+"""What the load asks, over and over."""
 
 
 def swaps(size: float) -> Found:
@@ -161,49 +97,55 @@ def _swaps(count: int, spoil: bool = False) -> Found:
         folders = [small_bundle(place, f"m{i}", seed=i) for i in range(2)]
         policies = [load_policy(folder) for folder in folders]
         versions = [policy.manifest.version for policy in policies]
-        # all that is compared is known before: what this process computes meanwhile would be measured as the server's
         known: dict[tuple[str, tuple[float, ...]], float] = {}
         for version, policy in zip(versions, policies, strict=True):
-            known |= {(version, tuple(state)): policy.step(state).multipliers[0] for state in CYCLE}
-        alias, bad = str(place / "champion.json"), place / "bad"
+            known |= {(version, tuple(state)): policy.step(state).multipliers[0] for state in states(50)}
+        alias = str(place / "champion.json")
         point(alias, str(folders[0]))
 
-        def judge(state: list[float], status: int, answer: Any) -> str:
-            """A mixed answer is one model's name and another's multiplier."""
-            if status != 200:
-                return f"status {status}"
-            expected = known.get((answer["model_version"], tuple(state)), -1.0)
-            wanted = answer.get("risk", {}).get("wanted", {}).get("BTC-USDT", answer["position_multiplier"])
-            return "" if abs(wanted - expected) < 1e-9 else "mixed version"
+        move = _Move(place, folders, versions, count, spoil)
+        with server_on(Path(alias), HIMARI_RELOAD_S="0.05") as (_, port), Load(port, CYCLE, Known(known)) as load:
+            steady = _timed(lambda: time.sleep(max(2.0, min(20.0, count / 20))))
+            # it moves from a process that gives way: on two cores its own seconds would be measured as the server's
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), os.nice, (19,)) as pool:
+                pool.submit(time.sleep, 0.0).result()  # it has started
+                moving: list[tuple[int, Counter[str]]] = []
+                swapping = _timed(lambda: moving.append(pool.submit(move, port).result()))
+        reloads, lost = moving[0]
+        lost += load.wrong
+        ratio = load.p99_ms(*swapping) / load.p99_ms(*steady)
+        tried = f"{reloads} swaps, {count // 10} bad models, {len(load.taken)} requests"
+        note = f"P99 {load.p99_ms(*steady):.1f} ms steady, {ratio:.2f}x of it in swaps (bar 1.5)"
+        return tried, said(lost), note
 
-        reloads, lost, patience_s = 0, Counter[str](), 20.0 if spoil else PATIENCE_S
-        with (
-            server_on(Path(alias), HIMARI_RELOAD_S="0.05") as (_, port),
-            httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as asked,
-            Load(port, judge) as load,
-        ):
-            # the steady part writes and asks as much, at an alias that nobody follows: that costs this process, too
-            ends = time.monotonic() + max(2.0, min(20.0, count / 20))
-            for number in itertools.count():
-                if time.monotonic() > ends:
-                    break
+
+@dataclass(frozen=True)
+class _Move:
+    """Points the alias to and fro; gives the swaps that were seen, and what was lost."""
+
+    place: Path
+    folders: list[Path]
+    versions: list[str]
+    count: int
+    spoil: bool
+
+    def __call__(self, port: int) -> tuple[int, Counter[str]]:
+        from himari_rl.policy.alias import point
+
+        reloads, lost, patience_s = 0, Counter[str](), 20.0 if self.spoil else PATIENCE_S
+        alias, bad = str(self.place / "champion.json"), self.place / "bad"
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as asked:
+            for number in range(self.count):
                 if number % 10 == 9:
-                    spoiled(folders[number % 2], bad)
-                point(str(place / "aside.json"), str(folders[number % 2]))
-                for _ in range(3):
-                    asked.get("/ready")
-                    time.sleep(0.02)
-            steady_end = time.monotonic()
-            for number in range(count):
-                if number % 10 == 9:
-                    spoiled(folders[number % 2], bad)  # before it is offered: whole for a moment, it could be taken
+                    # before it is offered: whole for a moment, it could be taken
+                    spoiled(self.folders[number % 2], bad)
                     point(alias, str(bad))
                     _until(
                         lambda: asked.get("/ready").json()["champion"]["refused"], lost, "a bad model taken", patience_s
                     )
                 else:
-                    point(alias, str(folders[(spoil and 1) or number % 2]))
-                    wanted = versions[number % 2]
+                    point(alias, str(self.folders[(self.spoil and 1) or number % 2]))
+                    wanted = self.versions[number % 2]
                     _until(
                         lambda w=wanted: asked.get("/ready").json()["model_version"] == w,
                         lost,
@@ -211,14 +153,16 @@ def _swaps(count: int, spoil: bool = False) -> Found:
                         patience_s,
                     )
                     reloads += 1
-                if spoil and lost:
+                if self.spoil and lost:
                     break
-            end = time.monotonic()
-        lost += load.wrong
-        ratio = load.p99_ms(steady_end, end) / load.p99_ms(0.0, steady_end)
-        tried = f"{reloads} swaps, {count // 10} bad models, {len(load.seconds)} requests"
-        note = f"P99 {load.p99_ms(0.0, steady_end):.1f} ms steady, {ratio:.2f}x of it in swaps (bar 1.5)"
-        return tried, said(lost), note
+        return reloads, lost
+
+
+def _timed(what: Callable[[], object]) -> tuple[float, float]:
+    """When something began and when it was over."""
+    begun = time.monotonic()
+    what()
+    return begun, time.monotonic()
 
 
 def _until(found: Callable[[], object], lost: Counter[str], what: str, seconds: float) -> None:
@@ -226,7 +170,7 @@ def _until(found: Callable[[], object], lost: Counter[str], what: str, seconds: 
     while time.monotonic() < end:
         if found():
             return
-        time.sleep(0.01)
+        time.sleep(0.025)
     lost[what] += 1
 
 
@@ -257,14 +201,15 @@ def _floods(seconds: float, **environment: str) -> Found:
         limits |= {"HIMARI_MAX_CONCURRENCY": str(MOST_AT_ONCE)} | environment
         with server_on(folder, **limits) as (process, port):
             before = psutil.Process(process.pid).memory_info().rss
-            with Load(port, _served, most=GOOD_MOST) as load:
-                time.sleep(2.0)
-                steady = time.monotonic()
+            spans = {}
+            with Load(port, CYCLE, served, most=GOOD_MOST) as load:
+                spans["steady"] = _timed(lambda: time.sleep(max(2.0, seconds / 3)))
                 for kind, (first, drip) in kinds.items():
-                    begun = time.monotonic()
-                    health = asyncio.run(_flood(port, first, drip, seconds))
-                    notes.append(f"{kind}: good P99 {load.p99_ms(begun):.0f} ms, /health {health * 1e3:.0f} ms")
-                notes.insert(0, f"steady P99 {load.p99_ms(0.0, steady):.0f} ms")
+                    spans[kind] = _timed(lambda f=first, d=drip: _elsewhere(_hold_many, port, f, d, seconds))
+            notes += [
+                f"{k}: good P99 {load.p99_ms(*s):.0f} ms, /health {load.slowest_probe_ms(*s):.0f} ms"
+                for k, s in spans.items()
+            ]
             lost += load.wrong
             grown = (psutil.Process(process.pid).memory_info().rss - before) / 1e6
             if grown > 60.0:
@@ -273,35 +218,24 @@ def _floods(seconds: float, **environment: str) -> Found:
             answer = httpx.post(f"http://127.0.0.1:{port}/predict", json={"state": states(1)[0]}, timeout=PATIENCE_S)
             notes.append(f"recovery {time.monotonic() - begun:.2f} s, memory +{grown:.0f} MB")
             lost["no answer afterwards"] += answer.status_code != 200
-            overload, waited = asyncio.run(_overload(port, seconds))
-            for answered, what in ((True, "answered"), (False, "refused")):
-                times = sorted(waited[answered])
-                late = f"P99 {times[len(times) * 99 // 100] * 1e3:.0f} ms" if times else "none"
-                notes.append(f"at 400 clients {what} {late} of {len(times)}")
+            batch = {"instances": states(50)}
+            # one more client beside 400 of another process, which ask the slow way as fast as they can
+            with Load(port, [batch], answered_or_refused, path="/v1/batch", rate=50.0, most=GOOD_MOST) as load:
+                overload = _elsewhere(_ask_many, port, seconds)
+            lost += load.wrong
+            for what, kinds_of in (("answered", (200,)), ("refused", (429, 503))):
+                number = sum(one.status in kinds_of for one in load.taken)
+                notes.append(f"at 400 clients {what} P99 {load.p99_ms(statuses=kinds_of):.0f} ms of {number}")
+            notes.append(f"/health then {load.slowest_probe_ms():.0f} ms")
             lost += Counter({f"overload: status {s}": n for s, n in overload.items() if s not in (200, 429, 503)})
     tried = f"3 floods of 300 connections, {seconds:.0f} s each; {sum(overload.values())} requests at once"
     return tried, said(+lost), "; ".join(notes)
 
 
-def _served(_: list[float], status: int, __: Any) -> str:
-    return "" if status == 200 else f"good client: status {status}"
-
-
-async def _flood(port: int, first: bytes, drip: bytes, seconds: float) -> float:
-    """The slowest /health, seconds, while another process floods: in this one it would slow down what is measured."""
-    end, slowest = time.monotonic() + seconds, 0.0
+def _elsewhere(what: Callable[..., T], *arguments: Any) -> T:
+    """What a call in another process gives."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        flood = pool.submit(_hold_many, port, first, drip, seconds)
-        while time.monotonic() < end or not flood.done():
-            async with httpx.AsyncClient(
-                base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S
-            ) as client:  # as a probe: anew
-                begun = time.monotonic()
-                assert (await client.get("/health")).status_code == 200
-                slowest = max(slowest, time.monotonic() - begun)
-            await asyncio.sleep(0.1)
-        flood.result()
-    return slowest
+        return pool.submit(what, *arguments).result()
 
 
 def _hold_many(port: int, first: bytes, drip: bytes, seconds: float, count: int = 300) -> None:
@@ -323,27 +257,6 @@ def _hold_many(port: int, first: bytes, drip: bytes, seconds: float, count: int 
         await asyncio.gather(*(hold() for _ in range(count)))
 
     asyncio.run(all_of_them())
-
-
-async def _overload(port: int, seconds: float) -> tuple[Counter[int], dict[bool, list[float]]]:
-    """Many clients of another process ask the slow way as fast as they can: their statuses, and the seconds that one
-    more client of this one waited for an answer (True) or a refusal."""
-    from helpers.serving import Connection
-
-    end, waited, body = time.monotonic() + seconds, defaultdict[bool, list[float]](list), {"instances": states(50)}
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        others = pool.submit(_ask_many, port, seconds)
-        connection = None
-        while time.monotonic() < end or not others.done():
-            begun = time.monotonic()
-            try:
-                connection = connection or await Connection.to(port)
-                status, _ = await connection.post("/v1/batch", body)
-                waited[status == 200].append(time.monotonic() - begun)
-            except (OSError, asyncio.IncompleteReadError):
-                connection = None
-            await asyncio.sleep(0.02)
-        return others.result(), waited
 
 
 def _ask_many(port: int, seconds: float, count: int = 400) -> Counter[int]:

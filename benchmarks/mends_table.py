@@ -128,13 +128,13 @@ MENDS = (
         "one address does not take every place",
         "no address is let in beyond the limit",
         "serving/test_wire_limits.py::test_one_address_that_takes_every_place_is_refused_and_another_is_not",
-        (edit("http/middleware.py", " and not self._few(scope):", ":"),),
+        (edit("http/middleware.py", " and not self._few(peer, more)", ""),),
     ),
     Mend(
         "certificate fetches hold no places",
         "who waits for certificates counts",
         "serving/test_wire_limits.py::test_certificates_that_do_not_come_hold_no_places",
-        (edit("http/middleware.py", "if len(self.pending) - waiting > self.most", "if len(self.pending) > self.most"),),
+        (edit("http/middleware.py", " - (0 if self._guard is None else self._guard.waiting)", ""),),
     ),
     Mend(
         "unparsable tokens are 401",

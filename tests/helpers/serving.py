@@ -95,6 +95,14 @@ class Connection:
         content = json.dumps(body).encode()
         head = f"POST {path} HTTP/1.1\r\nhost: t\r\ncontent-length: {len(content)}\r\n\r\n"
         self._writer.write(head.encode() + content)
+        return await self._answer()
+
+    async def get(self, path: str) -> int:
+        """Status of the answer."""
+        self._writer.write(f"GET {path} HTTP/1.1\r\nhost: t\r\n\r\n".encode())
+        return (await self._answer())[0]
+
+    async def _answer(self) -> tuple[int, Any]:
         answer = (await self._reader.readuntil(b"\r\n\r\n")).decode().lower()
         length = int(answer.partition("content-length: ")[2].partition("\r")[0])
         return int(answer.split()[1]), json.loads(await self._reader.readexactly(length))

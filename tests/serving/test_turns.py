@@ -160,6 +160,28 @@ def test_a_request_behind_a_batch_sends_both_the_ordinary_way_in_order(folder: P
     asyncio.run(run())
 
 
+def test_what_finds_no_place_is_refused_with_the_same_bytes_and_makes_no_task(folder: Path) -> None:
+    async def run(direct: bool) -> tuple[list[bytes], int, int]:
+        wires = wires_of(folder, max_concurrency=3)
+        wires.app.fast_path.direct = direct
+        pairs = [wires.connect() for _ in range(12)]
+        most = 0
+        for index, (connection, _) in enumerate(pairs):
+            connection.data_received(post(batch(index), path="/v1/batch"))
+            most = max(most, len(wires.state.tasks))
+        await until(lambda: all(transport.sent for _, transport in pairs))
+        sent = [b"".join(transport.sent) for _, transport in pairs]
+        return [each for each in sent if b" 503 " in each], wires.app.state.service.metrics.errors[503, "busy"], most
+
+    refused, counted, tasks = asyncio.run(run(direct=True))
+    expected, _, control = asyncio.run(run(direct=False))
+    assert len(refused) == counted > 0
+    assert set(refused) == set(expected)
+    assert len(set(expected)) == 1
+    assert b"retry-after: 1" in expected[0]
+    assert tasks <= 4 < control  # the control: on the ordinary path each refused one has begun
+
+
 def test_a_bug_in_a_batch_is_that_request_s_and_the_line_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context["exception"]))

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gc
 import json
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from helpers.bundle import make_bundle
 from helpers.serving import DEADLINE_S, running, wait_for
 from himari_rl.serving.http import guard
 from himari_rl.serving.http.app import Api, create_app
 from himari_rl.serving.http.connections import MOST_HEAD, Connections
+from himari_rl.serving.http.upgrade import Http1Protocol
 from himari_rl.serving.messages import EXAMPLE_STATE
 from himari_rl.serving.settings import ServeSettings
 
@@ -194,6 +199,52 @@ def test_one_address_that_takes_every_place_is_refused_and_another_is_not(folder
         with elsewhere:
             elsewhere.sendall(WHOLE)
             assert status(elsewhere.recv(65_536)) == 200
+
+
+@pytest.mark.parametrize("turbo", [True, False])
+def test_a_connection_that_is_gone_leaves_no_circle_for_the_garbage_collector(folder: Path, turbo: bool) -> None:
+    """Under a flood of connections a circle each makes a collection stop all for 80 ms."""
+    app = create_app(folder, ServeSettings(turbo=turbo))
+    with running(app) as client, without_collection():
+        assert left_behind(app, client) == 0
+
+
+def test_a_protocol_that_keeps_what_leads_back_to_it_is_left_behind(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control of the test above."""
+    monkeypatch.setattr(Http1Protocol, "connection_lost", HttpToolsProtocol.connection_lost)
+    app = create_app(folder, ServeSettings())
+    with running(app) as client, without_collection():
+        assert left_behind(app, client) > 0
+
+
+@contextlib.contextmanager
+def without_collection() -> Iterator[None]:
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def left_behind(app: Api, client: httpx.Client) -> int:
+    """How many of four connections are still in memory when they are gone: answered, refused, unfinished, silent."""
+    kept: list[weakref.ref[Any]] = []
+    for asked in (WHOLE, WHOLE.replace(b"/predict", b"/nowhere"), UNFINISHED, b""):
+        before = set(app.connections.open)
+        with connect(client) as connection:
+            connection.sendall(asked)
+            if asked not in (UNFINISHED, b""):
+                assert connection.recv(65_536)
+            wait_for(lambda before=before: len(set(app.connections.open) - before) == 1)
+            kept += [weakref.ref(one) for one in set(app.connections.open) - before]
+            time.sleep(0.1)  # the server has read what came
+        wait_for(lambda before=before: not set(app.connections.open) - before)
+    end = time.monotonic() + 2.0  # its last task may still be at its end
+    while time.monotonic() < end and any(one() is not None for one in kept):
+        time.sleep(0.02)
+    return sum(one() is not None for one in kept)
 
 
 def b64(value: object) -> str:

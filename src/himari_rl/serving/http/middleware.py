@@ -15,7 +15,7 @@ app.py puts them around FastAPI, in this order; a middleware that the settings d
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -70,19 +70,31 @@ class ConcurrencyLimit:
     """As Connections.open."""
 
     def __init__(self, app: ASGIApp, most: int, errors: Errors, guard: Guard | None = None) -> None:
-        self.app, self.most, self._errors, self._guard = app, most, errors, guard
+        self.app, self.most, self.errors, self._guard = app, most, errors, guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if len(self.pending) > self.most and scope["path"] not in OPEN_PATHS:
-            waiting = 0 if self._guard is None else self._guard.waiting
-            if len(self.pending) - waiting > self.most and not self._few(scope):
-                await refuse(send, self._errors, BUSY, f"{self.most} requests are being answered; try again")
-                return
+        if len(self.pending) > self.most and scope["path"] not in OPEN_PATHS and self.refuses(scope.get("client")):
+            await refuse(send, self.errors, BUSY, self.busy)
+            return
         await self.app(scope, receive, send)
 
-    def _few(self, scope: Scope) -> bool:
+    @property
+    def busy(self) -> str:
+        """What a refused client is told."""
+        return f"{self.most} requests are being answered; try again"
+
+    def refuses(self, peer: Sequence[Any] | None, more: int = 0) -> bool:
+        """Whether a request from this address finds no place.
+
+        Args:
+            more: requests beside those that the server has begun.
+        """
+        begun = len(self.pending) + more - (0 if self._guard is None else self._guard.waiting)
+        return begun > self.most and not self._few(peer, more)
+
+    def _few(self, peer: Sequence[Any] | None, more: int) -> bool:
         """Whether the client's address has less than its share; asked only while there are too many."""
-        if len(self.pending) > HARD * self.most or (peer := scope.get("client")) is None:
+        if len(self.pending) + more > HARD * self.most or peer is None:
             return False
         own = sum(1 for one in self.connections if one.client and one.client[0] == peer[0] and not one.waits())
         return own * SHARE <= self.most

@@ -19,6 +19,7 @@ from typing import Any, cast
 
 from himari_rl.serving.http.app import Api
 from himari_rl.serving.http.fast_path import FastPath
+from himari_rl.serving.http.refusals import BUSY, detailed
 from himari_rl.serving.http.turns import BATCH, LONG
 from himari_rl.serving.http.upgrade import Http1Protocol
 
@@ -40,6 +41,9 @@ FEW = 24
 MOST = 64
 """So many are answered without waiting for the end of the turn."""
 _BATCH = BATCH.encode()
+_OK = b"HTTP/1.1 200 OK\r\n%b%d\r\n\r\n%b"
+_BUSY = b"HTTP/1.1 503 Service Unavailable\r\n%b%d\r\nretry-after: 1\r\n\r\n%b"
+"""A whole answer: the other headers up to the length, the length, the document."""
 
 
 class PredictProtocol(Http1Protocol):
@@ -70,8 +74,13 @@ class PredictProtocol(Http1Protocol):
             or self.transport.is_closing()
         ):
             self._release()
+        elif (places := self._concurrency.most - len(self.tasks)) <= 0:
+            if self._concurrency.refuses(self.client, more=1):
+                self._refuse_busy()
+            else:
+                self._release()
         elif len(self._held) > LONG or self.url == _BATCH:
-            if len(fast.line) < self._concurrency.most - len(self.tasks):
+            if len(fast.line) < places:
                 fast.line.join(self, self._answer)
             else:
                 self._release()
@@ -84,7 +93,7 @@ class PredictProtocol(Http1Protocol):
             if not fast.turn:
                 self.loop.call_soon(_end_turn, fast)
             fast.turn[self] = self._held
-            if len(fast.turn) >= min(MOST, self._concurrency.most - len(self.tasks)):
+            if len(fast.turn) >= min(MOST, places):
                 _end_turn(fast)
         else:
             self._reply(fast.by_url[self.url](self._held, self.client[0] if self.client else ""))
@@ -133,7 +142,6 @@ class PredictProtocol(Http1Protocol):
         if (
             self.url in self._fast.by_url
             and self._fast.direct
-            and len(self.tasks) < self._concurrency.most
             and (self.cycle is None or self.cycle.response_complete)
             and parser.get_method() == b"POST"
             and parser.get_http_version() == "1.1"
@@ -171,8 +179,14 @@ class PredictProtocol(Http1Protocol):
             self._release()
             return
         self._held = None
-        self.transport.write(b"%b%d\r\n\r\n%b" % (self._start(), len(answer), answer))
-        self.on_response_complete()
+        self._send(_OK, answer)
+
+    def _refuse_busy(self) -> None:
+        """As the ordinary path refuses what finds no place, without a task: with hundreds in a turn of the event loop,
+        everybody else waits for its end."""
+        self._held = None
+        self._concurrency.errors[BUSY.status, BUSY.cause] += 1
+        self._send(_BUSY, detailed(self._concurrency.busy))
 
     def _release(self) -> None:
         """Lets the request that is held begin the ordinary path, as far as it has come."""
@@ -187,14 +201,15 @@ class PredictProtocol(Http1Protocol):
             super().on_message_complete()
         self.parser = parser
 
-    def _start(self) -> bytes:
-        """The head of an answer up to its length; uvicorn makes a new list of headers every second, for the date."""
+    def _send(self, status: bytes, document: bytes) -> None:
+        """Sends a whole answer; uvicorn makes a new list of headers every second, for the date."""
         headers = self.server_state.default_headers
         if headers is not self._headers:
             lines = b"".join(b"%b: %b\r\n" % pair for pair in headers)
-            self._head = b"HTTP/1.1 200 OK\r\n" + lines + b"content-type: application/json\r\ncontent-length: "
+            self._head = lines + b"content-type: application/json\r\ncontent-length: "
             self._headers = headers
-        return self._head
+        self.transport.write(status % (self._head, len(document), document))
+        self.on_response_complete()
 
 
 def _end_turn(fast: FastPath) -> None:
