@@ -32,6 +32,19 @@ def test_a_rule_is_judged(bars: str, tmp_path: Path, capsys: Any) -> None:
     assert "refused by" in page
 
 
+@pytest.mark.parametrize("name", ["judge_rule", "judge_sb3", "own_costs"])
+def test_without_a_file_it_takes_a_synthetic_market(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = load_script(f"examples/{name}.py")
+    made = script.synthetic_bars
+
+    def seen(*arguments: Any, **options: Any) -> None:
+        raise LookupError(f"{len(made(*arguments, **options))} rows")
+
+    monkeypatch.setattr(script, "synthetic_bars", seen)
+    with pytest.raises(LookupError, match="8760 rows"):
+        script.main()
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_an_sb3_agent_is_judged(bars: str, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("stable_baselines3")

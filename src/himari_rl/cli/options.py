@@ -62,7 +62,7 @@ KindOrCode = Annotated[
     Argument(
         metavar="KIND|CODE",
         help="base, lstm or multi; or code of your own: MODULE:FACTORY, FILE.py:FACTORY, rule:MODULE:FUNCTION, "
-        "table:FILE.csv, onnx:FILE, sb3:ALGORITHM.",
+        "table:FILE.csv, onnx:FILE, sb3:ALGORITHM, sb3:FILE.zip.",
     ),
 ]
 ExternalCode = Annotated[

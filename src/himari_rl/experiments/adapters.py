@@ -1,4 +1,5 @@
-"""Ready factories for what people have: a rule, a table of past decisions, an ONNX graph. Stable-Baselines3: sb3.py.
+"""Ready factories for what people have: a rule, a table of past decisions, an ONNX graph. Agents of Stable-Baselines3:
+sb3.py trains one for each fold, sb3_file.py takes one that is trained.
 
     walk_forward(RuleFactory(my_rule), bars)            himari walk-forward rule:rules.py:my_rule
     walk_forward(TableFactory("past.csv"), bars)        himari walk-forward table:past.csv

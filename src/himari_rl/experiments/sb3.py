@@ -3,13 +3,12 @@
     walk_forward(Sb3Factory("PPO", total_timesteps=20_000), bars)
     himari walk-forward sb3:PPO --data ...                        sb3:SAC:total_timesteps=50000,learning_rate=0.0003
 
-What is kept of an agent is its weights, as arrays; SB3's own file has pickled parts and is not used. Optional:
-pip install stable-baselines3 sb3-contrib.
+What is kept of an agent is its weights, as arrays. One that is trained already, sb3:FILE.zip: sb3_file.py. Optional:
+pip install 'himari-rl[peers]'.
 """
 
 from __future__ import annotations
 
-import ast
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -20,11 +19,12 @@ from numpy.typing import NDArray
 
 from himari_rl.data.panel import Panel
 from himari_rl.envs.config import TradingEnvConfig
-from himari_rl.errors import ConfigError, not_installed
+from himari_rl.errors import ConfigError
+from himari_rl.experiments.sb3_file import NAME, Sb3File
+from himari_rl.experiments.sb3_policy import Sb3Policy, Standard, algorithm, load_weights, plain, settings_of
 from himari_rl.policy.code import CodeReference
-from himari_rl.schema import MAX_MULTIPLIER, Bars, FloatArray
+from himari_rl.schema import Bars, FloatArray
 
-PACKAGES = ("stable_baselines3", "sb3_contrib")
 ROLLOUT = 2048  # bars between two updates of PPO and TRPO, SB3's own default, over all accounts
 CLIP = 10.0
 TINY = 1e-8  # under the root, as in VecNormalize
@@ -46,29 +46,39 @@ class Sb3Factory:
     policy: str = ""
     """SB3's name of the network; MlpPolicy, or the recurrent one for RecurrentPPO."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """More arguments of the algorithm's class."""
+    """More arguments of the algorithm's class: numbers, text, lists, dicts, classes of torch and SB3."""
     environment: TradingEnvConfig | None = None
     """Fees, limits and episode; the walk-forward gives its own."""
 
     @classmethod
-    def of(cls, name: str, settings: str = "") -> Sb3Factory:
-        """From `PPO`, `PPO:total_timesteps=20000,learning_rate=0.001`, or from what `reference` says.
+    def of(cls, name: str, settings: str = "") -> Sb3Factory | Sb3File:
+        """From `PPO`, `PPO:total_timesteps=20000,learning_rate=0.001`, or from what `reference` says; a trained agent
+        from `FILE.zip`.
 
         Raises:
-            ConfigError: a setting that is none.
+            ConfigError: a setting that is none, or no such file.
         """
-        algorithm, _, said = name.partition(":")
-        try:
-            given = json.loads(settings) if settings else dict(_setting(each) for each in said.split(",") if each)
-        except ValueError as error:
-            raise ConfigError(f"sb3:{name} {settings}: {error}", "sb3:ALGORITHM:name=value,name=value") from error
+        if NAME.fullmatch(name):
+            return Sb3File.of(name, settings)
+        called, _, said = name.partition(":")
+        given = settings_of(f"sb3:{called}", said, settings)
         own = {each: given.pop(each) for each in ("total_timesteps", "num_envs", "policy") if each in given}
-        return cls(algorithm, options=given.pop("options", given), **own)
+        return cls(called, options=given.pop("options", given), **own)
 
     def reference(self) -> CodeReference:
+        """The algorithm and all settings.
+
+        Raises:
+            ConfigError: an option that has no name, as a lambda: two that differ could not be told apart.
+        """
         said: dict[str, Any] = {"total_timesteps": self.total_timesteps, "num_envs": self.num_envs}
         said |= {"policy": self.policy, "options": dict(self.options)}
-        text = json.dumps(said, sort_keys=True, default=lambda value: str(type(value)))
+        try:
+            text = json.dumps(plain(said), sort_keys=True)
+        except TypeError as error:
+            expected = "numbers, text, lists, dicts, classes of torch and SB3"
+            cure = "train it in a factory of your own, MODULE:FACTORY (docs/judge.md)"
+            raise ConfigError(f"sb3:{self.algorithm} with {error}", expected, cure) from error
         return CodeReference(name=f"sb3:{self.algorithm}", sha256="", settings=text)
 
     def in_environment(self, environment: TradingEnvConfig) -> Sb3Factory:
@@ -76,7 +86,7 @@ class Sb3Factory:
         return replace(self, environment=environment)
 
     def __call__(self, train: Bars | Panel, seed: int) -> Sb3Policy:
-        kind = self._class()
+        kind = algorithm(self.algorithm)
         from stable_baselines3.common.vec_env import VecNormalize
 
         from himari_rl.experiments.sb3_env import Sb3VecEnv
@@ -89,53 +99,23 @@ class Sb3Factory:
             model = kind(self._network(), world, seed=seed, device="cpu", **(usual | dict(self.options)))
             model.learn(self.total_timesteps)
             seen: Any = world.obs_rms  # one for the whole observation, as it is no dict
-        return Sb3Policy(model.policy, np.asarray(seen.mean), np.asarray(seen.var))
+        return _judged(model.policy, np.asarray(seen.mean), np.asarray(seen.var))
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> Sb3Policy:
         """The agent with its weights back."""
-        kind = self._class()
-        import torch
-
-        weights = {name.removeprefix("w."): value for name, value in arrays.items() if name.startswith("w.")}
+        kind = algorithm(self.algorithm)
         world = _spaces(len(arrays["mean"]), int(arrays["assets"][0]))
         model = kind(self._network(), world, device="cpu", **self.options)
-        model.policy.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in weights.items()})
-        return Sb3Policy(model.policy, arrays["mean"], arrays["var"])
+        load_weights(model.policy, arrays)
+        return _judged(model.policy, arrays["mean"], arrays["var"])
 
     def _network(self) -> str:
         return self.policy or ("MlpLstmPolicy" if self.algorithm.startswith("Recurrent") else "MlpPolicy")
 
-    def _class(self) -> Any:
-        from importlib import import_module
 
-        for package in PACKAGES:
-            try:
-                found = getattr(import_module(package), self.algorithm, None)
-            except ModuleNotFoundError as error:
-                raise not_installed(f"the agent sb3:{self.algorithm}", error, "peers") from error
-            if found is not None:
-                return found
-        raise ConfigError(f"sb3:{self.algorithm}", f"an algorithm of {' or '.join(PACKAGES)}", "for example sb3:PPO")
-
-
-class Sb3Policy:
-    """An SB3 agent that answers, without exploration: multiplier 1 + action."""
-
-    def __init__(self, policy: Any, mean: FloatArray, var: FloatArray) -> None:
-        self._policy, self._mean, self._var = policy, mean, var
-        self._policy.set_training_mode(False)
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Weights, and what observations were standardised with."""
-        weights = {f"w.{name}": value.detach().numpy() for name, value in self._policy.state_dict().items()}
-        assets = np.array(self._policy.action_space.shape, np.int64)
-        return weights | {"mean": self._mean, "var": self._var, "assets": assets}
-
-    def decide_batch(self, states: NDArray[np.floating], memory: Any = None) -> tuple[FloatArray, Any]:
-        seen = np.clip((states - self._mean) / np.sqrt(self._var + TINY), -CLIP, CLIP).astype(np.float32)
-        fresh = np.full(len(states), memory is None)
-        action, memory = self._policy.predict(seen, memory, fresh, deterministic=True)
-        return np.clip(1.0 + np.asarray(action, np.float64), 0.0, MAX_MULTIPLIER), memory
+def _judged(policy: Any, mean: FloatArray, var: FloatArray) -> Sb3Policy:
+    beside = {"mean": mean, "var": var, "assets": np.array(policy.action_space.shape, np.int64)}
+    return Sb3Policy(policy, Standard(mean, var, CLIP, TINY), beside)
 
 
 def _spaces(features: int, assets: int) -> Any:
@@ -148,13 +128,3 @@ def _spaces(features: int, assets: int) -> Any:
         action_space = Box(-1.0, 1.0, (assets,), np.float32)
 
     return Spaces()
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"{text!r} is no name=value")
-    try:
-        return name.strip(), ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name.strip(), value

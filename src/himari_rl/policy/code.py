@@ -47,9 +47,10 @@ class CodeReference:
     """Code by name and hash. Two that are equal mean the same policy of the same training rows and seed."""
 
     name: str
-    """MODULE:NAME, or an adapter and what it adapts: rule:MODULE:FUNCTION, table:FILE, onnx:FILE, sb3:ALGORITHM."""
+    """MODULE:NAME, or an adapter and what it adapts: rule:MODULE:FUNCTION, table:FILE, onnx:FILE, sb3:ALGORITHM,
+    sb3:FILE.zip."""
     sha256: str
-    """Of the source of its module, or of the file it reads."""
+    """Of the source of its module, or of the file it reads; of both files in a row where it reads two."""
     settings: str = ""
     """What it was made with."""
     modules: Mapping[str, str] = field(default_factory=dict)
