@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import pickle
+import pickle  # nosec B403 - see above: of a file that a person named
 import re
 import warnings
 import zipfile
@@ -217,7 +217,7 @@ class Sb3File:
         from stable_baselines3.common.vec_env import VecNormalize
 
         try:
-            found = pickle.loads(read_bytes(self.normalize))
+            found = pickle.loads(read_bytes(self.normalize))  # nosec B301 - as the import
         except HimariError:
             raise
         except Exception as error:  # a pickle may raise anything
