@@ -128,13 +128,13 @@ MENDS = (
         "one address does not take every place",
         "no address is let in beyond the limit",
         "serving/test_wire_limits.py::test_one_address_that_takes_every_place_is_refused_and_another_is_not",
-        (edit("http/middleware.py", " and not self._few(peer, more)", ""),),
+        (edit("http/middleware.py", " and not self._few(peer)", ""),),
     ),
     Mend(
         "certificate fetches hold no places",
         "who waits for certificates counts",
         "serving/test_wire_limits.py::test_certificates_that_do_not_come_hold_no_places",
-        (edit("http/middleware.py", " - (0 if self._guard is None else self._guard.waiting)", ""),),
+        (edit("http/middleware.py", "self.begun - waiting >=", "self.begun >="),),
     ),
     Mend(
         "unparsable tokens are 401",
@@ -394,5 +394,33 @@ MENDS = (
         "all are taken in",
         "serving/test_turns.py::test_a_connection_s_own_requests_wait_outside",
         (edit("http/upgrade.py", "if len(self.pipeline) >= MOST_BEHIND:", "if False:"),),
+    ),
+    Mend(
+        "who was let in is not starved by refusals",
+        "one batch a turn and no more",
+        "serving/test_turns.py::test_a_turn_gives_long_requests_as_long_as_all_else_in_it_took",
+        (edit("http/turns.py", "begun + min(begun - self._since, MOST_S)", "begun"),),
+    ),
+    Mend(
+        "what finds no place makes no task",
+        "it takes the ordinary path",
+        "serving/test_turns.py::test_what_finds_no_place_is_refused_with_the_same_bytes_and_makes_no_task",
+        (edit("http/protocol.py", "self._refuse_busy()\n            else", "self._release()\n            else"),),
+    ),
+    Mend(
+        "what is about to be refused has no place",
+        "it has one before it is looked at",
+        "serving/test_turns.py::test_a_burst_that_is_about_to_be_refused_takes_nobody_s_place",
+        (
+            edit(
+                "http/middleware.py", "self.begun >= HARD * self.most", "len(list(self.connections)) > HARD * self.most"
+            ),
+        ),
+    ),
+    Mend(
+        "connections that end leave no circle",
+        "what leads back is kept",
+        "serving/test_wire_limits.py::test_a_connection_that_is_gone_leaves_no_circle_for_the_garbage_collector",
+        (edit("http/upgrade.py", "self.flow = self.cycle = self._answering = None", "self.flow = self.flow"),),
     ),
 )

@@ -23,9 +23,9 @@ class Wires:
         self.config.load()
         self.state = ServerState()
         self.state.default_headers = [(b"server", b"t")]
+        app.concurrency.connections = self.state.connections  # type: ignore[assignment]
         self.batches: list[int] = []
         self.app = app
-        app.concurrency.pending = self.state.tasks
         answers = app.fast_path.answers
 
         def counted(bodies: Any, clients: Any) -> Any:

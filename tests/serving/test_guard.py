@@ -301,13 +301,13 @@ def test_more_requests_at_once_than_the_limit_are_503_at_once_with_retry_after(f
         held = [socket.create_connection(("127.0.0.1", client.base_url.port), timeout=DEADLINE_S) for _ in range(3)]
         for connection in held:  # three that have begun and do not end
             connection.sendall(HEAD + b"content-length: 100\r\n\r\n")
-        wait_for(lambda: len(app.concurrency.pending) == 3)
+        wait_for(lambda: app.concurrency.begun == 3)
         refused = client.post("/predict", json=BODY)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         assert client.get("/health").status_code == 200  # the probe is let through
         for connection in held:
             connection.close()
-        wait_for(lambda: len(app.concurrency.pending) == 0)
+        wait_for(lambda: app.concurrency.begun == 0)
         assert client.post("/predict", json=BODY).status_code == 200
 
 

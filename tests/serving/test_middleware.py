@@ -92,9 +92,9 @@ def test_one_request_too_many_is_refused_unread_and_probes_are_not() -> None:
     errors: Counter[tuple[int, str]] = Counter()
     inner = Inner()
     limit = ConcurrencyLimit(inner, 2, errors)
-    limit.pending = range(2)
+    limit.begun = 1
     assert Exchange(GOOD).through(limit).status == 204
-    limit.pending = range(3)
+    limit.begun = 2
     refused = Exchange(GOOD).through(limit)
     assert (refused.status, refused.received, refused.headers[b"retry-after"]) == (503, 0, b"1")
     assert refused.detail == "2 requests are being answered; try again"

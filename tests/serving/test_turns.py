@@ -15,7 +15,7 @@ from helpers.bundle import make_bundle, valid_states
 from helpers.serving import Connection, running
 from helpers.wire import GOOD, HEALTH, Wire, post
 from helpers.wires import Wires, documents, until
-from himari_rl.serving.http import fast_path, protocol, upgrade
+from himari_rl.serving.http import fast_path, protocol, turns, upgrade
 from himari_rl.serving.http.app import create_app
 from himari_rl.serving.http.turns import LONG, Turns
 from himari_rl.serving.settings import ServeSettings
@@ -42,8 +42,8 @@ def wires_of(folder: Path, **settings: Any) -> Wires:
 # ---- long requests
 
 
-def answered_by_turn(folder: Path, settings: dict[str, Any], turns: int) -> list[list[int]]:
-    """Which of COUNT connections, each with a batch that has come, were answered after so many turns of the loop.
+def answered_by_turn(folder: Path, settings: dict[str, Any], count: int) -> list[list[int]]:
+    """Which of COUNT connections, each with a batch that has come, were answered after `count` turns of the loop.
 
     Each asks again at once.
     """
@@ -60,7 +60,7 @@ def answered_by_turn(folder: Path, settings: dict[str, Any], turns: int) -> list
 
         def answered(index: int) -> None:
             order.append(index)
-            if len(seen) < turns:
+            if len(seen) < count:
                 asyncio.get_running_loop().call_soon(ask, index)
 
         for index, (connection, _) in enumerate(pairs):
@@ -73,7 +73,7 @@ def answered_by_turn(folder: Path, settings: dict[str, Any], turns: int) -> list
             connection.on_response_complete = done  # type: ignore[method-assign]
         for index in range(COUNT):
             ask(index)
-        for _ in range(turns):
+        for _ in range(count):
             seen.append(list(order))
             await asyncio.sleep(0)
         await until(lambda: not wires.state.tasks and not len(wires.app.fast_path.line))
@@ -84,8 +84,10 @@ def answered_by_turn(folder: Path, settings: dict[str, Any], turns: int) -> list
 
 @pytest.mark.parametrize("settings", [{}, {"api_keys": (KEY,)}], ids=["turbo", "asgi"])
 def test_batches_are_answered_one_a_turn_in_the_order_in_which_they_came(
-    folder: Path, settings: dict[str, Any]
+    folder: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Where all else takes no time."""
+    monkeypatch.setattr(turns, "MOST_S", 0.0)
     seen = answered_by_turn(folder, settings, 5 * COUNT)
     steps = [len(after) - len(before) for before, after in itertools.pairwise(seen)]
     assert max(steps) == 1
@@ -105,7 +107,45 @@ def test_without_turns_all_that_have_come_are_decided_in_one(
     assert max(len(after) - len(before) for before, after in zip([[], *seen], seen, strict=False)) >= COUNT
 
 
-def test_a_short_request_waits_for_one_batch_at_most(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("others_s", "most_s", "expected"),
+    [(0.0, 20.0, 1), (3.5, 20.0, 4), (1000.0, 20.0, 20), (1000.0, 0.0, 1)],
+    ids=["nothing else", "as long as 3.5 batches", "very long", "the control: no share"],
+)
+def test_a_turn_gives_long_requests_as_long_as_all_else_in_it_took(
+    monkeypatch: pytest.MonkeyPatch, others_s: float, most_s: float, expected: int
+) -> None:
+    """A batch takes one second of a clock that nothing else moves."""
+    now = 0.0
+    monkeypatch.setattr(turns, "perf_counter", lambda: now)
+    monkeypatch.setattr(turns, "MOST_S", most_s)
+    done = [0]
+
+    async def run() -> None:
+        nonlocal now
+
+        def work() -> None:
+            nonlocal now
+            now += 1.0
+            done[-1] += 1
+
+        line = Turns()
+        for index in range(100):
+            line.join(index, work)
+        while len(line):
+            now += others_s
+            await asyncio.sleep(0)
+            done.append(0)
+
+    asyncio.run(run())
+    assert set(done[:-2]) == {expected}
+    assert sum(done) == 100
+
+
+def test_a_short_request_waits_for_one_batch_at_most(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all else takes no time."""
+    monkeypatch.setattr(turns, "MOST_S", 0.0)
+
     async def run() -> None:
         wires = wires_of(folder)
         pairs = [wires.connect() for _ in range(COUNT)]
@@ -182,6 +222,36 @@ def test_what_finds_no_place_is_refused_with_the_same_bytes_and_makes_no_task(fo
     assert tasks <= 4 < control  # the control: on the ordinary path each refused one has begun
 
 
+def test_a_burst_that_is_about_to_be_refused_takes_nobody_s_place(folder: Path) -> None:
+    """Forty requests of one address in a turn, with eight places: another address finds one."""
+
+    async def run(burst: int, address: str) -> bytes:
+        wires = wires_of(folder, max_concurrency=8)
+
+        def connect(host: str) -> tuple[protocol.PredictProtocol, Any]:
+            connection, transport = wires.connect()
+            connection.client = (host, 1)
+            return connection, transport
+
+        unfinished = b"POST /predict HTTP/1.1\r\nhost: t\r\ncontent-length: 100\r\n\r\n"
+        for number in (8, burst):
+            for _ in range(number):
+                connect("10.0.0.1")[0].data_received(unfinished)
+            if number == 8:
+                await until(lambda: wires.app.concurrency.begun == 8)
+        connection, transport = connect(address)
+        connection.data_received(post(GOOD))
+        await until(lambda: transport.sent)
+        for one in list(wires.state.connections):
+            one.connection_lost(None)
+        await until(lambda: not wires.state.tasks)
+        assert wires.app.concurrency.begun == 0
+        return b"".join(transport.sent)
+
+    assert b" 200 OK" in asyncio.run(run(40, "10.0.0.2"))
+    assert b" 503 " in asyncio.run(run(40, "10.0.0.1"))  # the control: its own next request finds none
+
+
 def test_a_bug_in_a_batch_is_that_request_s_and_the_line_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context["exception"]))
@@ -221,7 +291,9 @@ def test_more_batches_than_there_are_places_do_not_wait_in_the_line(folder: Path
     asyncio.run(run())
 
 
-def test_a_line_that_everybody_leaves_is_empty_and_takes_the_next_one_alone() -> None:
+def test_a_line_that_everybody_leaves_is_empty_and_takes_the_next_one_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "MOST_S", 0.0)
+
     async def run() -> None:
         line, done = Turns(), []
         line.join("a", lambda: done.append("a"))

@@ -167,7 +167,7 @@ def test_bodies_that_are_awaited_are_bounded_per_address_and_who_sends_his_is_se
         for index, connection in enumerate(held):
             connection.sendall(UNFINISHED)
             most = min(4, index + 1)
-            wait_for(lambda most=most: len(app.concurrency.pending) == most)
+            wait_for(lambda most=most: app.concurrency.begun == most)
         for connection in held[:2]:
             answer = read(connection)
             assert status(answer) == 429
@@ -178,11 +178,11 @@ def test_bodies_that_are_awaited_are_bounded_per_address_and_who_sends_his_is_se
             )
         )
         elsewhere.sendall(UNFINISHED)
-        wait_for(lambda: len(app.concurrency.pending) == 5)  # another address has places of its own
+        wait_for(lambda: app.concurrency.begun == 5)  # another address has places of its own
         for path, body in (("/predict", BODY), ("/v1/batch", b'{"instances": [%b]}' % BODY)):
             assert client.post(path, content=body).status_code == 200
-        assert len(app.concurrency.pending) >= 3
-    wait_for(lambda: len(app.concurrency.pending) == 0)
+        assert app.concurrency.begun >= 3
+    wait_for(lambda: app.concurrency.begun == 0)
     assert app.body_limit._of == {}
 
 
@@ -191,7 +191,7 @@ def test_one_address_that_takes_every_place_is_refused_and_another_is_not(folder
     with running(app) as client, contextlib.ExitStack() as stack:
         for _ in range(8):
             stack.enter_context(connect(client)).sendall(UNFINISHED)
-        wait_for(lambda: len(app.concurrency.pending) == 8)
+        wait_for(lambda: app.concurrency.begun == 8)
         assert client.post("/predict", content=BODY).status_code == 503
         elsewhere = socket.create_connection(
             ("127.0.0.1", client.base_url.port or 0), timeout=PATIENCE_S, source_address=("127.0.0.3", 0)
@@ -358,7 +358,7 @@ def test_certificates_that_do_not_come_hold_no_places(folder: Path, monkeypatch:
             for number in range(64):  # one after the other: only a request that has been looked at is known to wait
                 waiting.append(connect(client))
                 waiting[-1].sendall(request)
-                wait_for(lambda most=number + 1: len(app.concurrency.pending) == most)
+                wait_for(lambda most=number + 1: app.concurrency.begun == most)
                 if number == 40:
                     for _ in range(20):
                         answer = client.post("/predict", content=BODY, headers={"x-api-key": "key"})

@@ -15,7 +15,7 @@ app.py puts them around FastAPI, in this order; a middleware that the settings d
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -57,15 +57,16 @@ def client_of(scope: Scope) -> str:
 
 
 class ConcurrencyLimit:
-    """Refuses a request, unread, while more than `most` are being answered.
+    """Refuses a request, unread, while `most` are being answered.
 
     An address that has few of them is let in beyond that, up to HARD times `most`: a flood of one address takes the
-    places of its own next requests, not those of everybody. Those that wait for the issuer's certificates are not
-    counted: who shows a key must not wait for them. The guard has its own bound of them.
+    places of its own next requests, not those of everybody. What is only about to be refused has no place, however
+    much of it comes at once. Those that wait for the issuer's certificates are not counted: who shows a key must not
+    wait for them. The guard has its own bound of them.
     """
 
-    pending: Sized = ()
-    """The requests that the server has begun: run.py puts uvicorn's set of tasks here."""
+    begun = 0
+    """Requests that were let in and are not answered yet; probes have no place."""
     connections: Iterable[Waiting] = ()
     """As Connections.open."""
 
@@ -73,28 +74,31 @@ class ConcurrencyLimit:
         self.app, self.most, self.errors, self._guard = app, most, errors, guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if len(self.pending) > self.most and scope["path"] not in OPEN_PATHS and self.refuses(scope.get("client")):
+        if scope["path"] in OPEN_PATHS:
+            await self.app(scope, receive, send)
+            return
+        if self.begun >= self.most and self.refuses(scope.get("client")):
             await refuse(send, self.errors, BUSY, self.busy)
             return
-        await self.app(scope, receive, send)
+        self.begun += 1
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self.begun -= 1
 
     @property
     def busy(self) -> str:
         """What a refused client is told."""
         return f"{self.most} requests are being answered; try again"
 
-    def refuses(self, peer: Sequence[Any] | None, more: int = 0) -> bool:
-        """Whether a request from this address finds no place.
+    def refuses(self, peer: Sequence[Any] | None) -> bool:
+        """Whether a request from this address finds no place."""
+        waiting = 0 if self._guard is None else self._guard.waiting
+        return self.begun - waiting >= self.most and not self._few(peer)
 
-        Args:
-            more: requests beside those that the server has begun.
-        """
-        begun = len(self.pending) + more - (0 if self._guard is None else self._guard.waiting)
-        return begun > self.most and not self._few(peer, more)
-
-    def _few(self, peer: Sequence[Any] | None, more: int) -> bool:
+    def _few(self, peer: Sequence[Any] | None) -> bool:
         """Whether the client's address has less than its share; asked only while there are too many."""
-        if len(self.pending) + more > HARD * self.most or peer is None:
+        if self.begun >= HARD * self.most or peer is None:
             return False
         own = sum(1 for one in self.connections if one.client and one.client[0] == peer[0] and not one.waits())
         return own * SHARE <= self.most

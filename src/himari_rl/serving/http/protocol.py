@@ -49,7 +49,7 @@ _BUSY = b"HTTP/1.1 503 Service Unavailable\r\n%b%d\r\nretry-after: 1\r\n\r\n%b"
 class PredictProtocol(Http1Protocol):
     """One connection of an Api."""
 
-    __slots__ = ("_body_limit", "_concurrency", "_fast", "_head", "_headers", "_held", "_whole")
+    __slots__ = ("_body_limit", "_concurrency", "_fast", "_head", "_headers", "_held", "_in_line", "_whole")
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -57,7 +57,7 @@ class PredictProtocol(Http1Protocol):
         self._fast, self._body_limit, self._concurrency = app.fast_path, app.body_limit, app.concurrency
         self._held: bytes | None = None
         """The body so far of a request that may take the short path; only `turn` may know of it."""
-        self._whole = False
+        self._whole = self._in_line = False
         self._headers: list[tuple[bytes, bytes]] | None = None
         self._head = b""
 
@@ -74,16 +74,15 @@ class PredictProtocol(Http1Protocol):
             or self.transport.is_closing()
         ):
             self._release()
-        elif (places := self._concurrency.most - len(self.tasks)) <= 0:
-            if self._concurrency.refuses(self.client, more=1):
+        elif (places := self._concurrency.most - self._concurrency.begun) <= 0:
+            if self._concurrency.refuses(self.client):
                 self._refuse_busy()
             else:
                 self._release()
         elif len(self._held) > LONG or self.url == _BATCH:
-            if len(fast.line) < places:
-                fast.line.join(self, self._answer)
-            else:
-                self._release()
+            self._in_line = True
+            self._concurrency.begun += 1
+            fast.line.join(self, self._answer)
         elif (
             len(self.connections) >= FEW
             and (slot := fast.service.slot) is not None
@@ -119,7 +118,7 @@ class PredictProtocol(Http1Protocol):
 
     def _answer(self) -> None:
         """Answers what is held, in its turn; who has gone is not asked for."""
-        self._fast.line.leave(self)
+        self._leave_line()
         answer = None
         try:
             if not self.transport.is_closing() and self._held is not None:
@@ -192,7 +191,7 @@ class PredictProtocol(Http1Protocol):
         """Lets the request that is held begin the ordinary path, as far as it has come."""
         body, self._held = self._held, None
         self._fast.turn.pop(self, None)
-        self._fast.line.leave(self)
+        self._leave_line()
         parser, self.parser = self.parser, _PLAIN_POST
         super().on_headers_complete()
         if body:
@@ -200,6 +199,13 @@ class PredictProtocol(Http1Protocol):
         if self._whole:
             super().on_message_complete()
         self.parser = parser
+
+    def _leave_line(self) -> None:
+        """Gives back the place that a long request has while it waits for its turn."""
+        if self._in_line:
+            self._in_line = False
+            self._concurrency.begun -= 1
+            self._fast.line.leave(self)
 
     def _send(self, status: bytes, document: bytes) -> None:
         """Sends a whole answer; uvicorn makes a new list of headers every second, for the date."""

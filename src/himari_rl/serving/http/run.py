@@ -54,7 +54,7 @@ def url_of(host: str, sock: socket.socket) -> str:
 
 
 def make_server(app: Api) -> uvicorn.Server:
-    """A server whose requests in progress `app` can count."""
+    """A server whose connections `app` can see."""
     http: type[asyncio.Protocol] = Http1Protocol
     if app.state.service.settings.turbo:
         from himari_rl.serving.http.protocol import PredictProtocol
@@ -76,7 +76,6 @@ def make_server(app: Api) -> uvicorn.Server:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [lines], False
     server = uvicorn.Server(config)
-    app.concurrency.pending = server.server_state.tasks
     app.connections.open = cast(set[Http1Protocol], server.server_state.connections)
     app.concurrency.connections = app.connections.open
     return server

@@ -1,9 +1,10 @@
-"""Long requests take turns: one in each turn of the event loop, in the order in which they came.
+"""Long requests take turns: in each turn of the event loop one, or as many as take no longer than all else in it did.
 
 uvloop takes in one new connection a turn. Were every batch that has come decided in one turn, each of 64 new
 connections would wait for the batches of all before it, and a turn would last as long as 64 of them: seconds until the
 last connection's first answer, while the first ones get many. A short request behind a long one now waits for that one
-alone, whatever else has come.
+alone, whatever else has come. But with one batch a turn and no more, hundreds of clients who ask again as soon as they
+are refused take nearly all of each turn, and who was let in waits for sixty of them: seconds again.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from time import perf_counter
 
 LONG = 8_192
 """Bytes of a body from which on it is long, some half a millisecond; every batch is, however short."""
 BATCH = "/v1/batch"
+MOST_S = 0.005
+"""Of a turn for long requests beside the first, however much else there was: probes wait for the end of the turn."""
 
 
 class Turns:
@@ -23,6 +27,8 @@ class Turns:
     def __init__(self) -> None:
         self._waiting: OrderedDict[Hashable, Callable[[], None]] = OrderedDict()
         self._called = False
+        self._since = 0.0
+        """When the last of them was done, or the first one came."""
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -31,6 +37,7 @@ class Turns:
         """Does `work` in its turn."""
         self._waiting[who] = work
         if not self._called:
+            self._since = perf_counter()
             self._call()
 
     def leave(self, who: Hashable) -> None:
@@ -52,8 +59,16 @@ class Turns:
 
     def _next(self) -> None:
         self._called = False
-        if self._waiting:
-            _, work = self._waiting.popitem(last=False)
-            if self._waiting:
+        begun = perf_counter()
+        end = begun + min(begun - self._since, MOST_S)
+        try:
+            while self._waiting:
+                who, work = self._waiting.popitem(last=False)
+                work()
+                # the work of who waits by `turn` comes later: how long it takes is not known yet
+                if isinstance(who, asyncio.Future) or perf_counter() >= end:
+                    break
+        finally:
+            self._since = perf_counter()
+            if self._waiting and not self._called:
                 self._call()
-            work()
