@@ -99,10 +99,8 @@ def from_dict(kind: type[C], values: Mapping[str, Any]) -> C:
     return kind(**built)
 
 
-@cache
-def _hints(kind: type) -> dict[str, Any]:
-    """Resolved once: a fifth of the time in which a server reads a bundle."""
-    return get_type_hints(kind)
+_hints = cache(get_type_hints)
+"""Resolved once: a fifth of the time in which a server reads a bundle."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,19 +287,16 @@ def from_yaml(text: str | bytes, origin: str, section: str = "") -> list[Given]:
     try:
         document = yaml.load(text, Loader)  # nosec B506 - Loader is a SafeLoader
     except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise ConfigError(
-            f"{origin} is no YAML: {problem}", "section: {name: value}", "mind the indentation"
-        ) from error
+        found = f"{origin} is no YAML: {' '.join(str(error).split())}"
+        raise ConfigError(found, "section: {name: value}", "mind the indentation") from error
     if document is None:
         return []
     if not isinstance(document, Mapping):
         raise ConfigError(f"{origin} holds a {type(document).__name__}", "a mapping of sections to their settings")
     flat = [Given(key=k, raw=v, origin=origin, shared=True) for k, v in _flat(document, section)]
     keys = [one.key for one in flat]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise ConfigError(f"{origin}: {key} stands twice", "it once")
+    if (twice := next((key for key in keys if keys.count(key) > 1), None)) is not None:
+        raise ConfigError(f"{origin}: {twice} stands twice", "it once")
     return flat
 
 

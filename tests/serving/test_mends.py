@@ -11,7 +11,8 @@ from helpers import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from mends_table import MENDS, Mend
+from mends_found import Mend
+from mends_table import MENDS
 
 
 def problems(mend: Mend) -> list[str]:
