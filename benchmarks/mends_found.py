@@ -83,6 +83,12 @@ FOUND = (
         "connections that end leave no circle",
         "what leads back is kept",
         "serving/test_wire_limits.py::test_a_connection_that_is_gone_leaves_no_circle_for_the_garbage_collector",
-        (edit("http/upgrade.py", "self.flow = self.cycle = self._answering = None", "self.flow = self.flow"),),
+        (
+            edit(
+                "http/upgrade.py",
+                "self.flow = self.cycle = self._answering = self._idle_timer = None",
+                "self.flow = self.flow",
+            ),
+        ),
     ),
 )

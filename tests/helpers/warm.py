@@ -31,16 +31,19 @@ from himari_rl.experiments import run
 from himari_rl.experiments.train import recorded_job
 place = socket.socket(fileno=int(sys.argv[1]))
 while True:
-    asked, given, *_ = socket.recv_fds(place, 1 << 20, 3)
-    if not asked:
-        sys.exit()
+    asked, given = b"", []
+    while not asked.endswith(b"\\n"):
+        part, files, *_ = socket.recv_fds(place, 1 << 16, 3)
+        if not part:
+            sys.exit()
+        asked, given = asked + part, given + files
     child = os.fork()
     if not child:
         break
     for each in given:
         os.close(each)
-    place.send(str(child).encode())
-    place.send(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
+    place.sendall(b"%d\\n" % child)
+    place.sendall(b"%d\\n" % os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 place.close()
 asked = json.loads(asked)
 for number, each in enumerate(given):
@@ -60,6 +63,16 @@ else:
 """
 
 
+def _number(place: socket.socket) -> int:
+    """The next line. Byte by byte: what is left in a buffer, `select` would not see."""
+    line = b""
+    while not line.endswith(b"\n"):
+        if not (byte := place.recv(1)):
+            raise ConnectionError("the server of warm processes has ended")
+        line += byte
+    return int(line)
+
+
 class Begun:
     """One such process, asked as `subprocess.Popen` is."""
 
@@ -76,7 +89,7 @@ class Begun:
 
     def poll(self, timeout: float = 0.0) -> int | None:
         if self.returncode is None and select.select([self._place], [], [], timeout)[0]:
-            self.returncode = int(self._place.recv(64))
+            self.returncode = _number(self._place)
         return self.returncode
 
     def wait(self, timeout: float = PATIENCE_S) -> int:
@@ -125,16 +138,17 @@ class Warm:
         asked["environment"] = {**os.environ, "COLUMNS": "120", **more}
         with open(os.devnull) as nothing, out.open("w") as saying, err.open("w") as telling:
             given = [nothing.fileno(), saying.fileno(), telling.fileno() if stderr is None else stderr]
-            socket.send_fds(self._place, [json.dumps(asked).encode()], given)
+            text = json.dumps(asked).encode() + b"\n"
+            self._place.sendall(text[socket.send_fds(self._place, [text], given) :])
         assert select.select([self._place], [], [], PATIENCE_S)[0]
-        self._last = Begun(int(self._place.recv(64)), self._place, out, err)
+        self._last = Begun(_number(self._place), self._place, out, err)
         return self._last
 
 
 @contextmanager
 def warm_processes() -> Iterator[Warm]:
     """A server for as long as it is needed."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = socket.socketpair()  # a stream: macOS has no SOCK_SEQPACKET
     command = [sys.executable, "-c", _SERVER, str(theirs.fileno())]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with (

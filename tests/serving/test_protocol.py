@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import time
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from helpers.bundle import make_bundle
 from helpers.serving import running, wait_for
 from helpers.wire import BAD, GOOD, HEALTH, Served, Wire, post
+from helpers.wires import Wires
 from himari_rl.serving.http.app import create_app
 from himari_rl.serving.http.protocol import PredictProtocol
 from himari_rl.serving.settings import ServeSettings
@@ -166,22 +169,78 @@ def test_where_more_than_the_body_decides_nothing_takes_the_short_way(folder: Pa
         assert served.ordinary == 2
 
 
-def test_an_idle_connection_is_closed_after_the_keep_alive_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An idle connection lives for a second."""
     began = PredictProtocol.connection_made
 
-    def hurried(self: PredictProtocol, transport: Any) -> None:
+    def made(self: PredictProtocol, transport: Any) -> None:
         self.timeout_keep_alive = 1
         began(self, transport)
 
-    monkeypatch.setattr(PredictProtocol, "connection_made", hurried)
+    monkeypatch.setattr(PredictProtocol, "connection_made", made)
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize("bodies", [(GOOD,), (BAD,), (GOOD, GOOD), (GOOD, BAD), (BAD, GOOD)])
+def test_an_idle_connection_is_closed_after_the_keep_alive_time(folder: Path, bodies: tuple[bytes, ...]) -> None:
+    """Which begins with the last answer, by whichever way that went."""
     with running(create_app(folder)) as client:
         wire = Wire(client.base_url.port)
         with wire.socket:
-            start = time.monotonic()
-            wire.socket.sendall(post())
-            assert wire.answer()[0] == 200
+            for index, body in enumerate(bodies):
+                time.sleep(0.6 * index)
+                start = time.monotonic()
+                wire.socket.sendall(post(body))
+                assert wire.answer()[0] in (200, 422)
             assert wire.closed()
             assert time.monotonic() - start > 0.9  # not before its time; that it comes is what the wire waits for
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_connection_on_which_a_request_has_begun_is_not_idle(folder: Path) -> None:
+    with running(create_app(folder)) as client:
+        wire = Wire(client.base_url.port)
+        with wire.socket:
+            wire.socket.sendall(post())
+            assert wire.answer()[0] == 200
+            for part in (post()[:30], post()[30:-5]):  # half a head, then all but the end of the body
+                wire.socket.sendall(part)
+                time.sleep(1.3)
+            wire.socket.sendall(post()[-5:])
+            assert wire.answer()[0] == 200
+
+
+class Counting:
+    """An event loop that remembers the timers it was asked for."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop, self.timers = loop, 0
+
+    def call_later(self, *arguments: Any) -> asyncio.TimerHandle:
+        self.timers += 1
+        return self._loop.call_later(*arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+
+@pytest.mark.parametrize(("kind", "expected"), [(PredictProtocol, 1), (HttpToolsProtocol, 1_000)])
+def test_a_thousand_answers_make_one_timer(folder: Path, kind: type[HttpToolsProtocol], expected: int) -> None:
+    """The control is uvicorn's own end of an answer."""
+
+    async def run() -> int:
+        app = create_app(folder)
+        app.state.service.load()
+        connection, transport = Wires(app).connect()
+        connection.loop = counting = Counting(connection.loop)  # type: ignore[assignment]
+        for _ in range(1_000):
+            kind.on_response_complete(connection)
+        assert not transport.closed
+        connection.connection_lost(None)
+        return counting.timers
+
+    assert asyncio.run(run()) == expected
 
 
 def test_requests_are_counted_whichever_way_they_went(folder: Path) -> None:

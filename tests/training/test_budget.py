@@ -98,5 +98,5 @@ def test_a_run_resumed_inside_any_plan_ends_in_the_same_weights(tmp_path: Path, 
 
 
 def test_the_line_says_what_may_be_trained() -> None:
-    assert "500,000 bars at most: 160,000 at first, twice" in budget_line(PPOConfig(), 1000, 500)
+    assert "500,000 bars at most: 160,000 at first, doubled" in budget_line(PPOConfig(), 1000, 500)
     assert "500,000 bars, all trained" in budget_line(PPOConfig(beliefs=False), 1000, 500)

@@ -54,7 +54,7 @@ def budget_line(agent: PPOConfig, num_episodes: int, episode_bars: int) -> str:
     line = f"budget of each seed: {num_episodes:,} episode{'s' * (num_episodes != 1)} asked = {asked:,} bars"
     if agent.beliefs and 0 < agent.plan_rollouts < agent.rollouts(asked):
         first = agent.plan_rollouts * one
-        return f"{line} at most: {first:,} at first, twice as many as long as the believed reward grows"
+        return f"{line} at most: {first:,} at first, doubled while the reward still grows"
     if trained == asked:
         return f"{line}, all trained"
     return f"{line}; {trained:,} bars trained (whole rollouts of {agent.num_envs} accounts x {agent.num_steps} bars)"

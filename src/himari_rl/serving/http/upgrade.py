@@ -50,7 +50,17 @@ class _Flow(FlowControl):
 class Http1Protocol(HttpToolsProtocol):
     """One connection on which every request is HTTP/1.1, whatever else its client could speak."""
 
-    __slots__ = ("_answering", "_chunk", "_later", "_offered", "_slack", "_unread", "heads")
+    __slots__ = (
+        "_answering",
+        "_chunk",
+        "_idle_since",
+        "_idle_timer",
+        "_later",
+        "_offered",
+        "_slack",
+        "_unread",
+        "heads",
+    )
     # beside uvicorn's attributes in the instance's dictionary they would be more than CPython shares the keys of (30)
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -68,6 +78,8 @@ class Http1Protocol(HttpToolsProtocol):
         """Bytes that came at once: just now, and with the end of the last request."""
         self._later = b""
         """What came behind more requests than may wait."""
+        self._idle_since = 0.0
+        self._idle_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """As uvicorn's."""
@@ -76,7 +88,6 @@ class Http1Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """As uvicorn's, but for a request that offers an upgrade, has too many headers or stands behind many."""
-        self._unset_keepalive_if_required()
         size = self._chunk = len(data)
         self._unread += size
         if self._later:
@@ -108,10 +119,28 @@ class Http1Protocol(HttpToolsProtocol):
             self._answer_head(HEAD_LARGE, f"the head of the request has more than {MOST_HEAD} bytes")
 
     def on_response_complete(self) -> None:
-        """As uvicorn's; what is here already comes before what is read next."""
-        super().on_response_complete()
+        """As uvicorn's, but that one timer of an idle connection lives through many answers: uvicorn makes one each time
+        and takes it back. What is here already comes before what is read next."""
+        if self.pipeline or self.transport.is_closing():
+            super().on_response_complete()
+        else:
+            self.server_state.total_requests += 1
+            self.flow.resume_reading()
+            self._idle_since = self.loop.time()
+            if self._idle_timer is None:
+                self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._look_idle)
         if self._later and not self.transport.is_closing():
             self.loop.call_soon(self._go_on)
+
+    def _look_idle(self) -> None:
+        """Ends a connection that was idle for the keep-alive time; one that was not has its timer again."""
+        self._idle_timer = None
+        if self.waits() and not self._unread:  # else its next answer begins anew
+            left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+            if left > 0.0:
+                self._idle_timer = self.loop.call_later(left, self._look_idle)
+            else:
+                self.timeout_keep_alive_handler()
 
     def _put_off(self, data: bytes) -> None:
         """Keeps what is not parsed yet, and stops reading: nothing of it has been seen."""
@@ -136,9 +165,11 @@ class Http1Protocol(HttpToolsProtocol):
             self._answering.disconnected = True
             self._answering.message_event.set()
         super().connection_lost(exc)
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         # Each of these leads back here. What is left in a circle waits for the garbage collector, which under a flood
         # of connections then stops everything for 80 ms at a time.
-        self.flow = self.cycle = self._answering = None  # type: ignore[assignment]
+        self.flow = self.cycle = self._answering = self._idle_timer = None  # type: ignore[assignment]
         self.pipeline.clear()
 
     def waits(self) -> bool:
