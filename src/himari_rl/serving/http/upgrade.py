@@ -119,8 +119,8 @@ class Http1Protocol(HttpToolsProtocol):
             self._answer_head(HEAD_LARGE, f"the head of the request has more than {MOST_HEAD} bytes")
 
     def on_response_complete(self) -> None:
-        """As uvicorn's, but that one timer of an idle connection lives through many answers: uvicorn makes one each time
-        and takes it back. What is here already comes before what is read next."""
+        """As uvicorn's, but that one timer of an idle connection lives through many answers: uvicorn makes one an
+        answer and takes it back. What has come comes before what is read next."""
         if self.pipeline or self.transport.is_closing():
             super().on_response_complete()
         else:
