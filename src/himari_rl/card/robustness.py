@@ -36,7 +36,8 @@ def controls(source: Source) -> Section:
     else:
         blocks.append(Prose(lines=["None could be run: these are measurements, not a verdict."], style="worse"))
     if source.detectable is not None:
-        line = f"This much data shows a difference in utility of {percent(source.detectable)} a year with 95 % power."
+        smallest = f"{percent(source.detectable)} a year (power 95 %)"
+        line = f"Smallest difference in utility this data can show: {smallest}."
         blocks.append(Prose(lines=[line], style="note"))
     drawings = [drawing for drawing in (_costs(source), _lags(source)) if drawing is not None]
     if drawings:

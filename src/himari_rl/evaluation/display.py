@@ -48,9 +48,8 @@ def render(
     for control in controls:
         console.print(control_line(control.name, control.passed, control.sentence))
     if detectable is not None:
-        console.print(
-            f"This much data shows a difference in utility of {100.0 * detectable:.1f} % a year (power 95 %)."
-        )
+        smallest = f"{100.0 * detectable:.1f} % a year (power 95 %)"
+        console.print(f"Smallest difference in utility this data can show: {smallest}.")
     print_verdict(console, document)
 
 
