@@ -63,7 +63,8 @@ def test_a_command_that_cannot_begin_is_said_by_its_own_words(drill: ModuleType)
 def test_tests_that_do_not_end_are_ended_and_the_one_that_hangs_is_named(drill: ModuleType) -> None:
     assert drill.ended([sys.executable, "-c", "import time; time.sleep(600)"], dict(os.environ), 0.5)[0] is None
     lines = "tests/a/test_x.py::test_one PASSED  [ 50%]\ntests/a/test_x.py::test_two[a b] "
-    assert drill.blamed(None, lines, "") == f"did not end within {drill.LIMIT_S:.0f} s in tests/a/test_x.py::test_two[a b]"
+    said = f"did not end within {drill.LIMIT_S:.0f} s in tests/a/test_x.py::test_two[a b]"
+    assert drill.blamed(None, lines, "") == said
 
 
 def test_a_line_that_does_not_come_to_its_end_is_lost_and_says_how(drill: ModuleType) -> None:
