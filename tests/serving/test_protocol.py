@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from helpers.bundle import make_bundle
 from helpers.serving import running, wait_for
 from helpers.wire import BAD, GOOD, HEALTH, Served, Wire, post
-from helpers.wires import Wires
+from helpers.wires import Wires, documents, until
 from himari_rl.serving.http.app import create_app
 from himari_rl.serving.http.protocol import PredictProtocol
 from himari_rl.serving.settings import ServeSettings
@@ -169,60 +170,95 @@ def test_where_more_than_the_body_decides_nothing_takes_the_short_way(folder: Pa
         assert served.ordinary == 2
 
 
-@pytest.fixture
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An idle connection lives for a second."""
+def test_an_idle_connection_is_closed_after_the_keep_alive_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     began = PredictProtocol.connection_made
 
-    def made(self: PredictProtocol, transport: Any) -> None:
+    def hurried(self: PredictProtocol, transport: Any) -> None:
         self.timeout_keep_alive = 1
         began(self, transport)
 
-    monkeypatch.setattr(PredictProtocol, "connection_made", made)
-
-
-@pytest.mark.usefixtures("hurried")
-@pytest.mark.parametrize("bodies", [(GOOD,), (BAD,), (GOOD, GOOD), (GOOD, BAD), (BAD, GOOD)])
-def test_an_idle_connection_is_closed_after_the_keep_alive_time(folder: Path, bodies: tuple[bytes, ...]) -> None:
-    """Which begins with the last answer, by whichever way that went."""
+    monkeypatch.setattr(PredictProtocol, "connection_made", hurried)
     with running(create_app(folder)) as client:
         wire = Wire(client.base_url.port)
         with wire.socket:
-            for index, body in enumerate(bodies):
-                time.sleep(0.6 * index)
-                start = time.monotonic()
-                wire.socket.sendall(post(body))
-                assert wire.answer()[0] in (200, 422)
+            start = time.monotonic()
+            wire.socket.sendall(post())
+            assert wire.answer()[0] == 200
             assert wire.closed()
             assert time.monotonic() - start > 0.9  # not before its time; that it comes is what the wire waits for
 
 
-@pytest.mark.usefixtures("hurried")
-def test_a_connection_on_which_a_request_has_begun_is_not_idle(folder: Path) -> None:
-    with running(create_app(folder)) as client:
-        wire = Wire(client.base_url.port)
-        with wire.socket:
-            wire.socket.sendall(post())
-            assert wire.answer()[0] == 200
-            for part in (post()[:30], post()[30:-5]):  # half a head, then all but the end of the body
-                wire.socket.sendall(part)
-                time.sleep(1.3)
-            wire.socket.sendall(post()[-5:])
-            assert wire.answer()[0] == 200
-
-
-class Counting:
-    """An event loop that remembers the timers it was asked for."""
+class Clock:
+    """An event loop whose time is ours: `go` moves it, and calls what was due."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop, self.timers = loop, 0
+        self._loop, self._now, self.made = loop, 0.0, 0
+        self._due: list[tuple[float, Any]] = []
 
-    def call_later(self, *arguments: Any) -> asyncio.TimerHandle:
-        self.timers += 1
-        return self._loop.call_later(*arguments)
+    def time(self) -> float:
+        return self._now
+
+    def call_later(self, seconds: float, call: Any) -> Any:
+        self.made += 1
+        self._due.append(timer := (self._now + seconds, call))
+        return SimpleNamespace(cancel=lambda: self._due.remove(timer))
+
+    def go(self, to: float) -> None:
+        while due := [timer for timer in self._due if timer[0] <= to]:
+            self._due.remove(first := min(due, key=lambda timer: timer[0]))
+            self._now = first[0]
+            first[1]()
+        self._now = to
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loop, name)
+
+
+def clocked(folder: Path) -> tuple[PredictProtocol, Any, Clock]:
+    """A connection without a network that is idle for five seconds of a clock at most."""
+    app = create_app(folder)
+    app.state.service.load()
+    connection, transport = Wires(app).connect()
+    connection.loop = clock = Clock(connection.loop)  # type: ignore[assignment]
+    assert connection.timeout_keep_alive == 5
+    return connection, transport, clock
+
+
+@pytest.mark.parametrize("bodies", [(GOOD,), (BAD,), (GOOD, GOOD), (GOOD, BAD), (BAD, GOOD), (GOOD, BAD, GOOD)])
+def test_the_keep_alive_time_begins_with_the_last_answer_whichever_way_it_went(
+    folder: Path, bodies: tuple[bytes, ...]
+) -> None:
+    async def run() -> None:
+        connection, transport, clock = clocked(folder)
+        for index, body in enumerate(bodies):
+            clock.go(3.0 * index)
+            connection.data_received(post(body))
+            await until(lambda count=index + 1: len(documents(transport)) == count)
+        clock.go(3.0 * index + 4.9)
+        assert not transport.closed
+        clock.go(3.0 * index + 5.0)
+        assert transport.closed
+
+    asyncio.run(run())
+
+
+def test_a_connection_on_which_a_request_has_begun_is_not_idle(folder: Path) -> None:
+    async def run() -> None:
+        connection, transport, clock = clocked(folder)
+        connection.data_received(post())
+        for index, part in enumerate((post()[:30], post()[30:-5])):  # half a head, then all but the end of the body
+            clock.go(20.0 * index + 4.0)
+            connection.data_received(part)
+            clock.go(20.0 * index + 20.0)
+            assert not transport.closed
+        connection.data_received(post()[-5:])
+        await until(lambda: len(documents(transport)) == 2)
+        clock.go(44.9)
+        assert not transport.closed
+        clock.go(45.0)
+        assert transport.closed
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize(("kind", "expected"), [(PredictProtocol, 1), (HttpToolsProtocol, 1_000)])
@@ -230,15 +266,12 @@ def test_a_thousand_answers_make_one_timer(folder: Path, kind: type[HttpToolsPro
     """The control is uvicorn's own end of an answer."""
 
     async def run() -> int:
-        app = create_app(folder)
-        app.state.service.load()
-        connection, transport = Wires(app).connect()
-        connection.loop = counting = Counting(connection.loop)  # type: ignore[assignment]
+        connection, transport, clock = clocked(folder)
         for _ in range(1_000):
             kind.on_response_complete(connection)
         assert not transport.closed
         connection.connection_lost(None)
-        return counting.timers
+        return clock.made
 
     assert asyncio.run(run()) == expected
 
