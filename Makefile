@@ -35,6 +35,9 @@ DEV := .venv/.dev-$(call SUM,requirements.lock requirements-demo.lock)
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
+# Packages are compiled where they are first imported, not at install (two CPU minutes for 22,000 files). Containers
+# often set this; then nothing would be kept, and every process compile numpy, FastAPI and torch anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help venv demo test lint certify noise leaks curve \
   kill peers drill drill-own drill-full cloud docs wheel scale format audit lock clean

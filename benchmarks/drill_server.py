@@ -173,6 +173,14 @@ def _timed(what: Callable[[], object]) -> tuple[float, float]:
     return begun, time.monotonic()
 
 
+def _processor_s(pid: int) -> float:
+    """Seconds of processor time that a process has had."""
+    import psutil
+
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
 def _until(found: Callable[[], object], lost: Counter[str], what: str, seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -209,13 +217,17 @@ def _floods(seconds: float, **environment: str) -> Found:
         limits |= {"HIMARI_MAX_CONCURRENCY": str(MOST_AT_ONCE)} | environment
         with server_on(folder, **limits) as (process, port):
             before = psutil.Process(process.pid).memory_info().rss
-            spans = {}
+            spans, more = {}, {"steady": ""}
             with Load(port, CYCLE, served, most=GOOD_MOST) as load:
                 spans["steady"] = _timed(lambda: time.sleep(max(2.0, seconds / 3)))
                 for kind, (first, drip) in kinds.items():
-                    spans[kind] = _timed(lambda f=first, d=drip: _elsewhere(_hold_many, port, f, d, seconds))
+                    spent, begun = _processor_s(process.pid), time.monotonic()
+                    opened = _elsewhere(_hold_many, port, first, drip, seconds)
+                    spans[kind] = begun, time.monotonic()
+                    busy = (_processor_s(process.pid) - spent) / (spans[kind][1] - begun)
+                    more[kind] = f" ({opened} connections, the server {busy:.0%} busy)"
             notes += [
-                f"{k}: good P99 {load.p99_ms(*s):.0f} ms, /health {load.slowest_probe_ms(*s):.0f} ms"
+                f"{k}: good P99 {load.p99_ms(*s):.0f} ms, /health {load.slowest_probe_ms(*s):.0f} ms{more[k]}"
                 for k, s in spans.items()
             ]
             lost += load.wrong
@@ -246,14 +258,16 @@ def _elsewhere(what: Callable[..., T], *arguments: Any) -> T:
         return pool.submit(what, *arguments).result()
 
 
-def _hold_many(port: int, first: bytes, drip: bytes, seconds: float, count: int = 300) -> None:
-    """Holds `count` connections, opened again where the server ends them."""
-    end = time.monotonic() + seconds
+def _hold_many(port: int, first: bytes, drip: bytes, seconds: float, count: int = 300) -> int:
+    """Holds `count` connections, opened again where the server ends them; gives how many were opened in all."""
+    end, opened = time.monotonic() + seconds, 0
 
     async def hold() -> None:
+        nonlocal opened
         while time.monotonic() < end:
             with suppress(OSError):
                 reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.9", 0))
+                opened += 1
                 writer.write(first)
                 while time.monotonic() < end and not reader.at_eof():
                     writer.write(drip)
@@ -265,6 +279,7 @@ def _hold_many(port: int, first: bytes, drip: bytes, seconds: float, count: int 
         await asyncio.gather(*(hold() for _ in range(count)))
 
     asyncio.run(all_of_them())
+    return opened
 
 
 def _ask_many(port: int, seconds: float, count: int = 400) -> Counter[int]:

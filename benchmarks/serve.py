@@ -72,6 +72,7 @@ def server(name: str, *arguments: str, command: list[str] | None = None, **env: 
     ]
     threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
     environment = os.environ | threads | {"PORT": str(port), "HOST": "127.0.0.1"} | env
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # the image that serves has its byte code: cloud_run/Dockerfile
     process = subprocess.Popen(line, env=environment, preexec_fn=pin(SERVER_CORE), stderr=subprocess.PIPE)
     try:
         yield port, process

@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-import compileall
 import gc
 import os
-import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from helpers import ROOT, hearing_ctrl_c
+from helpers import hearing_ctrl_c
 from helpers.warm import Warm, warm_processes
 from himari_rl.certification.solvers.optimum import solution
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Where a container sets PYTHONDONTWRITEBYTECODE, each process that a test begins would compile the package."""
-    if not hasattr(config, "workerinput"):
-        compileall.compile_dir(ROOT / "src", quiet=1)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Generator[None, object, object]:
-    """And each worker all tests, with every assert rewritten: 11 CPU seconds. What tests import stays unwritten."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "dont_write_bytecode", False)
-        return (yield)
 
 
 def pytest_collection_finish() -> None:

@@ -149,6 +149,14 @@ def test_a_finished_setup_is_not_repeated_until_a_dependency_changes(tmp_path: P
     assert f"-r {lock}" in make(folder, "-n", target).stdout
 
 
+def test_what_is_compiled_is_kept_also_where_a_container_says_that_nothing_is(tmp_path: Path) -> None:
+    """`pip install --no-compile` leaves it to the first import: unkept, every process would compile all it imports."""
+    folder = a_copy(tmp_path)
+    with (folder / "Makefile").open("a") as file:
+        file.write('\nprobe:\n\t@echo "$${PYTHONDONTWRITEBYTECODE-unset} $${ANOTHER-unset}"\n')
+    assert make(folder, "probe", PYTHONDONTWRITEBYTECODE="1", ANOTHER="1").stdout == "unset 1\n"
+
+
 def pip_that_tells(folder: Path) -> str:
     """A Python whose venv has a pip that installs nothing and tells of 45 packages."""
     script = folder / "python-of-the-test"
