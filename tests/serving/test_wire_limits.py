@@ -6,6 +6,7 @@ import base64
 import contextlib
 import gc
 import json
+import select
 import socket
 import threading
 import time
@@ -388,6 +389,7 @@ def test_a_client_that_does_not_read_its_answers_is_ended(folder: Path, turbo: b
             with contextlib.suppress(BlockingIOError):
                 for _ in range(10):
                     connection.sendall(document)
+        wait_for(lambda: len(select.select(deaf, [], [], 0)[0]) == 2)  # both are answered: who has not come is not gone
         ports = {connection.getsockname()[1] for connection in deaf}
         wait_for(lambda: not ports & {one.client[1] for one in list(app.connections.open) if one.client})
         assert client.get("/health").status_code == 200
