@@ -1,4 +1,4 @@
-"""What no test may depend on: another test's trials or solved optima, a shell that ignores Ctrl-C, a fast machine."""
+"""What no test may depend on: another test's trials, optima or allowed code, a shell deaf to Ctrl-C, a fast machine."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from helpers import hearing_ctrl_c
 from helpers.warm import Warm, warm_processes
 from himari_rl.certification.solvers.optimum import solution
+from himari_rl.policy import code
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
@@ -44,6 +45,12 @@ def _own_trial_ledger(_ledgers: Iterator[Path], monkeypatch: pytest.MonkeyPatch)
     folder = next(_ledgers)
     folder.mkdir()
     monkeypatch.setenv("HIMARI_TRIALS", str(folder / "trials.sqlite"))
+
+
+@pytest.fixture(autouse=True)
+def _nobody_allowed_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a person says to a process, a test says to itself: also one that serves or judges within this process."""
+    monkeypatch.setattr(code, "_TOLD", False)
 
 
 @pytest.fixture(autouse=True, scope="session")

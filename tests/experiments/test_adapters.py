@@ -204,7 +204,6 @@ def test_a_server_runs_it_only_where_it_was_told_to(tmp_path: Path, monkeypatch:
     module = stranger(tmp_path / "code", "told_rule")
     run = walk_forward(RuleFactory(module.steady), small_bars(), out=tmp_path / "run", **(SMALL | {"folds": 1}))
     monkeypatch.setattr(code, "_KNOWN", {})  # as a process that did not judge it
-    monkeypatch.setattr(code, "_TOLD", False)
     with pytest.raises(BundleError, match="--external-code"):
         Follower(run.bundle, ServeSettings()).changed()
     slot = Follower(run.bundle, ServeSettings(external_code=True)).changed()

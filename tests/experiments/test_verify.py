@@ -149,7 +149,6 @@ def test_a_run_of_somebodys_code_is_verified_where_the_code_is_allowed(
         verify(run.folder, small_bars())
     code.allow_code()
     assert verify(run.folder, small_bars(), train=True).equal
-    monkeypatch.setattr(code, "_TOLD", False)
 
 
 def test_from_the_command_line_and_runs_lists_what_there_is(copy: Path, tmp_path: Path, capsys: Any) -> None:
