@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from helpers.data import HEADER, START, bars_at, row
@@ -73,6 +73,7 @@ LINES = st.lists(st.lists(CELL | st.text(max_size=6), max_size=8).map(",".join),
 
 
 @given(lines=LINES, start=st.integers(0, 3), header=st.sampled_from([HEADER, HEADER + ",mood", "", "timestamp"]))
+@example(lines=["99999999999999999999,1,1,1,1,1"], start=0, header=HEADER)  # more than 64 bits: once a warning
 @settings(max_examples=150, deadline=None)
 def test_no_csv_text_whatever_gives_another_error_than_a_data_error(lines: list[str], start: int, header: str) -> None:
     with tempfile.TemporaryDirectory() as folder:

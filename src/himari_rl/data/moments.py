@@ -136,6 +136,7 @@ def _days(values: IntArray | FloatArray, known: BoolArray, text: list[str]) -> T
 
 def _digits(values: IntArray | FloatArray, known: BoolArray, text: list[str]) -> Times | None:
     """20240131, 202401310900 and 20240131090000."""
+    known = known & (np.abs(values) < 1e15)  # what is more is no date, and from 2^63 on no integer here
     whole = values[known].astype(np.int64)
     size = len(str(int(whole[0]))) if whole.size else 0
     if size not in _COMPACT or (values.dtype.kind == "f" and (values[known] != whole).any()):
